@@ -60,7 +60,8 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     -------
     str
         A row for each choice: the method of each axis, the estimate for the result and both its derivatives, and where
-        they were measured on this machine, milliseconds of the result and of cotangents.
+        they were measured on this machine, milliseconds of the result and of cotangents. On a GPU, all for the
+        `precision` in force.
 
     Raises
     ------
@@ -88,7 +89,8 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     library, tuning = library_of(x), current()
     real = not dtype_name(x.dtype).startswith("complex")
     batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning)
-    found, seconds = planner.priced(problem, real, batch, library, tuning)
+    passes = planner.passes_of(x)
+    found, seconds = planner.priced(problem, real, batch, library, tuning, passes)
     estimated = planner.estimate(found, seconds).name
     of_problem = f"{words_of(library, dtype_name(x.dtype))} {planner.described(problem, batch)}"
     measured = {}
@@ -96,7 +98,10 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         machine = store.machine_of(library, card_of(xp))
         measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
         measured = {asked: times for asked, times in measured.items() if times}
-    return "\n".join(_table(of_problem, [choice.name for choice in found], seconds, measured, estimated))
+    lines = _table(of_problem, [choice.name for choice in found], seconds, measured, estimated)
+    if slid := planner.without_transform(found, passes):
+        lines.append(f"By tensor cores, without a transform: {', '.join(slid)}.")
+    return "\n".join(lines)
 
 
 def _table(

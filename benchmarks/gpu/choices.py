@@ -24,6 +24,7 @@ from hcnn_core._engines.choice import AtOnce, Choice
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import current
 from hcnn_core.backend import get_namespace
+from hcnn_core.precisions import PASSES, precision
 
 SECONDS = 170
 """For all problems together."""
@@ -53,6 +54,8 @@ class Case:
     ms: float = math.nan
     best: float = math.nan
     """The best of cupyx and PyTorch in float32 beside it."""
+    products: str = "float32"
+    """The precision in force."""
 
     def problem(self) -> Problem:
         return make_problem(self.x, self.w, self.axes, **self.options)
@@ -87,6 +90,32 @@ MEASURED = (
 
 PROBLEMS = (
     *(Case(f"lines by {n}", (1024, 16384), (n,), (1,), ZERO) for n in (3, 9, 65, 129, 513, 4097)),
+    *(
+        Case(
+            f"a layer{where}, {products}",
+            (100, n, n, 8, 16),
+            *LAYER[1:3],
+            {**LAYER[3], **more},
+            True,
+            products=products,
+        )
+        for products in ("tf32", "tf32x3")
+        for n, where, more in (
+            (32, "", ZERO),
+            (32, ", periodic", AROUND),
+            (32, ", subsampled", {**ZERO, "stride": 2}),
+            (16, " at 16", ZERO),
+            (8, " at 8", ZERO),
+        )
+    ),
+    *(
+        Case(f"{n} channels, {products}", *layer, {**ZERO, "sum_axes": 3}, True, products=products)
+        for products in ("tf32", "tf32x3")
+        for n, layer in (
+            (16, ((128, 32, 32, 16), (16, 3, 3, 16), (1, 2))),
+            (64, ((128, 32, 32, 64), (64, 3, 3, 64), (1, 2))),
+        )
+    ),
     *(Case(f"columns by {n}", PLANE, (n,), (0,), AROUND) for n in (5, 33, 257)),
     *(Case(f"one line by {n}", (1 << 22,), (n,), (0,), ZERO) for n in (7, 101, 10001)),
     *(Case(f"plane by {n}", PLANE, (n, n), (0, 1), AROUND) for n in (3, 9, 15, 51)),
@@ -118,25 +147,27 @@ class Signal:
         self.shape, self.strides = shape, tuple(4 * math.prod(shape[d + 1 :]) for d in range(len(shape)))
 
 
-def choices_of(problem: Problem) -> tuple[list[Choice], Choice]:
+def choices_of(problem: Problem, products: str = "float32") -> tuple[list[Choice], Choice]:
     """Every way of a problem, and the one that is chosen."""
     signal = Signal(problem.x_shape)
     batch = planner.batch_axes(problem, signal.shape, signal.strides, current())
     arguments = problem, True, batch, "cupy", current()
-    return planner.choices(*arguments), planner.choose(*arguments)
+    return planner.choices(*arguments), planner.choose(*arguments, PASSES[products])
 
 
-def name_of(choice: Choice) -> str:
-    """The methods of the axes, and what computes them."""
+def name_of(choice: Choice, products: str = "float32") -> str:
+    """The methods of the axes, and what computes them; whether filters slide on tensor cores instead."""
     methods = "".join(method[0] for method in choice.methods)
     engine = type(choice.plan).__name__ if isinstance(choice, AtOnce) else choice.engine.__name__
-    return f"{methods} by {engine}"
+    passes = PASSES[products]
+    slides = passes and "slid_mac" in cost_model.units_of(choice, passes)
+    return f"{methods} by {engine}{', sliding' if slides else ''}"
 
 
-def expected(choice: Choice, *, gradients: bool) -> float:
+def expected(choice: Choice, *, gradients: bool, products: str = "float32") -> float:
     """Seconds by the costs, the host's included."""
     maps = MAPS if gradients else 1
-    return maps / MAPS * (HOST + cost_model.seconds(choice, current().other_costs))
+    return maps / MAPS * (HOST + cost_model.seconds(choice, current().other_costs, PASSES[products]))
 
 
 def timed(cupy: Any, case: Case, choice: Choice) -> float:
@@ -150,9 +181,10 @@ def timed(cupy: Any, case: Case, choice: Choice) -> float:
         if case.gradients:
             plan.adjoints(cupy, y, x, w)
 
-    take()
-    once = seconds(cupy, take)
-    return statistics.median(seconds(cupy, take) for _ in range(5 if once < 0.02 else 1))
+    with precision(case.products):
+        take()
+        once = seconds(cupy, take)
+        return statistics.median(seconds(cupy, take) for _ in range(5 if once < 0.02 else 1))
 
 
 def main() -> None:
@@ -162,10 +194,11 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     table = Table(out, "choices", ["convolution", "way", "ms by the costs", "ms", "chosen"])
     for case in itertools.chain(MEASURED, PROBLEMS):
-        ways, chosen = choices_of(case.problem())
-        by_costs = {name_of(way): expected(way, gradients=case.gradients) for way in ways}
-        for way in sorted(ways, key=lambda way: by_costs[name_of(way)]):
-            name = name_of(way)
+        ways, chosen = choices_of(case.problem(), case.products)
+        named = {name_of(way, case.products): way for way in ways}
+        by_costs = {n: expected(way, gradients=case.gradients, products=case.products) for n, way in named.items()}
+        for name in sorted(by_costs, key=by_costs.__getitem__):
+            way = named[name]
             if not table.lacks(case.name, name) or by_costs[name] > SLOWEST * min(by_costs.values()):
                 continue
             if time.monotonic() - begun > SECONDS:
@@ -174,7 +207,8 @@ def main() -> None:
                 found: Any = 1e3 * timed(cupy, case, way)
             except Exception as error:
                 found = f"{type(error).__name__}: {error}".partition("\n")[0][:90]
-            table.add([case.name, name, 1e3 * by_costs[name], found, "chosen" if name == name_of(chosen) else ""])
+            mark = "chosen" if name == name_of(chosen, case.products) else ""
+            table.add([case.name, name, 1e3 * by_costs[name], found, mark])
             cupy.get_default_memory_pool().free_all_blocks()
     print("\n".join(summary(table[1:])))
 

@@ -13,9 +13,9 @@ from hcnn_core._engines.choice import AtOnce, Choice, Subsampled
 from hcnn_core._tuning import Costs, Units
 
 
-def seconds(choice: Choice, costs: Costs) -> float:
-    """Predicted time of `convolve` and its transposes."""
-    return seconds_of(units_of(choice), costs)
+def seconds(choice: Choice, costs: Costs, passes: int = 0) -> float:
+    """Predicted time of `convolve` and its transposes, by so many products of TensorFloat-32 for each (0: by none)."""
+    return seconds_of(units_of(choice, passes), costs)
 
 
 def seconds_of(units: Units, costs: Costs) -> float:
@@ -23,12 +23,12 @@ def seconds_of(units: Units, costs: Costs) -> float:
     return float(sum(getattr(costs, name) * count for name, count in units.items()))
 
 
-def units_of(choice: Choice) -> Units:
+def units_of(choice: Choice, passes: int = 0) -> Units:
     """Units of work of `convolve` and its transposes."""
     if isinstance(choice, AtOnce):
         return choice.plan.units()
     if isinstance(choice, Subsampled):
-        return units_of(choice.whole)
+        return units_of(choice.whole, passes)
     a, t = choice.arrangement, choice.arrangement.taps
     lines = a.channels * t.samples, t.count * a.channels * a.out, a.out * t.results
     total: Units = defaultdict(float, plan=1)
@@ -39,7 +39,7 @@ def units_of(choice: Choice) -> Units:
     ):
         for name, count in part.items():
             total[name] += count
-    return total
+    return choice.engine.units_on_tensor_cores(choice, total, passes) if passes else total
 
 
 def _order(arrangement: Arrangement) -> Units:

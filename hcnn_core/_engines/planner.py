@@ -17,7 +17,8 @@ from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic.matmul import Matmul
 from hcnn_core._problem import OPEN, Problem
 from hcnn_core._tuning import Tuning, current
-from hcnn_core.backend import AnyArray, Array, library_of
+from hcnn_core.backend import AnyArray, Array, dtype_name, library_of
+from hcnn_core.precisions import passes
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
@@ -44,28 +45,39 @@ class Convolution(Protocol[AnyArray]):
 
 def make_plan(problem: Problem, real: bool, like: AnyArray) -> Convolution[AnyArray]:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
-    return _plan_of(problem, real, like.shape, getattr(like, "strides", None), library_of(like), current())
+    shape, strides, library = like.shape, getattr(like, "strides", None), library_of(like)
+    return _plan_of(problem, real, shape, strides, library, current(), passes_of(like))
+
+
+def passes_of(like: AnyArray) -> int:
+    """How many products of TensorFloat-32 make one product of such arrays, by the precision in force; 0 for none."""
+    return passes(dtype_name(like.dtype)) if library_of(like) == "cupy" else 0
 
 
 @lru_cache(maxsize=512)
 def _plan_of(
-    problem: Problem, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str, tuning: Tuning
-) -> Convolution[Any]:
-    return _plan_for(problem, real, batch_axes(problem, shape, strides, tuning), library, tuning)
+    problem: Problem, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str, tuning: Tuning,
+    passes: int,
+) -> Convolution[Any]:  # fmt: skip
+    return _plan_for(problem, real, batch_axes(problem, shape, strides, tuning), library, tuning, passes)
 
 
 @lru_cache(maxsize=512)
-def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Convolution[Any]:
+def _plan_for(
+    problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning, passes: int = 0
+) -> Convolution[Any]:
     if "measure" in problem.method and library in wisdom.PACKAGES:
-        return measured(problem, real, batch, library, tuning)
-    return choose(problem, real, batch, library, tuning).make()
+        return measured(problem, real, batch, library, tuning, passes)
+    return choose(problem, real, batch, library, tuning, passes).make()
 
 
-def measured(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Convolution[Any]:
+def measured(
+    problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning, passes: int = 0
+) -> Convolution[Any]:
     """The plan that measurements find, among the choices that do not promise to take far longer than the best."""
     from hcnn_core._engines.measuring import CALL, NEAR, Measured
 
-    found, seconds = priced(problem, real, batch, library, tuning)
+    found, seconds = priced(problem, real, batch, library, tuning, passes)
     if len(found) == 1:
         return found[0].make()
     most = NEAR * max(min(seconds), CALL)
@@ -83,9 +95,9 @@ def described(problem: Problem, batch: BatchAxes) -> str:
     return ", ".join([*parts, " ".join(problem.boundary), " ".join(problem.method), f"batch {batch[0]} {batch[1]}"])
 
 
-def choose(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Choice:
+def choose(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning, passes: int = 0) -> Choice:
     """The choice that promises the least time, among those that the methods of a problem leave open."""
-    return estimate(*priced(problem, real, batch, library, tuning))
+    return estimate(*priced(problem, real, batch, library, tuning, passes))
 
 
 def estimate(found: list[Choice], seconds: list[float]) -> Choice:
@@ -96,14 +108,21 @@ def estimate(found: list[Choice], seconds: list[float]) -> Choice:
 
 
 def priced(
-    problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
+    problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning, passes: int = 0
 ) -> tuple[list[Choice], list[float]]:
     """All choices and the seconds that they promise; a single choice has no price."""
     from hcnn_core._engines import cost_model
 
     found = choices(problem, real, batch, library, tuning)
     costs = tuning.costs if library == "numpy" else tuning.other_costs
-    return found, [cost_model.seconds(choice, costs) for choice in found] if len(found) > 1 else [0.0]
+    return found, [cost_model.seconds(choice, costs, passes) for choice in found] if len(found) > 1 else [0.0]
+
+
+def without_transform(found: list[Choice], passes: int) -> list[str]:
+    """Names of choices whose filters slide on tensor cores along axes that their methods would transform."""
+    from hcnn_core._engines import cost_model
+
+    return [choice.name for choice in found if passes and "slid_mac" in cost_model.units_of(choice, passes)]
 
 
 def choices(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> list[Choice]:

@@ -29,9 +29,9 @@ ITEM = 4
 
 
 class NumpySignal:
-    """What the planner asks of an array: its shape, strides and library. It needs no memory."""
+    """What the planner asks of an array: its shape, strides, dtype and library. It needs no memory."""
 
-    __module__ = "numpy"
+    __module__, dtype = "numpy", np.dtype("float32")
 
     def __init__(self, shape: tuple[int, ...], order: list[int]) -> None:
         step, strides = ITEM, dict.fromkeys(range(len(shape)), 0)
@@ -86,8 +86,8 @@ def made_and_priced(problem: Problem, real: bool, x: Any) -> tuple[Any, list[tup
     priced: list[tuple[float, Choice]] = []
     seconds = cost_model.seconds
 
-    def recorded(choice: Choice, costs: Any) -> float:
-        priced.append((seconds(choice, costs), choice))
+    def recorded(choice: Choice, costs: Any, passes: int) -> float:
+        priced.append((seconds(choice, costs, passes), choice))
         return priced[-1][0]
 
     for kept in (planner._plan_of, planner._plan_for):

@@ -7,12 +7,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.gpu import choices
 from benchmarks.gpu.choices import MEASURED, PROBLEMS, Case, choices_of, expected, name_of, summary
+from hcnn_core import explain, plans, precision
 from hcnn_core._engines import planner
+from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core._engines.cuda.implicit import Implicit
+from hcnn_core._problem import make_problem
 from hcnn_core._tuning import current
+from tests.gpu.host import DEVICES, in_place_of_cupy
 
 WORDS = {"d": "direct", "f": "fft"}
 
@@ -33,6 +39,65 @@ def test_costs_give_what_a_card_took_and_order_it() -> None:
     for one, other in itertools.permutations(MEASURED, 2):
         if one.ms > 1.5 * other.ms:
             assert found[one.name] > found[other.name], (one.name, other.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "products", "ms"),
+    [
+        ("a layer", "tf32", 4.98),
+        ("a layer", "tf32x3", 6.15),
+        ("a layer, periodic", "tf32", 3.14),
+        ("a layer, periodic", "tf32x3", 3.79),
+    ],
+)
+def test_costs_of_products_by_tensor_cores(
+    name: str, products: str, ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By spectra, as the card took them; where filters slide instead, a choice promises less, or they would not."""
+    monkeypatch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
+    case = next(case for case in MEASURED if case.name == name)
+    way = planner.by_axis(("direct", "direct", "fft", "fft"), case.problem(), True, ((), (0,)), "cupy", current())
+    promised = 1e3 * expected(way, gradients=True, products=products)
+    monkeypatch.setattr(Implicit, "suits", lambda *_: False)
+    by_spectra = 1e3 * expected(way, gradients=True, products=products)
+    assert 1 / 1.2 < by_spectra / ms < 1.2 and promised <= by_spectra
+
+
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+def test_the_choice_and_what_explain_prints_follow_the_precision(
+    boundary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "library_of", lambda _: "cupy")
+    shape, taps, axes, options = choices.LAYER
+    arguments = np.empty(shape, np.float32), np.empty(taps, np.float32), axes
+
+    def found(products: str, device: str = "H100", dtype: str = "float32") -> tuple[str, str, list[str]]:
+        """The plan's methods, the choice that `explain` names, and which it says have no transform."""
+        x, w = (np.empty(a.shape, dtype) for a in arguments[:2])
+        problem = make_problem(shape, taps, axes, boundary=boundary, **options)
+        with in_place_of_cupy(lambda *_: None, DEVICES[device]), precision(products):
+            plan: Any = planner.make_plan(problem, True, x)
+            head, *table = explain(x, w, axes, boundary=boundary, **options).splitlines()
+        last = table[-1]
+        words = {"float32": dtype, "tf32": f"{dtype} by 1 products of tf32", "tf32x3": f"{dtype} by 3 products of tf32"}
+        assert head.startswith(words[products] if dtype == "float32" else dtype)
+        chosen = (
+            next(line for line in table if line.startswith("The estimate chooses")).split(":")[0].split(maxsplit=3)[3]
+        )
+        slid = last.partition(": ")[2].rstrip(".").split(", ") if last.startswith("By tensor cores") else []
+        return " ".join(plan.arrangement.methods), chosen, slid
+
+    kinds = {products: found(products) for products in ("float32", "tf32", "tf32x3")}
+    for methods, chosen, slid in kinds.values():
+        assert chosen == f"CudaPlan {methods}" and bool(slid) == (chosen in slid)
+    assert not kinds["float32"][2] and kinds["tf32"][2] and kinds["tf32x3"][2]
+    assert found("tf32", dtype="float64") == kinds["float32"] == found("float32")
+    if boundary == "periodic":  # an axis of attributes that would be transformed is slid along
+        assert kinds["tf32"][0] != kinds["float32"][0]
+        planner._plan_of.cache_clear()
+        assert found("tf32", "T4")[1:] == kinds["float32"][1:]  # which has no tensor cores for it
+        planner._plan_of.cache_clear()
+        planner._plan_for.cache_clear()
 
 
 CHOSEN = {
@@ -59,8 +124,12 @@ def test_a_transform_that_fits_no_card_is_not_chosen() -> None:
 
 def test_every_kind_of_way_is_chosen_for_some_problem() -> None:
     assert len(PROBLEMS) >= 40 and len({case.name for case in (*MEASURED, *PROBLEMS)}) >= 50
-    engines = Counter(name_of(choices_of(case.problem())[1]).partition(" by ")[2] for case in PROBLEMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
+        named = [name_of(choices_of(case.problem(), case.products)[1], case.products) for case in PROBLEMS]
+    engines = Counter(name.partition(" by ")[2] for name in named)
     assert engines["SinglePlan"] > 10 and engines["FFTPlan"] > 5 and engines["CudaPlan"] > 2, engines
+    assert engines["CudaPlan, sliding"] >= 8, engines
 
 
 def test_a_summary_has_what_was_chosen_and_what_is_fastest() -> None:

@@ -142,12 +142,28 @@ class CudaPlan(Plan[Array]):
             "copy": m.entries * (m.columns * t.samples * (t.count > 1) + m.rows * t.results * math.prod(t.stride)),
         }
 
+    @classmethod
+    def units_on_tensor_cores(cls, choice: Any, units: Units, passes: int) -> Units:
+        """Those of products by tensor cores, or where filters slide, of these and of passes over x and y."""
+        if isinstance(choice.transform, MatrixDFT) and Implicit.suits(choice.arrangement):
+            plan = choice.make()
+            if plan.slides(passes):
+                g, macs = choice.arrangement.problem, plan._implicit.multiply_adds()
+                moved = math.prod(g.x_shape) + math.prod(g.y_shape)
+                return {"plan": 1, "slid_mac": 3 * macs * passes, "copy": 1.5 * moved}
+        mac = "tf32_mac" if passes == 1 else "tf32x3_mac"
+        return {mac if name == "mac" else name: count for name, count in units.items()}
+
+    def slides(self, passes: int) -> bool:
+        """Whether filters slide along attributes on tensor cores, in place of a transform."""
+        if not passes or self._implicit is None or not self._implicit.fits(passes, cuda.device_limits()):
+            return False
+        return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds(passes)
+
     def _by_tensor_cores(self, like: Array) -> int:
         """How many products of tensor cores make one of filters that slide along attributes; 0 if others make them."""
         count = passes(dtype_name(like.dtype))
-        if not count or self._implicit is None or not self._implicit.fits(count, cuda.device_limits()):
-            return 0
-        return count if self._implicit.multiply_adds() * count / MULTIPLY_ADDS < self._seconds(count) else 0
+        return count if self.slides(count) else 0
 
     def _seconds(self, count: int) -> float:
         """What a convolution by way of spectra takes on an H200, by what it moves and multiplies."""

@@ -52,6 +52,11 @@ class Plan(Generic[AnyArray]):
         """Units of work of a plan's products. A plan that makes them by kernels of its own says what these take."""
         return products.units(matrices)
 
+    @classmethod
+    def units_on_tensor_cores(cls, choice: Any, units: Units, passes: int) -> Units:
+        """What becomes of a choice's units where float32 is made by products of TensorFloat-32; CuPy's are not."""
+        return units
+
     def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray:
         """Convolve x with w; if a bias is given, return the ELU of the convolution plus the bias."""
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
