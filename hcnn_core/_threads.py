@@ -155,7 +155,7 @@ def parallel_for(
     keep_apart(taken)
     # Parts run in a copy of the caller's context, because numpy.errstate is kept there.
     for index in range(1, workers):
-        run = partial(copy_context().run, part, index)
+        run: Callable[[], None] = partial(copy_context().run, part, index)
         crew.tasks.put(run) if crew.size else run()
     part(0)
     # All parts must end before an error is raised, because all of them write to the caller's arrays.
