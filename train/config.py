@@ -167,13 +167,35 @@ class Config(
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
     def held_out(self, images: int) -> int:
-        """How many of so many training images are held out."""
+        """Return how many of so many training images are held out.
+
+        Parameters
+        ----------
+        images : int
+            Training images that there are.
+
+        Returns
+        -------
+        int
+            `validation_size`; where that is -1 a tenth of one's own images, and none of a named data set's.
+        """
         if self.validation_size >= 0:
             return self.validation_size
         return images // 10 if _is_own(self.dataset) else 0
 
     def on(self, dataset: str) -> Config:
-        """The same settings for other images; of one's own a tenth is held out in place of a preset's number."""
+        """Return the same settings for other images; of one's own a tenth is held out in place of a preset's number.
+
+        Parameters
+        ----------
+        dataset : str
+            What names the images.
+
+        Returns
+        -------
+        Config
+            With these images.
+        """
         of_preset = _is_own(dataset) > _is_own(self.dataset) and self.validation_size == PRESETS[self.preset].get(
             "validation_size"
         )
