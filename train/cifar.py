@@ -274,9 +274,8 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
         dataset = Session(options.ranks).load(xp, config)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_same_classes(path, checkpoint, dataset)
-        kept, held_out = np.arange(len(dataset.train_labels)), None
-        if count := config.held_out(len(kept)):
-            kept, held_out = split_validation(dataset, count, config.seed)
+        count = config.held_out(len(dataset.train_labels))
+        kept, held_out = split_validation(dataset, count, config.seed)
         if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
         else:  # none of fewer than ten

@@ -233,6 +233,7 @@ def test_as_many_other_classes_are_drawn_too(trained: Path, tmp_path: Path) -> N
         (("--normalization", "both"), 1, ["is of another network", "scale is absent"]),
         (("--init-from", "nowhere"), 1, ["no checkpoint at nowhere", "hcnn-fast"]),
         (("--init-from", "."), 1, ["holds no run"]),
+        (("--seed", 1), 1, ["--init-from", "was trained on", "of the 8 images that are held out", "--seed 0"]),
     ],
     ids=str,
 )

@@ -83,7 +83,7 @@ def test_the_loss_of_a_step(
     monkeypatch.setattr(Trainer, "_take", spying)
     taught = ("--teacher", trained, "--teacher-share", 0.7, "--temperature", 3, "--label-smoothing", 0.2)
     flags = ("--image-sizes", *sizes) if sizes else ()
-    command(*ONE_STEP, *flags, *taught, "--seed", 3, "--dtype", "float64", "--out", tmp_path / "run").success()
+    command(*ONE_STEP, *flags, *taught, "--dtype", "float64", "--out", tmp_path / "run").success()
     ((trainer, arrays, inputs),) = seen  # 32 images, one step
     x, labels = trainer.train.take(inputs["index"])
     logits, _ = trainer.network(arrays["parameters"], resize(x, sizes[0] if sizes else 32))
@@ -217,6 +217,11 @@ def test_teachers_that_cannot_be(
     monkeypatch.chdir(tmp_path)
     command(*SMALL, *flags, "--out", tmp_path / "run").one_line(status, *fragments)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_has_seen_what_is_held_out(command: Command, trained: Path, tmp_path: Path) -> None:
+    flags = ("--teacher", trained, "--seed", 1, "--out", tmp_path / "run")
+    command(*SMALL, *flags).one_line(1, f"--teacher {trained}", "of the 8 images that are held out", "--seed 0")
 
 
 @pytest.mark.parametrize(

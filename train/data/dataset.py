@@ -207,10 +207,10 @@ def train_subset(dataset: Dataset, size: int) -> Dataset:
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the training images into those to train on and `count` held out, of each class its share, to one image."""
     labels = dataset.train_labels
-    if not 1 <= count < len(labels):
+    if not 0 <= count < len(labels):
         raise ValueError(
             f"validation count is {count}; {dataset.name} has {len(labels)} training images, "
-            f"hold out 1 to {len(labels) - 1}"
+            f"hold out 0 to {len(labels) - 1}"
         )
     quotas, remainders = np.divmod(count * np.bincount(labels), len(labels))
     quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1  # largest remainders first

@@ -50,7 +50,7 @@ from train.runs.report import Classified, page
 from train.runs.run import BEST, Run, RunError, versions
 from train.runs.shipped import bare, open_network
 from train.runs.step import wants_graphs
-from train.runs.teacher import Teacher, is_taught, network_of, require_same_task
+from train.runs.teacher import Teacher, is_taught, network_of, require_same_task, require_unseen
 from train.runs.training import (
     Interrupted,
     Result,
@@ -119,6 +119,7 @@ class Session:
         self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
         self.given = dataset  # images that no name leads to
         self.teacher: tuple[Path, Checkpoint] | None = None
+        self.others: dict[str, tuple[Path, Checkpoint]] = {}  # networks that this one learns from, by their flags
 
     def begin(self, settings: Callable[[], Config], out: Path | None, hours: float = math.inf) -> Run:
         """Train a new run, in a directory of its preset's name and the time where none is given."""
@@ -144,6 +145,7 @@ class Session:
         # what rank 0 is told decides here: that the others are told the same is compared at the start
         taught = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
         self.teacher = taught and (taught[0], bare(taught[1], taught[1].figures))
+        self.others = {flag: one for flag, one in (("--init-from", source), ("--teacher", taught)) if one}
         trainer, dataset = self._start(xp, config, run)
         if source:
             anew = ranks.agree(lambda: begin_from(trainer, *source))
@@ -242,6 +244,8 @@ class Session:
             self._require_memory(xp, config, dataset.info)
         for note in dataset.notes:
             self.say(note)
+        for flag, (path, other) in self.others.items():
+            require_unseen(flag, path, other.config, dataset, config)
         if not config.train_size:
             return dataset
         try:
@@ -283,12 +287,11 @@ class Session:
 
     def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
         """Split, standardise by the training part's statistics, and move everything to the device."""
-        kept, held_out = np.arange(total := len(dataset.train_labels)), None
-        if count := config.held_out(total):
-            try:
-                kept, held_out = split_validation(dataset, count, config.seed)
-            except ValueError as error:
-                raise ConfigError(f"--validation-size: {error}") from error
+        count = config.held_out(total := len(dataset.train_labels))
+        try:
+            kept, held_out = split_validation(dataset, count, config.seed)
+        except ValueError as error:
+            raise ConfigError(f"--validation-size: {error}") from error
         mean, std = channel_statistics(dataset.train_images[kept])
         require_varying(config.dataset, mean, std)
         if count and config.validation_size < 0:
@@ -304,7 +307,7 @@ class Session:
             return Images(pixels, labels, mean, std, config.dtype)
 
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
-        validation = None if held_out is None else images(held_out)
+        validation = images(held_out) if count else None
         train = images(kept)
         if config.class_weights == "balanced":
             weights = balanced_weights(dataset.train_labels[kept], len(dataset.class_names))

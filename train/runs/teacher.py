@@ -14,14 +14,15 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import Array
 from train.config import Config
-from train.data import Dataset, Images
+from train.data import Dataset, Images, split_validation, train_subset
+from train.data.custom import UNNAMED
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of, build
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 
-__all__ = ["Teacher", "is_taught", "network_of", "require_same_task"]
+__all__ = ["Teacher", "is_taught", "network_of", "require_same_task", "require_unseen"]
 
 
 def is_taught(config: Config) -> bool:
@@ -75,3 +76,27 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset) -> None
             "such images"
         )
     checkpoints.require_same_classes(path, teacher, dataset)
+
+
+def require_unseen(flag: str, path: Path, theirs: Config, whole: Dataset, config: Config) -> None:
+    """Raise CheckpointError if another network was trained on images that this run holds out.
+
+    What this run reaches on them would then say nothing of new images.
+    """
+    if theirs.dataset != config.dataset or config.dataset == UNNAMED:
+        return
+    splits = []
+    for one in (config, theirs):
+        part = train_subset(whole, one.train_size) if 0 < one.train_size < len(whole.train_labels) else whole
+        count = one.held_out(len(part.train_labels))
+        if count >= len(part.train_labels):
+            return  # which is refused elsewhere
+        splits.append(split_validation(part, count, one.seed))
+    (_, held_out), (trained, others) = splits
+    if seen := len(np.intersect1d(held_out, trained)):
+        size = f" --train-size {theirs.train_size}" if theirs.train_size else ""
+        same = f"--seed {theirs.seed} --validation-size {len(others)}{size}, as it has, or " if len(others) else ""
+        raise CheckpointError(
+            f"{flag} {path} was trained on {seen:,} of the {len(held_out):,} images that are held out here, so they "
+            f"would not tell how well new images are classified; take {same}--validation-size 0"
+        )
