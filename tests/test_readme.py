@@ -10,8 +10,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import hcnn
 from hcnn_core.testing import check_translation_covariant
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,27 @@ def test_convolve() -> None:
     assert float(covariance) < 1e-11
     assert adjoint == "True"
     assert gradient == "(3, 3, 7, 11, 16)"
+
+
+def test_containers() -> None:
+    """What xarray and Dask compute is what arrays give; one line names the cure where they are passed as they are."""
+    xarray, dask_array = pytest.importorskip("xarray"), pytest.importorskip("dask.array")
+    (dims, named, *in_blocks), names = run("docs/containers.md")
+    assert dims == "('time', 'band', 'y', 'x') {'units': 'K'}" and named == "True"
+    assert in_blocks == ["periodic True", "nearest True", "reflect True", "0 True"]
+    few = names["w"][:, :3]  # too shallow an overlap is noticed
+    shallow = dask_array.map_overlap(
+        lambda block: hcnn.convolve(block, few, (0, 2, 3), boundary="zero"),
+        names["large"],
+        depth={0: 1, 2: 1, 3: 1},
+        boundary=0,
+        meta=np.empty(0),
+    )
+    assert not np.allclose(shallow.compute(), hcnn.convolve(names["film"].data, few, (0, 2, 3), boundary="zero"))
+    for array, cure in ((names["film"], "xarray.apply_ufunc"), (names["large"], "dask.array.map_overlap")):
+        with pytest.raises(TypeError, match=f"{cure} .docs/containers.md"):
+            hcnn.convolve(array, names["w"], (0, 2, 3), boundary="zero")
+    assert isinstance(names["smooth"], xarray.DataArray)
 
 
 def test_verify() -> None:

@@ -72,6 +72,13 @@ def array_namespace(*arrays: object) -> Any:
     return next(iter(found.values()), np)
 
 
+CURES = {
+    "autodiff": "traced values want the function of the same name in autodiff",
+    "xarray": "pass x.data, or name dimensions with xarray.apply_ufunc (docs/containers.md)",
+    "dask": "call it on blocks with dask.array.map_overlap (docs/containers.md), or pass x.compute()",
+}
+
+
 def on_host(array: Any) -> Any:
     """Return an array of another library, such as PyTorch's or JAX's, as a NumPy array on the same memory.
 
@@ -97,10 +104,7 @@ def on_host(array: Any) -> Any:
     root = kind.__module__.partition(".")[0]
     name = f"{root}.{kind.__qualname__}"
     if not hasattr(array, "__dlpack__"):
-        raise TypeError(
-            f"expected a NumPy or CuPy array, got {name}"
-            + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
-        )
+        raise TypeError(f"expected a NumPy or CuPy array, got {name}" + (f"; {CURES[root]}" if root in CURES else ""))
     if root == "jax" and "Tracer" in kind.__qualname__:
         raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call hcnn_core.jax.convolve there")
     if getattr(array, "requires_grad", False):
@@ -108,8 +112,7 @@ def on_host(array: Any) -> Any:
             f"got a {name} that records gradients: pass x.detach(), or for its gradients call hcnn_core.torch.convolve"
         )
     try:
-        device = array.__dlpack_device__()[0]
-        if device == DLPACK_CPU:
+        if array.__dlpack_device__()[0] == DLPACK_CPU:
             return np.from_dlpack(array)
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -142,7 +145,8 @@ def require_floating(xp: Any, name: str, array: PublicArray) -> Array:
     found: Array = xp.asarray(on_host(array) if xp is np else array)
     dtype = dtype_name(found.dtype)
     if dtype not in FLOATING_DTYPES:
-        raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
+        cure = f"{', '.join(FLOATING_DTYPES)}, as with {name}.astype('float64')"
+        raise TypeError(f"{name} has dtype {dtype}; convert it to one of {cure}")
     return found
 
 
