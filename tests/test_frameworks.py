@@ -36,6 +36,14 @@ def run_blocks(name: str) -> tuple[list[str], dict[str, Any]]:
     return output.getvalue().splitlines(), defined
 
 
+def test_the_first_block_of_the_readme() -> None:
+    pytest.importorskip("torch")
+    (block,) = re.findall(r"```python torch\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    with contextlib.redirect_stdout(output := io.StringIO()):
+        exec(block, {})
+    assert output.getvalue() == "torch.Size([1, 4, 6, 6, 6, 5])\n"
+
+
 class Exchanged:
     """Stands in for an array of another library: DLPack and nothing else."""
 
