@@ -157,20 +157,24 @@ import errno, os, sys
 
 def refuse(event, arguments):
     writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if writes or event in ("os.mkdir", "os.rename", "os.remove"):
+    if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and "/own" not in str(arguments[0]):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), arguments[0])
 
 sys.addaudithook(refuse)
 """
 
 
-def test_where_nothing_can_be_written_each_process_compiles(package: SmallPackage) -> None:
-    assert package.run() == (20, 0, 1, 1)
+@pytest.mark.parametrize("own", [{}, {"NUMBA_CACHE_DIR": ""}], ids=["NUMBA_CACHE_DIR", "beside the sources"])
+def test_what_lies_where_nothing_can_be_written_is_used(package: SmallPackage, own: dict[str, str]) -> None:
+    assert package.run(**own) == (20, 0, 1, 1)
     before = {path: path.read_bytes() for path in package.folder.rglob("*.nbc")}
-    result, hits, *_ = package.run(READ_ONLY)
-    assert (result, hits) == (20, 0) and package.said == ""
-    assert {path: path.read_bytes() for path in package.folder.rglob("*.nbc")} == before
-    assert package.run() == (20, 1, 0, 0)
+    assert package.run(READ_ONLY, XDG_CACHE_HOME="/proc/nowhere", **own) == (20, 1, 0, 0) and package.said == ""
+    if own:
+        next(iter(before)).parent.chmod(0o777)  # unless others may have written there
+        home = {"XDG_CACHE_HOME": str(package.folder / "own"), **own}
+        assert package.run(READ_ONLY, **home) == (20, 0, 1, 1)
+        assert package.run(READ_ONLY, **home) == (20, 1, 0, 0) and package.said == ""  # from a folder of the user's
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_code_of_another_processor_is_not_run(package: SmallPackage) -> None:

@@ -16,10 +16,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    InTreeCacheLocator,
+    UserProvidedCacheLocator,
+)
 from numba.core.ccallback import CFunc
 from numba.core.runtime import rtsys
 from numba.core.sigutils import normalize_signature
@@ -28,17 +34,38 @@ SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__fi
 """Digest of the source of all kernels. Code that was compiled from other sources is not used."""
 
 
+class _Nowhere(InTreeCacheLocator):
+    """Where no folder can be written to, nothing is kept; what others have compiled is read all the same."""
+
+    def ensure_cache_path(self) -> None:
+        """Do nothing."""
+
+
+class _Impl(CompileResultCacheImpl):
+    _locator_classes: ClassVar = [*CompileResultCacheImpl._locator_classes, _Nowhere]
+
+
 class _Cache(FunctionCache):
-    """Numba's cache on disk, for one function. What cannot be read or written is compiled, and said."""
+    """Numba's cache on disk, for one function. What cannot be read or written is compiled, and said.
+
+    Code is kept in the first folder of Numba's that can be written to. It is also read from those that cannot: from
+    NUMBA_CACHE_DIR, and beside the sources, where who installed them may have compiled all kernels.
+    """
+
+    _impl_class = _Impl
 
     def __init__(self, function: Any) -> None:
-        """Raises RuntimeError if no folder can be written, or others may write to it: what lies there is executed."""
+        """Raises RuntimeError if others may write to the folder: what lies there is executed."""
         super().__init__(function)
-        files = self._cache_file
-        if reason := _unsafe(files._cache_path, str(Path(function.__code__.co_filename).parent)):
-            _say(f"{files._cache_path} is not used for compiled code: {reason}")
-            raise RuntimeError(reason)
+        files, file = self._cache_file, function.__code__.co_filename
+        places = [UserProvidedCacheLocator] * bool(numba.config.CACHE_DIR) + [InTreeCacheLocator]
+        folders = list(dict.fromkeys([files._cache_path, *(of(function, file).get_cache_path() for of in places)]))
+        reasons = [_unsafe(folder, str(Path(file).parent)) for folder in folders]
+        if reasons[0]:
+            _say(f"{folders[0]} is not used for compiled code: {reasons[0]}")
+            raise RuntimeError(reasons[0])
         self._cache_file = _Files(files._cache_path, self._impl.filename_base, (files._source_stamp, SOURCES))
+        self._cache_file.folders = [folder for folder, reason in zip(folders, reasons, strict=True) if not reason]
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """Load compiled code. Numba first loads its rules for compiling, which takes 0.3 s in every process."""
@@ -51,6 +78,8 @@ class _Cache(FunctionCache):
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep compiled code, where that can be done."""
+        if isinstance(self._impl.locator, _Nowhere):
+            return
         try:
             self._save_overload(signature, compiled)
         except OSError as error:
@@ -65,17 +94,24 @@ class _Files(IndexDataCacheFile):
     moves files into place without flushing them: after a power cut they may be empty or cut.
     """
 
+    def __init__(self, folder: str, base: str, stamp: Any) -> None:
+        super().__init__(folder, base, stamp)
+        self.folders = [folder]  # what is read, the first of which is written
+
     def load(self, key: Any) -> Any:
-        """Return what was saved, or None; ValueError if it is damaged."""
-        path = self._path(key)
-        try:
-            content = Path(path).read_bytes()
-        except FileNotFoundError:
-            return None
-        of, digest, code = content[:32], content[32:64], content[64:]
-        if hashlib.sha256(of + code).digest() != digest:
-            raise ValueError(f"{path} is damaged")
-        return pickle.loads(code) if of == self._of(key) else None
+        """Return what was saved in any of the folders, or None; ValueError if it is damaged."""
+        for folder in self.folders:
+            path = os.path.join(folder, os.path.basename(self._path(key)))
+            try:
+                content = Path(path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                continue
+            of, digest, code = content[:32], content[32:64], content[64:]
+            if hashlib.sha256(of + code).digest() != digest:
+                raise ValueError(f"{path} is damaged")
+            if of == self._of(key):
+                return pickle.loads(code)
+        return None
 
     def save(self, key: Any, data: Any) -> None:
         """Write compiled code, in place of what another source or a damaged file has left."""
@@ -95,7 +131,7 @@ class _Files(IndexDataCacheFile):
 @lru_cache
 def _unsafe(folder: str, sources: str) -> str:
     """Who else may write to the folder, but not to the sources; "" if nobody may."""
-    if os.name != "posix":
+    if os.name != "posix" or not os.path.exists(folder):
         return ""
     found, source = os.stat(folder), os.stat(sources)
     if found.st_uid not in (os.getuid(), 0, source.st_uid):
