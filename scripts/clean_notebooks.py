@@ -13,8 +13,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-INSTALL = "# Once, in the folder of a clone of hcnn:\n%pip install --quiet '.[docs]'"
-"""The first cell, without the frameworks that some need. Nothing has been published, so no name will do."""
+INSTALL = """\
+# Once. From the clone that this notebook lies in; elsewhere name the path of one, since hcnn is not published yet.
+from pathlib import Path
+HCNN = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p / "hcnn_core").is_dir()), "hcnn")
+%pip install --quiet '{HCNN}[docs]'"""
+"""The first cell, without the frameworks that some need."""
 
 
 def clean_folder(folder: Path) -> None:

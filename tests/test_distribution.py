@@ -38,6 +38,22 @@ def test_one_version() -> None:
     assert installed == VERSION
 
 
+def test_the_recipe_for_conda_forge_asks_for_the_same() -> None:
+    recipe = (ROOT / "conda" / "recipe.yaml").read_text("utf-8")
+    assert f'version: "{VERSION}"' in recipe
+    wanted = [
+        *PROJECT["dependencies"],
+        *PROJECT["optional-dependencies"]["train"],
+        f"python {PROJECT['requires-python']}",
+    ]
+    needed = re.findall(r"- ([\w-]+ >=[\d.]+)$", recipe.partition("  run:")[2].partition("tests:")[0], re.MULTILINE)
+    assert sorted(needed) == sorted(
+        text.replace(">= ", ">=").replace("matplotlib ", "matplotlib-base ") for text in wanted
+    )
+    for command, function in PROJECT["scripts"].items():
+        assert f"- {command} = {function}\n" in recipe
+
+
 def test_supported_pythons_are_tested() -> None:
     """Each that the package names, and `make oldest` by the oldest."""
     name = "Programming Language :: Python :: "
