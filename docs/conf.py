@@ -40,6 +40,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",  # a link to the source of each function
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
@@ -60,6 +61,7 @@ html_context = {"default_mode": "auto"}
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings have the types
+autodoc_preserve_defaults = True  # as they are written, where they are functions
 autodoc_mock_imports = [name for name in ("jax", "torch") if find_spec(name) is None]  # listed without them
 _MockObject.__setitem__ = lambda *_: None  # hcnn_core.jax enters rules in JAX's tables
 numpydoc_show_class_members = False
@@ -101,6 +103,7 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "copyfile_regex": "",
     "min_reported_time": 1,
+    "default_thumb_file": str(ROOT / "benchmarks/results/explorer/first-filters.png"),  # of examples that were not run
     "parallel": 2,
 }
 

@@ -39,11 +39,16 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
 def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
+    .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
+
+    >>> import numpy as np
+    >>> x = np.arange(4.0)
+    >>> convolve(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
+    array([1., 2., 3., 0.])
+
     The axes of w come in this order: those of `sum_axes`, one per convolved axis, then the new ones. A filter in the
     layout of PyTorch, (K, C, kh, kw), or HWIO, (kh, kw, C, K), must be transposed to (C, kh, kw, K) first. Otherwise
     its last axes count as new axes of the result, or its lengths do not fit.
-
-    .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
 
     The filters are flipped, as in mathematics and SciPy. `correlate` is the same without the flip, which is what
     deep-learning frameworks call a convolution.
@@ -139,11 +144,6 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
 
     Examples
     --------
-    >>> import numpy as np
-    >>> x = np.arange(4.0)
-    >>> convolve(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
-    array([1., 2., 3., 0.])
-
     A blur darkens an even image at its ends, unless the image goes on there:
 
     >>> blur = np.array([0.25, 0.5, 0.25])
