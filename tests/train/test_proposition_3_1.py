@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hcnn_core.testing import (
 )
 from tests.train.defects import make_layers, with_layers
 from train.config import make_config
-from train.networks.hierarchical import hierarchy, layers
+from train.networks.hierarchical import HierarchicalLayer, hierarchy, layers
 from train.networks.layer import Signal
 from train.networks.network import Network
 from train.networks.registry import build
@@ -239,14 +240,14 @@ class PlainSum:
     """x_{j-2} added as it is, where its shape allows it."""
 
     def joined(self, made: Any, inputs: Any) -> Any:
-        fits = len(inputs) == 2 and inputs[1].x.shape == made.x.shape
-        return Signal(made.x + inputs[1].x) if fits else made
+        fits = self.skip is not None and inputs[-1].x.shape == made.x.shape  # type: ignore[attr-defined]
+        return Signal(made.x + inputs[-1].x) if fits else made
 
 
-@pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
-def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlinear: bool) -> None:
-    """Translations move x_j and what skips it. Where x_{j-2} is added as it is, different attributes are mixed."""
-    settings = {**PAPER, "nonlinear_factors": nonlinear, "skip": "aligned"}
+@pytest.mark.parametrize(("nonlinear", "skip"), [(False, "aligned"), (True, "aligned"), (False, "previous")])
+def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlinear: bool, skip: str) -> None:
+    """Translations move x_j and what skips it. Where it is added as it is, different attributes are mixed."""
+    settings = {**PAPER, "nonlinear_factors": nonlinear, "skip": skip}
     rows = [example.row for example in measure(subject(settings, 0, size=8))]
     exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))
     assert len(exact) > 100 and len(aliased) > 100
@@ -256,24 +257,29 @@ def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlin
     assert max(row.largest for row in mixed if row.kind == "exact" and row.axis[0] == "v") > 1e-3
 
 
-def test_what_a_residual_layer_adds_is_what_the_definition_says() -> None:
-    """The mean over v_{j-4} and v_{j-3} at every fourth v_{j-2}, alike for all v_{j-1} and v_j; space subsampled."""
+@pytest.mark.parametrize("skip", ["aligned", "previous"])
+def test_what_a_residual_layer_adds_is_what_the_definition_says(skip: str) -> None:
+    """The mean over the attributes that x_j has not, at every second or fourth of the shared; space subsampled."""
     rng = np.random.default_rng(0)
-    network = build(make_config("hcnn", {**PAPER, "skip": "aligned", "boundary": "zero"}), image_size=8, classes=3)
+    network = build(make_config("hcnn", {**PAPER, "skip": skip, "boundary": "zero"}), image_size=8, classes=3)
     parameters = network.initialize(rng)
     found = {layer.name: x for layer, x, _ in network.trace(parameters, rng.standard_normal((2, 8, 8, 3)))}
     for j in range(3, 7):
         layer = network[f"layer{j:02d}"]
-        state = {name: found[name] for name in layer.reads}
-        changed = {**state, layer.reads[1]: 3 * state[layer.reads[1]]}
-        one, other = (next(network.trace(parameters, given))[1] for given in (state, changed))
-        before = state[layer.reads[1]]
-        means = before.reshape(*before.shape[:3], -1, before.shape[-1]).mean(axis=3)
+        assert isinstance(layer, HierarchicalLayer) and layer.skip is not None
+        before, one = found[f"layer{j - layer.skip.back:02d}"], found[layer.name]
+        plain = replace(layer, skip=None)(parameters[layer.name], [Signal(found[layer.reads[0]])])[0].x
         step = before.shape[1] // one.shape[1]
-        expected = 2 * means[:, ::step, ::step, ::4, None, None]
-        np.testing.assert_allclose(other - one, np.broadcast_to(expected, one.shape), rtol=0, atol=1e-12)
+        if skip == "aligned":
+            means = before.reshape(*before.shape[:3], -1, before.shape[-1]).mean(axis=3)
+            expected = means[:, ::step, ::step, ::4, None, None]
+        else:
+            means = before.reshape(*before.shape[:3], -1, *before.shape[-2:]).mean(axis=3)
+            expected = means[:, ::step, ::step, ::2, ::2, None]
+        np.testing.assert_allclose(one - plain, np.broadcast_to(expected, one.shape), rtol=0, atol=1e-12)
         assert np.ptp(expected) > 0.1
-    assert network["layer02"].reads == ("layer01",) and network["layer07"].reads == ("layer06",)
+    read = ("layer02", "layer01") if skip == "aligned" else ("layer02",)
+    assert network["layer03"].reads == read and network["layer07"].reads == ("layer06",)
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])

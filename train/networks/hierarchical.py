@@ -91,8 +91,9 @@ class HierarchicalSettings(Section):
     )
     skip: str = setting(
         "none",
-        "what layers j = 3 to J-2 add to their outputs: aligned, x_{j-2} along the axes that it shares with x_j",
-        choices=("none", "aligned"),
+        "what layers j = 3 to J-2 add to their outputs, along the axes that it shares with x_j: aligned, x_{j-2}; "
+        "previous, x_{j-1}",
+        choices=("none", "aligned", "previous"),
     )
 
     @property
@@ -157,7 +158,7 @@ class HierarchicalLayer(Layer):
     factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
     tells_classes: bool = False
     blurs: bool = False  # whether what it filters is low-passed along u first
-    skip: AlignedSkip | None = None  # of x_{j-2}, which is read too
+    skip: AlignedSkip | None = None  # of x_{j-2}, which is read too, or of x_{j-1}
     activation: Activation = ACTIVATIONS["elu"]  # rho
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -358,7 +359,7 @@ class HierarchicalLayer(Layer):
 
     def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
         """Return what the layer makes, with what skips it."""
-        return made if self.skip is None else Signal(self.skip.added(made.x, inputs[1].x))
+        return made if self.skip is None else Signal(self.skip.added(made.x, inputs[-1].x))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the filters and biases that it folds into: x_j is rho(convolve(x, w, ...) + bias) of the marginal x.
@@ -621,14 +622,14 @@ def layers(
         attributes, last = min(j - 1, 2), j == config.depth - 1
         v = (scattering_channels(config.scattering, channels),) if j == 1 else before[-attributes:]
         steps = (2 if j in config.strided_layers else 1,) * axes
-        skips = config.skip == "aligned" and j > 2 and not last
+        skips = {"aligned": 2, "previous": 1}.get(config.skip, 0) if j > 2 and not last else 0
         kind: type[HierarchicalLayer] = kinds.plain
         if attributes == 2:
             kind = kinds.nonlinear if config.nonlinear_factors else kinds.factored
         table.append(
             kind(
                 j=j,
-                reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if skips else ())),
+                reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if skips == 2 else ())),
                 inputs=(*u, *v),
                 attributes=attributes,
                 kernel_size=(*(config.space_kernel,) * axes, *config.attribute_kernel[2 - attributes :]),
@@ -645,7 +646,7 @@ def layers(
                 tells_classes=last,
                 activation=kinds.activation(ACTIVATIONS[config.activation]),
                 blurs=config.blur and steps[0] > 1,
-                skip=AlignedSkip.between((*table[-1].stride[:axes], r), (*steps, r)) if skips else None,
+                skip=AlignedSkip.over(*((*table[-1].stride[:axes], r), (*steps, r))[2 - skips :]) if skips else None,
             )
         )
     return table

@@ -1,8 +1,8 @@
-"""What a residual hierarchical layer adds to its output: x_{j-2}, laid out along the axes of x_j.
+"""What a residual hierarchical layer adds to its output: x_{j-2} or x_{j-1}, laid out along the axes of x_j.
 
-x_j has the axes (u, v_{j-2}, v_{j-1}, v_j), and x_{j-2} has (u, v_{j-4}, v_{j-3}, v_{j-2}). Their shapes fit, but plain
-addition would mix different attributes, and translations that the proposition promises would no longer be exact
-(docs/aliasing.md).
+x_j has the axes (u, v_{j-2}, v_{j-1}, v_j), x_{j-1} has (u, v_{j-3}, v_{j-2}, v_{j-1}), and x_{j-2} has (u, v_{j-4},
+v_{j-3}, v_{j-2}). Their shapes fit, but plain addition would mix different attributes, and translations that the
+proposition promises would no longer be exact (docs/aliasing.md).
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ __all__ = ["AlignedSkip"]
 
 
 class AlignedSkip(NamedTuple):
-    """x_{j-2} along the axes of x_j: covariant to translations of u and v_{j-2}, constant along v_{j-1} and v_j."""
+    """x_{j-2} or x_{j-1} along the axes of x_j: covariant to translations along those that they share.
 
-    space: tuple[int, ...]  # subsampling of each u by layers j-1 and j
-    attribute: int  # subsampling of v_{j-2} by both
+    x_{j-2} is constant along v_{j-1} and v_j, x_{j-1} along v_j.
+    """
+
+    back: int  # which: 2 or 1
+    space: tuple[int, ...]  # subsampling of each u by the layers that it skips
+    attribute: int  # subsampling of each shared attribute by them
 
     def added(self, y: Array, x: Array) -> Array:
         """Return y, which is x_j, plus what skips it, in the memory order of y."""
@@ -29,20 +33,21 @@ class AlignedSkip(NamedTuple):
         return total
 
     def __call__(self, x: Array) -> Array:
-        """Return an array (N, u, v_{j-2}, 1, 1), which broadcasts to x_j, from x_{j-2}.
+        """Return an array (N, u, v_{j-2}, 1, 1) from x_{j-2}, or (N, u, v_{j-2}, v_{j-1}, 1) from x_{j-1}.
 
-        That is the mean over v_{j-4} and v_{j-3}, where x_{j-2} has them, at the samples that layers j-1 and j keep.
+        That is the mean over the attributes that x_j has not, at the samples that the layers between keep.
         """
-        others = tuple(range(1 + len(self.space), x.ndim - 1))
+        shared = 3 - self.back
+        others = tuple(range(1 + len(self.space), x.ndim - shared))
         kept = marginal(x, others, reduction="mean") if others else x
-        steps = (slice(None, None, step) for step in (*self.space, self.attribute))
-        return kept[(slice(None), *steps, None, None)]
+        steps = (slice(None, None, step) for step in (*self.space, *(self.attribute,) * shared))
+        return kept[(slice(None), *steps, *(None,) * self.back)]
 
     @classmethod
-    def between(cls, *strides: tuple[int, ...]) -> AlignedSkip:
-        """Return the skip over layers with such strides along u and v_{j-2}."""
+    def over(cls, *strides: tuple[int, ...]) -> AlignedSkip:
+        """Return the skip over one or two layers with such strides along u and along an attribute."""
         *space, attribute = (math.prod(steps) for steps in zip(*strides, strict=True))
-        return cls(tuple(space), attribute)
+        return cls(len(strides), tuple(space), attribute)
 
 
 @primitive

@@ -71,12 +71,12 @@ def dense_filters(layer: HierarchicalLayer, merged: Weights, shape: tuple[int, .
     made = layer.outputs[axes:]
     bias = np.broadcast_to(merged["bias"], made).reshape(-1)
     parts = shape[axes] if len(shape) == axes + 3 else 1
-    periodic = layer.boundary[0] == "periodic"
+    periodic = {"zero": False, "periodic": True}[layer.boundary[0]]
     return Dense(_f32(weight), _f32(bias), layer.stride[:axes], (before, after), periodic, parts)
 
 
 def skip_matrix(layer: HierarchicalLayer, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return what a layer adds of x_{j-2}, whose attributes have these lengths, as (outputs, channels)."""
+    """Return what a layer adds of an earlier x, whose attributes have these lengths, as (outputs, channels)."""
     assert layer.skip is not None
     axes, made = len(layer.space), layer.outputs[len(layer.space) :]
     count = math.prod(shape)
@@ -193,9 +193,10 @@ def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str)
         kind, options = ACTIVATIONS[network.config.activation]
         y = graph.add(kind, y, **options)
         if layer.skip is not None:
-            matrix = skip_matrix(layer, shapes[-2][axes:])
+            back = layer.skip.back
+            matrix = skip_matrix(layer, shapes[-back][axes:])
             of = graph.constant(np.reshape(matrix, (*matrix.shape, *(1,) * axes)))
-            y = graph.add("Add", y, graph.add("Conv", made[-2], of, strides=layer.skip.space))
+            y = graph.add("Add", y, graph.add("Conv", made[-back], of, strides=layer.skip.space))
         made.append(y)
         shapes.append(layer.outputs)
     head = network.table[-1]

@@ -92,7 +92,7 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
     in_space, along_attributes = table[-1].boundary[0], table[-1].boundary[-1]
 
     def whole(place: int, before: int) -> bool:
-        skipped, made = bool(j and later and later[0].skip), table[j - 1]
+        skipped, made = bool(j and later) and len(later[0].reads) > 1, table[j - 1]
         return not skipped or made.inputs[before] == made.outputs[place] * made.stride[before]
 
     steps = [tuple(layer.stride[i] for layer in later) for i in range(count)]
@@ -151,7 +151,7 @@ class Subject:
     def beside(self, j: int) -> Array | None:
         """Return x_{j-1} where layer j+1 reads it beside x_j."""
         later = self.table[j:]
-        return self._activations[j - 1] if later and later[0].skip is not None else None
+        return self._activations[j - 1] if later and len(later[0].reads) > 1 else None
 
     def trace(
         self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None
@@ -388,11 +388,16 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     result = np.asarray(rho(y + weights["bias"]))
     if layer.skip is None:
         return result
-    skipping = to_numpy(subject.beside(row.j)).astype(wide)  # x_{j-1} of x_{j+1}, at the samples that both layers keep
-    means = skipping.reshape(*skipping.shape[: 1 + count], -1, skipping.shape[-1]).mean(axis=1 + count)
-    before = subject.table[row.j - 1]
-    steps = [a * b for a, b in zip(before.stride[:count], layer.stride, strict=False)]
-    kept = [n * position for n, position in zip((*steps, config.attribute_stride**2), windows, strict=False)]
+    aside, shared = (
+        subject.beside(row.j),
+        3 - layer.skip.back,
+    )  # x_{j-1} of x_{j+1}, or x_j, at the samples that are kept
+    skipping = to_numpy(x if aside is None else aside).astype(wide)
+    means = skipping.reshape(*skipping.shape[: 1 + count], -1, *skipping.shape[-shared:]).mean(axis=1 + count)
+    between = subject.table[row.j - len(layer.reads) + 1 : row.j + 1]
+    steps = [math.prod(one.stride[axis] for one in between) for axis in range(count)]
+    steps += [config.attribute_stride ** len(between)] * shared
+    kept = [n * position for n, position in zip(steps, windows, strict=False)]
     return np.asarray(result + means[(slice(None), *kept)][..., None])
 
 
