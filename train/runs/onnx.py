@@ -182,13 +182,9 @@ def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str)
             y = graph.add("Mean" if layer.reduction == "mean" else "Sum", *parts)
         if layer.blurs:
             count = dense.weight.shape[1]
-            taps = np.broadcast_to(low_pass(axes), (count, 1, *(3,) * axes))
-            y = _convolved(
-                graph,
-                y,
-                dense._replace(weight=_f32(taps), bias=np.zeros(count, np.float32), pads=(1, 1), stride=(1,) * axes),
-                group=count,
-            )
+            taps = _f32(np.broadcast_to(low_pass(axes), (count, 1, *(3,) * axes)))
+            none = np.zeros(count, np.float32)
+            y = _convolved(graph, y, Dense(taps, none, (1,) * axes, (1, 1), dense.periodic, 1), group=count)
         y = _convolved(graph, y, dense)
         kind, options = ACTIVATIONS[network.config.activation]
         y = graph.add(kind, y, **options)

@@ -352,10 +352,8 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     if signal.ndim == count + 4:
         signal = signal.mean(axis=1 + count) if config.reduction == "mean" else signal.sum(axis=1 + count)
     for axis in range(1, 1 + count if layer.blurs else 1):
-        ends = [(int(a == axis),) * 2 for a in range(signal.ndim)]
-        wider = np.moveaxis(
-            np.pad(signal, ends, "wrap" if layer.boundary[axis - 1] == "periodic" else "constant"), axis, 0
-        )
+        mode: Any = "wrap" if layer.boundary[axis - 1] == "periodic" else "constant"
+        wider = np.moveaxis(np.pad(signal, [(int(a == axis),) * 2 for a in range(signal.ndim)], mode), axis, 0)
         signal = np.moveaxis((wider[:-2] + 2 * wider[1:-1] + wider[2:]) / 4, 0, axis)
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
     patches, exists = signal, np.ones((), bool)
@@ -388,10 +386,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     result = np.asarray(rho(y + weights["bias"]))
     if layer.skip is None:
         return result
-    aside, shared = (
-        subject.beside(row.j),
-        3 - layer.skip.back,
-    )  # x_{j-1} of x_{j+1}, or x_j, at the samples that are kept
+    aside, shared = subject.beside(row.j), 3 - layer.skip.back  # of x_{j+1}; it skips x_{j-1}, or x_j
     skipping = to_numpy(x if aside is None else aside).astype(wide)
     means = skipping.reshape(*skipping.shape[: 1 + count], -1, *skipping.shape[-shared:]).mean(axis=1 + count)
     between = subject.table[row.j - len(layer.reads) + 1 : row.j + 1]
@@ -463,9 +458,7 @@ def examine(
     moved = translate(x, row.shift, axis.position, boundary=row.boundary)
     found = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
     if row.statement == "covariance":
-        position = axis.position - (
-            axis.name[0] == "v" and row.j > 2
-        )  # Eq. (6) has summed the first of three attributes
+        position = axis.position - (axis.name[0] == "v" and row.j > 2)  # Eq. (6) sums the first of three attributes
         steps = row.shift // row.strides[0]
         expected = translate(expected, steps, position, boundary=row.boundary)
         if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias

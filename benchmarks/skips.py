@@ -1,0 +1,100 @@
+"""What translations that alias do to networks with skips and without: `python -m benchmarks.skips`.
+
+Networks have periodic boundaries, strides of 2 along attributes, and random weights. An array x_j, j from 3 to 8 or to
+the last layer but one, is translated by one sample along one attribute, which is no multiple of the strides to come.
+What skips it is translated with it. The figure is the largest change of a logit over the largest logit, of each image,
+in the mean over depths and images; the table shows its mean over networks, the least and the most. Moments are those of
+the images before the translation ("evaluation"), or of the batch as it comes ("training"). "aligned, block mean" takes
+the mean of four neighbours along v_{j-2} where "aligned" takes one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import translate
+from hcnn_core.backend import Array
+from train.config import make_config
+from train.networks.hierarchical import HierarchicalLayer
+from train.networks.network import Network
+from train.networks.registry import build
+from train.networks.skips import AlignedSkip
+from train.verification.covariance import Subject, axes
+
+KINDS = ("none", "aligned", "aligned, block mean", "previous")
+
+
+class BlockMean(AlignedSkip):
+    """The aligned skip with a mean over the samples along v_{j-2} that would be left out."""
+
+    def __call__(self, x: Array) -> Array:
+        """As the aligned skip's."""
+        means = sum(translate(x, -k, x.ndim - 1, boundary="periodic") for k in range(self.attribute)) / self.attribute
+        return super().__call__(means)
+
+
+def subject(kind: str, options: argparse.Namespace, seed: int) -> Subject:
+    """A network of a kind with random weights, in double precision, and random images."""
+    settings = {name: getattr(options, name) for name in ("width", "depth", "normalization")}
+    settings |= {"boundary": "periodic", "dtype": "float64", "skip": kind.partition(",")[0]}
+    network = build(make_config("hcnn", settings), 8)
+    if kind.endswith("block mean"):
+        table = [
+            replace(layer, skip=BlockMean(*layer.skip))
+            if isinstance(layer, HierarchicalLayer) and layer.skip
+            else layer
+            for layer in network.table
+        ]
+        network = Network(network.config, table, network.image_shape, network.classes, [], ())
+    rng = np.random.default_rng(seed)
+    weights, x = network.initialize(rng), rng.standard_normal((options.images, *network.image_shape))
+    return Subject(network, weights, network(weights, x)[1], x)
+
+
+def changes(one: Subject, mode: str) -> Iterator[tuple[str, float]]:
+    """Yield attributes, and what translating along them changes, of each depth."""
+    for j in range(3, min(9, len(one.table))):
+        x = one.activations()[j]
+        expected = np.asarray(one.tail(j, mode)(x))
+        for axis in axes(one.table, j):
+            if axis.name[0] == "v" and axis.exact > 1:
+                moved = translate(x, 1, axis.position, boundary=axis.boundary)
+                found = np.asarray(one.tail(j, mode, (axis, 1))(moved))
+                largest = np.abs(expected).max(axis=1)
+                yield axis.name, float(np.mean(np.abs(found - expected).max(axis=1) / largest))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--width", type=int, default=16, help="K")
+    parser.add_argument("--depth", type=int, default=12, help="J")
+    parser.add_argument("--normalization", default="factors", choices=("factors", "both"))
+    parser.add_argument("--networks", type=int, default=5)
+    parser.add_argument("--images", type=int, default=4)
+    options = parser.parse_args()
+    print(f"K = {options.width}, J = {options.depth}, {options.normalization} normalised, {options.networks} networks")
+    found: dict[tuple[str, str], list[dict[str, list[float]]]] = {}
+    for seed, kind in product(range(options.networks), KINDS):
+        one = subject(kind, options, seed)
+        for mode in ("evaluation", "training"):
+            by_axis: dict[str, list[float]] = {}
+            for name, change in changes(one, mode):
+                by_axis.setdefault(name, []).append(change)
+            found.setdefault((mode, kind), []).append(by_axis)
+    names: Any = sorted({name for runs in found.values() for name in runs[0]})
+    print(f"{'moments':11}{'skip':21}" + "".join(f"{name:>22}" for name in names))
+    for (mode, kind), runs in sorted(found.items(), key=lambda item: item[0][0]):
+        cells = [[100 * float(np.mean(run[name])) for run in runs] for name in names]
+        shown = (f"{np.mean(c):.1f} % ({min(c):.1f} to {max(c):.1f})" for c in cells)
+        print(f"{mode:11}{kind:21}" + "".join(f"{cell:>22}" for cell in shown))
+
+
+if __name__ == "__main__":
+    main()
