@@ -365,7 +365,7 @@ def _parser() -> Parser:
     return parser
 
 
-def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> None:
+def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> argparse.Action:
     """Add the flag of a setting to a parser or a group of one."""
     kind, count = field_type(f)
     options: dict[str, Any] = {
@@ -383,7 +383,7 @@ def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> No
                 options["help"] += f"; choose {', '.join(f.metadata['choices'])}"
         if count is not None:
             options |= {"nargs": count or "*"}
-    group.add_argument(f"--{f.name.replace('_', '-')}", **options)
+    return group.add_argument(f"--{f.name.replace('_', '-')}", **options)
 
 
 def _hours(text: str) -> float:

@@ -14,6 +14,14 @@ from train.commands.command_line import Parser, run_command
 from train.config import Config
 from train.runs.shipped import list_networks
 
+HELP = {
+    "dataset": "another set whose test images to take: cifar10, cifar100, sample, a file FILE.npz, a folder DIR, or "
+    "MODULE:FUNCTION [the one that it was trained on]",
+    "data_dir": "folder that holds, or will hold, the data set [as when it was trained]",
+    "batch_size": "images at a time [as when it was trained]",
+}
+"""Of the flags that mean something else than when a network is trained."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
@@ -37,7 +45,7 @@ def _parser() -> Parser:
     parser.add_argument("network", metavar="NETWORK", help=f"one that ships ({ships}), a run's folder or a checkpoint")
     for field in dataclasses.fields(Config):
         if field.name in cifar.WITH_EVALUATE:
-            cifar.add_flag(parser, field)
+            cifar.add_flag(parser, field).help = HELP.get(field.name, field.metadata["help"])
     return parser
 
 
