@@ -216,6 +216,9 @@ def _own_work(launch: Launch) -> Work:
         case "cross_entropy":
             touch("logits", a["images"] * a["classes"])
             touch("gradient", a["images"] * a["classes"], writes=True)
+        case "map_affinely":
+            touch("images", a["count"])
+            touch("mapped", a["count"], writes=True)
         case "count_right":
             touch("logits", a["images"] * a["classes"])
         case "add_terms":

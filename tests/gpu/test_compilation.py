@@ -13,6 +13,7 @@ import pytest
 from autodiff import cross_entropy, value_and_grad
 from hcnn_core import backend as _backend
 from hcnn_core import muon_update_all, precision
+from hcnn_core._engines.cuda import affine
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.loss import count_right
 from hcnn_core.updates import Term, weighted_sums
@@ -57,6 +58,7 @@ def variants() -> Iterator[list[Variant]]:
             with precision(exactness):
                 step(parameters)
         for dtype in ("float32", "float64"):
+            found["map_affinely", affine.source(dtype), 0] = None
             count_right(np.zeros((2, 10), dtype), np.zeros(2, int))
             weights = [np.zeros((2, 3), dtype)]
             weighted_sums([[Term(weights[0], 1.0)]])
@@ -72,6 +74,7 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
         "implicit",
         "implicit_taps",
         "cross_entropy",
+        "map_affinely",
         "merge",
         "merge_back",
         "normalize_back",
