@@ -12,7 +12,7 @@ import numpy as np
 import hcnn_core
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core.backend import Array, array_namespace, library_of, on_host
+from hcnn_core.backend import Array, array_namespace, lasting_zeros, library_of, on_host
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import cross_entropy_and_gradient, targets
@@ -261,10 +261,10 @@ def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
         if shard is not None:
             _refuse_second_order(mean, covariance, x)
             mean, covariance = shard_cotangents(mean, covariance, shard)
-        given = mean, covariance + covariance.T, x
-        if any(isinstance(a, Traced) for a in given):
-            return (patch_filter(*given, *rest, **kwargs),)
-        return (Onto(lambda other: _patch_filter(*given, *rest, **kwargs, mean=exact, other=other)),)
+        if any(isinstance(a, Traced) for a in (mean, covariance, x)):
+            return (patch_filter(mean, covariance + covariance.T, x, *rest, **kwargs),)
+        options = {**kwargs, "mean": exact, "symmetric": True}
+        return (Onto(lambda other: _patch_filter(mean, covariance, x, *rest, **options, other=other)),)
 
     return pullback
 
@@ -312,7 +312,7 @@ batch_normalize = functools.wraps(hcnn_core.batch_normalize)(
 def _normalization_pullback(
     adjoint: Any, written_out: Any, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    zeros, moments = [np.zeros_like(getval(a)) for a in ans[1:3]], getval(ans[3])
+    zeros, moments = [lasting_zeros(getval(a)) for a in ans[1:3]], getval(ans[3])
 
     def pullback(g: dict[int, Array]) -> list[Array]:
         of_ans = g[0] if 0 in g else np.zeros_like(getval(args[0]))

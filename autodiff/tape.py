@@ -358,7 +358,7 @@ def fit(g: Array, node: Node, name: str) -> Array:
         stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, kept, strict=True)) if n != m]
         summed = (*range(extra), *stretched)
         if any(shape[axis] != 1 for axis in summed):
-            g = _summed(g, summed)
+            g = sum_over(g, summed)
         if g.shape != node.shape or not g.shape:  # a view would be copied where a caller may write to it
             g = np.reshape(g, node.shape)
     if dtype != node.dtype:
@@ -368,7 +368,7 @@ def fit(g: Array, node: Node, name: str) -> Array:
     return g
 
 
-def _summed(g: Array, axes: tuple[int, ...]) -> Array:
+def sum_over(g: Array, axes: tuple[int, ...]) -> Array:
     """The sum over some axes, by the kernels of the array's library where it has some."""
     library = library_of(getval(g))
     if library == "cupy" and g is getval(g) and g.dtype.kind in "fc":

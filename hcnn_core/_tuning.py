@@ -206,7 +206,7 @@ class Tuning:
     kept_bytes: int = 1 << 16
     """From this size on, an array's memory is kept for later ones. Of smaller ones, the C library keeps enough."""
 
-    device_spectrum_elements: int = 24 << 20
+    device_spectrum_elements: int = 48 << 20
     """On a GPU, elements of a result's spectrum that are made before they are transformed back. Fewer would stay in the
     L2 cache, but do not fill the card: with 3 << 20 a launch of `apply` keeps an H200 half busy
     (benchmarks/results/gpu-h200)."""

@@ -246,5 +246,6 @@ def _joined(xp: Any, blocks: list[EngineArray], expansion: Problem, contraction:
 def _summed_to(xp: Any, g: EngineArray, shape: tuple[int, ...]) -> EngineArray:
     """A cotangent summed over the axes along which an argument of this shape was broadcast, in that shape."""
     extra = g.ndim - len(shape)
-    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
+    stretched = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1))
+    axes = tuple(a for a in stretched if g.shape[a] > 1)
     return xp.reshape(marginal(g, axes) if axes else g, shape)

@@ -137,7 +137,7 @@ def patch_moments_vjp(
     if shard is not None:
         mean = moments_and_mean(x, axes, kernel_size, boundary=boundary, shard=shard)[2]
         g_mean, g_covariance = shard_cotangents(g_mean, g_covariance, shard)
-    return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x, mean)
+    return patches.filter(xp, g_mean, g_covariance, x, mean, symmetric=True)
 
 
 def moments_and_mean(
@@ -146,12 +146,13 @@ def moments_and_mean(
     """The results of `patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
-    mean, covariance = _moments(xp, x, x, _patches(x, axes, kernel_size, boundary))
+    exact, mean, covariance = _moments(xp, x, x, _patches(x, axes, kernel_size, boundary))
     if shard is not None:
-        found = shard.mean(mean, covariance + mean[:, None] * mean)
-        mean = found[0, :]
-        covariance = found[1:, :] - mean[:, None] * mean
-    return xp.astype(mean, x.dtype), xp.astype(covariance, x.dtype, copy=False), mean
+        found = shard.mean(exact, covariance + exact[:, None] * exact)
+        exact = found[0, :]
+        mean = xp.astype(exact, x.dtype)
+        covariance = found[1:, :] - exact[:, None] * exact
+    return mean, xp.astype(covariance, x.dtype, copy=False), exact
 
 
 def _patches(x: EngineArray, *windows: Any) -> Patches[Any]:
@@ -172,18 +173,22 @@ def patch_covariance(
 ) -> EngineArray:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; exchanging the arrays transposes it."""
     xp = array_namespace(x, y)
-    covariance = _moments(xp, x, y, _patches(x, axes, kernel_size, boundary))[1]
+    covariance = _moments(xp, x, y, _patches(x, axes, kernel_size, boundary))[2]
     return xp.astype(covariance, x.dtype, copy=False)
 
 
-def _moments(xp: Any, x: EngineArray, y: EngineArray, patches: Patches[Any]) -> tuple[EngineArray, EngineArray]:
+def _moments(
+    xp: Any, x: EngineArray, y: EngineArray, patches: Patches[Any]
+) -> tuple[EngineArray, EngineArray, EngineArray]:
     """`Patches.moments`, with exact zeros for taps that read only zeros, instead of rounding errors."""
-    mean, covariance = patches.moments(xp, x, y)
+    found = patches.moments(xp, x, y)
     if all(patches.met()):
-        return mean, covariance
+        return found
     met = xp.asarray(patches.met(), **placement(xp, x))
-    mean = xp.where(met, mean, xp.zeros_like(mean))
-    return mean, xp.where(met[:, None] & met, covariance, xp.zeros_like(covariance))
+    exact, mean, covariance = (
+        xp.where(kept, a, xp.zeros_like(a)) for kept, a in zip((met, met, met[:, None] & met), found, strict=True)
+    )
+    return exact, mean, covariance
 
 
 def patch_filter(
@@ -196,11 +201,12 @@ def patch_filter(
     boundary: Boundaries,
     mean: EngineArray | None = None,
     other: EngineArray | None = None,
+    symmetric: bool = False,
 ) -> EngineArray:
     """P^T (constant + matrix (P x - mean)) / count + other, where P maps x to its patches and P^T adds patches up.
 
     `constant` is (T,) and `matrix` (T, T). `mean` is the mean patch in double precision; it is computed if it is None.
-    `other` is an array like x, or None for zero.
+    `other` is an array like x, or None for zero. With `symmetric`, the matrix plus its transpose takes its place.
     """
     xp = array_namespace(constant, matrix, x)
-    return _patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)
+    return _patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other, symmetric=symmetric)

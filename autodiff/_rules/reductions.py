@@ -13,7 +13,7 @@ import numpy as np
 from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, reduced, rule
 from autodiff.functional import vjp
 from autodiff.pytree import tree_map
-from autodiff.tape import Primitive, defvjp, getval, primitive
+from autodiff.tape import Primitive, defvjp, getval, primitive, sum_over
 from hcnn_core.backend import Array, moveaxis
 
 
@@ -68,7 +68,8 @@ def extremum_vjp(ans: Array, a: Array, axis: Any = None, keepdims: bool = False)
     def pullback(g: Array) -> Array:
         found = np.reshape(getval(ans), shape)
         chosen = a == found
-        ties = np.sum(chosen, axis=axis, keepdims=True, dtype=np.result_type(g.dtype, np.float32))
+        ties = sum_over(chosen.astype(np.result_type(g.dtype, np.float32)), reduced(np.shape(a), axis))
+        ties = np.reshape(ties, shape)
         return np.where(chosen, np.reshape(g, shape) / nonzero(ties), np.where(np.isnan(found), found, 0))
 
     return pullback

@@ -13,6 +13,7 @@ from hcnn_core.backend._device import constant as constant
 from hcnn_core.backend._device import cuda_stream as cuda_stream
 from hcnn_core.backend._device import empty as empty
 from hcnn_core.backend._device import lasting_memory as lasting_memory
+from hcnn_core.backend._device import lasting_zeros as lasting_zeros
 from hcnn_core.backend._device import placement as placement
 from hcnn_core.backend._device import use_device as use_device
 from hcnn_core.backend._device import write as write

@@ -371,7 +371,8 @@ def large_patches(build: Callable[..., Any]) -> None:
     rows = -(-samples * inner // threads)
     grid, at = (places, rows), (places - 1, rows - 1, 0)
     y, matrix = far(x.size), noise(1, (taps, taps), "float32")
-    arguments = x, np.zeros(taps), matrix, np.zeros(taps, np.float32), sources, slots, np.uintp(0), y, *numbers
+    more = sources, slots, np.uintp(0), y, *numbers, np.int32(0)
+    arguments = x, np.zeros(taps), matrix, np.zeros(taps, np.float32), *more
     build("spread", "float32", variant)(grid, (threads,), arguments, 0, at)
     shares = np.einsum("ts,spi->tpi", wide(matrix), patches) / x.size
     expected = sum(shares[t, u] for t, u in zip(*np.nonzero(reads == places - 1), strict=True))
@@ -504,6 +505,7 @@ DEFECTS = [
         sliding,
     ),
     Defect("rows of the next attribute", IMPLICIT, "&& row < count;", "&& row < 16;", sliding),
+    Defect("filters as if a phase met all taps", IMPLICIT, "% OF_TAP * all_taps", "% OF_TAP * taps", sliding),
     Defect("a marginal of one attribute", IMPLICIT, "over_1 += value", "over_1 = value", sliding),
     Defect(
         "one buffer of positions",
@@ -725,6 +727,10 @@ DEFECTS = [
         "real value = source < 0 ? x[0] : x[",
         maps,
     ),
+    Defect(
+        "a matrix without its transpose", KERNELS, "? matrix[k] + matrix[k %", "? matrix[k] + 0 * matrix[k %", patches
+    ),
+    Defect("the mean in double precision alone", KERNELS, "narrow[t] = mean[t] =", "mean[t] =", patches),
     Defect(
         "samples not centred in `spread`",
         KERNELS,

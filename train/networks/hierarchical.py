@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from autodiff import (
     batch_normalize,
     convolve,
+    defvjp_argnums,
     getval,
     marginal,
     merge_factors,
     normalize_filters,
     patch_moments,
+    primitive,
 )
-from hcnn_core.backend import Array, DeviceTables
+from hcnn_core.backend import Array, DeviceTables, lasting_zeros
 from hcnn_core.factored import EXPANSION_ELEMENTS, factor_options
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Boundary
+from hcnn_core.updates import Term, weighted_sums
 from train.networks.activations import ACTIVATIONS, Activation
 from train.networks.architecture import Architecture
 from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
@@ -320,7 +323,7 @@ class HierarchicalLayer(Layer):
     def _offset(self, weights: Weights) -> Array:
         """What is added to what filters make: the bias, or zeros where outputs are normalised before it is added."""
         bias = weights["bias"]
-        return np.zeros_like(getval(bias)) if self.normalizes else bias
+        return lasting_zeros(getval(bias)) if self.normalizes else bias
 
     def _fold(self, filters: Weights, weights: Weights, moments: Weights) -> Weights:
         """Filters and bias that make what rho is taken of, the output normalised by given moments where it is."""
@@ -577,8 +580,20 @@ class Head(Layer):
 
 def _of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[Array, Array]:
     """Mean and covariance of so many times what has these."""
-    mean, covariance = moments
-    return moments if factor == 1 else (mean * factor, covariance * factor**2)
+    return moments if factor == 1 else _scaled(*moments, factor)
+
+
+@primitive
+def _scaled(mean: Array, covariance: Array, factor: float) -> tuple[Array, Array]:
+    """By one kernel on a GPU."""
+    mean, covariance = weighted_sums([[Term(mean, factor)], [Term(covariance, factor**2)]])
+    return mean, covariance
+
+
+defvjp_argnums(
+    _scaled,
+    lambda argnums, ans, args, kwargs: lambda g: [g[i] * args[2] ** (i + 1) if i in g else None for i in argnums],
+)
 
 
 def _average_taps(n: int, size: int, stride: int, boundary: Boundary) -> float:

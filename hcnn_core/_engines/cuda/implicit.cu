@@ -34,11 +34,11 @@ template <int COUNT> __device__ inline void take(Operand<COUNT>& to, int i, floa
 }
 
 // Write out[row, targets[line] + n], sums over taps of x[row of x, reads[tap, line] + n], where reads is not -1, times the
-// number of w (places of tap_at, TAPS_1, TAPS_2, FILTERS). With a bias (rows), the ELU of the sum. A marginal receives the
+// number of w (TAPS_1, TAPS_2, places of tap_at among all_taps, FILTERS). With a bias (rows), the ELU of the sum. A marginal receives the
 // sums over attribute 1.
 extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
     Reals x, Reals w, Table tap_at, Table reads, Table targets, Reals bias, Target out, Target marginal, int taps,
-    int lines, int batch, long long x_row, long long out_row
+    int lines, int batch, int all_taps, long long x_row, long long out_row
 ) {
     SHARED_MEMORY;
     constexpr int OF_TAP = TAPS_1 * TAPS_2;
@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
 
     for (int k = threadIdx.x; k < taps * OF_TAP * PADDED; k += IMPLICIT) {
         const int tap = k / PADDED, filter = k % PADDED;
-        const int from = tap_at[tap / OF_TAP] * OF_TAP + tap % OF_TAP;
+        const int from = tap % OF_TAP * all_taps + tap_at[tap / OF_TAP];
         filters[place_of(tap, filter)] = filter < FILTERS ? stored(w[(long long)from * FILTERS + filter]) : 0.0f;
     }
     // what this thread takes of each stage: one position of every EACH-th row
@@ -177,7 +177,7 @@ __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "
 __device__ inline void wait_for_all_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 #endif
 
-// Write parts[block, tap, tap 1, tap 2, filter], sums over the positions of each block of g[row, p] times x[row of x,
+// Write parts[block, tap 1, tap 2, tap, filter], sums over the positions of each block of g[row, p] times x[row of x,
 // reads[tap, line of p]].
 extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
     Reals g, Reals x, Table reads, Target parts, int taps, int lines, int batch, long long g_row, long long x_row
@@ -276,8 +276,8 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
             const int filter = first_filter + at % 16, tap_2 = at / 16 % (OF_8 * 8), tap_1 = at / 16 / (OF_8 * 8);
             float all = 0;
             for (int w = 0; w < WARPS; ++w) all += part[w * ALL + at];
-            const long long tap = ((long long)blockIdx.x * taps + first_tap + k) * TAPS_1 + tap_1;
-            if (filter < FILTERS && tap_2 < TAPS_2 && first_tap + k < taps) parts[(tap * TAPS_2 + tap_2) * FILTERS + filter] = all;
+            const long long tap = ((long long)blockIdx.x * TAPS_1 + tap_1) * TAPS_2 + tap_2;
+            if (filter < FILTERS && tap_2 < TAPS_2 && first_tap + k < taps) parts[(tap * taps + first_tap + k) * FILTERS + filter] = all;
         }
         __syncthreads();
     }

@@ -151,7 +151,7 @@ class Implicit:
             self._launch(g, w, x, part, f"back {number}", passes)
 
     def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
-        """Cotangent of the filters, flat, by the taps of direct axes, then of transformed ones, then filters."""
+        """Cotangent of the filters, flat, by the taps of transformed axes, then of direct ones, then filters."""
         sizes = self._sizes_of_taps(passes, cuda.device_limits())
         assert sizes is not None
         part, batch, padded = self._forward, self.taps.batch, -(-self.arrangement.out // 16)
@@ -217,7 +217,8 @@ class Implicit:
         grid = -(-lines * batch // (64 * sizes["ACROSS"])), -(-groups // sizes["DOWN"])
         taps, reads, targets = (self._table(x, (name, of), getattr(part, of)) for of in ("taps", "reads", "targets"))
         arguments = x, w, taps, reads, targets, bias, out, marginal
-        numbers = *map(np.int32, (part.taps.size, lines, batch)), np.int64(x.shape[1]), np.int64(out.shape[1])
+        counts = map(np.int32, (part.taps.size, lines, batch, self.taps.count))
+        numbers = *counts, np.int64(x.shape[1]), np.int64(out.shape[1])
         shared = self._shared(part, sizes)
         cuda.launch("implicit", "float32", sizes, grid, THREADS, (*arguments, *numbers), shared)
 

@@ -362,9 +362,10 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     }
 }
 
-// From the parts of `gram`: the mean patch of x, and the covariance. A block for each pair of taps.
+// From the parts of `gram`: the mean patch of x, in double precision and not, and the covariance. A block for each pair of taps.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
-    const double* __restrict__ parts, Reals centres, double* __restrict__ mean, Target covariance, int blocks, double all
+    const double* __restrict__ parts, Reals centres, double* __restrict__ mean, Target narrow, Target covariance,
+    int blocks, double all
 ) {
     __shared__ double part[3][PATCH_THREADS];
     const int t = blockIdx.x / TAPS, s = blockIdx.x % TAPS;
@@ -380,16 +381,17 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
     }
     if (threadIdx.x) return;
     covariance[t * TAPS + s] = part[0][0] / all - part[1][0] / all * (part[2][0] / all);
-    if (s == 0) mean[t] = part[1][0] / all + centres[0];
+    if (s == 0) narrow[t] = mean[t] = part[1][0] / all + centres[0];
 }
 
 // Write y, at each place u the sum over the patches that hold it, each at some tap t, of constant[t] + matrix[t, :] .
-// (patch - mean), divided by the number of positions. Add `other`, if there is one. These patches read the places
-// sources[u, :], then zeros for -1; -2 ends the list. slots[u, t, t'] says which of these tap t' reads in the patch that
-// holds u at tap t, -1 if there is no such patch. The factors of all pairs of taps that read one source are added first.
+// (patch - mean), divided by the number of positions; if `symmetric`, matrix plus its transpose takes its place. Add
+// `other`, if there is one. These patches read the places sources[u, :], then zeros for -1; -2 ends the list.
+// slots[u, t, t'] says which of these tap t' reads in the patch that holds u at tap t, -1 if there is no such patch. The
+// factors of all pairs of taps that read one source are added first.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     Reals x, const double* __restrict__ mean, Reals matrix, Reals constant, Table sources, Table slots, Reals other,
-    Target y, int count, int inner, int samples
+    Target y, int count, int inner, int samples, int symmetric
 ) {
     __shared__ real factors[STEPS], weight[TAPS * TAPS], offset[TAPS], rest;
     __shared__ int slot[TAPS * TAPS], places[STEPS + 1];
@@ -397,7 +399,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     const real positions = (real)samples * count * inner, middle = mean[OWN];  // the tap that reads its own position
     for (int k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
         slot[k] = slots[u * TAPS * TAPS + k];
-        weight[k] = matrix[k] / positions;
+        weight[k] = (symmetric ? matrix[k] + matrix[k % TAPS * TAPS + k / TAPS] : matrix[k]) / positions;
     }
     for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) places[k] = k < STEPS ? sources[u * STEPS + k] : -2;
     __syncthreads();

@@ -31,26 +31,30 @@ class CudaPatches(Patches[Array]):
         """(samples, *patch axes, inner samples), in one piece."""
         return xp.ascontiguousarray(super().arrange(xp, x))
 
-    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
-        """Mean patch of x, in double precision, and the covariance of those of x and y, in x's dtype."""
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Mean patch of x, in double precision and in x's dtype, and the covariance of those of x and y, in x's."""
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         same, piece = x is y, self._piece(*arranged) if x is y else 1
         sums = self.taps * (self.taps + 3) // 2 if same else self.taps * (self.taps + 2)
         threads = self._gram_threads(x, sums)
         blocks = min(-(-self.count // (threads * current().device_sum_positions)), (1 << 16) - 1)
         parts, mean = self._doubles(xp, x, (blocks, sums)), self._doubles(xp, x, (self.taps,))
-        centres, covariance = empty(xp, (2,), x), empty(xp, (self.taps, self.taps), x)
+        centres, narrow, covariance = (empty(xp, shape, x) for shape in ((2,), (self.taps,), (self.taps, self.taps)))
         arguments = arranged[0], arranged[-1], self._tables(x)[0], parts, centres, *self._numbers
         shared = sums * threads * x.itemsize
         self._launch("gram", x, (blocks,), arguments, shared, same=same, threads=threads, piece=piece)
-        numbers = np.int32(blocks), np.float64(self.count)
-        self._launch("covariance_of", x, (self.taps**2,), (parts, centres, mean, covariance, *numbers), same=same)
-        return mean, covariance
+        found, numbers = (mean, narrow, covariance), (np.int32(blocks), np.float64(self.count))
+        self._launch("covariance_of", x, (self.taps**2,), (parts, centres, *found, *numbers), same=same)
+        return found
 
     def filter(
-        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
-    ) -> Array:
-        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given."""
+        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None,
+        *, symmetric: bool = False,
+    ) -> Array:  # fmt: skip
+        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given.
+
+        With `symmetric`, the matrix plus its transpose takes its place.
+        """
         arranged = self.arrange(xp, x)
         if mean is None:
             mean = self.moments(xp, x, x)[0]
@@ -62,7 +66,7 @@ class CudaPatches(Patches[Array]):
         pieces = self.shape[0] * self.shape[-1] // piece  # of a place
         most = -(-current().device_blocks // places)
         blocks = max(1, min(most, -(-pieces // current().device_filter_threads)))
-        arguments = arranged, mean, *like_x, sources, slots, added, y, *self._numbers
+        arguments = arranged, mean, *like_x, sources, slots, added, y, *self._numbers, np.int32(symmetric)
         self._launch("spread", x, (places, blocks), arguments, piece=piece)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)

@@ -188,9 +188,8 @@ class CudaPlan(Plan[Array]):
         return y, total
 
     def _slid(self, xp: Any, w: Array) -> Array:
-        """Filters by the taps of direct axes, then of transformed ones: (T, S, K)."""
-        rows = self._to_plan(xp, w, self.w_order, self.w_matrix)  # (S, T, 1, K)
-        return xp.ascontiguousarray(xp.permute_dims(rows, (1, 0, 2, 3)))
+        """Filters by the taps of transformed axes, then of direct ones, (S, T, 1, K), as `merge` makes them."""
+        return xp.ascontiguousarray(self._to_plan(xp, w, self.w_order, self.w_matrix))
 
     def _fits(self, like: Array) -> bool:
         """Whether a block of the device has the shared memory that arrays like this one need; if not, say so."""
@@ -308,7 +307,7 @@ class CudaPlan(Plan[Array]):
             x_cotangent = self.from_plan(xp, made, self.x_order, self.problem.x_shape)
         if x is not None:
             slid = i.filters(xp, rows, self._sample_rows(xp, x), count)
-            by_taps = xp.permute_dims(xp.reshape(slid, (self.taps.count, -1, 1, self.out)), (1, 0, 2, 3))
+            by_taps = xp.reshape(slid, (-1, self.taps.count, 1, self.out))
             w_cotangent = self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape)
         return x_cotangent, w_cotangent, sums
 

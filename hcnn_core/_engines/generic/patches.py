@@ -74,8 +74,8 @@ class Patches(Generic[AnyArray]):
             for to, source in pieces:
                 x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
 
-    def moments(self, xp: Any, x: AnyArray, y: AnyArray) -> tuple[AnyArray, AnyArray]:
-        """Mean patch of x and the covariance of those of x and y, in double precision.
+    def moments(self, xp: Any, x: AnyArray, y: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """Mean patch of x, in double precision and in x's dtype, and the covariance of those of x and y.
 
         The arrays' own means are subtracted before sums of products, so that no digits cancel.
         """
@@ -83,7 +83,8 @@ class Patches(Generic[AnyArray]):
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])  # (T, T)
         covariance = total / self.count - offsets[0][:, None] * offsets[-1][None, :]
-        return offsets[0] + xp.astype(centres[0], xp.float64), covariance
+        mean = offsets[0] + xp.astype(centres[0], xp.float64)
+        return mean, xp.astype(mean, x.dtype), covariance
 
     def filter(
         self,
@@ -93,8 +94,14 @@ class Patches(Generic[AnyArray]):
         x: AnyArray,
         mean: AnyArray | None = None,
         other: AnyArray | None = None,
+        *,
+        symmetric: bool = False,
     ) -> AnyArray:
-        """P^T (constant + matrix (P x - mean)) / count + other; the mean patch of x is computed if it is None."""
+        """P^T (constant + matrix (P x - mean)) / count + other; the mean patch of x is computed if it is None.
+
+        With `symmetric`, the matrix plus its transpose takes its place.
+        """
+        matrix = matrix + matrix.T if symmetric else matrix
         arranged = self.arrange(xp, x)
         if mean is None:
             centre, offset = self.centre(xp, arranged)
