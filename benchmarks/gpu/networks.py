@@ -33,7 +33,8 @@ IMAGES = 6
 def values(xp: Any, settings: dict[str, Any], side: int, dtype: str, seed: int) -> dict[str, Any]:
     """Loss, logits, gradients and moments of a network whose weights and images the seed draws, as NumPy's arrays."""
     narrow = build(make_config(settings["preset"], {**settings, "dtype": "float32"}))
-    network = build(make_config(settings["preset"], {**settings, "dtype": dtype}))
+    exact = {"precision": "float32"} if dtype == "float64" else {}  # tensor cores are for float32
+    network = build(make_config(settings["preset"], {**settings, **exact, "dtype": dtype}))
     rng = np.random.default_rng(seed)
 
     def place(a: Any) -> Any:
