@@ -91,7 +91,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning)
     passes = planner.passes_of(x)
     found, seconds = planner.priced(problem, real, batch, library, tuning, passes)
-    estimated = planner.estimate(found, seconds).name
+    estimated = planner.estimate(found, seconds, passes).name
     of_problem = f"{words_of(library, dtype_name(x.dtype))} {planner.described(problem, batch)}"
     measured = {}
     if library in store.PACKAGES and "measure" in problem.method:
@@ -99,6 +99,8 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
         measured = {asked: times for asked, times in measured.items() if times}
     lines = _table(of_problem, [choice.name for choice in found], seconds, measured, estimated)
+    if passes and len(found) > 1:
+        lines.append("By tensor cores that is float32's choice, unless another promises half its time.")
     if slid := planner.without_transform(found, passes):
         lines.append(f"By tensor cores, without a transform: {', '.join(slid)}.")
     return "\n".join(lines)

@@ -31,6 +31,10 @@ GAIN = 0.9
 """Transforms are chosen if they promise this fraction of the time without them. Closer estimates may err either way."""
 
 
+KEPT = 0.5
+"""The fraction of the time of float32's choice that another must promise to be taken in its place."""
+
+
 class Convolution(Protocol[AnyArray]):
     """A plan for arrays of one kind: a convolution and its adjoints."""
 
@@ -82,7 +86,7 @@ def measured(
         return found[0].make()
     most = NEAR * max(min(seconds), CALL)
     near = sorted((i for i in range(len(found)) if seconds[i] <= most), key=seconds.__getitem__)
-    estimated = estimate(found, seconds)
+    estimated = estimate(found, seconds, passes)
     candidates = {choice.name: choice for choice in [estimated, *(found[i] for i in near)]}
     return Measured(candidates, estimated.name, described(problem, batch), library, problem.book)
 
@@ -97,14 +101,27 @@ def described(problem: Problem, batch: BatchAxes) -> str:
 
 def choose(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning, passes: int = 0) -> Choice:
     """The choice that promises the least time, among those that the methods of a problem leave open."""
-    return estimate(*priced(problem, real, batch, library, tuning, passes))
+    return estimate(*priced(problem, real, batch, library, tuning, passes), passes)
 
 
-def estimate(found: list[Choice], seconds: list[float]) -> Choice:
-    """The choice that is taken by what they promise."""
-    best = min(range(len(found)), key=seconds.__getitem__)
-    plain = next((i for i, choice in enumerate(found) if "fft" not in choice.methods), best)
-    return found[plain if seconds[best] > GAIN * seconds[plain] else best]
+def estimate(found: list[Choice], seconds: list[float], passes: int = 0) -> Choice:
+    """The choice that is taken by what they promise.
+
+    By tensor cores it is that of float32 unless another promises half its time, so that arrays between the layers of a
+    network lie in the same order, which no price knows.
+    """
+    from hcnn_core._engines import cost_model
+
+    def least(seconds: list[float]) -> int:
+        best = min(range(len(found)), key=seconds.__getitem__)
+        plain = next((i for i, choice in enumerate(found) if "fft" not in choice.methods), best)
+        return plain if seconds[best] > GAIN * seconds[plain] else best
+
+    chosen = least(seconds)
+    if passes and len(found) > 1:
+        usual = least([cost_model.seconds(choice, current().other_costs) for choice in found])
+        chosen = chosen if seconds[chosen] < KEPT * seconds[usual] else usual
+    return found[chosen]
 
 
 def priced(

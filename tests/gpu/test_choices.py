@@ -63,41 +63,43 @@ def test_costs_of_products_by_tensor_cores(
     assert 1 / 1.2 < by_spectra / ms < 1.2 and promised <= by_spectra
 
 
-@pytest.mark.parametrize("boundary", ["zero", "periodic"])
-def test_the_choice_and_what_explain_prints_follow_the_precision(
-    boundary: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+LINES = (100, 32, 32, 16), (3, 3, 3, 16), (1, 2, 3), {"boundary": "zero"}
+"""A layer of one attribute, whose filters are too short for a transform."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [LINES, *((*choices.LAYER[:3], choices.LAYER[3] | {"boundary": boundary}) for boundary in ("zero", "periodic"))],
+    ids=["lines", "zero", "periodic"],
+)
+def test_the_choice_and_what_explain_prints_follow_the_precision(layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "library_of", lambda _: "cupy")
-    shape, taps, axes, options = choices.LAYER
-    arguments = np.empty(shape, np.float32), np.empty(taps, np.float32), axes
+    shape, taps, axes, options = layer
 
-    def found(products: str, device: str = "H100", dtype: str = "float32") -> tuple[str, str, list[str]]:
-        """The plan's methods, the choice that `explain` names, and which it says have no transform."""
-        x, w = (np.empty(a.shape, dtype) for a in arguments[:2])
-        problem = make_problem(shape, taps, axes, boundary=boundary, **options)
-        with in_place_of_cupy(lambda *_: None, DEVICES[device]), precision(products):
-            plan: Any = planner.make_plan(problem, True, x)
-            head, *table = explain(x, w, axes, boundary=boundary, **options).splitlines()
-        last = table[-1]
-        words = {"float32": dtype, "tf32": f"{dtype} by 1 products of tf32", "tf32x3": f"{dtype} by 3 products of tf32"}
-        assert head.startswith(words[products] if dtype == "float32" else dtype)
-        chosen = (
-            next(line for line in table if line.startswith("The estimate chooses")).split(":")[0].split(maxsplit=3)[3]
-        )
-        slid = last.partition(": ")[2].rstrip(".").split(", ") if last.startswith("By tensor cores") else []
-        return " ".join(plan.arrangement.methods), chosen, slid
-
-    kinds = {products: found(products) for products in ("float32", "tf32", "tf32x3")}
-    for methods, chosen, slid in kinds.values():
-        assert chosen == f"CudaPlan {methods}" and bool(slid) == (chosen in slid)
-    assert not kinds["float32"][2] and kinds["tf32"][2] and kinds["tf32x3"][2]
-    assert found("tf32", dtype="float64") == kinds["float32"] == found("float32")
-    if boundary == "periodic":  # an axis of attributes that would be transformed is slid along
-        assert kinds["tf32"][0] != kinds["float32"][0]
-        planner._plan_of.cache_clear()
-        assert found("tf32", "T4")[1:] == kinds["float32"][1:]  # which has no tensor cores for it
+    def found(products: str, device: str = "H100", dtype: str = "float32") -> tuple[str, list[str]]:
+        """The plan's methods, and which choices have no transform by what `explain` says."""
+        x, w, problem = np.empty(shape, dtype), np.empty(taps, dtype), make_problem(shape, taps, axes, **options)
         planner._plan_of.cache_clear()
         planner._plan_for.cache_clear()
+        with in_place_of_cupy(lambda *_: None, DEVICES[device]), precision(products):
+            plan: Any = planner.make_plan(problem, True, x)
+            head, *table = explain(x, w, axes, **options).splitlines()
+        count = {"tf32": 1, "tf32x3": 3}.get(products) if dtype == "float32" else None
+        assert head.startswith(f"{dtype} by {count} products of tf32" if count else f"{dtype} (")
+        methods, last = " ".join(plan.arrangement.methods), table[-1]
+        assert (
+            f"The estimate chooses CudaPlan {methods}: direct convolution, unless another promises a tenth less."
+            in table
+        )
+        return methods, last.partition(": ")[2].rstrip(".").split(", ") if last.startswith("By tensor cores,") else []
+
+    (plain, none), (quick, slid), (careful, _) = kinds = [found(products) for products in ("float32", "tf32", "tf32x3")]
+    assert not none and f"CudaPlan {quick}" in slid
+    assert found("tf32", dtype="float64") == kinds[0] == found("float32") == found("tf32", "T4")
+    if layer is LINES:  # filters are slid along an axis that float32 does not transform
+        assert plain == "direct direct direct" and quick == careful == "direct direct fft"
+    else:  # the same order of axes, so that layers need no copies between them
+        assert plain == quick == careful == "direct direct fft fft"
 
 
 CHOSEN = {

@@ -41,6 +41,9 @@ BANDWIDTH, MULTIPLY_ADDS = 4.3e12, 1.35e14
 SLOWER = 2.8
 """How much longer kernels that make and read spectra took there than what follows from these (gpu-h200/README.md)."""
 
+FROM_L2 = 0.23
+"""Of the time to copy a number, what reading it from the L2 cache takes, at 6e12 bytes a second: counted."""
+
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
 
@@ -144,13 +147,17 @@ class CudaPlan(Plan[Array]):
 
     @classmethod
     def units_on_tensor_cores(cls, choice: Any, units: Units, passes: int) -> Units:
-        """Those of products by tensor cores, or where filters slide, of these and of passes over x and y."""
-        if isinstance(choice.transform, MatrixDFT) and Implicit.suits(choice.arrangement):
-            plan = choice.make()
+        """Those of products by tensor cores, or where filters slide, of these and of what each tap of space reads.
+
+        What is read once comes from memory, as half a copy is; for other taps, from the L2 cache.
+        """
+        a = choice.arrangement
+        if isinstance(choice.transform, MatrixDFT) and Implicit.suits(a):
+            plan, t = choice.make(), a.taps
             if plan.slides(passes):
-                g, macs = choice.arrangement.problem, plan._implicit.multiply_adds()
-                moved = math.prod(g.x_shape) + math.prod(g.y_shape)
-                return {"plan": 1, "slid_mac": 3 * macs * passes, "copy": 1.5 * moved}
+                moved = 1.5 * (a.x_rows * t.samples + a.y_rows * a.out * t.results)
+                moved += FROM_L2 * t.count * t.results * (2 * a.x_rows + a.y_rows * a.out)
+                return {"plan": 1, "slid_mac": 3 * plan._implicit.multiply_adds() * passes, "copy": moved}
         mac = "tf32_mac" if passes == 1 else "tf32x3_mac"
         return {mac if name == "mac" else name: count for name, count in units.items()}
 
