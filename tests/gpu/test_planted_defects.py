@@ -228,6 +228,9 @@ def sliding() -> None:
         close(total, wide(y).sum(axis=3), norm(y))
         close(convolve_vjp_x(g, x, w, problem.axes, **options), problem.transpose_x(g), norm(g) * norm(w))
         close(convolve_vjp_w(g, x, w, problem.axes, **options), problem.transpose_w(g), norm(g) * norm(x))
+        options["stride"] = 2, 1, 2, 2  # so that a phase of x meets some of the taps
+        problem, g = Problem(x, w, problem.axes, options), g[:, ::2]
+        close(convolve_vjp_x(g, x, w, problem.axes, **options), problem.transpose_x(g), norm(g) * norm(w))
 
 
 def normalizing() -> None:
