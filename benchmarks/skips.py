@@ -1,11 +1,11 @@
 """What translations that alias do to networks with skips and without: `python -m benchmarks.skips`.
 
-Networks have periodic boundaries, strides of 2 along attributes, and random weights. An array x_j, j from 3 to 8 or to
-the last layer but one, is translated by one sample along one attribute, which is no multiple of the strides to come.
-What skips it is translated with it. The figure is the largest change of a logit over the largest logit, of each image,
-in the mean over depths and images; the table shows its mean over networks, the least and the most. Moments are those of
-the images before the translation ("evaluation"), or of the batch as it comes ("training"). "aligned, block mean" takes
-the mean of four neighbours along v_{j-2} where "aligned" takes one of them.
+Networks have periodic boundaries, strides of 2 along attributes, and random weights, and see images of the sample at
+8 x 8 pixels. An array x_j, j from 3 to 8 or to the last layer but one, is translated by one sample along one attribute,
+which is no multiple of the strides to come. What skips it is translated with it. The figure is the largest change of a
+logit over the largest logit, of each image, in the mean over depths and images; the table shows its mean over networks,
+the least and the most. Moments are those of the images before the translation ("evaluation"), or of the batch as it
+comes ("training"). "previous, no means" takes one of two neighbours of x_{j-1} where "previous" takes their mean.
 """
 
 from __future__ import annotations
@@ -19,24 +19,14 @@ from typing import Any
 import numpy as np
 
 from hcnn_core import translate
-from hcnn_core.backend import Array
 from train.config import make_config
+from train.data import channel_statistics, load_dataset, resize, standardise
 from train.networks.hierarchical import HierarchicalLayer
 from train.networks.network import Network
 from train.networks.registry import build
-from train.networks.skips import AlignedSkip
 from train.verification.covariance import Subject, axes
 
-KINDS = ("none", "aligned", "aligned, block mean", "previous")
-
-
-class BlockMean(AlignedSkip):
-    """The aligned skip with a mean over the samples along v_{j-2} that would be left out."""
-
-    def __call__(self, x: Array) -> Array:
-        """As the aligned skip's."""
-        means = sum(translate(x, -k, x.ndim - 1, boundary="periodic") for k in range(self.attribute)) / self.attribute
-        return super().__call__(means)
+KINDS = ("none", "aligned", "aligned-mean", "previous, no means", "previous")
 
 
 def subject(kind: str, options: argparse.Namespace, seed: int) -> Subject:
@@ -44,16 +34,21 @@ def subject(kind: str, options: argparse.Namespace, seed: int) -> Subject:
     settings = {name: getattr(options, name) for name in ("width", "depth", "normalization")}
     settings |= {"boundary": "periodic", "dtype": "float64", "skip": kind.partition(",")[0]}
     network = build(make_config("hcnn", settings), 8)
-    if kind.endswith("block mean"):
+    if kind.endswith("no means"):
         table = [
-            replace(layer, skip=BlockMean(*layer.skip))
+            replace(layer, skip=layer.skip._replace(means=None))
             if isinstance(layer, HierarchicalLayer) and layer.skip
             else layer
             for layer in network.table
         ]
         network = Network(network.config, table, network.image_shape, network.classes, [], ())
     rng = np.random.default_rng(seed)
-    weights, x = network.initialize(rng), rng.standard_normal((options.images, *network.image_shape))
+    weights, sample = network.initialize(rng), load_dataset("sample")
+    for arrays in weights.values():
+        if "bias" in arrays:
+            arrays["bias"] = options.biases * rng.standard_normal(arrays["bias"].shape)
+    pixels = sample.test_images[rng.permutation(len(sample.test_images))[: options.images]]
+    x = np.asarray(resize(standardise(pixels, *channel_statistics(sample.train_images), "float64"), 8))
     return Subject(network, weights, network(weights, x)[1], x)
 
 
@@ -76,10 +71,12 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="K")
     parser.add_argument("--depth", type=int, default=12, help="J")
     parser.add_argument("--normalization", default="factors", choices=("factors", "both"))
+    parser.add_argument("--biases", type=float, default=0.0, help="deviation of random biases; hcnn verify takes 0.5")
     parser.add_argument("--networks", type=int, default=5)
     parser.add_argument("--images", type=int, default=4)
     options = parser.parse_args()
-    print(f"K = {options.width}, J = {options.depth}, {options.normalization} normalised, {options.networks} networks")
+    said = f"K = {options.width}, J = {options.depth}, {options.networks} networks, biases of {options.biases:g}"
+    print(f"{said}, {options.normalization} normalised")
     found: dict[tuple[str, str], list[dict[str, list[float]]]] = {}
     for seed, kind in product(range(options.networks), KINDS):
         one = subject(kind, options, seed)
@@ -89,11 +86,11 @@ def main() -> None:
                 by_axis.setdefault(name, []).append(change)
             found.setdefault((mode, kind), []).append(by_axis)
     names: Any = sorted({name for runs in found.values() for name in runs[0]})
-    print(f"{'moments':11}{'skip':21}" + "".join(f"{name:>22}" for name in names))
+    print(f"{'moments':11}{'skip':21}" + "".join(f"{name:>24}" for name in names))
     for (mode, kind), runs in sorted(found.items(), key=lambda item: item[0][0]):
         cells = [[100 * float(np.mean(run[name])) for run in runs] for name in names]
         shown = (f"{np.mean(c):.1f} % ({min(c):.1f} to {max(c):.1f})" for c in cells)
-        print(f"{mode:11}{kind:21}" + "".join(f"{cell:>22}" for cell in shown))
+        print(f"{mode:11}{kind:21}" + "".join(f"{cell:>24}" for cell in shown))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ KINDS: list[dict[str, Any]] = [
     {"nonlinear_factors": plus, "normalization": both, "skip": skip}
     for plus in (False, True)
     for both in ("factors", "both")
-    for skip in ("none", "aligned", "previous")
+    for skip in ("none", "aligned", "aligned-mean", "previous")
 ]
 TINY = {"depth": 6, "width": 4, "factors": 3, "attribute_kernel": (2, 2), "strided_layers": (4,), "dtype": "float64"}
 

@@ -46,6 +46,7 @@ KINDS = [
     ((12,), {"boundary": "attributes", "reduction": "sum"}),
     ((12, 11), {"skip": "aligned", "depth": 7}),
     ((12, 11), {"skip": "previous", "depth": 7}),
+    ((12, 11), {"skip": "aligned-mean", "depth": 7, "boundary": "attributes"}),
     ((12, 11), {"normalization": "both", "head": "dense"}),
     ((12,), {"head": "sum"}),
     ((12, 11), {"blur": True}),

@@ -244,7 +244,7 @@ class PlainSum:
         return Signal(made.x + inputs[-1].x) if fits else made
 
 
-@pytest.mark.parametrize(("nonlinear", "skip"), [(False, "aligned"), (True, "aligned"), (False, "previous")])
+@pytest.mark.parametrize(("nonlinear", "skip"), [(False, "aligned"), (True, "aligned-mean"), (False, "previous")])
 def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlinear: bool, skip: str) -> None:
     """Translations move x_j and what skips it. Where it is added as it is, different attributes are mixed."""
     settings = {**PAPER, "nonlinear_factors": nonlinear, "skip": skip}
@@ -257,9 +257,9 @@ def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlin
     assert max(row.largest for row in mixed if row.kind == "exact" and row.axis[0] == "v") > 1e-3
 
 
-@pytest.mark.parametrize("skip", ["aligned", "previous"])
+@pytest.mark.parametrize("skip", ["aligned", "aligned-mean", "previous"])
 def test_what_a_residual_layer_adds_is_what_the_definition_says(skip: str) -> None:
-    """The mean over the attributes that x_j has not, at every second or fourth of the shared; space subsampled."""
+    """The mean over the attributes that x_j has not, at samples of the shared or at means of them; space subsampled."""
     rng = np.random.default_rng(0)
     network = build(make_config("hcnn", {**PAPER, "skip": skip, "boundary": "zero"}), image_size=8, classes=3)
     parameters = network.initialize(rng)
@@ -270,15 +270,19 @@ def test_what_a_residual_layer_adds_is_what_the_definition_says(skip: str) -> No
         before, one = found[f"layer{j - layer.skip.back:02d}"], found[layer.name]
         plain = replace(layer, skip=None)(parameters[layer.name], [Signal(found[layer.reads[0]])])[0].x
         step = before.shape[1] // one.shape[1]
-        if skip == "aligned":
-            means = before.reshape(*before.shape[:3], -1, before.shape[-1]).mean(axis=3)
-            expected = means[:, ::step, ::step, ::4, None, None]
+        kept = before[:, ::step, ::step]
+        if skip == "previous":
+            pairs = kept.reshape(*kept.shape[:3], -1, kept.shape[-2] // 2, 2, kept.shape[-1] // 2, 2)
+            expected = pairs.mean(axis=(3, 5, 7))[..., None]
         else:
-            means = before.reshape(*before.shape[:3], -1, *before.shape[-2:]).mean(axis=3)
-            expected = means[:, ::step, ::step, ::2, ::2, None]
+            means = kept.reshape(*kept.shape[:3], -1, kept.shape[-1]).mean(axis=3)
+            if skip == "aligned-mean":  # zeros before the first
+                before_and_after = np.pad(means, ((0, 0), (0, 0), (0, 0), (1, 0)))[..., : means.shape[-1]]
+                means = before_and_after.reshape(*means.shape[:3], -1, 4).mean(axis=-1)
+            expected = means[..., :: 1 if skip == "aligned-mean" else 4, None, None]
         np.testing.assert_allclose(one - plain, np.broadcast_to(expected, one.shape), rtol=0, atol=1e-12)
         assert np.ptp(expected) > 0.1
-    read = ("layer02", "layer01") if skip == "aligned" else ("layer02",)
+    read = ("layer02",) if skip == "previous" else ("layer02", "layer01")
     assert network["layer03"].reads == read and network["layer07"].reads == ("layer06",)
 
 

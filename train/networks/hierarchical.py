@@ -94,9 +94,9 @@ class HierarchicalSettings(Section):
     )
     skip: str = setting(
         "none",
-        "what layers j = 3 to J-2 add to their outputs, along the axes that it shares with x_j: aligned, x_{j-2}; "
-        "previous, x_{j-1}",
-        choices=("none", "aligned", "previous"),
+        "what layers j = 3 to J-2 add, along the axes that it shares with x_j: aligned, x_{j-2} at the samples that "
+        "strides keep; aligned-mean, means of x_{j-2} instead; previous, such means of x_{j-1}",
+        choices=("none", "aligned", "aligned-mean", "previous"),
     )
 
     @property
@@ -637,7 +637,8 @@ def layers(
         attributes, last = min(j - 1, 2), j == config.depth - 1
         v = (scattering_channels(config.scattering, channels),) if j == 1 else before[-attributes:]
         steps = (2 if j in config.strided_layers else 1,) * axes
-        skips = {"aligned": 2, "previous": 1}.get(config.skip, 0) if j > 2 and not last else 0
+        skips = {"none": 0, "previous": 1}.get(config.skip, 2) if j > 2 and not last else 0
+        skipped = ((*table[-1].stride[:axes], r), (*steps, r))[2 - skips :] if skips else ()
         kind: type[HierarchicalLayer] = kinds.plain
         if attributes == 2:
             kind = kinds.nonlinear if config.nonlinear_factors else kinds.factored
@@ -661,7 +662,9 @@ def layers(
                 tells_classes=last,
                 activation=kinds.activation(ACTIVATIONS[config.activation]),
                 blurs=config.blur and steps[0] > 1,
-                skip=AlignedSkip.over(*((*table[-1].stride[:axes], r), (*steps, r))[2 - skips :]) if skips else None,
+                skip=AlignedSkip.over(*skipped, means=None if config.skip == "aligned" else along_attributes)
+                if skipped
+                else None,
             )
         )
     return table

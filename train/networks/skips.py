@@ -11,10 +11,15 @@ import math
 import operator
 from typing import NamedTuple
 
-from autodiff import defvjp, marginal, primitive
-from hcnn_core.backend import Array, array_namespace, in_memory_order
+import numpy as np
+
+from autodiff import convolve, defvjp, getval, marginal, primitive
+from hcnn_core.backend import Array, DeviceTables, array_namespace, in_memory_order
+from hcnn_core.typing import Boundary
 
 __all__ = ["AlignedSkip"]
+
+_boxes = DeviceTables()
 
 
 class AlignedSkip(NamedTuple):
@@ -26,6 +31,7 @@ class AlignedSkip(NamedTuple):
     back: int  # which: 2 or 1
     space: tuple[int, ...]  # subsampling of each u by the layers that it skips
     attribute: int  # subsampling of each shared attribute by them
+    means: Boundary | None = None  # along shared attributes, of as many neighbours, extended so; or one of them is kept
 
     def added(self, y: Array, x: Array) -> Array:
         """Return y, which is x_j, plus what skips it, in the memory order of y."""
@@ -35,19 +41,25 @@ class AlignedSkip(NamedTuple):
     def __call__(self, x: Array) -> Array:
         """Return an array (N, u, v_{j-2}, 1, 1) from x_{j-2}, or (N, u, v_{j-2}, v_{j-1}, 1) from x_{j-1}.
 
-        That is the mean over the attributes that x_j has not, at the samples that the layers between keep.
+        That is the mean over the attributes that x_j has not, at the samples of u that the layers between keep.
         """
-        shared = 3 - self.back
-        others = tuple(range(1 + len(self.space), x.ndim - shared))
+        shared = tuple(range(x.ndim - (3 - self.back), x.ndim))
+        others = tuple(range(1 + len(self.space), shared[0]))
         kept = marginal(x, others, reduction="mean") if others else x
-        steps = (slice(None, None, step) for step in (*self.space, *(self.attribute,) * shared))
+        shared = tuple(range(1 + len(self.space), kept.ndim))
+        if self.means:
+            size, like = (self.attribute,) * len(shared), getval(kept)
+            box = _boxes.beside(like, (size, like.dtype), lambda: np.full(size, 1 / math.prod(size), like.dtype))
+            kept = convolve(kept, box, shared, boundary=self.means, stride=size)
+        step = 1 if self.means else self.attribute
+        steps = (slice(None, None, step) for step in (*self.space, *(step,) * len(shared)))
         return kept[(slice(None), *steps, *(None,) * self.back)]
 
     @classmethod
-    def over(cls, *strides: tuple[int, ...]) -> AlignedSkip:
+    def over(cls, *strides: tuple[int, ...], means: Boundary | None = None) -> AlignedSkip:
         """Return the skip over one or two layers with such strides along u and along an attribute."""
         *space, attribute = (math.prod(steps) for steps in zip(*strides, strict=True))
-        return cls(len(strides), tuple(space), attribute)
+        return cls(len(strides), tuple(space), attribute, means)
 
 
 @primitive

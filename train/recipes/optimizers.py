@@ -57,9 +57,7 @@ class Parameter(NamedTuple):
     """An array that is trained."""
 
     array: Array
-    kind: Literal["filter", "scale", "bias"] = (
-        "bias"  # weight decay makes filters smaller, and scales where that is set
-    )
+    kind: Literal["filter", "scale", "bias"] = "bias"  # weight decay acts on filters, and on scales where that is set
     row_axes: int | None = None  # how many of its first axes are rows where it is taken for a matrix; None: all but one
 
 

@@ -390,9 +390,16 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     skipping = to_numpy(x if aside is None else aside).astype(wide)
     means = skipping.reshape(*skipping.shape[: 1 + count], -1, *skipping.shape[-shared:]).mean(axis=1 + count)
     between = subject.table[row.j - len(layer.reads) + 1 : row.j + 1]
-    steps = [math.prod(one.stride[axis] for one in between) for axis in range(count)]
-    steps += [config.attribute_stride ** len(between)] * shared
-    kept = [n * position for n, position in zip(steps, windows, strict=False)]
+    kept = [math.prod(one.stride[axis] for one in between) * windows[axis] for axis in range(count)]
+    step = config.attribute_stride ** len(between)
+    for axis, positions in zip(range(1 + count, 1 + count + shared), windows[count:], strict=False):
+        n, near = means.shape[axis], np.arange(step)[:, None] if layer.skip.means else np.zeros((1, 1), int)
+        place = (
+            step * np.arange(-(-n // step)) + near - (step - 1) // 2 * bool(layer.skip.means)
+        )  # neighbours that exist
+        weight = (place >= 0) & (place < n) | (layer.boundary[-1] == "periodic")
+        means = np.moveaxis(np.einsum("ko,ko...->o...", weight, np.moveaxis(means, axis, 0)[place % n]), 0, axis)
+        means, kept = means / len(near), [*kept, positions]
     return np.asarray(result + means[(slice(None), *kept)][..., None])
 
 
