@@ -135,7 +135,7 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
         (["--seed", "-1"], ["seed is -1", "at least 0"]),
         (["--preset", "sample", "--train-size", "41"], ["--train-size", "41", "1 to 40"]),
         (["--preset", "sample", "--train-size", "-1"], ["train_size is -1"]),
-        (["--preset", "sample", "--validation-size", "40"], ["--validation-size", "40", "1 to 39"]),
+        (["--preset", "sample", "--validation-size", "40"], ["--validation-size", "40", "0 to 39"]),
         (["--describe", "--evaluate", "a.h5"], ["--describe", "--evaluate", "exclude"]),
         (["--resume", "a", "--plot", "a"], ["--resume", "--plot", "exclude"]),
         (["--out", ""], ["--out", "'' is no path"]),
