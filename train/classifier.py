@@ -102,6 +102,8 @@ def fit(
 
     Raises
     ------
+    TypeError
+        If `dataset` is none of these.
     ConfigError
         If a setting does not suit the images.
     DataError
@@ -118,6 +120,8 @@ def fit(
         If something is missing that the extra `train` installs.
     """
     require_installed()
+    if not isinstance(dataset, str | Path | Dataset | None):
+        raise TypeError(f"dataset is a {type(dataset).__name__}; give a name, a path or a hcnn.train.Dataset")
     config = make_config(config) if isinstance(config, str) else config
     if dataset is not None:
         config = config.on(UNNAMED if isinstance(dataset, Dataset) else str(dataset))
