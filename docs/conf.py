@@ -125,6 +125,16 @@ def clean_notebooks(app: Any) -> None:
     clean_folder(Path(app.srcdir) / "gallery")
 
 
+BACK = re.compile(r"api/generated/([\w.]+)\.(\w+)\.html#[\w.]*?\b\2((?:\.\w+)*)(?=\")")
+"""A link from a source to the page of a function: package, name, and the method of a class."""
+
+
+def link_back(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Mend links from sources to pages: viewcode takes one package for all names of a module, and some have two."""
+    if page.startswith("_modules/") and "body" in context:
+        context["body"] = BACK.sub(r"api/generated/\1.\2.html#\1.\2\3", context["body"])
+
+
 def write_formula(translator: Any, node: Any) -> None:
     """Write a formula as MathML, which browsers draw by themselves, without scripts or the network."""
     if isinstance(node, nodes.math_block):
@@ -138,5 +148,6 @@ def write_formula(translator: Any, node: Any) -> None:
 def setup(app: Any) -> None:
     """Connect what Sphinx calls."""
     app.connect("source-read", link_to_files)
+    app.connect("html-page-context", link_back)
     app.connect("builder-inited", clean_notebooks, 900)  # after Sphinx-Gallery
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
