@@ -36,7 +36,7 @@ from train.runs.run import RunError, versions
 from train.runs.session import namespace, require_named
 from train.runs.shipped import find
 from train.runs.training import restore
-from train.storage.files import remove_partial_files
+from train.storage.files import flush_entries, make_folder, remove_partial_files
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""
@@ -259,9 +259,10 @@ def _write(out: Path, write: Callable[[Path], None]) -> None:
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         try:
-            partial.mkdir(parents=True)
+            make_folder(partial)
             write(partial)
             os.rename(partial, out)
+            flush_entries(out.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

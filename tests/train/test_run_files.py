@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.train.runs import assert_same_run, checkpoints, contents, run_here
-from train import cifar, config, load
+from train import cifar, config, explore, load, sweep
 from train.attributes import pictures, report
 from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
@@ -137,6 +137,31 @@ def test_the_entries_of_new_folders_are_flushed(tmp_path: Path, monkeypatch: pyt
     flushed.clear()
     with Run(tmp_path / "other").lock(make=True):
         assert flushed == [tmp_path.stat().st_ino]
+
+
+def test_the_entries_of_sweeps_and_explorations_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    file = tmp_path / "some.toml"
+    file.write_text("total_minutes = 1e-9\n[settings]\npreset = 'sample'\nvalidation_size = 8\n")
+    assert sweep.main([str(file), "--out", str(tmp_path / "sweeps" / "some")]) == 0
+    assert flushed[:2] == [folder.stat().st_ino for folder in (tmp_path / "sweeps", tmp_path)]
+    flushed.clear()
+    explore._write(tmp_path / "page", lambda folder: None)
+    assert flushed == [tmp_path.stat().st_ino] * 2  # of the folder, and of its name once it is whole
+    assert [path.name for path in (tmp_path / "page").parent.glob(".*")] == []
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "device"])
+def test_an_exploration_beside_another_reads_a_file_of_that_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "explore.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        (tmp_path / "elsewhere").write_text("{}")
+        path.symlink_to("/dev/zero" if kind == "device" else tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"cannot read .*explore.json: it is a link, or no file"):
+        report.claims_of(tmp_path)
 
 
 def test_tables_of_an_exploration_hold_no_commands_of_terminals(tmp_path: Path) -> None:

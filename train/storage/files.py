@@ -72,7 +72,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         if isinstance(error, OSError) and error.filename is not None:
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error  # not a name that nobody gave
         raise
-    _flush_entries(path.parent)
+    flush_entries(path.parent)
 
 
 def make_folder(path: Path, *, exist_ok: bool = False) -> None:
@@ -83,10 +83,10 @@ def make_folder(path: Path, *, exist_ok: bool = False) -> None:
     made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=exist_ok)
     for folder in made:
-        _flush_entries(folder.parent)
+        flush_entries(folder.parent)
 
 
-def _flush_entries(folder: Path) -> None:
+def flush_entries(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
