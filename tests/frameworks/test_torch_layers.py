@@ -142,6 +142,12 @@ def test_every_transpose(case: tuple[int, int, dict[str, Any], str], extra: int)
     require_agreement(conv_transpose_nd(x, w, **options), functional.conv_transpose1d(x, w, **options), x, w)
 
 
+def test_one_sample_is_all_that_padding_repeats() -> None:
+    x, w = numbers(1, 1, 1), numbers(1, 1, 2)
+    for mode in ("reflect", "replicate", "circular"):
+        torch.testing.assert_close(conv_nd(x, w, padding=1, padding_mode=mode), (x * w.sum()).expand(1, 1, 2))
+
+
 def test_circular_padding_longer_than_the_axis() -> None:
     x, w = numbers(1, 1, 3), numbers(1, 1, 4)
     for stride in (1, 2):

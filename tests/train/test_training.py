@@ -517,6 +517,17 @@ def test_nobody_knows_how_long_a_run_takes_before_its_first_epoch(
     assert "stopped after epoch 0 of 4, since no other fits into 1e-09 hours; continue with" in out
 
 
+def test_what_an_epoch_has_done_already_is_not_left() -> None:
+    trainer: Any = SimpleNamespace(
+        state=SimpleNamespace(epoch=1, step=3),
+        config=make_config("hcnn", {"epochs": 3}),
+        steps_per_epoch=5,
+        _own_size=lambda: (4, 6),
+        _seconds_per_pixel=0.5,
+    )
+    assert Trainer.seconds_left(trainer) == 0.5 * 24 * (2 * 5 - 3)
+
+
 @pytest.mark.parametrize("hours", [0, -1, "nan", "inf", "x"])
 def test_hours_that_are_no_time(command: Command, tmp_path: Path, hours: Any) -> None:
     command(*SMALL, "--out", tmp_path / "run", "--hours", hours).one_line(2, f"{hours} is no time", "more than 0")

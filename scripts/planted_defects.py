@@ -1,0 +1,490 @@
+"""Plant defects in the package, one at a time, and see whether the tests nearest to them notice.
+
+``python scripts/planted_defects.py [PART ...]`` runs, in a copy of the repository, the tests beside each defect whose
+file or words hold one of the parts; all by default. A defect is noticed if a test fails. Those of the layers for
+PyTorch and JAX are left out where these are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from mutants import PRELOADED, copy_tree, tested
+
+ENVIRONMENT = {"MPLBACKEND": "Agg", "HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
+
+
+Tests: TypeAlias = tuple[tuple[str, str], ...]
+"""Files, each with words of the names of its tests; all without."""
+
+
+class Defect(NamedTuple):
+    """A text of a file, which occurs once in it, the text that is planted in its place, and the tests nearest to it."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: Tests
+
+
+def of(name: str, words: str = "") -> Tests:
+    """A test file of ``train``, or the tests there whose names hold some words, as pytest's -k takes them."""
+    return ((f"tests/train/test_{name}.py", words),)
+
+
+def of_torch(name: str, words: str) -> Tests:
+    """The same of the layers for PyTorch."""
+    return ((f"tests/frameworks/test_torch_{name}.py", words),)
+
+
+def of_jax(words: str = "") -> Tests:
+    """The same of JAX."""
+    return (("tests/frameworks/test_jax.py", words),)
+
+
+DEFECTS = (
+    # Those that an earlier campaign had found nobody to notice.
+    Defect(
+        "a run goes on with other labels",
+        "train/runs/training.py",
+        "same = same and checkpoint.labels in (None, self.labels)",
+        "same = same and True",
+        of("command_line_runs", "other_images"),
+    ),
+    Defect(
+        "of equal scores the last epoch is the best",
+        "train/runs/training.py",
+        "best = score > state.best",
+        "best = score >= state.best",
+        of("training", "best"),
+    ),
+    Defect(
+        "only the first two ranks are compared",
+        "train/ranks/agreement.py",
+        "everyone = self.gather(dict(properties))",
+        "everyone = self.gather(dict(properties))[:2]",
+        of("distributed", "told_apart"),
+    ),
+    Defect(
+        "sizes of oblong images are cut, not rounded",
+        "train/recipes/schedules.py",
+        "(2 * side * n + short) // (2 * short)",
+        "(side * n) // short",
+        of("custom_data", "oblong"),
+    ),
+    Defect(
+        "candidates for the nearest have no margin for rounding",
+        "train/attributes/nearest.py",
+        "enumerate(bound + 2 * rounding)",
+        "enumerate(bound + 0 * rounding)",
+        of("attribute_nearest"),
+    ),
+    # Training.
+    Defect(
+        "the loss of an epoch is divided by full batches",
+        "train/runs/training.py",
+        '"train_loss": state.loss_sum / self.count,',
+        '"train_loss": state.loss_sum / (self.steps_per_epoch * self.config.batch_size),',
+        of("recipe", "mean_loss"),
+    ),
+    Defect(
+        "a short last batch counts as a full one in evaluation",
+        "train/runs/training.py",
+        "loss += batch_loss * x.shape[0]",
+        "loss += batch_loss * min(EVALUATION_BATCH, network.config.batch_size)",
+        of("distributed", "evaluation_on_ranks") + of("training", "evaluation"),
+    ),
+    Defect(
+        "batches of moments count alike, whatever their size",
+        "train/runs/training.py",
+        "share = len(part) / wanted",
+        "share = 1 / batches",
+        of("training", "moments"),
+    ),
+    Defect(
+        "steps are counted anew in each epoch, for adamw",
+        "train/runs/training.py",
+        '"step": taken + 1,',
+        '"step": state.step + 1,',
+        of("optimizer") + of("recipe", "step") + of("resumption", "other_settings"),
+    ),
+    Defect(
+        "what an epoch has done already is counted as left",
+        "train/runs/training.py",
+        " - state.step * sum(areas[:1]))",
+        ")",
+        of("training", "hours or first_step or already"),
+    ),
+    Defect(
+        "a run goes on with other names of classes",
+        "train/runs/training.py",
+        "same = same and tuple(checkpoint.class_names) == tuple(self.class_names)",
+        "same = same and True",
+        of("custom_data", "classes or resumed") + of("command_line_runs", "other_images"),
+    ),
+    Defect(
+        "averaged weights are kept, and not evaluated",
+        "train/runs/checkpoint.py",
+        "return self.average or self.parameters",
+        "return self.parameters",
+        of("resumption", "averaged"),
+    ),
+    Defect(
+        "a checkpoint may have taken all steps of an epoch that has not ended",
+        "train/runs/checkpoint.py",
+        "max(steps - 1, 0)",
+        "max(steps, 0)",
+        of("checkpoint", "no_run_can"),
+    ),
+    Defect(
+        "without held-out images the best epoch is not found again",
+        "train/runs/run.py",
+        'record.get("validation_accuracy", -loss)',
+        'record.get("validation_accuracy", loss)',
+        of("interruption", "best"),
+    ),
+    Defect(
+        "the record of the epoch that a run goes on from is dropped",
+        "train/runs/run.py",
+        'if record["epoch"] <= epoch]',
+        'if record["epoch"] < epoch]',
+        of("resumption", "kill"),
+    ),
+    Defect(
+        "the best checkpoint is written after the one that takes it for saved",
+        "train/runs/run.py",
+        "            checkpoints.save(self.path / BEST, checkpoint, versions)\n"
+        "        checkpoints.save(path, checkpoint, versions)\n",
+        "            checkpoints.save(path, checkpoint, versions)\n"
+        "            checkpoints.save(self.path / BEST, checkpoint, versions)\n"
+        "        checkpoints.save(path, checkpoint, versions)\n",
+        of("resumption", "kill_between"),
+    ),
+    Defect(
+        "a run that was stopped before its test is said to be finished",
+        "train/runs/session.py",
+        "if state.epoch >= config.epochs and (test or not config.test) and not changed:",
+        "if state.epoch >= config.epochs and not changed:",
+        of("resumption", "test_set"),
+    ),
+    Defect(
+        "classes without test images count as wrong in balanced accuracy",
+        "train/runs/session.py",
+        "np.diag(result.confusion)[counts > 0] / counts[counts > 0]",
+        "np.diag(result.confusion) / np.maximum(counts, 1)",
+        of("classes"),
+    ),
+    Defect(
+        "Wilson's interval has a wrong term",
+        "train/runs/session.py",
+        "right * (count - right) / count + square / 4",
+        "right * (count - right) / count + square / 2",
+        of("training", "evaluation_of_a_checkpoint"),
+    ),
+    Defect(
+        "each rank takes the memory of its machine for its own",
+        "train/runs/session.py",
+        "available //= ranks.local_size",
+        "available //= 1",
+        of("command_line_failures", "memory or ranks or batch"),
+    ),
+    Defect(
+        "what files hold in memory is not free in a container",
+        "train/runs/memory.py",
+        'int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))',
+        "int(limit) - int(used)",
+        of("command_line_failures", "memory or container or group"),
+    ),
+    Defect(
+        "the temperature is fitted on the images that it is tried on",
+        "train/runs/calibration.py",
+        "_loss(z / fitted(other), own)",
+        "_loss(z / fitted((z, own)), own)",
+        of("calibration"),
+    ),
+    Defect(
+        "the weight of a mixed image may be less than 1/2",
+        "train/recipes/augmentations.py",
+        "np.maximum(weight, 1 - weight)",
+        "weight",
+        of("parts", "mix"),
+    ),
+    Defect(
+        "shears along both axes come together",
+        "train/recipes/augmentations.py",
+        "np.where(kind == 2, settings.shear",
+        "np.where(kind == 1, settings.shear",
+        of("parts") + of("augmentation"),
+    ),
+    Defect(
+        "flips alternate every two epochs",
+        "train/recipes/augmentations.py",
+        "^ bool(position.epoch % 2)",
+        "^ bool(position.epoch % 4 >= 2)",
+        of("resumption", "alternate"),
+    ),
+    Defect(
+        "smoothed labels weigh an image by all classes",
+        "train/recipes/losses.py",
+        "xp.sum(of_class * batch.class_weights",
+        "xp.sum(targets * batch.class_weights",
+        of("classes"),
+    ),
+    Defect(
+        "the gradient of a teacher shrinks as the temperature grows",
+        "train/recipes/losses.py",
+        "(temperature**2 / taught.shape[0])",
+        "(temperature / taught.shape[0])",
+        of("teacher", "divergence or gradient or hot"),
+    ),
+    Defect(
+        "biases decay",
+        "train/recipes/optimizers.py",
+        "if p.kind in decaying else 0.0",
+        "if p.kind else 0.0",
+        of("optimizer", "decay"),
+    ),
+    Defect(
+        "the start has a tenth of averaged weights",
+        "train/recipes/averages.py",
+        "step / (step + 10)",
+        "(step + 1) / (step + 10)",
+        of("resumption", "averaged") + of("training", "moments"),
+    ),
+    Defect(
+        "hidden squares are a pixel too large",
+        "train/data/augmentation.py",
+        "(n >= 0) & (n < side)",
+        "(n >= 0) & (n <= side)",
+        of("augmentation", "hide"),
+    ),
+    Defect(
+        "images held out do not depend on the seed",
+        "train/data/dataset.py",
+        "rng = np.random.default_rng(seed)\n    held_out",
+        "rng = np.random.default_rng(0)\n    held_out",
+        of("data", "validation"),
+    ),
+    Defect(
+        "a lock that another process has is removed",
+        "train/storage/lock.py",
+        "            if _is_at(descriptor, path):  # else it is another process's\n                os.unlink(path)",
+        "            os.unlink(path)",
+        of("interruption", "lock"),
+    ),
+    Defect(
+        "the name of a file that was written is not flushed",
+        "train/storage/files.py",
+        "        raise\n    flush_entries(path.parent)\n",
+        "        raise\n",
+        of("checkpoint", "disk") + of("run_files", "flushed"),
+    ),
+    Defect(
+        "trials of a sweep read the test set",
+        "train/sweep.py",
+        'given | {"test": False}',
+        "given",
+        of("sweep", "combinations or variant or tabled_and"),
+    ),
+    Defect(
+        "the deviation over seeds is that of all possible seeds",
+        "train/sweep.py",
+        "statistics.stdev(known)",
+        "statistics.pstdev(known)",
+        of("sweep", "deviation or digits or tabled_and"),
+    ),
+    Defect(
+        "a trial begins an epoch that its time does not suffice for",
+        "train/sweep.py",
+        "60 * sweep.minutes - spent > longest",
+        "60 * sweep.minutes - spent > 0",
+        of("sweep", "tabled_and or time or goes_on_where"),
+    ),
+    Defect(
+        "the epoch that a trial was stopped in takes no time",
+        "train/commands/trial.py",
+        "return spent + checkpoint.state.seconds if checkpoint is not None and checkpoint.state.step else spent",
+        "return spent",
+        of("sweep", "counts"),
+    ),
+    Defect(
+        "a trend of depths rises though its ends overlap",
+        "train/attributes/claims.py",
+        "rises = statistic > 0 and p <= LEVEL and ends[0] > starts[1]",
+        "rises = statistic > 0 and p <= LEVEL",
+        of("attribute_claims"),
+    ),
+    # PyTorch.
+    Defect(
+        "one sample cannot be reflected",
+        "hcnn_core/torch/_functional.py",
+        "index = index % max(2 * n - 2, 1)",
+        "index = index % (2 * n - 2)",
+        of_torch("layers", "pad or sample"),
+    ),
+    Defect(
+        "tensors of two dtypes are computed in the first one's",
+        "hcnn_core/torch/_functional.py",
+        "dtype = torch.promote_types(x.dtype, w.dtype)",
+        "dtype = x.dtype",
+        of_torch("operators", "promoted"),
+    ),
+    Defect(
+        "padding 'same' has the odd sample in front",
+        "hcnn_core/torch/_functional.py",
+        "((s - 1) // 2, s // 2)",
+        "(s // 2, (s - 1) // 2)",
+        of_torch("layers", "pad or sample"),
+    ),
+    Defect(
+        "a bias of more digits is rounded",
+        "hcnn_core/torch/_functional.py",
+        "if torch.promote_types(bias.dtype, x.dtype) != x.dtype:",
+        "if False:",
+        of_torch("layers", "refuses or one_line"),
+    ),
+    Defect(
+        "gradients of complex tensors are not conjugate",
+        "hcnn_core/torch/_operators.py",
+        "(saved.conj() for saved in ctx.saved_tensors)",
+        "(saved for saved in ctx.saved_tensors)",
+        of_torch("operators", "those_of_arrays"),
+    ),
+    Defect(
+        "the tangent of the second operand is left out",
+        "hcnn_core/torch/_operators.py",
+        "return first + others[0] if others else first",
+        "return first",
+        of_torch("operators", "transform or tangent"),
+    ),
+    Defect(
+        "strides without values are not those of values",
+        "hcnn_core/torch/_operators.py",
+        "for axis in order]).permute(np.argsort(order).tolist())",
+        "for axis in np.argsort(order)]).permute(order)",
+        of_torch("operators", "without_values"),
+    ),
+    Defect(
+        "a map over no pairs is refused",
+        "hcnn_core/torch/_operators.py",
+        "        if not info.batch_size:\n            return a.new_empty((0, *shape(role, problem))), 0\n",
+        "",
+        of_torch("layers", "nothing") + of_torch("operators", "mapping"),
+    ),
+    Defect(
+        "the lengths that a transposed convolution is asked for are ignored",
+        "hcnn_core/torch/_modules.py",
+        "        if output_size is not None:\n",
+        "        if output_size is None and False:\n",
+        of_torch("layers", "asked_for"),
+    ),
+    # JAX.
+    Defect(
+        "arrays of two dtypes are computed in the first one's",
+        "hcnn_core/jax.py",
+        "dtype = jnp.promote_types(x.dtype, w.dtype)",
+        "dtype = x.dtype",
+        of_jax("promotion"),
+    ),
+    Defect(
+        "filters of integers are taken",
+        "hcnn_core/jax.py",
+        'for name, array in (("x", x), ("w", w)):',
+        'for name, array in (("x", x),):',
+        of_jax("bad_input"),
+    ),
+    Defect(
+        "the method is that of the cost model, whatever was asked",
+        "hcnn_core/jax.py",
+        "stride=stride, method=method)",
+        'stride=stride, method="auto")',
+        of_jax(),
+    ),
+    Defect(
+        "a map has its axis in front, where filters are mapped too",
+        "hcnn_core/jax.py",
+        "place % len(shape(role, wider))",
+        "0",
+        of_jax("mapping"),
+    ),
+    Defect(
+        "the second of two mapped operands is mapped along its first axis",
+        "hcnn_core/jax.py",
+        "pairs = jnp.moveaxis(a, of_a, 0), jnp.moveaxis(b, of_b, 0)",
+        "pairs = jnp.moveaxis(a, of_a, 0), b",
+        of_jax("mapping"),
+    ),
+    Defect(
+        "what is the same on all devices is not cast",
+        "hcnn_core/jax.py",
+        "    if of_a != of_b:\n",
+        "    if of_a != of_b and False:\n",
+        of_jax("devices"),
+    ),
+    Defect(
+        "values are not computed where compiling is turned off",
+        "hcnn_core/jax.py",
+        "    with jax.disable_jit(False):\n        return",
+        "    return",
+        of_jax(),
+    ),
+)
+
+
+def outcome(folder: Path, tests: Tests, log: Path) -> tuple[bool, str]:
+    """Whether a test failed in a copy, and which; else how many passed."""
+    passed = 0
+    for file, words in tests:
+        result = tested(folder, ["-x", "-rfE", "-k", words, file], object(), 600, 3600, log)
+        lines = log.read_text("utf-8", "replace").strip().splitlines()
+        failed = [line.split()[1] for line in lines if line.startswith(("FAILED", "ERROR "))]
+        if failed:
+            return True, failed[0].rpartition("/")[2]
+        if result != "survived":
+            raise SystemExit(f"{file}, {words}: {result}, {lines[-1:]}")
+        passed += int(re.findall(r"(\d+) passed", lines[-1])[0])
+    return False, f"{passed} tests passed"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help="of a defect's file or words; all by default")
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th of these, from the i-th on")
+    options = parser.parse_args()
+    begin, step = map(int, options.part.split("/"))
+    wanted = [d for d in DEFECTS if any(p in f"{d.file} {d.what}" for p in options.parts or [""])][begin::step]
+    noticed = missed = 0
+    os.environ |= ENVIRONMENT
+    sys.dont_write_bytecode = True
+    for name in (*PRELOADED, "matplotlib.pyplot"):
+        __import__(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, log = (Path(temporary).resolve() / name for name in ("tree", "log"))
+        copy_tree(folder)
+        for defect in wanted:
+            framework = next((name for name in ("torch", "jax") if f"hcnn_core/{name}" in defect.file), "")
+            if framework and find_spec(framework) is None:
+                print(f"{defect.file}: {defect.what}: left out, {framework} is not installed", flush=True)
+                continue
+            path = folder / defect.file
+            text = path.read_text("utf-8")
+            assert text.count(defect.old) == 1, f"{defect.file} does not have once: {defect.old}"
+            path.write_text(text.replace(defect.old, defect.new), "utf-8")
+            is_noticed, said = outcome(folder, defect.tests, log)
+            path.write_text(text, "utf-8")
+            noticed, missed = noticed + is_noticed, missed + (not is_noticed)
+            print(f"{defect.file}: {defect.what}: {'noticed by' if is_noticed else 'NOT NOTICED,'} {said}", flush=True)
+    print(f"{noticed} of {noticed + missed} planted defects noticed")
+    return min(missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
