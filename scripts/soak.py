@@ -13,6 +13,8 @@ import collections
 import contextlib
 import dataclasses
 import gc
+import hashlib
+import importlib
 import io
 import math
 import os
@@ -20,18 +22,21 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
 import time
 import traceback
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import h5py
+import numba
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
@@ -52,13 +57,16 @@ from tests.train.runs import (
     without_digest,
 )
 from tests.train.test_import_keras import write_keras
-from train import cifar, explore, import_keras, sweep, verify
+from train import cifar, compare, explore, import_keras, sweep, verify
 from train.attributes import hubs, meaning, organisation
+from train.commands import trial
 from train.config import Config
-from train.data import Dataset, load_dataset
+from train.data import DataError, Dataset, load_dataset
 from train.data import cifar as archives
+from train.data.download import fetch
 from train.runs import checkpoint, session
 from train.runs.run import Run
+from train.storage.files import COMMANDS_OF_TERMINALS
 
 PATIENCE = 300.0
 """Seconds after which a command is said to hang."""
@@ -172,10 +180,62 @@ EVENTS = {
     **dict.fromkeys(("kill", "signals", "race", "disk"), 3),
     **dict.fromkeys(("output", "link", "extension", "best", "export", "exploration", "trials", "removed"), 1),
     **dict.fromkeys(("flags", "settings", "replays", "safetensors", "keras", "flips"), 3),
+    **dict.fromkeys(("kernels", "downloads", "irregular", "names", "modules"), 1),
     "malformed": 12,
     "structures": 6,
 }
 """Methods of `Soak`, and how often each is drawn."""
+
+
+HOSTILE = st.text(
+    st.sampled_from("\n\r\t\x1b\x07\x9b\u061c\u200e\u200f\u2028\u2029\u202e\u2066$\\{}_^%<>&,'\"-ab "), min_size=1
+)
+"""Names that terminals, formulas, tables and pages may take for more than names."""
+
+KERNEL = """
+from hcnn_core._engines.cpu.kernels.jit import compiled
+
+@compiled()
+def kernel(x):
+    return 10 * x + {number}
+"""
+
+FOREIGN = (
+    "secrets",
+    "random",
+    "json",
+    "csv",
+    "tomllib",
+    "signal",
+    "threading",
+    "train",
+    "hcnn",
+    "numpy",
+    "h5py",
+    "tqdm",
+)
+"""Modules that a working directory may have files of the same names as."""
+
+
+def run_kernel(arguments: Sequence[str]) -> int:
+    """Call a kernel of a folder's module with a folder of compiled code: 0 if it was found there, 10 if compiled."""
+    numba.config.CACHE_DIR, folder, number = arguments
+    sys.path.insert(0, folder)
+    kernel = importlib.import_module("soak_kernel").kernel
+    if kernel(1) != 10 + int(number):
+        return 98
+    return 0 if sum(kernel.stats.cache_hits.values()) else 10
+
+
+def run_download(arguments: Sequence[str]) -> int:
+    """Download a file; 1 if that fails."""
+    url, destination, md5, size = arguments
+    try:
+        fetch(url, Path(destination), md5, size=int(size))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 class Soak:
@@ -621,6 +681,139 @@ class Soak:
         if (run / "ours.h5").exists():
             checkpoint.load(run / "ours.h5")
         return outcome
+
+    def kernels(self, run: Path) -> str:
+        """Compiled code that is damaged, may have been changed by others, or finds no room: it is compiled again."""
+        sources = run / "sources"
+        sources.mkdir(parents=True)
+        number = self.rng.randrange(1000)
+        (sources / "soak_kernel.py").write_text(KERNEL.format(number=number))
+        program: Any = types.SimpleNamespace(main=run_kernel, __name__="kernel")
+
+        def called(file_size: int | None = None) -> tuple[int, str]:
+            return Command((run / "cache", sources, number), file_size, program).finish()
+
+        kind = self.rng.choice(["damaged", "empty", "open to others", "no room"])
+        ends = [called(10 if kind == "no room" else None)]
+        for path in (run / "cache").rglob("*.nbc"):
+            match kind:
+                case "damaged":
+                    path.write_bytes(self.mutated(path.read_bytes()))
+                case "empty":
+                    path.write_bytes(b"")
+                case "open to others":
+                    path.parent.chmod(0o777)
+        ends.append(called())
+        for path in (run / "cache").iterdir():
+            path.chmod(0o755)
+        ends += [called(), called()]
+        for status, text in ends:
+            if status not in (0, 10) or (text and (text.count("\n") != 1 or not text.startswith("hcnn: "))):
+                raise BrokenPromiseError(f"compiled code, {kind}: {status}: {text}")
+        if ends[3] != (0, ""):
+            raise BrokenPromiseError(f"compiled code, {kind}: it is not kept: {ends}")
+        return kind if ends[1][0] else f"{kind}, whole"
+
+    def downloads(self, run: Path) -> str:
+        """Processes that want one file at once; one of them may be killed."""
+        site, target = run / "site.bin", run / "data" / "file.bin"
+        run.mkdir()
+        content = self.rng.randbytes(self.rng.choice([0, 1, 1 << 20, 5 << 20]))
+        site.write_bytes(content)
+        if begun := self.rng.random() < 0.3:
+            target.parent.mkdir()
+            part = self.mutated(content[: len(content) // 2] or b"?")
+            target.with_name("file.bin.part").write_bytes(part)
+        program: Any = types.SimpleNamespace(main=run_download, __name__="download")
+        arguments = site.as_uri(), target, hashlib.md5(content).hexdigest(), len(content)
+        commands = [Command(arguments, program=program) for _ in range(self.rng.randint(2, 4))]
+        killed = self.rng.random() < 0.5
+        if killed:
+            time.sleep(self.rng.uniform(0, 0.05))
+            commands[0].send(signal.SIGKILL)
+        ends = [command.finish() for command in commands]
+        # what a killed process has begun, or was there, may be no beginning of the file: that is said, and removed
+        refused = [text for status, text in ends if status == 1 and "it is removed, try again" in text]
+        if len(refused) > (begun or killed) or any(s not in (0, 1, -signal.SIGKILL) for s, _ in ends):
+            raise BrokenPromiseError(f"downloads: {ends}")
+        if Command(arguments, program=program).finish()[0] or target.read_bytes() != content:
+            raise BrokenPromiseError(f"downloads: the file is not there after {ends}")
+        if left := [path.name for path in target.parent.iterdir() if path != target]:
+            raise BrokenPromiseError(f"downloads: left over: {left}")
+        return f"{len(commands)} processes{', one killed' if killed else ''}"
+
+    def irregular(self, run: Path) -> str:
+        """A file of a run is a link, a pipe or a device; nothing outside is written, and nothing waits for ever."""
+        shutil.copytree(self.reference, run)
+        mine, absent = self.folder / f"{run.name}-mine", self.folder / f"{run.name}-absent"
+        mine.write_text("mine")
+        path = run / self.rng.choice([p.name for p in sorted(run.iterdir())] + [".lock", "plans.txt"])
+        path.unlink(missing_ok=True)
+        kind = self.rng.choice(["link", "dangling link", "pipe", "device"])
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to({"link": mine, "dangling link": absent, "device": Path("/dev/zero")}[kind])
+        arguments = self.rng.choice([("--resume", run), ("--plot", run), ("--report", run), ("--evaluate", run)])
+        if arguments[0] == "--resume" and self.rng.random() < 0.5:
+            arguments += ("--epochs", 4)
+        command = Command(arguments)
+        status, text = command.finish()
+        require_line(command.arguments, status, text)
+        if mine.read_text() != "mine" or absent.exists():
+            raise BrokenPromiseError(f"{arguments[0]} with {path.name} as a {kind} writes outside: {status}: {text}")
+        mine.unlink()
+        return f"{kind}, {'refused' if status else 'not needed'}"
+
+    def names(self, run: Path) -> str:
+        """Classes and runs whose names would be commands, formulas or more lines."""
+        run.mkdir()
+        said = run / "said"
+        said.touch()
+        if self.rng.random() < 0.5:
+            kind, path, load = "classes", run / "a.h5", cifar.load_dataset
+            whole = checkpoint.load(self.reference / "best.h5")
+            classes = tuple(f"{self.drawn(HOSTILE)}{n}" for n in range(len(whole.class_names)))
+            checkpoint.save(path, dataclasses.replace(whole, class_names=classes), {})
+            cifar.load_dataset = lambda name, folder: dataclasses.replace(load(name, folder), class_names=classes)
+            command = Command(("--evaluate", path), output=str(said))
+            cifar.load_dataset = load
+        else:
+            kind, name = "run", self.drawn(HOSTILE).strip("/.")[:60] or "x"
+            shutil.copytree(self.reference, run / name)
+            arguments = (run / name, self.reference, "--out", run / "page")
+            command = Command(arguments, program=compare, output=str(said))
+        status, text = command.finish()
+        require_line(command.arguments, status, text, compare if kind == "run" else cifar)
+        shown = said.read_text("utf-8", "replace") + text
+        if COMMANDS_OF_TERMINALS.search(shown):
+            raise BrokenPromiseError(f"names of {kind} come out as they are: {shown!r}")
+        if kind == "classes" and shown.count("\n") != self.lines_of_evaluation():
+            raise BrokenPromiseError(f"names of classes make lines of their own: {shown}")
+        return f"{kind}, {'refused' if status else 'shown'}"
+
+    def lines_of_evaluation(self) -> int:
+        """Lines that are said of a network, counted when they are first wanted."""
+        said = self.folder / "evaluated"
+        if not said.exists():
+            said.touch()
+            Command(("--evaluate", self.reference / "best.h5"), output=str(said)).finish()
+        return said.read_text("utf-8").count("\n")
+
+    def modules(self, run: Path) -> str:
+        """Modules of the working directory have names that a sweep's trial imports; none of them runs."""
+        run.mkdir()
+        ran, chosen = run / "ran", self.rng.sample(FOREIGN, self.rng.randint(1, 4))
+        for name in chosen:
+            (run / f"{name}.py").write_text(f"open({str(ran)!r}, 'w').close()\nraise SystemExit(97)\n")
+        command = [sys.executable, "-P", "-c", trial.CHILD, "--version"]
+        reader, writer = os.pipe()  # standard input stays open, else it ends
+        done = subprocess.run(command, cwd=run, stdin=reader, capture_output=True, check=False)
+        os.close(reader)
+        os.close(writer)
+        if ran.exists() or done.returncode or done.stderr:
+            raise BrokenPromiseError(f"modules {chosen} of the working directory: {done}")
+        return "not imported"
 
     def counterexamples(self) -> Path:
         """A file of verify, made when it is first wanted."""
