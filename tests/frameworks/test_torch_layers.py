@@ -142,6 +142,14 @@ def test_every_transpose(case: tuple[int, int, dict[str, Any], str], extra: int)
     require_agreement(conv_transpose_nd(x, w, **options), functional.conv_transpose1d(x, w, **options), x, w)
 
 
+@pytest.mark.parametrize("taps", [2, 3, 4])
+def test_of_padding_that_keeps_the_length_the_odd_sample_is_the_last(taps: int) -> None:
+    x, w = numbers(2, 3, 9), numbers(4, 3, taps)
+    with warnings.catch_warnings(action="ignore"):  # PyTorch copies signals for even lengths, and says so
+        expected = functional.conv1d(x, w, padding="same")
+    torch.testing.assert_close(conv_nd(x, w, padding="same"), expected)
+
+
 def test_one_sample_is_all_that_padding_repeats() -> None:
     x, w = numbers(1, 1, 1), numbers(1, 1, 2)
     for mode in ("reflect", "replicate", "circular"):

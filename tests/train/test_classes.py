@@ -17,6 +17,8 @@ from tests.train.runs import run_here
 from train.data import Dataset, balanced_weights, class_notes
 from train.recipes.augmentations import Batch
 from train.recipes.losses import loss_of
+from train.runs.session import figures
+from train.runs.training import Result
 
 FEW = ("--preset", "sample", "--width", 4, "--depth", 4, "--strided-layers", 3, "--epochs", 3, "--validation-size", 0)
 
@@ -64,6 +66,12 @@ def test_what_is_said_of_classes() -> None:
         "class a has 10 training images, b 1: --class-weights balanced lets classes count alike"
     ]
     assert said([0] * 9 + [1, 2], [0, 1]) == []
+
+
+def test_classes_without_test_images_have_no_part_in_balanced_accuracy() -> None:
+    confusion = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
+    result = Result(1.0, 5 / 6, confusion, None, np.zeros((6, 3)))
+    assert figures(result)["test_balanced_accuracy"] == (3 / 4 + 1) / 2
 
 
 def test_a_run_on_uneven_classes(tmp_path: Path) -> None:
