@@ -13,6 +13,7 @@ import hcnn_core
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, array_namespace, lasting_zeros, library_of, on_host
+from hcnn_core.convolution import convolve_and_parts as _convolve_and_parts
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import cross_entropy_and_gradient, targets
@@ -82,6 +83,11 @@ def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -
 
 
 defvjp_argnums(convolve, _convolve_pullback)
+convolve_and_parts = primitive(_convolve_and_parts)  # parts are for `normalize_elu`, by keyword and untraced
+defvjp_argnums(
+    convolve_and_parts,
+    lambda argnums, ans, args, kwargs: lambda g: _convolve_pullback(argnums, ans[0], args, kwargs)(g[0]),
+)
 _define_transposes(convolve, convolve_vjp_x, convolve_vjp_w)
 
 correlate = primitive(hcnn_core.correlate)
@@ -313,6 +319,7 @@ def _normalization_pullback(
     adjoint: Any, written_out: Any, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     zeros, moments = [lasting_zeros(getval(a)) for a in ans[1:3]], getval(ans[3])
+    kwargs = {name: value for name, value in kwargs.items() if name != "parts"}
 
     def pullback(g: dict[int, Array]) -> list[Array]:
         of_ans = g[0] if 0 in g else np.zeros_like(getval(args[0]))

@@ -273,6 +273,16 @@ def convolve_elu_marginal(
     return y, marginal(y, axis)
 
 
+def convolve_and_parts(
+    x: EngineArray, w: EngineArray, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> tuple[EngineArray, EngineArray | None]:
+    """`convolve`, and parts of its moments for `normalized_and_moments`; None where no kernel makes them on the way."""
+    xp, x, w = operands("x", x, "w", w)
+    problem = make_problem(x.shape, w.shape, axes, **options)
+    made = getattr(make_plan(problem, _is_real(x), x), "forward_and_parts", None) if problem.plain else None
+    return (forward(xp, problem, x, w), None) if made is None else made(xp, x, w)
+
+
 @overload
 def convolve_vjp_x(
     g: NumpyArray[Scalar], x: Array | Shape, w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]

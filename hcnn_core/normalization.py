@@ -137,10 +137,14 @@ def normalize_elu_vjp(
 
 
 def normalized_and_moments(
-    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
-) -> tuple[Array, Array, Array, Array]:
-    """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
-    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True)
+    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None,
+    parts: Array | None = None,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision.
+
+    `parts` are those of y's moments, as `convolve_and_parts` returns them with y.
+    """
+    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, parts=parts)
 
 
 @overload
@@ -191,14 +195,15 @@ def normalize_elu_marginal(
 
 
 def normalized_marginal_and_moments(
-    y: Array, shift: Array, scale: Array, bias: Array, axis: int, *, epsilon: float, shard: Shard | None = None
-) -> tuple[Array, Array, Array, Array]:
-    """The results of `normalize_elu_marginal`, and mean and variance in one array (2, K) in double precision."""
+    y: Array, shift: Array, scale: Array, bias: Array, axis: int, *, epsilon: float, shard: Shard | None = None,
+    parts: Array | None = None,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """As `normalized_and_moments`, of `normalize_elu_marginal`."""
     y = _arguments(y, shift, scale, bias)[1]
     (axis,) = normalize_axes("axis", axis, y.ndim)
     if axis == y.ndim - 1:
         raise ValueError(f"axis is the last one, {axis}, whose values are normalised one by one: take another")
-    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, axis=axis)
+    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, axis=axis, parts=parts)
 
 
 @overload
@@ -311,11 +316,12 @@ def batch_normalized_and_moments(
 
 def _forward(
     y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, *, rectified: bool,
-    axis: int | None = None,
+    axis: int | None = None, parts: Array | None = None,
 ) -> Any:  # fmt: skip
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
-    epsilon = require_epsilon(epsilon)
-    return engine("normalization", y, shift).forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis)
+    epsilon, known = require_epsilon(epsilon), {} if parts is None else {"parts": parts}
+    normal = engine("normalization", y, shift)
+    return normal.forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis, **known)
 
 
 def _adjoint(

@@ -131,6 +131,7 @@ def _own_work(launch: Launch) -> Work:
                 touch("w", taps * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"])
                 touch("out", (samples if back else results) * positions, writes=True)
                 touch("marginal", results // s["RESULTS_1"] * positions, writes=True)
+                touch("parts", DOUBLE / size * 2 * results * -(-positions // 64), writes=True)
             else:
                 touch("g", results * positions * gy)
                 touch("x", samples * positions * gy * gz)
@@ -196,6 +197,9 @@ def _own_work(launch: Launch) -> Work:
                 touch("parts", sums * launch.grid[0], writes=True)
             elif name == "normalize_rows_back":
                 touch("parts", sums * a["blocks"])
+        case "join_parts":
+            touch("parts", DOUBLE / size * 2 * launch.grid[0] * a["blocks"])
+            touch("joined", DOUBLE / size * 2 * launch.grid[0], writes=True)
         case "channel_moments" | "channel_sums_back":
             touch("parts", DOUBLE / size * (2 if name == "channel_moments" else 3) * a["rows"] * a["blocks"])
         case "muon_grams" | "muon_polynomials" | "muon_moves":

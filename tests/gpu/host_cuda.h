@@ -86,6 +86,17 @@ static inline void begin_copy(float* to, const float* from, bool taken) { *to = 
 static inline void end_group() {}
 static inline void wait_for_all_but_one() {}
 
+// The lanes of a warp show each other a number, and each takes that of a lane.
+static inline float __shfl_sync(unsigned, float x, unsigned lane) {
+    static float shown[2][32][32];
+    float (&warp)[32] = shown[host::turn()][host::current / 32];
+    warp[host::current % 32] = x;
+    host::meet();
+    const float found = warp[lane];
+    host::part();
+    return found;
+}
+
 // mma.sync.m16n8k8: the lanes of a warp show each other their parts, meet, and take what they need.
 static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     struct Parts { unsigned a[4], b[2]; };

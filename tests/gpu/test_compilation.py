@@ -48,7 +48,7 @@ def variants() -> Iterator[list[Variant]]:
             ("hcnn-plus", "zero", "float32", "float32"),
             ("hcnn-best", "zero", "float32", "float32"),
             ("hcnn", "zero", "float64", "float32"),
-            ("hcnn", "zero", "float32", "tf32"),
+            ("hcnn-best", "zero", "float32", "tf32"),
             ("hcnn", "zero", "float32", "tf32x3"),
         ):
             network = build(make_config(preset, {"boundary": boundary, "dtype": dtype, "depth": 7}))
@@ -81,7 +81,7 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
         "spread",
         "weigh",
     }
-    names |= {"row_sums", "channel_moments", "normalize_rows", "row_sums_back", "channel_sums_back"}
+    names |= {"join_parts", "row_sums", "channel_moments", "normalize_rows", "row_sums_back", "channel_sums_back"}
     names |= {"normalize_rows_back", "muon_grams", "muon_polynomials", "muon_moves"}
     assert {name for name, _, _ in variants} == names
 

@@ -9,11 +9,15 @@ import pytest
 
 import autodiff
 from autodiff import vjp
+from autodiff.primitives import convolve_and_parts as ad_convolve_and_parts
+from autodiff.tape import getval
 from hcnn_core import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x, precision
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import current, tuned
+from hcnn_core.convolution import convolve_and_parts
+from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
 from tests.gpu.host import DEVICES
 
@@ -71,6 +75,56 @@ def test_layers_and_their_marginals(kernels_on_host: list[str], name: str) -> No
     with precision("tf32"):
         found = convolve_elu(problem.x, problem.w, bias, problem.axes, **options)
     assert np.abs(found - y).max() <= size * UNITS["tf32"] / UNITS["tf32x3"]
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_moments_of_results(kernels_on_host: list[str], name: str) -> None:
+    """Made on the way, 64 positions at a time, they are those of y to the last digit, far from zero too."""
+    problem, options = of(name)
+    x, epsilon = problem.x + np.float32(100), 0.1
+    shift, scale, bias = (noise(i, problem.w.shape[-1:], "float32") for i in (2, 3, 4))
+    for products in UNITS:
+        kernels_on_host.clear()
+        with precision(products), poisoned_memory():
+            y, parts = convolve_and_parts(x, problem.w, problem.axes, **options)
+            found = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon, parts=parts)
+        assert kernels_on_host == ["implicit", "join_parts", "channel_moments", "normalize_rows"]
+        assert parts is not None and np.all(np.isfinite(parts))
+        with poisoned_memory():
+            expected = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon)
+        assert "row_sums" in kernels_on_host
+        z = wide(y) + wide(shift)
+        exact = np.stack([f(z, axis=tuple(range(z.ndim - 1))) for f in (np.mean, np.var)])
+        for moments in (found[3], expected[3]):
+            assert np.all(np.abs(moments[0] - exact[0]) <= C * UNITS["tf32x3"] * np.sqrt(exact[1]))
+            assert np.all(np.abs(moments[1] - exact[1]) <= C * UNITS["tf32x3"] * exact[1])
+        assert np.abs(found[0] - expected[0]).max() <= C * UNITS["tf32x3"] * np.abs(expected[0]).max()
+    y, parts = convolve_and_parts(x, problem.w, problem.axes, **options)
+    assert parts is None and np.array_equal(y, convolve(x, problem.w, problem.axes, **options))
+
+
+def test_cotangents_where_moments_are_made_on_the_way(kernels_on_host: list[str]) -> None:
+    """They are those of a convolution, then a normalisation; y is read for its moments on neither way."""
+    problem, options = of("of a layer")
+    shift, scale, bias = (noise(i, problem.w.shape[-1:], "float32") for i in (2, 3, 4))
+
+    def layer(x: Any, w: Any, *others: Any, on_the_way: bool) -> Any:
+        y, parts = ad_convolve_and_parts(x, w, problem.axes, **options)
+        return autodiff.normalize_elu_marginal(
+            y, *others, 3, epsilon=0.1, **({"parts": getval(parts)} if on_the_way else {})
+        )[0]
+
+    found = []
+    for on_the_way in (True, False):
+        kernels_on_host.clear()
+        with precision("tf32x3"), poisoned_memory():
+            total, pullback = vjp(
+                lambda *a, way=on_the_way: layer(*a, on_the_way=way), problem.x, problem.w, shift, scale, bias
+            )
+            found.append((total, *pullback(g := noise(5, total.shape, "float32"))))
+        assert ("row_sums" in kernels_on_host, "join_parts" in kernels_on_host) == (not on_the_way, on_the_way)
+    for one, other in zip(*found, strict=True):  # that of the shift is 0 but for rounding
+        assert np.abs(one - other).max() <= C * UNITS["tf32x3"] * (norm(g) + norm(other))
 
 
 @pytest.mark.parametrize("products", UNITS)

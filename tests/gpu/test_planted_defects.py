@@ -43,6 +43,7 @@ from hcnn_core._engines.cuda import patches as _cuda_patches
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
+from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.loss import count_right
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
@@ -226,6 +227,11 @@ def sliding() -> None:
         close(convolve(x, w, problem.axes, **options), problem.convolution(), norm(x) * norm(w))
         y, total = convolve_elu_marginal(x, w, bias, problem.axes, 3, **options)
         close(total, wide(y).sum(axis=3), norm(y))
+        y, parts = convolve_and_parts(noise(4, (15, 4, 3, 4, 12), "float32") + 100, w, problem.axes, **options)
+        moments = normalized_and_moments(y, bias, bias, bias, epsilon=0.1, parts=parts)[3]
+        exact, over = wide(y), tuple(range(y.ndim - 1))
+        close(moments[0], exact.mean(axis=over) + bias, exact.std())
+        close(moments[1], exact.var(axis=over), exact.var())
         close(convolve_vjp_x(g, x, w, problem.axes, **options), problem.transpose_x(g), norm(g) * norm(w))
         close(convolve_vjp_w(g, x, w, problem.axes, **options), problem.transpose_w(g), norm(g) * norm(x))
         options["stride"] = 2, 1, 2, 2  # so that a phase of x meets some of the taps
@@ -509,6 +515,10 @@ DEFECTS = [
     ),
     Defect("rows of the next attribute", IMPLICIT, "&& row < count;", "&& row < 16;", sliding),
     Defect("filters as if a phase met all taps", IMPLICIT, "% OF_TAP * all_taps", "% OF_TAP * taps", sliding),
+    Defect("a last part of 64 positions", IMPLICIT, "over_four(mean) / left;", "over_four(mean) / 64;", sliding),
+    Defect("parts of a lane's own origin", IMPLICIT, "half * 2], lane - j);", "half * 2], lane);", sliding),
+    Defect("the sum of two lanes of four", IMPLICIT, "x + of_lane(x, threadIdx.x % LANES ^ 2)", "x + x", sliding),
+    Defect("a last part as long as others", KERNELS, "min(length, positions - b * length)", "length", sliding),
     Defect("a marginal of one attribute", IMPLICIT, "over_1 += value", "over_1 = value", sliding),
     Defect(
         "one buffer of positions",

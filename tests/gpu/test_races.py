@@ -30,6 +30,7 @@ from hcnn_core import (
     precision,
 )
 from hcnn_core._tuning import tuned
+from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.loss import count_right
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import noise
@@ -51,7 +52,8 @@ def work() -> None:
     pullback(y)
     convolve_elu_marginal(x, w, bias, (1, 2, 3), 3, **spectral)
     with precision("tf32"), tuned(device_blocks=12):
-        y = convolve(x, w, (1, 2, 3), **spectral)
+        y, parts = convolve_and_parts(x, w, (1, 2, 3), **spectral)
+        normalized_and_moments(y, bias, bias, bias, epsilon=0.1, parts=parts)
         convolve_vjp_x(y, x, w, (1, 2, 3), **spectral)
         convolve_vjp_w(y, x, w, (1, 2, 3), **spectral)
     x, w = of(0, 40, 5, 6), of(1, 3, 3, 3)
@@ -101,7 +103,7 @@ def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     names = {name for name, _, _ in launches.found.values()}
     assert names == {
         "add_terms", "apply", "channel_moments", "channel_sums_back", "correlate", "count_right", "covariance_of",
-        "cross_entropy", "extend", "gram", "implicit", "implicit_taps", "map_rows", "merge", "merge_back",
+        "cross_entropy", "extend", "gram", "implicit", "implicit_taps", "join_parts", "map_rows", "merge", "merge_back",
         "multiply", "muon_grams", "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows",
         "row_sums", "row_sums_back", "single", "single_taps", "single_total", "spread",
     }  # fmt: skip

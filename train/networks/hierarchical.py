@@ -22,6 +22,7 @@ from autodiff import (
     patch_moments,
     primitive,
 )
+from autodiff.primitives import convolve_and_parts
 from hcnn_core.backend import Array, DeviceTables, lasting_zeros
 from hcnn_core.factored import EXPANSION_ELEMENTS, factor_options
 from hcnn_core.shards import Shard
@@ -275,14 +276,14 @@ class HierarchicalLayer(Layer):
         if not self.normalizes or moments is not None:
             return self.joined(self.made_by(self._fold(filters, weights, used), x), inputs), used
         shift, scale, bias = filters.pop("bias"), weights["scale"], weights["bias"]
-        y, sharing = self._filtered(filters, x), {} if call.shard is None else {"shard": call.shard}
-        fused = self.activation.fused
+        fused, sharing = self.activation.fused, {} if call.shard is None else {"shard": call.shard}
+        y, parts = self._filtered_and_parts(filters, x) if fused else (self._filtered(filters, x), {})
         if fused and self.reduces and not call.whole:
             operands = y, shift, scale, bias, self.along[0]
-            total, mean, variance = fused.normalize_marginal(*operands, epsilon=self.epsilon, **sharing)
+            total, mean, variance = fused.normalize_marginal(*operands, epsilon=self.epsilon, **sharing, **parts)
             return Signal(None, total), {**used, "output_mean": mean, "output_variance": variance}
         if fused:
-            y, mean, variance = fused.normalize(y, shift, scale, bias, epsilon=self.epsilon, **sharing)
+            y, mean, variance = fused.normalize(y, shift, scale, bias, epsilon=self.epsilon, **sharing, **parts)
         else:
             y, mean, variance = self._normalized(y + shift, scale, bias, epsilon=self.epsilon, **sharing)
             y = self.activation.rho(y)
@@ -350,6 +351,13 @@ class HierarchicalLayer(Layer):
     def _filtered(self, filters: Weights, x: Array) -> Array:
         """What filters make of x, before bias and rho."""
         return convolve(x, filters["w"], self._axes, **self._options)
+
+    def _filtered_and_parts(self, filters: Weights, x: Array) -> tuple[Array, dict[str, Array]]:
+        """`_filtered`, and parts of its moments where a GPU makes these on the way."""
+        if "w" not in filters:
+            return self._filtered(filters, x), {}
+        y, parts = convolve_and_parts(x, filters["w"], self._axes, **self._options)
+        return y, {} if parts is None else {"parts": getval(parts)}
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
         """Return x_j by merged filters and a bias from what they filter."""

@@ -33,12 +33,19 @@ template <int COUNT> __device__ inline void take(Operand<COUNT>& to, int i, floa
     else put(to, i, x);
 }
 
+// A lane's number, and the sum over four neighbouring lanes, for each of them.
+__device__ inline float of_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
+__device__ inline float over_four(float x) {
+    x += of_lane(x, threadIdx.x % LANES ^ 1);
+    return x + of_lane(x, threadIdx.x % LANES ^ 2);
+}
+
 // Write out[row, targets[line] + n], sums over taps of x[row of x, reads[tap, line] + n], where reads is not -1, times the
 // number of w (TAPS_1, TAPS_2, places of tap_at among all_taps, FILTERS). With a bias (rows), the ELU of the sum. A marginal receives the
-// sums over attribute 1.
+// sums over attribute 1, parts[row, p / 64] the mean of 64 sums of a row and of their squared deviations the sum.
 extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
-    Reals x, Reals w, Table tap_at, Table reads, Table targets, Reals bias, Target out, Target marginal, int taps,
-    int lines, int batch, int all_taps, long long x_row, long long out_row
+    Reals x, Reals w, Table tap_at, Table reads, Table targets, Reals bias, Target out, Target marginal,
+    double* __restrict__ parts, int taps, int lines, int batch, int all_taps, long long x_row, long long out_row
 ) {
     SHARED_MEMORY;
     constexpr int OF_TAP = TAPS_1 * TAPS_2;
@@ -131,6 +138,31 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
     }
     if (PASSES == 3) flush(sum, total);
     if (!active) return;
+    const int first_position = blockIdx.x * WIDTH + column, left = min(64, lines * batch - first_position);
+    if (!BACK && parts && left > 0)
+#pragma unroll
+        for (int m = 0; m < TILES; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float origin = of_lane(sum[m][0][half * 2], lane - j);  // differences from it lose few digits
+                float mean = 0, squares = 0;
+#pragma unroll
+                for (int k = 0; k < 2 * N; ++k)
+                    if (k / 2 * 8 + 2 * j + k % 2 < left) mean += sum[m][k / 2][half * 2 + k % 2] - origin;
+                mean = over_four(mean) / left;
+#pragma unroll
+                for (int k = 0; k < 2 * N; ++k) {
+                    const float deviation = sum[m][k / 2][half * 2 + k % 2] - origin - mean;
+                    if (k / 2 * 8 + 2 * j + k % 2 < left) squares += deviation * deviation;
+                }
+                squares = over_four(squares);
+                const int last = first_row + i + half * 8;
+                if (j || block_1 + m >= FIRSTS || last >= FILTERS) continue;
+                const int row = ((block_1 + m) * RESULTS_2 + second) * FILTERS + last;
+                double* to = parts + ((long long)row * ((lines * batch + 63) / 64) + first_position / 64) * 2;
+                to[0] = (double)origin + mean;
+                to[1] = squares;
+            }
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll

@@ -29,6 +29,9 @@ TILES_OF_TAPS = {1: 42, 3: 14}
 
 MOST_OFFSETS = 1 << 31
 
+PART = 64
+"""Positions of a row, of which a warp makes a part of the row's moments."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -135,10 +138,15 @@ class Implicit:
         return back_parts(self.taps)
 
     def forward(
-        self, x: Array, w: Array, y: Array, passes: int, bias: Array | None = None, marginal: Array | None = None
-    ) -> None:
-        """Write the result (rows, positions), or with a bias its ELU, and the sums of it over the first axis."""
-        self._launch(x, w, y, self._forward, "forward", passes, bias, marginal)
+        self, x: Array, w: Array, y: Array, passes: int, bias: Array | None = None, marginal: Array | None = None,
+        parts: Array | None = None,
+    ) -> None:  # fmt: skip
+        """Write the result (rows, positions), or with a bias its ELU, and the sums of it over the first axis.
+
+        `parts` (rows, parts, 2), in double precision, receives the mean of PART positions each, before bias and ELU,
+        and the sum of their squared deviations.
+        """
+        self._launch(x, w, y, self._forward, "forward", passes, bias, marginal, parts)
 
     def makes_marginal(self, axis: int, passes: int) -> bool:
         """Whether a warp has all results along an axis of the result (see `forward`)."""
@@ -209,14 +217,14 @@ class Implicit:
 
     def _launch(
         self, x: Array, w: Array, out: Array, part: Part, name: str, passes: int, bias: Array | None = None,
-        marginal: Array | None = None,
+        marginal: Array | None = None, parts: Array | None = None,
     ) -> None:  # fmt: skip
         sizes = self._sizes(passes, back=name != "forward")
         groups = sizes.pop("GROUPS")
         lines, batch = part.targets.size, self.taps.batch
         grid = -(-lines * batch // (64 * sizes["ACROSS"])), -(-groups // sizes["DOWN"])
         taps, reads, targets = (self._table(x, (name, of), getattr(part, of)) for of in ("taps", "reads", "targets"))
-        arguments = x, w, taps, reads, targets, bias, out, marginal
+        arguments = x, w, taps, reads, targets, bias, out, marginal, parts
         counts = map(np.int32, (part.taps.size, lines, batch, self.taps.count))
         numbers = *counts, np.int64(x.shape[1]), np.int64(out.shape[1])
         shared = self._shared(part, sizes)

@@ -810,48 +810,72 @@ template <int N> __device__ inline void add_up(double (&part)[N][NORM_THREADS], 
 // channels. Each may have a number that is added to y.
 __device__ inline real shift_of(Reals shift, int row) { return shift ? shift[row] : real(0); }
 
-// A number of a channel: squared differences from it lose few digits.
-__device__ inline double origin(Reals y, Reals shift, int k, int positions) {
-    return (double)y[(long long)k * positions] + shift_of(shift, k);
+// A part is the mean of some positions of a row, and the sum of their squared deviations. Parts are added up as sums of
+// differences from a number near their means, which lose few digits, and of the squares of these.
+__device__ inline void include(double (&sum)[2], const double* __restrict__ part, int count, double added) {
+    const double difference = part[0] + added;
+    sum[0] += count * difference;
+    sum[1] += part[1] + count * difference * difference;
+}
+__device__ inline void write_part(double* part, double origin, const double (&sum)[2], double count) {
+    part[0] = origin + sum[0] / count;
+    const double squares = sum[1] - sum[0] * (sum[0] / count);
+    part[1] = squares < 0 ? 0 : squares;  // which rounding may make
 }
 
-// Write parts[row, block, :], the sums of y + shift - origin and of its square.
+// Write parts[row, block], of `length` positions each, but for the last.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) row_sums(
-    Reals y, Reals shift, double* __restrict__ parts, int channels, int positions
+    Reals y, double* __restrict__ parts, int positions, int length
 ) {
-    const int row = blockIdx.y;
-    const double added = shift_of(shift, row) - origin(y, shift, row % channels, positions);
-    const real* from = y + (long long)row * positions;
+    const int row = blockIdx.y, first = blockIdx.x * length, count = min(length, positions - first);
+    const real* from = y + (long long)row * positions + first;
+    const double origin = from[0];
     __shared__ double part[2][NORM_THREADS];
     double sum[2] = {};
-    for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
-        const double difference = from[p] + added;
+    for (int p = threadIdx.x; p < count; p += NORM_THREADS) {
+        const double difference = from[p] - origin;
         sum[0] += difference;
         sum[1] += difference * difference;
     }
     add_up(part, sum);
-    for (int n = 0; n < 2 && threadIdx.x == 0; ++n) parts[((long long)row * gridDim.x + blockIdx.x) * 2 + n] = sum[n];
+    if (threadIdx.x == 0) write_part(parts + ((long long)row * gridDim.x + blockIdx.x) * 2, origin, sum, count);
 }
 
-// From the parts of `row_sums`, the mean and variance of each channel, in both precisions. A block for each channel.
+// Make one part of those of a row, of `length` positions each, but for the last. A block for each row.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) join_parts(
+    const double* __restrict__ parts, double* __restrict__ joined, int blocks, int positions, int length
+) {
+    const double* of_row = parts + (long long)blockIdx.x * blocks * 2;
+    __shared__ double part[2][NORM_THREADS];
+    double sum[2] = {};
+    for (int b = threadIdx.x; b < blocks; b += NORM_THREADS)
+        include(sum, of_row + b * 2, min(length, positions - b * length), -of_row[0]);
+    add_up(part, sum);
+    if (threadIdx.x == 0) write_part(joined + blockIdx.x * 2, of_row[0], sum, positions);
+}
+
+// From parts, as `row_sums` makes them, the mean and variance of each channel of y + shift, in both precisions. A block
+// for each channel.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) channel_moments(
-    Reals y, Reals shift, const double* __restrict__ parts, Target mean, Target variance, double* __restrict__ moments,
-    int channels, int positions, int rows, int blocks
+    Reals shift, const double* __restrict__ parts, Target mean, Target variance, double* __restrict__ moments,
+    int channels, int positions, int rows, int blocks, int length
 ) {
     const int k = blockIdx.x, groups = rows / channels;
+    const double origin = parts[(long long)k * blocks * 2] + shift_of(shift, k);
     __shared__ double part[2][NORM_THREADS];
     double sum[2] = {};
     for (int i = threadIdx.x; i < groups * blocks; i += NORM_THREADS) {
-        const long long at = ((long long)(i / blocks * channels + k) * blocks + i % blocks) * 2;
-        sum[0] += parts[at];
-        sum[1] += parts[at + 1];
+        const int row = i / blocks * channels + k, block = i % blocks;
+        const double* of_block = parts + ((long long)row * blocks + block) * 2;
+        include(sum, of_block, min(length, positions - block * length), shift_of(shift, row) - origin);
     }
     add_up(part, sum);
     if (threadIdx.x) return;
-    const double count = (double)groups * positions, difference = sum[0] / count;
-    const double spread = sum[1] / count - difference * difference;
-    moments[k] = origin(y, shift, k, positions) + difference;
-    moments[channels + k] = spread < 0 ? 0 : spread;  // which rounding may make
+    const double count = (double)groups * positions;
+    double all[2];
+    write_part(all, origin, sum, count);
+    moments[k] = all[0];
+    moments[channels + k] = all[1] / count;
     mean[k] = moments[k];
     variance[k] = moments[channels + k];
 }

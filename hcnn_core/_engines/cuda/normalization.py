@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.implicit import PART
 from hcnn_core._engines.cuda.sums import summed
 from hcnn_core._engines.generic.normalization import Adjoints, Results, pooled, stretched
 from hcnn_core._engines.taps import Integers
@@ -47,23 +48,22 @@ def suits(y: Array, shift: Array | None) -> bool:
 
 def forward(
     xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None,
-    rectified: bool, axis: int | None = None,
+    rectified: bool, axis: int | None = None, parts: Array | None = None,
 ) -> Results:  # fmt: skip
     """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K).
 
-    With an axis, the sum over it takes the place of the first result; across rows it is all that is written.
+    With an axis, the sum over it takes the place of the first result; across rows it is all that is written. `parts`
+    are those of y's moments, where `Implicit.forward` has made them.
     """
     rows = _rows_of(y)
     terms, apart, kept = _marginal_of(rows, y, axis)
     arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
-    blocks = _blocks(rows.positions, current().device_sum_positions)
-    parts = xp.empty((rows.rows, blocks, 2), dtype=xp.float64, **placement(xp, y))
+    parts, length = _parts_of(xp, arranged, rows, parts)
     moments = xp.empty((2, rows.channels), dtype=xp.float64, **placement(xp, y))
     mean, variance = empty(xp, bias.shape, y), empty(xp, bias.shape, y)
     ans = empty(xp, tuple(y.shape[a] for a in kept), y)
-    _launch("row_sums", y, (blocks, rows.rows), (arranged, added, parts), rows.channels, rows.positions)
-    counts = rows.channels, rows.positions, rows.rows, blocks
-    _launch("channel_moments", y, (rows.channels,), (arranged, added, parts, mean, variance, moments), *counts)
+    counts = rows.channels, rows.positions, rows.rows, parts.shape[1], length
+    _launch("channel_moments", y, (rows.channels,), (added, parts, mean, variance, moments), *counts)
     if shard is not None:
         moments = xp.stack(pooled(shard, moments[0, :], moments[1, :]))
         mean, variance = (xp.astype(moments[i, :], y.dtype) for i in range(2))
@@ -73,6 +73,18 @@ def forward(
     _launch("normalize_rows", y, grid, given, *numbers, rectified=rectified)
     ans = xp.permute_dims(ans, _inverse(kept))
     return summed(xp, ans, (axis,)) if axis is not None and axis in kept else ans, mean, variance, moments
+
+
+def _parts_of(xp: Any, arranged: Array, rows: _Rows, given: Array | None) -> tuple[Array, int]:
+    """Parts of each row's moments (rows, parts, 2), and the positions of each: of y, or from those that are given."""
+    length = current().device_threads * current().device_sum_positions
+    if given is not None and given.shape == (rows.rows, -(-rows.positions // PART), 2):
+        joined = xp.empty((rows.rows, 1, 2), dtype=xp.float64, **placement(xp, arranged))
+        _launch("join_parts", arranged, (rows.rows,), (given, joined), given.shape[1], rows.positions, PART)
+        return joined, rows.positions
+    parts = xp.empty((rows.rows, -(-rows.positions // length), 2), dtype=xp.float64, **placement(xp, arranged))
+    _launch("row_sums", arranged, (parts.shape[1], rows.rows), (arranged, parts), rows.positions, length)
+    return parts, length
 
 
 def vjp(

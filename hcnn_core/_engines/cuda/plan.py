@@ -14,7 +14,7 @@ import numpy as np
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
-from hcnn_core._engines.cuda.implicit import Implicit
+from hcnn_core._engines.cuda.implicit import PART, Implicit
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
 from hcnn_core._engines.cuda.sums import add_terms
 from hcnn_core._engines.cuda.sums import summed as sum_over
@@ -183,15 +183,16 @@ class CudaPlan(Plan[Array]):
         return SLOWER * (4 * moved / BANDWIDTH + macs * count / MULTIPLY_ADDS)
 
     def _directly(
-        self, xp: Any, x: Array, w: Array, count: int, bias: Array | None, axis: int | None = None
-    ) -> tuple[Array, Array | None]:
+        self, xp: Any, x: Array, w: Array, count: int, bias: Array | None, axis: int | None = None,
+        parts: Array | None = None,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
         """The result without a transform, as rows; with a bias (rows, out), its ELU; and the sum of it over an axis."""
         i, positions = self._implicit, math.prod(self.taps.out_lengths) * self.taps.batch
         assert i is not None
         y, total = empty(xp, (self.y_rows * self.out, positions), x), None
         if axis is not None:
             total = empty(xp, (y.shape[0] // self.problem.y_shape[axis], positions), x)
-        i.forward(self._sample_rows(xp, x), self._slid(xp, w), y, count, bias, total)
+        i.forward(self._sample_rows(xp, x), self._slid(xp, w), y, count, bias, total, parts)
         return y, total
 
     def _slid(self, xp: Any, w: Array) -> Array:
@@ -236,6 +237,15 @@ class CudaPlan(Plan[Array]):
             y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
         result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
+
+    def forward_and_parts(self, xp: Any, x: Array, w: Array) -> tuple[Array, Array | None]:
+        """X convolved with w, and parts of its moments where filters slide (see `Implicit.forward`), else None."""
+        if not (count := self._by_tensor_cores(x)):
+            return self.forward(xp, x, w), None
+        shape = self.y_rows * self.out, -(-math.prod(self.taps.out_lengths) * self.taps.batch // PART), 2
+        parts = xp.empty(shape, dtype=xp.float64, **placement(xp, x))
+        y = self._directly(xp, x, w, count, None, parts=parts)[0]
+        return self.from_plan(xp, y, self.y_order, self.problem.y_shape), parts
 
     def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
         """The ELU of x convolved with w plus a bias, and its sum over an axis.

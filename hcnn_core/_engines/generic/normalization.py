@@ -22,6 +22,7 @@ def forward(
     shard: Shard | None,
     rectified: bool,
     axis: int | None = None,
+    parts: Array | None = None,  # of moments, which a GPU's kernels take
 ) -> Results:
     """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K).
 
