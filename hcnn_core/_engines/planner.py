@@ -50,7 +50,7 @@ class Convolution(Protocol[AnyArray]):
 def make_plan(problem: Problem, real: bool, like: AnyArray) -> Convolution[AnyArray]:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
     shape, strides, library = like.shape, getattr(like, "strides", None), library_of(like)
-    return _plan_of(problem, real, shape, strides, library, current(), passes_of(like))
+    return _plan_of(problem, real, shape, strides, library, current(), passes_of(like) if library == "cupy" else 0)
 
 
 def passes_of(like: AnyArray) -> int:

@@ -256,7 +256,8 @@ SETTINGS = {
     "boundary": ["periodic", "zero", "attributes"],
     "reduction": ["mean", "sum"],
     "head": ["mean", "sum", "dense"],
-    "skip": ["none", "aligned"],
+    "skip": ["none", "aligned", "aligned-mean", "previous"],
+    "blur": [False, True],
     "normalization": ["factors", "both"],
     "dtype": ["float32", "float64"],
 }

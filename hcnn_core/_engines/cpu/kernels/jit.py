@@ -48,8 +48,8 @@ class _Impl(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     """Numba's cache on disk, for one function. What cannot be read or written is compiled, and said.
 
-    Code is kept in the first folder of Numba's that can be written to. It is also read from those that cannot: from
-    NUMBA_CACHE_DIR, and beside the sources, where who installed them may have compiled all kernels.
+    Code is kept in the first folder of Numba's that can be written to. It is also read from the one that cannot:
+    NUMBA_CACHE_DIR, or else beside the sources, where who installed them may have compiled all kernels.
     """
 
     _impl_class = _Impl
@@ -58,8 +58,8 @@ class _Cache(FunctionCache):
         """Raises RuntimeError if others may write to the folder: what lies there is executed."""
         super().__init__(function)
         files, file = self._cache_file, function.__code__.co_filename
-        places = [UserProvidedCacheLocator] * bool(numba.config.CACHE_DIR) + [InTreeCacheLocator]
-        folders = list(dict.fromkeys([files._cache_path, *(of(function, file).get_cache_path() for of in places)]))
+        of = UserProvidedCacheLocator if numba.config.CACHE_DIR else InTreeCacheLocator
+        folders = list(dict.fromkeys([files._cache_path, of(function, file).get_cache_path()]))
         reasons = [_unsafe(folder, str(Path(file).parent)) for folder in folders]
         if reasons[0]:
             _say(f"{folders[0]} is not used for compiled code: {reasons[0]}")
