@@ -114,7 +114,7 @@ DEFECTS = (
         "train/runs/training.py",
         '"step": taken + 1,',
         '"step": state.step + 1,',
-        of("optimizer") + of("recipe", "step") + of("resumption", "other_settings"),
+        of("optimizer") + of("training", "steps_are_counted"),
     ),
     Defect(
         "what an epoch has done already is counted as left",

@@ -556,6 +556,19 @@ def test_held_out_images_are_read_every_few_epochs_and_after_the_last(
     assert best == 3 + int(np.argmax(accuracies))
 
 
+def test_steps_are_counted_over_all_epochs(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdamW divides by what its running means have seen since the run began."""
+    seen, take = list[float](), Trainer._take
+
+    def spying(self: Trainer, arrays: Any, inputs: Any) -> Any:
+        seen.append(float(inputs["step"]))
+        return take(self, arrays, inputs)
+
+    monkeypatch.setattr(Trainer, "_take", spying)
+    assert command(*SMALL, "--epochs", 2, "--optimizer", "adamw", "--no-test", "--out", tmp_path / "run").status == 0
+    assert seen == list(range(1, 9))
+
+
 def test_of_equal_scores_the_first_is_the_best(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
