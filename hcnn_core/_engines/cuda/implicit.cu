@@ -41,8 +41,9 @@ __device__ inline float over_four(float x) {
 }
 
 // Write out[row, targets[line] + n], sums over taps of x[row of x, reads[tap, line] + n], where reads is not -1, times the
-// number of w (TAPS_1, TAPS_2, places of tap_at among all_taps, FILTERS). With a bias (rows), the ELU of the sum. A marginal receives the
-// sums over attribute 1, parts[row, p / 64] the mean of 64 sums of a row and of their squared deviations the sum.
+// number of w (TAPS_1, TAPS_2, places of tap_at among all_taps, FILTERS). With a bias (rows), the ELU of the sum. A
+// marginal receives the sums over attribute 1; parts[row, p / 64] the mean of 64 sums of a row, and the sum of their
+// squared deviations.
 extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
     Reals x, Reals w, Table tap_at, Table reads, Table targets, Reals bias, Target out, Target marginal,
     double* __restrict__ parts, int taps, int lines, int batch, int all_taps, long long x_row, long long out_row

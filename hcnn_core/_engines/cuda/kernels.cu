@@ -362,7 +362,8 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     }
 }
 
-// From the parts of `gram`: the mean patch of x, in double precision and not, and the covariance. A block for each pair of taps.
+// From the parts of `gram`: the mean patch of x, in double precision and in single, and the covariance. A block for each
+// pair of taps.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
     const double* __restrict__ parts, Reals centres, double* __restrict__ mean, Target narrow, Target covariance,
     int blocks, double all
