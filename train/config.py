@@ -196,10 +196,8 @@ class Config(
         Config
             With these images.
         """
-        of_preset = _is_own(dataset) > _is_own(self.dataset) and self.validation_size == PRESETS[self.preset].get(
-            "validation_size"
-        )
-        count = -1 if of_preset else self.validation_size
+        of_preset = self.validation_size == PRESETS[self.preset].get("validation_size")
+        count = -1 if of_preset and _is_own(dataset) and not _is_own(self.dataset) else self.validation_size
         return dataclasses.replace(self, dataset=dataset, validation_size=count)
 
     @property

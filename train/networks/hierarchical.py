@@ -34,7 +34,7 @@ from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weig
 from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
-from train.networks.skips import AlignedSkip
+from train.networks.skips import SKIPS, AlignedSkip
 from train.settings import ConfigError, Section, setting
 
 __all__ = [
@@ -97,7 +97,7 @@ class HierarchicalSettings(Section):
         "none",
         "what layers j = 3 to J-2 add, along the axes that it shares with x_j: aligned, x_{j-2} at the samples that "
         "strides keep; aligned-mean, means of x_{j-2} instead; previous, such means of x_{j-1}",
-        choices=("none", "aligned", "aligned-mean", "previous"),
+        choices=SKIPS.keys(),
     )
 
     @property
@@ -645,15 +645,16 @@ def layers(
         attributes, last = min(j - 1, 2), j == config.depth - 1
         v = (scattering_channels(config.scattering, channels),) if j == 1 else before[-attributes:]
         steps = (2 if j in config.strided_layers else 1,) * axes
-        skips = {"none": 0, "previous": 1}.get(config.skip, 2) if j > 2 and not last else 0
-        skipped = ((*table[-1].stride[:axes], r), (*steps, r))[2 - skips :] if skips else ()
+        back = SKIPS[config.skip] if j > 2 and not last else 0
+        skipped = ((*table[-1].stride[:axes], r), (*steps, r))[-back:] if back else ()
+        means = None if config.skip == "aligned" else along_attributes
         kind: type[HierarchicalLayer] = kinds.plain
         if attributes == 2:
             kind = kinds.nonlinear if config.nonlinear_factors else kinds.factored
         table.append(
             kind(
                 j=j,
-                reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if skips == 2 else ())),
+                reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if back == 2 else ())),
                 inputs=(*u, *v),
                 attributes=attributes,
                 kernel_size=(*(config.space_kernel,) * axes, *config.attribute_kernel[2 - attributes :]),
@@ -665,14 +666,12 @@ def layers(
                 dtype=config.dtype,
                 reduction=config.reduction,
                 terms=before[axes] if len(before) == axes + 3 and config.reduction == "mean" else 1,
-                reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or skips),
+                reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or back),
                 factors=config.factors if attributes == 2 else 0,
                 tells_classes=last,
                 activation=kinds.activation(ACTIVATIONS[config.activation]),
                 blurs=config.blur and steps[0] > 1,
-                skip=AlignedSkip.over(*skipped, means=None if config.skip == "aligned" else along_attributes)
-                if skipped
-                else None,
+                skip=AlignedSkip.over(*skipped, means=means) if back else None,
             )
         )
     return table

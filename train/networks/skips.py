@@ -17,7 +17,10 @@ from autodiff import convolve, defvjp, getval, marginal, primitive
 from hcnn_core.backend import Array, DeviceTables, array_namespace, in_memory_order
 from hcnn_core.typing import Boundary
 
-__all__ = ["AlignedSkip"]
+__all__ = ["SKIPS", "AlignedSkip"]
+
+SKIPS = {"none": 0, "aligned": 2, "aligned-mean": 2, "previous": 1}
+"""How many layers each choice of the setting `skip` goes back."""
 
 _boxes = DeviceTables()
 
@@ -43,16 +46,15 @@ class AlignedSkip(NamedTuple):
 
         That is the mean over the attributes that x_j has not, at the samples of u that the layers between keep.
         """
-        shared = tuple(range(x.ndim - (3 - self.back), x.ndim))
-        others = tuple(range(1 + len(self.space), shared[0]))
+        count = 3 - self.back  # of the attributes that both have, which are the last of x
+        others = tuple(range(1 + len(self.space), x.ndim - count))
         kept = marginal(x, others, reduction="mean") if others else x
-        shared = tuple(range(1 + len(self.space), kept.ndim))
         if self.means:
-            size, like = (self.attribute,) * len(shared), getval(kept)
+            shared, size, like = range(kept.ndim - count, kept.ndim), (self.attribute,) * count, getval(kept)
             box = _boxes.beside(like, (size, like.dtype), lambda: np.full(size, 1 / math.prod(size), like.dtype))
-            kept = convolve(kept, box, shared, boundary=self.means, stride=size)
+            kept = convolve(kept, box, tuple(shared), boundary=self.means, stride=size)
         step = 1 if self.means else self.attribute
-        steps = (slice(None, None, step) for step in (*self.space, *(step,) * len(shared)))
+        steps = (slice(None, None, step) for step in (*self.space, *(step,) * count))
         return kept[(slice(None), *steps, *(None,) * self.back)]
 
     @classmethod
