@@ -319,9 +319,8 @@ def _forward(
     axis: int | None = None, parts: Array | None = None,
 ) -> Any:  # fmt: skip
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
-    epsilon, known = require_epsilon(epsilon), {} if parts is None else {"parts": parts}
     normal = engine("normalization", y, shift)
-    return normal.forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis, **known)
+    return normal.forward(xp, y, shift, scale, bias, require_epsilon(epsilon), shard, rectified, axis, parts)
 
 
 def _adjoint(

@@ -12,7 +12,7 @@ import scipy.special
 
 import autodiff
 import hcnn_core as hc
-from autodiff.primitives import patch_covariance, patch_filter
+from autodiff.primitives import convolve_and_parts, patch_covariance, patch_filter
 from hcnn_core.marginals import REDUCTIONS
 from hcnn_core.pooling import make_windows
 from tests.core.oracle import (
@@ -67,6 +67,7 @@ def convolutions(dtype: str, *boundary: str) -> dict[str, Case]:
     return {
         **correlations,
         **multilinear("convolve", lambda x, w: autodiff.convolve(x, w, axes, **options), x, w),
+        **multilinear("convolve_and_parts", lambda x, w: convolve_and_parts(x, w, axes, **options)[0], x, w),
         **multilinear("convolve_vjp_x", lambda g, w: autodiff.convolve_vjp_x(g, x.shape, w, axes, **options), g, w),
         **multilinear("convolve_vjp_w", lambda g, x: autodiff.convolve_vjp_w(g, x, w.shape, axes, **options), g, x),
     }

@@ -87,6 +87,7 @@ def forward(
     shard: Shard | None,
     rectified: bool,
     axis: int | None = None,
+    parts: NDArray | None = None,  # of moments, which a GPU's kernels take
 ) -> Results:
     """The normalised y + shift, or its ELU, or its sum over an axis; mean, variance, and both in double precision."""
     lines = lines_of(shift, y)
