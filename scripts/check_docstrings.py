@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")  # hcnn has names of these
 INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
 FACADES = ("train",)  # packages whose users import from the package itself
-FRAMEWORKS = ("hcnn_core.jax", "hcnn_core.torch")  # checked where the framework is installed
+FRAMEWORKS = {"hcnn_core.jax": "jax", "hcnn_core.torch": "torch", "train.runs.torch_module": "torch"}  # where installed
 ESTIMATORS = ("HCNNClassifier", "HCNNRegressor")  # checked where scikit-learn is installed
 MEMBERS = (property, functools.cached_property, classmethod, staticmethod)
 
@@ -60,7 +60,7 @@ def public_modules() -> Iterator[ModuleType]:
             continue
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if "._" not in found.name and found.name not in INTERNAL:
-                if found.name in FRAMEWORKS and find_spec(found.name.rpartition(".")[2]) is None:
+                if found.name in FRAMEWORKS and find_spec(FRAMEWORKS[found.name]) is None:
                     continue
                 yield importlib.import_module(found.name)
 

@@ -17,7 +17,7 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_LINES = {"hcnn": 225, "hcnn_core": 19_720, "autodiff": 6_493, "wavelets": 2_400, "train": 17_594}
+MOST_LINES = {"hcnn": 225, "hcnn_core": 19_720, "autodiff": 6_493, "wavelets": 2_400, "train": 17_760}
 """Of the modules of each package. Raising one is a line in a commit that says why; deleting is better."""
 
 ENGINES = "hcnn_core._engines"
@@ -108,6 +108,9 @@ MAY_IMPORT = {  # every room may also import itself
     "backend": {"types", "base"},
     "base": set(),
 }
+
+FRAMEWORKS = {"torch": ("hcnn_core.torch", "train.runs.torch_module"), "jax": ("hcnn_core.jax",)}
+"""Which modules may import a framework."""
 
 Sources = dict[str, str]
 """Source text by the name of its module."""
@@ -216,11 +219,10 @@ def violations(sources: Sources) -> list[str]:
     for module, imported in graph.items():
         if room(module) != "backend" and (parts := [name for name in imported if name.startswith(PARTS)]):
             found.append(f"{module} imports {parts[0]}: import from hcnn_core.backend")
-    for framework in ("torch", "jax"):
-        home = f"hcnn_core.{framework}"
+    for framework, homes in FRAMEWORKS.items():
         users = [m for m, names in graph.items() if framework in {n.partition(".")[0] for n in names}]
-        if strays := [module for module in users if module != home and not module.startswith(f"{home}.")]:
-            found.append(f"{framework} is imported by {', '.join(strays)}, not by {home} alone")
+        if strays := [module for module in users if not f"{module}.".startswith(tuple(f"{home}." for home in homes))]:
+            found.append(f"{framework} is imported by {', '.join(strays)}, not by {' and '.join(homes)} alone")
     public = {member for _, member in imports_of("hcnn_core", sources["hcnn_core"], True)}
     for name in sorted(public):
         if f"hcnn_core.{name}" in sources:

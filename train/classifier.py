@@ -338,6 +338,27 @@ class Classifier:
 
         return self._each(images, made)
 
+    def to_torch(self) -> Any:
+        """Return the network as a torch.nn.Module of ordinary convolutions, with attributes as channels.
+
+        Returns
+        -------
+        torch.nn.Module
+            From tensors (N, C, *space), in the units of the training data (0 to 255 for bytes), to logits
+            (N, classes), float32. Along attributes its filters are block-Toeplitz until it is trained further.
+
+        Raises
+        ------
+        CheckpointError
+            If the network has (+) layers or scattering, or is not hierarchical.
+        ModuleNotFoundError
+            If PyTorch is not installed.
+        """
+        require_installed("torch", extra="torch")
+        from train.runs.torch_module import Convolutions
+
+        return Convolutions(self.checkpoint, self.network, *self._arrays["numpy"])
+
     def axes(self, layer: int | str) -> tuple[str, ...]:
         """Return the names of the axes of what a layer makes.
 

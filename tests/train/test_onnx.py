@@ -17,7 +17,8 @@ from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 from train.runs import onnx as onnx_module
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
-from train.runs.onnx import dense_filters, write_onnx
+from train.runs.dense import dense_filters
+from train.runs.onnx import write_onnx
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "train.md"
 TINY: dict[str, Any] = {"width": 4, "factors": 4, "depth": 6, "attribute_kernel": (3, 5), "strided_layers": (2, 4)}
