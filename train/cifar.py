@@ -161,7 +161,8 @@ def _show_augmented(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_named(config.dataset, "dataset" in given, f"--config {options.config}")
     dataset = Session(options.ranks).load(np, config)
     require_suitable(config, dataset)
-    data = Images(dataset.train_images, dataset.train_labels, *channel_statistics(dataset.train_images), config.dtype)
+    statistics, by = channel_statistics(dataset.train_images), config.standardize
+    data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)
     if (picture := augmented(config, data, options.show_augmented)) is None:
         raise ConfigError(f"--show-augmented draws images of bytes, which {config.dataset} does not hold")
     write_atomically(target, picture)
@@ -231,6 +232,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         checkpoint.channel_mean,
         checkpoint.channel_std,
         config.dtype,
+        by=config.standardize,
     )
     subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
     result = evaluate(*subject)
@@ -282,9 +284,9 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
             part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
         if tested or count:
-            data = Images(on_device(xp, images), xp.asarray(labels), *statistics)
+            data = Images(on_device(xp, images), xp.asarray(labels), *statistics, by=config.standardize)
             shown = classified(part, network, parameters, moments, data)
-        trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics)
+        trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)
     with locked(run):
         say(write_report(run, network, checkpoint.class_names, parameters, shown, trained))
 

@@ -399,6 +399,7 @@ class Classifier:
                 self.checkpoint.channel_mean,
                 self.checkpoint.channel_std,
                 self.network.config.dtype,
+                self.network.config.standardize,
             )
             found.append(function(parameters, x, moments))
         whole = xp.concat(found)

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from hcnn_core.plans import PLANNINGS
 from hcnn_core.precisions import PRECISIONS
+from train.data.augmentation import STANDARDS
 from train.data.cifar import INFO
 from train.data.custom import is_custom
 from train.data.folder import named_folder
@@ -29,6 +30,8 @@ from train.recipes.augmentations import (
     CutoutSettings,
     MixupSettings,
     MoveSettings,
+    NoiseSettings,
+    ResampleSettings,
 )
 from train.recipes.averages import AverageSettings
 from train.recipes.losses import LossSettings, TeacherSettings
@@ -63,7 +66,11 @@ class DataSettings(Section):
         "training images held out, to choose recipes on; -1 for a tenth of data of your own, none of CIFAR's",
         low=-1,
     )
-
+    standardize: str = setting(
+        "channel",
+        "what images have mean 0 and deviation 1 by: each channel over the training part, or in each sample by itself",
+        choices=STANDARDS,
+    )
     architecture: str = setting(DEFAULT, "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
 
@@ -122,8 +129,10 @@ RECIPE = CHOICES.keys() - {"architecture"}
 class Config(
     BackendSettings,
     MixupSettings,
+    NoiseSettings,
     CutoutSettings,
     ColourSettings,
+    ResampleSettings,
     AffineSettings,
     AlternationSettings,
     MoveSettings,

@@ -136,7 +136,7 @@ class _Estimator(BaseEstimator):
         order = np.repeat(order, weight.astype(int)[order])
         config, (mean, std) = self._config(repeats), channel_statistics(x[order])
         require_varying("X", mean, std)
-        images = Images(x[order], y[order], mean, std, config.dtype)
+        images = Images(x[order], y[order], mean, std, config.dtype, by=config.standardize)
         run: Any = _Memory()
         network = build(config, x.shape[1:-1], outputs, x.shape[-1])
         Trainer(np, config, network, images, None, run, {}, names).fit()
@@ -173,7 +173,7 @@ class _Estimator(BaseEstimator):
         network = build(self.config_, self.shape_[:-1], self.outputs_, self.shape_[-1])
         found: list[Any] = [np.zeros((0, self.outputs_))]
         for begin in range(0, len(x), BATCH):
-            batch = standardise(x[begin : begin + BATCH], self.mean_, self.std_, "float64")
+            batch = standardise(x[begin : begin + BATCH], self.mean_, self.std_, "float64", self.config_.standardize)
             found.append(network(self.weights_, batch, self.moments_)[0])
         return np.concatenate(found)
 

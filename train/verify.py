@@ -207,7 +207,7 @@ def _subject(
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(dataset.train_images)
         require_varying(dataset.name, mean, std)
-    images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, DTYPES[dtype])
+    images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, DTYPES[dtype], config.standardize)
     images = xp.asarray(images, dtype=dtype)
     if not checkpoint:
         moments = network(parameters, images)[1]

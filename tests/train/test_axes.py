@@ -18,12 +18,15 @@ from train.data import (
     draw_holes,
     draw_sources,
     hide,
+    interpolate,
     move,
     resize,
+    standardise,
     views,
 )
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
+from train.recipes.augmentations import Position, draw_batch
 from train.verification.covariance import Subject, measure
 
 SIZES = ((24,), (12, 10), (8, 6, 8))
@@ -112,6 +115,40 @@ def test_augmentation_along_each_axis(size: tuple[int, ...]) -> None:
     smaller = resize(x, tuple(n // 2 for n in size))
     halves = x.reshape(5, *(k for n in size for k in (n // 2, 2)), 2).mean(axis=tuple(range(2, 2 * count + 1, 2)))
     np.testing.assert_allclose(smaller, halves, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_axes_are_resampled_as_numpy_interpolates(size: tuple[int, ...]) -> None:
+    config = make_config("hcnn", {"resample": 0.4, "dtype": "float64", "shift": 0, "flip": False})
+    rng, x = np.random.default_rng(0), np.random.default_rng(1).standard_normal((6, *size, 2))
+    drawn, made, factors = draw_batch(config, rng, Position(np.arange(6), x.shape[1:], 0, 6)), x, []
+    for k, (axis, length) in enumerate(zip(("rows", "columns", "slices"), size, strict=False), 1):
+        first, later = drawn[f"first_{axis}"], drawn[f"later_{axis}"]
+        made, place = interpolate(made, k, first, later), first + later
+        centre, t = (length - 1) / 2, np.arange(length)
+        inside = np.diff(place, axis=1)[:, length // 2]
+        factors += (1 / inside).tolist()
+        np.testing.assert_allclose(place, np.clip(centre + (t - centre) * inside[:, None], 0, length - 1), atol=1e-9)
+        lines = np.moveaxis(x, k, -1)
+        x = np.stack([np.apply_along_axis(lambda a, n=n: np.interp(place[n], t, a), -1, lines[n]) for n in range(6)])  # noqa: B023
+        x = np.moveaxis(x, -1, k)
+    np.testing.assert_allclose(made, x, atol=1e-9)
+    assert min(factors) < 0.85 and max(factors) > 1.2 and max(np.abs(np.log(factors))) <= 0.4
+
+
+def test_each_sample_is_standardised_by_itself_where_that_is_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((4, 9, 7, 2)) * rng.uniform(1, 50, (4, 1, 1, 2)) + 300).astype(np.float32)
+    x[2, ..., 1] = 0.1
+    mean, std = channel_statistics(x)
+    for dtype, atol in (("float32", 1e-3), ("float64", 1e-4)):
+        found = standardise(x, mean, std, dtype, "sample")
+        own = x.astype(float)
+        deviation = own.std((1, 2), keepdims=True)
+        deviation[2, ..., 1] = np.inf
+        np.testing.assert_allclose(found, (own - own.mean((1, 2), keepdims=True)) / deviation, atol=atol)
+        assert found.dtype == dtype and not found[2, ..., 1].any()
+    assert np.abs(standardise(x, mean, std) - found).max() > 1
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
@@ -219,7 +256,14 @@ def test_who_takes_images_alone_refuses_others_by_name(tmp_path: Path) -> None:
     run_here(("--preset", "lenet", "--dataset", file, "--out", tmp_path / "a"), None).one_line(
         2, "LeNet", "signals of 32"
     )
-    run_here(("--preset", "signal", *few, "--out", tmp_path / "run"), None).success()
+    alone = ("--standardize", "sample", "--noise", 0.1)
+    out = run_here(("--preset", "signal", *few, *alone, "--out", tmp_path / "run"), None).success()
+    network = load(tmp_path / "run")
+    larger = network(7 * data.test_images + 1e4)
+    np.testing.assert_allclose(larger, network(data.test_images), atol=2e-2 * np.abs(larger).max())
+    assert np.mean(larger.argmax(1) == data.test_labels) == network.figures["test_accuracy"]
+    tested = next(line for line in out.splitlines() if line.startswith("test: accuracy"))
+    assert tested in run_here(("--evaluate", tmp_path / "run"), None).success()
     assert "report.html" in {path.name for path in (tmp_path / "run").iterdir()}
     found = explore_here(None, "--checkpoint", tmp_path / "run" / "best.h5", "--out", tmp_path / "page")
     assert found.status == 1 and "takes images of 32x1; only those of RGB" in found.err

@@ -13,6 +13,7 @@ import hcnn
 from tests.train.runs import run_here
 from train.classifier import Classifier
 from train.config import make_config
+from train.data import standardise
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 from train.runs import onnx as onnx_module
@@ -53,6 +54,7 @@ KINDS = [
     ((12, 11), {"blur": True}),
     ((8, 8), {"blur": True, "boundary": "periodic", "strided_layers": (1, 3)}),
     ((12, 11), {"activation": "gelu", "space_kernel": 4}),
+    ((12,), {"standardize": "sample"}),
 ]
 
 
@@ -70,8 +72,9 @@ def test_onnx_has_the_same_logits(size: tuple[int, ...], changes: dict[str, Any]
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
         assert np.abs(found - one(x[:, ::-1])).max() > 1e-3 * np.abs(expected).max()
     larger = rng.standard_normal((2, *(n + 4 for n in size), 2)).astype(np.float32)
-    standard = (larger - one.checkpoint.channel_mean) / one.checkpoint.channel_std
-    expected, _ = one.network(one._arrays["numpy"][0], standard.astype(np.float32), one.moments)
+    statistics = one.checkpoint.channel_mean, one.checkpoint.channel_std
+    standard = standardise(larger, *statistics, by=one.checkpoint.config.standardize)
+    expected, _ = one.network(one._arrays["numpy"][0], standard, one.moments)
     if one.checkpoint.config.boundary != "periodic":
         assert np.abs(session.run(None, {"images": larger})[0] - expected).max() <= 2e-5 * np.abs(expected).max()
 

@@ -146,7 +146,16 @@ def test_colours_change_means_and_deviations() -> None:
     np.testing.assert_allclose(flat[1], np.repeat(images[1].mean(-1, keepdims=True), 3, -1))
 
 
-STRONG = {"rotate": 0.5, "shear": 0.4, "zoom": 0.3, "mixup": 0.4, "brightness": 0.2, "contrast": 0.3, "cutout": 3}
+STRONG: dict[str, Any] = {
+    "rotate": 0.5,
+    "shear": 0.4,
+    "zoom": 0.3,
+    "mixup": 0.4,
+    "brightness": 0.2,
+    "contrast": 0.3,
+    "cutout": 3,
+}
+STRONG |= {"resample": 0.3, "noise": 0.2}
 SMALL = {"width": 4, "factors": 4, "depth": 5, "strided_layers": (3,), "attribute_kernel": (2, 2), "dtype": "float64"}
 
 
@@ -174,6 +183,18 @@ def test_mixed_images_are_compared_with_both_labels(few_images: Dataset) -> None
 
 def one_of(batch: Any, n: int) -> Any:
     return type(batch)(batch.images[n : n + 1], batch.labels[n : n + 1])
+
+
+def test_noise_has_the_deviation_of_its_setting(few_images: Dataset) -> None:
+    config = make_config("sample", {"noise": 0.3, "shift": 0, "flip": False, "dtype": "float64"})
+    images = small_images(few_images, "float64")
+    told = drawn(config, 0, 30, images)
+    added = batch_of(config, images, told).images - images.take(told["index"])[0]
+    assert added.std() == pytest.approx(0.3, rel=0.02) and abs(added.mean()) < 0.01
+    assert not draw_batch(dataclasses.replace(config, noise=0.0), np.random.default_rng(), PLACE).keys() & {"added"}
+
+
+PLACE = Position(np.arange(3), (8, 8, 3), 0, 3)
 
 
 def test_ranks_mix_the_images_that_one_process_mixes(few_images: Dataset) -> None:

@@ -22,6 +22,7 @@ from train.config import make_config
 from train.data import Images, draw_holes
 from train.networks.network import Network
 from train.networks.registry import build
+from train.recipes.augmentations import AUGMENTATIONS, Position
 from train.runs import step as steps
 from train.runs.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
 from train.runs.teacher import Teacher
@@ -33,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "muon": {"optimizer": "muon", "nesterov": True, "weight_decay": 0.01},
     "plus": {"nonlinear_factors": True},
-    "cutout": {"cutout": 3},
+    "cutout": {"cutout": 3, "resample": 0.2, "noise": 0.1},
     "taught": {"teacher": "another", "teacher_share": 0.6},
     "smooth": {"label_smoothing": 0.1, "head": "sum", "reduction": "sum", "boundary": "periodic"},
 }
@@ -108,6 +109,9 @@ class Problem:
         }
         if side := self.config.cutout:
             sources["hidden_rows"], sources["hidden_columns"] = draw_holes(rng, (batch, 8, 8, 3), side)
+        position = Position(sources["index"], (8, 8, 3), 0, COUNT)
+        for part in (AUGMENTATIONS["resample"], AUGMENTATIONS["noise"]):
+            sources |= part.draw(self.config, rng, position) if part.is_on(self.config) else {}
         return {
             **sources,
             **{name: np.asarray(value, self.config.dtype) for name, value in numbers.items()},

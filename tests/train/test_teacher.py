@@ -109,6 +109,11 @@ def test_the_teacher_sees_what_is_augmented(trained: Path, few_images: Dataset) 
     assert np.abs(other.logits(x) - classifier.logits(few_images.test_images)).max() > 1e-2  # negative control
 
 
+def test_a_teacher_of_other_standards_is_refused(command: Command, trained: Path, tmp_path: Path) -> None:
+    options = ("--standardize", "sample", "--teacher", trained, "--out", tmp_path / "run")
+    command(*SMALL, *options).one_line(1, "standardised by channel, here it is by sample; give --standardize channel")
+
+
 # Runs
 
 

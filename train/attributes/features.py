@@ -75,7 +75,8 @@ class Model:
 
     def standardised(self, images: Array) -> Array:
         """Return images as the network takes them."""
-        return standardise(images, self.mean, self.std, self.network.config.dtype)
+        config = self.network.config
+        return standardise(images, self.mean, self.std, config.dtype, config.standardize)
 
     def start(self, images: Array) -> Array:
         """Return what layer 1 reads: standardised images, or what rows before it make of them."""
@@ -106,7 +107,8 @@ class Model:
             self.network.image_shape[2],
         )
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (self.parameters, self.moments))
-        return Subject(network, parameters, moments, standardise(images, self.mean, self.std, dtype))
+        x = standardise(images, self.mean, self.std, dtype, network.config.standardize)
+        return Subject(network, parameters, moments, x)
 
     def untrained(self, images: Array, seed: int) -> Model:
         """Return the same layers with initial weights, and moments of some images."""

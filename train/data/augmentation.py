@@ -19,6 +19,9 @@ from numpy.typing import DTypeLike, NDArray
 from hcnn_core import matmul
 from hcnn_core.backend import Array, DeviceTables, array_namespace, constant, dtype_name, empty, placement
 
+LEAST = 16
+"""Rounding errors of one; a channel whose deviation is no larger is constant."""
+
 BLOCK = 1000
 """Images that are summed at once."""
 
@@ -49,10 +52,21 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
     return np.array([total / count for total in sums.tolist()]), np.sqrt(variances)
 
 
+STANDARDS = ("channel", "sample")
+"""By what images are standardised: each channel over all training images, or over each image alone."""
+
+
 def standardise(
-    images: Array, mean: NDArray[np.float64], std: NDArray[np.float64], dtype: DTypeLike = "float32"
+    images: Array,
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+    dtype: DTypeLike = "float32",
+    by: str = "channel",
 ) -> Array:
-    """Return ``(images - mean) / std``, channel by channel."""
+    """Return ``(images - mean) / std``, channel by channel; by "sample" of what that gives the same by its own moments.
+
+    A channel that is constant in an image is then zero.
+    """
     xp = array_namespace(images)
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
@@ -63,6 +77,12 @@ def standardise(
     scaled = xp.astype(images, getattr(xp, wide))
     scaled -= _per_colour(mean, wide, images)
     scaled /= _per_colour(std, wide, images)
+    if by == "sample":
+        space = tuple(range(1, images.ndim - 1))
+        own = xp.mean(scaled, axis=space, keepdims=True)
+        deviation = xp.std(scaled, axis=space, keepdims=True)
+        varies = deviation > LEAST * xp.finfo(scaled.dtype).eps * (1 + xp.abs(own))
+        scaled = (scaled - own) / xp.where(varies, deviation, xp.inf)
     return xp.astype(scaled, getattr(xp, name), copy=False)
 
 
@@ -109,6 +129,21 @@ def move(images: Array, *sources: Array, max_shift: int) -> Array:
         place = place[..., None] * n + along  # (N, u1), (N, u1, u2), ..
     taken = xp.take(xp.reshape(padded, (-1, channels)), xp.reshape(place, (-1,)), axis=0)
     return xp.reshape(taken, images.shape)
+
+
+def interpolate(images: Array, axis: int, first: Array, later: Array) -> Array:
+    """Return images of neighbours along an axis, `first` (N, n) and the next: of the latter the part `later` (N, n)."""
+    xp = array_namespace(images)
+    count, length = images.shape[0], images.shape[axis]
+    order = [0, axis, *(k for k in range(1, images.ndim) if k != axis)]
+    lines = xp.permute_dims(images, tuple(order))
+    rows = xp.reshape(lines, (count * length, -1))
+    place = xp.arange(count, **placement(xp, images))[:, None] * length + xp.asarray(first)
+    last = min(1, length - 1)
+    one, other = (xp.take(rows, xp.reshape(place + step, (-1,)), axis=0) for step in (0, last))
+    made = one + (other - one) * xp.reshape(xp.asarray(later), (-1, 1))
+    back = tuple(order.index(k) for k in range(images.ndim))
+    return xp.permute_dims(xp.reshape(made, lines.shape), back)
 
 
 def draw_holes(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[NDArray[np.bool_], ...]:

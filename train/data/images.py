@@ -22,6 +22,7 @@ class Images:
     std: Any
     dtype: str  # of standardised images
     class_weights: Array | None = None  # what an image of each class counts, where they do not count alike
+    by: str = "channel"  # what they are standardised by, see `STANDARDS`
 
     def take(self, index: Array | slice) -> tuple[Array, Array]:
         """Return standardised images and labels."""
@@ -30,4 +31,4 @@ class Images:
             images = array_namespace(self.labels).asarray(np.asarray(chosen))
         else:
             images = self.images[index]
-        return standardise(images, self.mean, self.std, self.dtype), self.labels[index]
+        return standardise(images, self.mean, self.std, self.dtype, self.by), self.labels[index]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hcnn_core.affine import map_affinely
 from hcnn_core.backend import Array, array_namespace
-from train.data import Images, draw_holes, draw_sources, hide, move, recolour, resize
+from train.data import Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
 from train.settings import ConfigError, Section, setting
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "Batch", "Position", "batch_of", "draw_batch"]
@@ -119,6 +119,28 @@ class CutoutSettings(Section):
 
     cutout: int = setting(
         0, "side in pixels of the square of each training image that is hidden (arXiv:1708.04552); 0: none", low=0
+    )
+
+
+@dataclass(frozen=True)
+class ResampleSettings(Section):
+    """Settings of stretched axes of space."""
+
+    resample: float = setting(
+        0.0,
+        "largest logarithm of the factor that each axis of space of a training image is stretched by about its centre; "
+        "its ends are repeated",
+        low=0.0,
+        high=2.0,
+    )
+
+
+@dataclass(frozen=True)
+class NoiseSettings(Section):
+    """Settings of noise."""
+
+    noise: float = setting(
+        0.0, "standard deviation of normal noise that is added to standardised training images", low=0.0, high=10.0
     )
 
 
@@ -248,11 +270,54 @@ class Cutout(Augmentation):
         return hide(images, *(drawn[f"hidden_{axis}"] for axis in AXES[: images.ndim - 2]))
 
 
+class Resample(Augmentation):
+    """Each axis of space stretched about its centre, by linear interpolation."""
+
+    sections = (ResampleSettings,)
+
+    def is_on(self, settings: Any) -> bool:
+        return bool(settings.resample)
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        """Draw along each axis which samples meet, (N, length), and the part of the later one."""
+        drawn: Drawn = {}
+        for axis, length in zip(AXES, position.shape[:-1], strict=False):
+            factor = np.exp(rng.uniform(-settings.resample, settings.resample, (len(position.index), 1)))
+            centre = (length - 1) / 2
+            place = np.clip(centre + (np.arange(length) - centre) / factor, 0, length - 1)
+            first = np.minimum(place.astype(np.int64), max(length - 2, 0))
+            drawn |= {f"first_{axis}": first, f"later_{axis}": (place - first).astype(settings.dtype)}
+        return drawn
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        for k, axis in enumerate(AXES[: images.ndim - 2], 1):
+            images = interpolate(images, k, drawn[f"first_{axis}"], drawn[f"later_{axis}"])
+        return images
+
+
+class Noise(Augmentation):
+    """Normal noise, added to each value."""
+
+    sections = (NoiseSettings,)
+
+    def is_on(self, settings: Any) -> bool:
+        return bool(settings.noise)
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        noise = rng.standard_normal((len(position.index), *position.shape), settings.dtype)
+        return {"added": noise * np.asarray(settings.noise, settings.dtype)}
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        return images + array_namespace(images).asarray(drawn["added"])
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "move": Move(),
     "affine": Affine(),
+    "resample": Resample(),
     "colour": Colour(),
     "cutout": Cutout(),
+    "noise": Noise(),
 }
 """Every part, in the order in which images go through them, and in which numbers are drawn."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from train.data.augmentation import LEAST
 from train.extras import install_command
 from train.networks.layer import Weights
 from train.networks.network import Network
@@ -67,6 +68,8 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     names = ("rows", "columns", "slices")[:axes] if axes > 1 else ("samples",)
     x = graph.add("Sub", "images", graph.constant(np.asarray(checkpoint.channel_mean, np.float32)))
     x = graph.add("Div", x, graph.constant(np.asarray(checkpoint.channel_std, np.float32)))
+    if checkpoint.config.standardize == "sample":
+        x = _by_sample(graph, x, axes)
     x = graph.add("Transpose", x, perm=[0, axes + 1, *range(1, axes + 1)])
     _logits(graph, network, network.merged(parameters, moments), x)
     inputs = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *names, checkpoint.channels])
@@ -77,6 +80,19 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     helper.set_model_props(model, {"class_names": json.dumps(checkpoint.class_names), "values": checkpoint.values})
     onnx.checker.check_model(model)
     write_atomically(target, model.SerializeToString())
+
+
+def _by_sample(graph: _Graph, x: str, axes: int) -> str:
+    """Add what `standardise` does by "sample", channels last, and return its name."""
+    space, one = graph.constant(np.arange(1, 1 + axes, dtype=np.int64)), graph.constant(np.float32(1))
+    mean = graph.add("ReduceMean", x, space)
+    centred = graph.add("Sub", x, mean)
+    deviation = graph.add("Sqrt", graph.add("ReduceMean", graph.add("Mul", centred, centred), space))
+    rounding = graph.constant(np.float32(LEAST * np.finfo(np.float32).eps))
+    least = graph.add("Mul", graph.add("Add", graph.add("Abs", mean), one), rounding)
+    varies, none = graph.add("Greater", deviation, least), graph.constant(np.float32(0))
+    made: str = graph.add("Where", varies, graph.add("Div", centred, deviation), none)
+    return made
 
 
 def _convolved(graph: _Graph, y: str, dense: Dense) -> str:

@@ -268,7 +268,7 @@ class Session:
             dataset = self.load(xp, config)
             require_suitable(config, dataset)
             if self.teacher:
-                require_same_task(*self.teacher, dataset)
+                require_same_task(*self.teacher, dataset, config)
             return dataset, versions(xp.__name__)
 
         # one rank of all, then one of each other machine, which may have a disk of its own, downloads what is not there
@@ -304,7 +304,7 @@ class Session:
 
         def images(index: np.ndarray[Any, Any]) -> Images:
             pixels, labels = on_device(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
-            return Images(pixels, labels, mean, std, config.dtype)
+            return Images(pixels, labels, mean, std, config.dtype, by=config.standardize)
 
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         validation = images(held_out) if count else None
@@ -394,7 +394,7 @@ class Session:
             if not config.test:
                 return None
             labels = xp.asarray(dataset.test_labels)
-            test = Images(on_device(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
+            test = dataclasses.replace(train, images=on_device(xp, dataset.test_images), labels=labels)
             network, state, ranks = trainer.network, trainer.state, trainer.ranks
             begin = time.perf_counter()
             subject = xp, network, state.evaluated, trainer.moments, test

@@ -41,7 +41,8 @@ class Teacher:
     def of(cls, xp: Any, path: Path, checkpoint: Checkpoint, config: Config, images: Images) -> Teacher:
         """Return the network of a checkpoint as the teacher of a pupil with this configuration and these images."""
         mean, std, state = checkpoint.channel_mean, checkpoint.channel_std, checkpoint.state
-        arrays = state.evaluated, state.moments, images.std / std, (images.mean - mean) / std
+        change = (images.std / std, (images.mean - mean) / std) if config.standardize == "channel" else (1.0, 0.0)
+        arrays = state.evaluated, state.moments, *change
         parameters, moments, scale, offset = tree_map(lambda a: np.asarray(a, config.dtype), arrays)
         network = network_of(checkpoint, config)
         checkpoints.require_same_arrays(path, parameters, network.initialize(np.random.default_rng(0)), "parameters")
@@ -61,8 +62,13 @@ def network_of(checkpoint: Checkpoint, config: Config) -> Network:
     return build(theirs, checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels)
 
 
-def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset) -> None:
+def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config: Config) -> None:
     """Raise CheckpointError unless a teacher takes such images and tells the same classes apart."""
+    if (by := teacher.config.standardize) != config.standardize:
+        raise CheckpointError(
+            f"--teacher {path} takes images that are standardised by {by}, here it is by {config.standardize}; give "
+            f"--standardize {by}"
+        )
     theirs, own = len(teacher.class_names), len(dataset.class_names)
     if theirs != own:
         raise CheckpointError(

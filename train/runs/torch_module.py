@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from train.data.augmentation import LEAST
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint
@@ -74,6 +75,7 @@ class Convolutions(nn.Module):
     def __init__(self, checkpoint: Checkpoint, network: Network, parameters: Parameters, moments: Moments) -> None:
         super().__init__()
         require_dense(checkpoint, ACTIVATIONS, "PyTorch")
+        self.by = checkpoint.config.standardize
         merged, axes = network.merged(parameters, moments), len(checkpoint.image_size)
         for name, values in (("mean", checkpoint.channel_mean), ("std", checkpoint.channel_std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(-1, *(1,) * axes))
@@ -88,7 +90,13 @@ class Convolutions(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of images, signals or volumes (N, C, *space)."""
-        made = [(images.to(self.mean.dtype) - self.mean) / self.std]
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        if self.by == "sample":
+            space = tuple(range(2, x.ndim))
+            mean, deviation = x.mean(space, keepdim=True), x.std(space, correction=0, keepdim=True)
+            varies = deviation > LEAST * torch.finfo(x.dtype).eps * (1 + mean.abs())
+            x = torch.where(varies, (x - mean) / torch.where(varies, deviation, 1.0), 0.0)
+        made = [x]
         for layer in self.layers:
             made.append(layer(made))
         whole = made[-1].flatten(2)
