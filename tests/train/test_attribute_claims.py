@@ -13,6 +13,7 @@ import pytest
 from hcnn_core import translate
 from tests.train.test_attribute_translations import planted
 from tests.train.test_explore import study_of
+from train.attributes import claims as claims_of
 from train.attributes import hubs
 from train.attributes import study as studies
 from train.attributes.blocks import Blocks
@@ -123,6 +124,24 @@ def test_claims_of_classes(few_images: Dataset, rise: float, exact: float, natur
     short = {kind: {j: a for j, a in of.items() if j < 6} for kind, of in study.agreements.items()}
     study.agreements = short  # three depths cannot rise significantly
     assert claims(study)[3].verdict == "cannot be decided"
+
+
+@pytest.mark.parametrize(("width", "expected"), [(0.015, "yes"), (0.025, "not shown")])
+def test_a_rise_needs_ends_whose_intervals_are_apart(
+    width: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five shares in perfect order, the last of which lies 0.04 above the first."""
+    monkeypatch.setattr(claims_of, "apart", lambda study, j: [])
+    agreements = {
+        j: SimpleNamespace(
+            mean=lambda taus, share=0.5 + 0.01 * j: share,
+            mean_interval=lambda taus, rng, share=0.5 + 0.01 * j: (share - width, share + width),
+        )
+        for j in range(3, 8)
+    }
+    study: Any = SimpleNamespace(agreements={"trained": agreements}, settings=SimpleNamespace(seed=0))
+    found = claims_of._Rise.of(study)
+    assert (found.statistic, found.verdict) == (pytest.approx(1), expected)
 
 
 def finding(question: str, p: float, smallest: float = 0.001) -> Finding:

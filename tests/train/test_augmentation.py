@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import array_api_strict
@@ -14,6 +15,7 @@ from scipy.stats import chi2
 
 from hcnn_core.backend import get_namespace, to_numpy
 from train.data import augment, channel_statistics, draw_holes, hide, resize, standardise, views
+from train.recipes.augmentations import Affine, Position
 
 
 def distinct_images(count: int, height: int, width: int, channels: int) -> np.ndarray[Any, Any]:
@@ -199,3 +201,23 @@ def test_views_are_moved_and_mirrored() -> None:
     ):
         for found, view in zip(views(images, **options), known, strict=True):  # type: ignore[arg-type]
             np.testing.assert_array_equal(found, view)
+
+
+def test_one_image_in_six_is_mapped_in_each_way() -> None:
+    """Rotations are orthogonal, shears leave one axis as it is, and zooms are multiples of the identity."""
+    position = Position(np.arange(6000), (8, 8, 3), 0, 6000)
+
+    def moved(**strengths: float) -> np.ndarray[Any, Any]:
+        settings = SimpleNamespace(**{"rotate": 0.0, "shear": 0.0, "zoom": 0.0, "dtype": "float64", **strengths})
+        matrices = Affine().draw(settings, np.random.default_rng(13), position)["affine"]
+        found = matrices[np.any(matrices != np.eye(2), axis=(1, 2))]
+        ways = 2 if "shear" in strengths else 1
+        assert abs(len(found) - 1000 * ways) < 6 * np.sqrt(6000 * ways / 6 * (1 - ways / 6))
+        return found
+
+    rotated, sheared, zoomed = moved(rotate=0.5), moved(shear=0.4), moved(zoom=0.3)
+    np.testing.assert_allclose(rotated @ rotated.swapaxes(1, 2), np.broadcast_to(np.eye(2), rotated.shape), atol=1e-15)
+    np.testing.assert_array_equal(np.diagonal(sheared, axis1=1, axis2=2), 1)
+    down, across = sheared[:, 0, 1], sheared[:, 1, 0]
+    assert np.all((down == 0) != (across == 0)) and 0.35 < np.abs(down).max() <= 0.4 >= np.abs(across).max() > 0.35
+    np.testing.assert_array_equal(zoomed, zoomed[:, :1, :1] * np.eye(2))

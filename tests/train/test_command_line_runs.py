@@ -260,18 +260,21 @@ def test_resume_with_another_network_in_the_checkpoint(command: Command, trained
         shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("part", ["images", "labels", "checksum"])
+@pytest.mark.parametrize("part", ["images", "labels", "checksum", "names"])
 def test_resume_on_other_images(
     command: Command, trained: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    """Or the same with another label, which the checksum of labels alone may tell."""
+    """Or the same with another label, which the checksum of labels alone may tell, or other names of the classes."""
     path = part_of(trained, tmp_path)
     changed = few_images.train_images[0, 0, 0] if part == "images" else few_images.train_labels
-    if part == "checksum":
+    if part in ("checksum", "names"):
         newest = path / "epoch0002-step000000.h5"
         checkpoint = load(newest)
         assert checkpoint.labels is not None
-        save(newest, replace(checkpoint, labels=checkpoint.labels ^ 1), {})
+        other: dict[str, Any] = {"labels": checkpoint.labels ^ 1}
+        if part == "names":
+            other = {"class_names": checkpoint.class_names[::-1]}
+        save(newest, replace(checkpoint, **other), {})
         changed = changed.copy()
     before = contents(path)
     changed[0] ^= 1

@@ -466,6 +466,18 @@ def test_a_damaged_best_checkpoint_is_that_of_its_epoch_again(command: Command, 
     assert "is a copy of" not in command("--resume", path).success()
 
 
+def test_without_held_out_images_the_best_epoch_has_the_least_loss(trained: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(trained, tmp_path / "run"))
+    losses = {1: 0.75, 2: 0.25, 3: 0.5}
+    lines = (json.dumps({"epoch": epoch, "train_loss": loss}) + "\n" for epoch, loss in losses.items())
+    (path / "metrics.jsonl").write_text("".join(lines))
+    for epoch in (2, 3):  # the score of an epoch is its loss, negated
+        (path / "best.h5").write_bytes(b"damaged")
+        said, lost = Run(path).mend_best(-losses[epoch])
+        assert f"is a copy of epoch000{epoch}-step000000.h5 again" in said and not lost
+        assert (path / "best.h5").read_bytes() == (trained / f"epoch000{epoch}-step000000.h5").read_bytes()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_best_checkpoint_that_is_lost_is_not_advertised(
     command: Command, trained: Path, tmp_path: Path, finished: bool

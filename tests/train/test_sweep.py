@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -470,6 +471,17 @@ def test_no_trial_begins_after_the_total_time(tmp_path: Path) -> None:
     file, folder = write(tmp_path, "total_minutes = 1e-9\n" + SETTINGS)
     assert "| 0 | 0 | waiting |" in run(file, "--out", folder).success()
     assert not (folder / "trial0001").exists()
+
+
+@pytest.mark.parametrize(("seconds", "epochs", "expected"), [(61, 9, True), (59, 9, False), (61, 3, False)])
+def test_a_trial_goes_on_if_its_longest_epoch_fits(tmp_path: Path, seconds: float, epochs: int, expected: bool) -> None:
+    """Epochs of 10, 20 and 10 s leave 21 or 19 s."""
+    (tmp_path / "trial0001").mkdir()
+    lines = [json.dumps({"epoch": n, "train_loss": 1.0, "seconds": s}) for n, s in ((1, 10.0), (2, 20.0), (3, 10.0))]
+    (tmp_path / "trial0001" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    trial: Any = SimpleNamespace(number=1, config=SimpleNamespace(epochs=epochs))
+    sweep: Any = SimpleNamespace(minutes=seconds / 60)
+    assert _sweep._has_time(tmp_path, trial, sweep) is expected
 
 
 def test_dask_runs_trials(tmp_path: Path) -> None:
