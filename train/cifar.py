@@ -228,19 +228,23 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     checkpoints.require_same_classes(path, checkpoint, dataset)
     test = Images(
         xp.asarray(dataset.test_images),
-        xp.asarray(dataset.test_labels),
+        xp.asarray(checkpoint.targets.taught(dataset.test_labels, config.dtype)),
         checkpoint.channel_mean,
         checkpoint.channel_std,
         config.dtype,
+        targets=checkpoint.targets,
         by=config.standardize,
     )
     subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
     result = evaluate(*subject)
-    say(next(test_lines(figures(result), config, said)))  # before the views are begun, which take six times as long
+    told = config, said, checkpoint.class_names
+    say(next(test_lines(figures(result), *told)))  # before the views are begun, which take six times as long
     result = evaluate_views(*subject, result)
-    _, *lines = test_lines(figures(result), config, said)
+    _, *lines = test_lines(figures(result), *told)
     for line in (*lines, *calibration_lines(result, dataset.test_labels)):
         say(line)
+    if dataset.kind != "classes":
+        return
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
     say(_confusion(result, dataset.class_names))
@@ -250,9 +254,10 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 def _require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str, data: DatasetInfo) -> None:
     """Refuse images of another shape, or of another number of classes, than a network was trained on."""
-    found = (checkpoint.image_shape, len(checkpoint.class_names)), (data.image_shape, data.classes)
+    own = checkpoint.image_shape, len(checkpoint.class_names), checkpoint.targets.kind
+    found = own, (data.image_shape, data.classes, data.kind)
     if found[0] != found[1]:
-        kinds = [f"{classes} classes of {'x'.join(map(str, shape))} images" for shape, classes in found]
+        kinds = [f"{count} {kind} of {'x'.join(map(str, shape))} images" for shape, count, kind in found]
         raise CheckpointError(
             f"{path} tells {kinds[0]} apart, {name} has {kinds[1]}; name the set it was trained on with --dataset"
         )
@@ -272,7 +277,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_named(config.dataset, "dataset" in given, f"--report {run.path}")
     test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
-    if tested or config.held_out(MOST):
+    if (tested or config.held_out(MOST)) and checkpoint.targets.kind == "classes":
         dataset = Session(options.ranks).load(xp, config)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_same_classes(path, checkpoint, dataset)

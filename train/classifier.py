@@ -207,14 +207,14 @@ class Classifier:
         """What it is, in one line."""
         test, has_filters = self.figures.get("test_accuracy"), MERGED_FILTERS not in self._architecture.lacks
         tested = "not tested" if test is None else f"{100 * test:.2f} % of the test images right"
-        return (
-            f"<Classifier {self.name}: {len(self.class_names)} classes, {self.network.counted:,} "
-            f"{'coefficients' if has_filters else 'parameters'}, {tested}>"
-        )
+        if fits := [value for name, value in self.figures.items() if name.startswith("test_r2_")]:
+            tested = f"mean R^2 {np.mean(fits):.3f} on the test images"
+        what = f"{self.network.counted:,} {'coefficients' if has_filters else 'parameters'}"
+        return f"<Classifier {self.name}: {len(self.class_names)} {self.checkpoint.targets.kind}, {what}, {tested}>"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
+        """Names of the classes, labels or numbers, in the order of the logits."""
         return self.checkpoint.class_names
 
     @property
@@ -270,6 +270,9 @@ class Classifier:
     def logits(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
         """Return the logits of images, whose softmax is the probability of each class.
 
+        Of yes/no labels their sigmoid is the probability of a yes. A network of numbers returns these, in the units of
+        its training data.
+
         Parameters
         ----------
         images : array, shape (N, H, W, C) or (H, W, C), or photographs
@@ -293,7 +296,12 @@ class Classifier:
         OSError
             If a file cannot be read.
         """
-        return self._each(images, lambda parameters, x, moments: self.network(parameters, x, moments)[0])
+        in_units = self.checkpoint.targets.in_units
+
+        def made(parameters: Parameters, x: Array, moments: Moments) -> Array:
+            return in_units(self.network(parameters, x, moments)[0], array_namespace(x))
+
+        return self._each(images, made)
 
     def features(
         self,
@@ -439,6 +447,8 @@ class Classifier:
     def probabilities(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
         """Return what the network holds for the probability of each class: the softmax of the logits.
 
+        Of yes/no labels it is the probability of each, the sigmoid.
+
         Parameters
         ----------
         images : array, shape (N, H, W, C) or (H, W, C), or photographs
@@ -447,13 +457,24 @@ class Classifier:
         Returns
         -------
         array, shape (N, C) or (C,)
-            They sum to 1, on the device of the images.
+            Those of classes sum to 1, on the device of the images.
+
+        Raises
+        ------
+        TypeError
+            If the network predicts numbers.
         """
+        if (kind := self.checkpoint.targets.kind) == "numbers":
+            raise TypeError(
+                "this network predicts numbers, which have no probabilities; logits and predict return them"
+            )
         logits = self.logits(images)
+        if kind == "labels":
+            return 1 / (1 + array_namespace(logits).exp(-logits))
         return array_namespace(logits).exp(log_softmax(logits))
 
-    def predict(self, images: Array | Photograph | Sequence[Photograph]) -> list[str]:
-        """Return the names of the classes that images most probably belong to.
+    def predict(self, images: Array | Photograph | Sequence[Photograph]) -> list[Any]:
+        """Return the names of the classes that images most probably belong to; or all labels, or numbers.
 
         Parameters
         ----------
@@ -463,9 +484,14 @@ class Classifier:
         Returns
         -------
         list of str
-            One name for each image.
+            One name for each image. Of yes/no labels the tuple of those that hold more probably than not; of numbers
+            their tuple, in the units of the training data.
         """
         logits = to_numpy(self.logits(images))
+        if (kind := self.checkpoint.targets.kind) == "numbers":
+            return [tuple(row) for row in np.atleast_2d(logits).tolist()]
+        if kind == "labels":
+            return [tuple(np.array(self.class_names)[row > 0].tolist()) for row in np.atleast_2d(logits)]
         return [self.class_names[index] for index in np.atleast_2d(logits).argmax(axis=1)]
 
     @property

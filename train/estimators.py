@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autodiff import tree_map
 from hcnn_core import log_softmax
 from train.config import Config, make_config
-from train.data import Images, channel_statistics, require_varying, standardise
+from train.data import Images, Targets, channel_statistics, require_varying, standardise
 from train.data.dataset import MOST_AXES
 from train.extras import require_installed
 from train.networks.registry import build
@@ -270,12 +270,9 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     _validation: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 
     def _targets(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, tuple[str, ...]]:
-        targets = np.asarray(y, np.float64).reshape(len(y), -1)
-        self.target_shape_ = np.shape(y)[1:]
-        self.target_mean_ = np.average(targets, axis=0, weights=weight)
-        deviation = np.sqrt(np.average((targets - self.target_mean_) ** 2, axis=0, weights=weight))
-        self.target_std_ = np.where(deviation > 0, deviation, 1.0)
-        return (targets - self.target_mean_) / self.target_std_, targets.shape[1], ()
+        numbers = np.asarray(y, np.float64).reshape(len(y), -1)
+        self.target_shape_, self.targets_ = np.shape(y)[1:], Targets.of(numbers, weight)
+        return self.targets_.taught(numbers, "float64"), numbers.shape[1], ()
 
     def _in_terms_of_y(self, found: NDArray[np.float64]) -> NDArray[Any]:
-        return (found * self.target_std_ + self.target_mean_).reshape(len(found), *self.target_shape_)
+        return np.reshape(self.targets_.in_units(found), (len(found), *self.target_shape_))

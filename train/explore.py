@@ -71,6 +71,8 @@ def _act(options: argparse.Namespace) -> int:
         raise CheckpointError(
             f"{path} is {architecture.title}, which has no attributes; explore a hierarchical network"
         )
+    if (kind := checkpoint.targets.kind) != "classes":
+        raise CheckpointError(f"{path} predicts {kind}; explore a network that tells classes apart")
     if checkpoint.config.scattering:
         raise CheckpointError(
             f"{path} begins with scattering: what its filters see is no part of an image that could be shown; explore "

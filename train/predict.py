@@ -43,14 +43,21 @@ def _act(options: argparse.Namespace) -> int:
     top = min(TOP, len(network.class_names))
     stream, failed = io.StringIO(), []
     writer = csv.writer(stream, lineterminator="\n")
+    classes = network.checkpoint.targets.kind == "classes"
     number = ["", *(f"_{place}" for place in range(2, top + 1))]
-    writer.writerow(["path", *itertools.chain(*((f"class{n}", f"probability{n}") for n in number))])
+    ranked = itertools.chain(*((f"class{n}", f"probability{n}") for n in number))
+    writer.writerow(["path", *(ranked if classes else network.class_names)])
+    numbers = network.checkpoint.targets.kind == "numbers"
     with progress_bar(len(files)) as bar:
         for part, made in _read(files, network):
             read = [(path, image) for path, image in zip(part, made, strict=True) if not isinstance(image, str)]
             failed += [(path, image) for path, image in zip(part, made, strict=True) if isinstance(image, str)]
-            found: Any = network.probabilities(np.stack([image for _, image in read])) if read else []
+            apply = network.logits if numbers else network.probabilities
+            found: Any = apply(np.stack([image for _, image in read])) if read else []
             for (path, _), row in zip(read, found, strict=True):
+                if not classes:
+                    writer.writerow([path, *(f"{value:.6g}" for value in row)])
+                    continue
                 best = np.argsort(-row, kind="stable")[:top]
                 writer.writerow([path, *itertools.chain(*((network.class_names[k], f"{row[k]:.6f}") for k in best))])
             bar.update(len(part))

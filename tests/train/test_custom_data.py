@@ -195,8 +195,11 @@ NAMES = np.array([f"class {i}" for i in range(10)])
         (with_(x_train=np.zeros((0, 8, 8, 3), np.uint8)), ["x_train is uint8 of shape (0, 8, 8, 3)"]),
         (with_(x_test=np.zeros((12, 9, 8, 3), np.uint8)), ["training images are 8x8x3, test images 9x8x3"]),
         (with_(x_test=np.zeros((11, 8, 8, 3), np.uint8)), ["test_labels is int64 of shape (12,)", "(11,)"]),
-        (with_(y_train=np.zeros((40, 10), int)), ["y_train is int64 of shape (40, 10)", "integers from 0"]),
-        (with_(y_train=np.zeros(40)), ["y_train is float64", "integers"]),
+        (
+            with_(y_train=np.zeros((40, 10), int)),
+            ["y_train and y_test are int64 of shape (40, 10)", "both of one kind"],
+        ),
+        (with_(y_train=np.zeros(40)), ["y_train and y_test are float64", "give both of one kind"]),
         (with_(y_train=np.arange(40) % 10 - 1), ["y_train holds -1 to 8", "from 0"]),
         (with_(y_train=np.arange(40) % 10 + 1), ["y_train holds 1 to 10", "number the classes 0, 1, 2"]),
         (with_(y_train=np.zeros(40, int)), ["y_train holds 0 to 0", "class_names"]),

@@ -22,12 +22,14 @@ from train.data.dataset import (
     balanced_weights,
     class_notes,
     require_varying,
+    require_varying_numbers,
     split_validation,
     spread,
     train_subset,
 )
 from train.data.images import Images
 from train.data.mapped import MappedImages
+from train.data.targets import Targets
 
 __all__ = [
     "INFO",
@@ -37,6 +39,7 @@ __all__ = [
     "DatasetInfo",
     "Images",
     "MappedImages",
+    "Targets",
     "augment",
     "balanced_weights",
     "channel_statistics",
@@ -52,6 +55,7 @@ __all__ = [
     "move",
     "recolour",
     "require_varying",
+    "require_varying_numbers",
     "resize",
     "split_validation",
     "spread",

@@ -64,6 +64,9 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
         raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
     images = [_images(name, key, np.asarray(arrays[key]), int(axes)) for key in ARRAYS[::2]]
     labels = [_labels(name, key, np.asarray(arrays[key])) for key in ARRAYS[1::2]]
+    if labels[0].dtype != labels[1].dtype or labels[0].shape[1:] != labels[1].shape[1:]:
+        found = " and ".join(describe_array(np.asarray(arrays[key])) for key in ARRAYS[1::2])
+        raise DataError(f"{name}: y_train and y_test are {found}; give both of one kind, with as many columns")
     names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
     return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(map(str, arrays.get("notes", ()))))
 
@@ -125,25 +128,45 @@ def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]
     return np.ascontiguousarray(array[..., None] if array.ndim == axes + 1 else array)
 
 
-def _labels(name: str, key: str, array: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels without a second axis."""
+def _labels(name: str, key: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Classes without a second axis; yes/no labels as bools, or numbers as floats, with one."""
+    if array.dtype.kind == "f" and array.ndim in (1, 2):
+        return array.reshape(len(array), -1).astype(np.float64)
+    several = array.ndim == 2 and array.shape[1] > 1
+    if (array.dtype.kind == "b" and array.ndim in (1, 2)) or (several and array.dtype.kind in "iu"):
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) <= 1:
+            raise DataError(f"{name}: {key} holds {array.min()} to {array.max()}; give yes/no labels as 0 and 1")
+        return array.reshape(len(array), -1).astype(np.bool_)
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
-        raise DataError(f"{name}: {key} is {describe_array(array)}; expected integers from 0 of shape (N,)")
+        raise DataError(
+            f"{name}: {key} is {describe_array(array)}; expected "
+            "integers from 0 of shape (N,), yes/no labels (N, L), bool or 0 and 1, or numbers, floats (N,) or (N, T)"
+        )
     if array.size and not 0 <= int(array.min()) <= int(array.max()) < 2**31:
         raise DataError(f"{name}: {key} holds {array.min()} to {array.max()}; number the classes from 0")
     return array.reshape(-1).astype(np.int64)
 
 
-def _class_names(name: str, given: NDArray[Any] | None, labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Names of the classes: those given, or their numbers."""
+def _class_names(name: str, given: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...]:
+    """Names of the classes, labels or numbers: those given, or their places."""
+    several = labels.ndim == 2
     if given is not None:
         names = tuple(given.tolist()) if given.ndim == 1 and given.dtype.kind == "U" else ()
+        if several and len(set(names)) == labels.shape[1] and "" not in names:
+            return names
+        if several:
+            raise DataError(
+                f"{name}: class_names is {describe_array(given)}; expected {labels.shape[1]} different strings, a name "
+                "for each column of y_train"
+            )
         if len(set(names)) < 2 or len(set(names)) != len(names) or "" in names:
             raise DataError(
                 f"{name}: class_names is {describe_array(given)}; expected two or more different "
                 "strings, a name per class"
             )
         return names
+    if several:
+        return tuple(map(str, range(labels.shape[1])))
     highest = int(labels.max(initial=0))
     if not 0 < highest < labels.size or labels.min() > 0:
         raise DataError(

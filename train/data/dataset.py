@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.targets import kind_of
+
 IMAGE_SHAPE = (32, 32, 3)
 """Of CIFAR."""
 
@@ -37,6 +39,7 @@ class DatasetInfo:
     image_shape: tuple[int, ...]  # lengths of the axes of space of an image, and channels
     classes: int  # how many classes there are
     nbytes: int  # memory that the images take from now on until training begins
+    kind: str = "classes"  # or labels, or numbers, and then `classes` is how many of them there are
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,12 +51,12 @@ class Dataset:
     name : str
         What the data set is called, such as ``"cifar10"``.
     class_names : tuple of str
-        One name per class; labels index it.
+        One name per class; labels index it. Of yes/no labels and of numbers one for each.
     train_images, test_images : ndarray, shape (N, H, W, C), signals (N, T, C) or volumes (N, D, H, W, C)
         uint8, int16, uint16, float32 or float64; the last axis is that of channels. All have the same shape. Or
         `MappedImages`.
     train_labels, test_labels : ndarray of int64, shape (N,)
-        Classes in ``0 .. len(class_names) - 1``.
+        Classes in ``0 .. len(class_names) - 1``. Or bool (N, L), yes/no labels; or float64 (N, T), numbers.
 
     notes : tuple of str, optional
         What there is to say of it: files that cannot be read, for one.
@@ -75,10 +78,10 @@ class Dataset:
     def __post_init__(self) -> None:
         """Hold every array to its contract."""
         names = self.class_names
-        if not are_class_names(names) or len(names) < 2:
-            raise DataError(
-                f"{self.name}: class_names is {names!r}; expected two or more different strings, one for each class"
-            )
+        few = hasattr(self.train_labels, "dtype") and kind_of(self.train_labels) != "classes"
+        if not are_class_names(names) or len(names) < 2 - few:
+            many = "different strings, one for each" if few else "two or more different strings, one for each class"
+            raise DataError(f"{self.name}: class_names is {names!r}; expected {many}")
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
@@ -91,9 +94,14 @@ class Dataset:
         return tuple(self.train_images.shape[1:])
 
     @property
+    def kind(self) -> str:
+        """What is learned: classes, labels or numbers."""
+        return kind_of(self.train_labels)
+
+    @property
     def info(self) -> DatasetInfo:
         """What a network must know of it; training copies the training images once."""
-        return DatasetInfo(self.image_shape, len(self.class_names), self.train_images.nbytes)
+        return DatasetInfo(self.image_shape, len(self.class_names), self.train_images.nbytes, self.kind)
 
     def checksum(self) -> int:
         """Return a CRC-32 of all images and labels.
@@ -130,6 +138,16 @@ class Dataset:
                 f"{self.name}: {part}_images has shape {images.shape}; expected at least one image, of at most "
                 f"{LARGEST_IMAGE} pixels a side"
             )
+        if labels.dtype in (np.bool_, np.float64) and labels.dtype == self.train_labels.dtype:
+            if labels.shape != (len(images), len(self.class_names)):
+                wanted = f"({len(images)}, {len(self.class_names)})"
+                raise DataError(
+                    f"{self.name}: {part}_labels has shape {labels.shape}; expected {wanted}, as class_names"
+                )
+            if not np.isfinite(labels).all():
+                place = tuple(map(int, np.argwhere(~np.isfinite(labels))[0]))
+                raise DataError(f"{self.name}: {part}_labels has {labels[place]} at {place}; give finite numbers")
+            return
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise DataError(
                 f"{self.name}: {part}_labels is {describe_array(labels)}; expected int64 of shape ({len(images)},), "
@@ -156,6 +174,14 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
         )
 
 
+def require_varying_numbers(dataset: Dataset, kept: NDArray[np.int64]) -> None:
+    """Raise DataError if a number to predict is the same for all training samples that are kept."""
+    labels = dataset.train_labels[kept]
+    if dataset.kind == "numbers" and (same := (labels == labels[:1]).all(axis=0)).any():
+        name, value = dataset.class_names[int(same.argmax())], labels[0, int(same.argmax())]
+        raise DataError(f"{name} is {value:g} for all training samples of {dataset.name}; leave it out")
+
+
 UNEVEN = 10
 """How many times as many training images one class has as another where it is said."""
 
@@ -168,6 +194,10 @@ def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.floa
 
 def class_notes(dataset: Dataset, kept: NDArray[np.int64]) -> list[str]:
     """Return what there is to say of the classes of the training images that are kept, and of the test images."""
+    if dataset.kind != "classes":
+        labels, why = dataset.train_labels[kept], "is the same for all training samples: nothing can be learned of it"
+        same = np.flatnonzero((labels == labels[:1]).all(axis=0))
+        return [f"the label {dataset.class_names[k]} {why}" for k in same]
     names, counts = dataset.class_names, np.bincount(dataset.train_labels[kept], minlength=len(dataset.class_names))
     said = []
     if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
@@ -207,6 +237,8 @@ def train_subset(dataset: Dataset, size: int) -> Dataset:
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the training images into those to train on and `count` held out, of each class its share, to one image."""
     labels = dataset.train_labels
+    if dataset.kind != "classes":
+        labels = np.zeros(len(labels), np.int64)
     if not 0 <= count < len(labels):
         raise ValueError(
             f"validation count is {count}; {dataset.name} has {len(labels)} training images, "

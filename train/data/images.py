@@ -10,6 +10,7 @@ import numpy as np
 from hcnn_core.backend import Array, array_namespace, to_numpy
 from train.data.augmentation import standardise
 from train.data.mapped import MappedImages
+from train.data.targets import CLASSES, Targets
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,12 @@ class Images:
     """A labelled set on the device, with the statistics that standardise it."""
 
     images: Array  # pixels; or MappedImages, which are read when they are taken
-    labels: Array  # classes
+    labels: Array  # classes (N,), yes/no labels (N, L), or standardised numbers (N, T)
     mean: Any  # of each channel, in units of a pixel value
     std: Any
     dtype: str  # of standardised images
     class_weights: Array | None = None  # what an image of each class counts, where they do not count alike
+    targets: Targets = CLASSES
     by: str = "channel"  # what they are standardised by, see `STANDARDS`
 
     def take(self, index: Array | slice) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from hcnn_core.loss import count_right
 from train.recipes.augmentations import Batch
 from train.settings import Section, setting
 
-__all__ = ["divergence", "loss_of", "right"]
+__all__ = ["divergence", "loss_of", "loss_of_each", "right"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,15 @@ class TeacherSettings(Section):
 
 
 def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = None) -> Array:
-    """Return the mean loss of logits (N, classes) over a batch, in nats; `taught` is what a teacher makes of it.
-
-    Of labels that are floats, numbers (N, classes) to predict, it is the mean squared error.
-    """
+    """Return the mean loss of logits (N, classes) over a batch, in nats; `taught` is what a teacher makes of it."""
     loss: Array
-    if dtype_name(batch.labels.dtype).startswith("float"):
-        wanted = batch.labels
+    if batch.labels.ndim == 2:
+        loss = loss_of_each(logits, batch.labels)
         if batch.others is not None and batch.weight is not None:
-            wanted = batch.others + (wanted - batch.others) * batch.weight[:, None]
-        loss = np.mean(np.square(logits - wanted))
+            whole, xp = (batch.labels, batch.others), array_namespace(batch.images)
+            one, other = (xp.astype(labels, batch.images.dtype) for labels in whole)
+            yes = dtype_name(batch.labels.dtype) == "bool"
+            loss = loss_of_each(logits, other + (one - other) * batch.weight[:, None], yes=yes)
     elif batch.others is None and batch.class_weights is None:
         loss = cross_entropy(logits, batch.labels, label_smoothing=settings.label_smoothing)
     else:
@@ -60,11 +59,25 @@ def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = N
     return loss
 
 
+def loss_of_each(logits: Array, labels: Array, *, yes: bool = False) -> Array:
+    """Return the loss of outputs (N, L), a mean over all: of yes/no labels in nats, of numbers the squared error.
+
+    Labels are bools, or with `yes` the probabilities of a yes; other floats are numbers.
+    """
+    if yes or dtype_name(labels.dtype) == "bool":
+        mean: Array = np.mean(np.logaddexp(0 * logits, logits) - logits * labels)
+        return mean
+    squares: Array = np.mean(np.square(logits - labels))
+    return squares
+
+
 def right(logits: Array, labels: Array) -> Array:
-    """Return how many images are classified right; none where labels are numbers."""
+    """Return how many images are classified right: of yes/no labels parts of them, of numbers none."""
     if labels.ndim == 1:
         return count_right(logits, labels)
     xp = array_namespace(logits, labels)
+    if dtype_name(labels.dtype) == "bool":
+        return xp.sum(xp.astype((logits > 0) == labels, logits.dtype)) * (1 / labels.shape[1])
     return 0 * xp.sum(xp.argmax(logits, axis=1))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import DTYPES, LARGEST_IMAGE, MOST_AXES, Dataset, are_class_names
+from train.data.targets import CLASSES, KINDS, Targets
 from train.storage.files import write_atomically
 from train.storage.hdf5 import DENSEST, LIBVER, opened, read_array, unreadable, write_array
 
@@ -87,6 +88,7 @@ class Checkpoint:
     # checksum of the labels it was trained and validated on; of runs since they are kept
     labels: int | None = None
     values: str = "uint8"  # dtype of the images
+    targets: Targets = CLASSES  # what the outputs stand for
 
     @property
     def image_size(self) -> tuple[int, ...]:
@@ -107,6 +109,8 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
     arrays = {f"{group}/{name}": a for group in GROUPS for name, a in flatten(getattr(state, group))}
     arrays["epoch/order"] = state.order
     arrays["data/channel_mean"], arrays["data/channel_std"] = checkpoint.channel_mean, checkpoint.channel_std
+    if (targets := checkpoint.targets).mean is not None:
+        arrays["data/target_mean"], arrays["data/target_std"] = targets.mean, targets.std
     attributes = {
         "schema": SCHEMA,
         "config": json.dumps(vars(checkpoint.config)),
@@ -116,6 +120,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         "generator": json.dumps(state.generator),
         **({"figures": json.dumps(checkpoint.figures)} if checkpoint.figures else {}),
         **({"labels": checkpoint.labels} if checkpoint.labels is not None else {}),
+        **({"targets": targets.kind} if targets.kind != "classes" else {}),
         **({"values": checkpoint.values} if checkpoint.values != "uint8" else {}),
         "metrics": json.dumps(state.metrics),
         **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "seconds", "best")},
@@ -184,6 +189,11 @@ def load(path: Path) -> Checkpoint:
                 int(schema),
                 int(attributes["labels"]) if "labels" in attributes else None,
                 str(attributes.get("values", "uint8")),
+                Targets(
+                    str(attributes.get("targets", "classes")),
+                    trees["data"].get("target_mean"),
+                    trees["data"].get("target_std"),
+                ),
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")
@@ -247,7 +257,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"metrics are {state.metrics} after {state.step} steps"
     if not (0 <= state.loss_sum < math.inf and 0 <= state.seconds < math.inf):
         yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
-    if not state.best <= 1:  # an accuracy, minus a loss, or minus infinity; NaN is none
+    if not state.best <= 1:  # an accuracy, R^2, minus a loss, or minus infinity; NaN is none
         yield f"best is {state.best}"
     if not are_class_names(checkpoint.class_names):
         yield "class_names is not a list of different names"
@@ -256,6 +266,13 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"
     if checkpoint.values not in DTYPES:
         yield f"values is {checkpoint.values!r}"
+    kind, given = checkpoint.targets.kind, (checkpoint.targets.mean, checkpoint.targets.std)
+    if kind not in KINDS or any((array is None) == (kind == "numbers") for array in given):
+        yield f"targets is {kind!r}, with or without data/target_mean and data/target_std"
+    elif kind == "numbers" and not all(
+        array.shape == (len(checkpoint.class_names),) and np.isfinite(array).all() for array in given
+    ):
+        yield "data/target_mean and data/target_std are not those of its numbers"
     mean, std = checkpoint.channel_mean, checkpoint.channel_std
     low, high = (0, 255) if checkpoint.values == "uint8" else (-sys.float_info.max, sys.float_info.max)
     same = mean.shape == std.shape == shape[-1:]

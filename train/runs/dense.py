@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core import convolve
+from train.data import Targets
 from train.networks.hierarchical import Head, HierarchicalLayer, hierarchy, low_pass
 from train.networks.layer import Weights
 from train.networks.network import Network
@@ -122,15 +123,16 @@ def dense_layers(network: Network, merged: dict[str, Weights]) -> Iterator[Dense
         shapes.append(layer.outputs)
 
 
-def dense_head(network: Network, merged: dict[str, Weights]) -> DenseHead:
-    """Return how logits are made of the last layer's channels."""
+def dense_head(network: Network, merged: dict[str, Weights], targets: Targets) -> DenseHead:
+    """Return how logits, or numbers in units of the data, are made of the last layer's channels."""
     head = network.table[-1]
     assert isinstance(head, Head)
     axes, shape = len(network.image_shape) - 1, head.inputs[len(network.image_shape) - 1 :]
     units, weights = np.eye(math.prod(shape), dtype=np.float32), merged.get(head.name, {})
 
     def made(x: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(head.apply(weights, np.reshape(x, (len(x), *(1,) * axes, *shape))))
+        logits = np.asarray(head.apply(weights, np.reshape(x, (len(x), *(1,) * axes, *shape))))
+        return np.asarray(targets.in_units(logits))
 
     offset = made(np.zeros((1, len(units)), np.float32))
     return DenseHead(_f32(made(units) - offset), _f32(offset[0]), head.kind == "sum")

@@ -32,7 +32,10 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
         for name, array in arrays.items()
     }
     tensors |= {"data.channel_mean": checkpoint.channel_mean, "data.channel_std": checkpoint.channel_std}
+    if (targets := checkpoint.targets).mean is not None:
+        tensors |= {"data.target_mean": targets.mean, "data.target_std": targets.std}
     metadata = {
+        "targets": targets.kind,
         "config": json.dumps(vars(checkpoint.config)),
         "class_names": json.dumps(checkpoint.class_names),
         "convention": "convolution, not correlation; axes of w: (colours or none), u1, u2, v_{j-2}, v_{j-1}, v_j",

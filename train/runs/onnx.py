@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from train.data import Targets
 from train.data.augmentation import LEAST
 from train.extras import install_command
 from train.networks.layer import Weights
@@ -65,19 +66,20 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
     graph = _Graph()
     axes = len(checkpoint.image_size)
-    names = ("rows", "columns", "slices")[:axes] if axes > 1 else ("samples",)
+    lengths = ("rows", "columns", "slices")[:axes] if axes > 1 else ("samples",)
     x = graph.add("Sub", "images", graph.constant(np.asarray(checkpoint.channel_mean, np.float32)))
     x = graph.add("Div", x, graph.constant(np.asarray(checkpoint.channel_std, np.float32)))
     if checkpoint.config.standardize == "sample":
         x = _by_sample(graph, x, axes)
     x = graph.add("Transpose", x, perm=[0, axes + 1, *range(1, axes + 1)])
-    _logits(graph, network, network.merged(parameters, moments), x)
-    inputs = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *names, checkpoint.channels])
+    _logits(graph, network, network.merged(parameters, moments), x, checkpoint.targets)
+    inputs = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *lengths, checkpoint.channels])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.classes])
     made = helper.make_graph(graph.nodes, "hcnn", [inputs], [logits], graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="hcnn")
     model.ir_version = 9  # of that opset
-    helper.set_model_props(model, {"class_names": json.dumps(checkpoint.class_names), "values": checkpoint.values})
+    names = {"class_names": json.dumps(checkpoint.class_names), "targets": checkpoint.targets.kind}
+    helper.set_model_props(model, {**names, "values": checkpoint.values})
     onnx.checker.check_model(model)
     write_atomically(target, model.SerializeToString())
 
@@ -107,7 +109,7 @@ def _convolved(graph: _Graph, y: str, dense: Dense) -> str:
     return made
 
 
-def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str) -> None:
+def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str, targets: Targets) -> None:
     """Add the layers, from standardised images, channels first, to the output "logits"."""
     axes, made = len(network.image_shape) - 1, [x]
     for layer in dense_layers(network, merged):
@@ -123,7 +125,7 @@ def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str)
         if layer.skip:
             y = graph.add("Add", y, _convolved(graph, made[-layer.back], layer.skip))
         made.append(y)
-    head = dense_head(network, merged)
+    head = dense_head(network, merged, targets)
     along = graph.constant(np.arange(2, 2 + axes, dtype=np.int64))
     whole = graph.add("ReduceSum" if head.sums else "ReduceMean", made[-1], along, keepdims=0)
     graph.add("Gemm", whole, graph.constant(head.matrix), graph.constant(head.offset), name="logits")

@@ -11,8 +11,17 @@ from typing import Any
 from train.pages import prepare_matplotlib
 from train.storage.files import write_atomically
 
-PANELS = {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)}
+PANELS: dict[str, tuple[str, int]] = {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)}
 """What a learning curve shows, with the label of its axis and the factor of its values."""
+
+OF_NUMBERS = {"loss": ("squared error [variances]", 1), "r2": ("mean $R^2$", 1)}
+"""The same of runs that learn numbers."""
+
+
+def panels(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    """Return what the learning curve of a run shows."""
+    return PANELS if any("train_accuracy" in record for record in records) else OF_NUMBERS
+
 
 FEW = 40
 """Epochs up to which each has a marker; the one of a run of one epoch is all that there is to see."""
@@ -28,16 +37,16 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     text = title.encode(errors="replace").decode()  # a path need not be text
     figure.suptitle(text, fontsize=10, parse_math=False)
-    for axes, key in zip(figure.subplots(1, 2), PANELS, strict=True):
+    for axes, key in zip(figure.subplots(1, 2), panels(records), strict=True):
         draw_panel(axes, records, key)
     write_figure(figure, path)
 
 
 def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str) -> None:
     """Draw the loss or the accuracy of a run over epochs."""
-    label, scale = PANELS[key]
+    label, scale = (PANELS | OF_NUMBERS)[key] if key != "loss" else panels(records)[key]
     epochs = [record for record in records if "train_loss" in record]
-    test = next((record for record in reversed(records) if "test_accuracy" in record), None)
+    test = next((record for record in reversed(records) if f"test_{key}" in record), None)
     for part, name, colour in (
         ("train", "training, augmented", "tab:blue"),
         ("validation", "held out", "tab:orange"),
@@ -53,7 +62,8 @@ def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str) -> Non
         shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"
         axes.plot(test["epoch"], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False)
     _label_axes(axes, label)
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)
 
 
 def _marker(epochs: Sequence[Any]) -> str | None:

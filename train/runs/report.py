@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from train.config import Config, make_config
 from train.pages import Picture, Table, image_png, in_words, png, prepare_matplotlib, render, svg
-from train.runs.plot import PANELS, draw_panel
+from train.runs.plot import PANELS, draw_panel, panels
 
 __all__ = ["Classified", "page"]
 
@@ -106,11 +107,12 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> list[Picture]:
 
     found = []
     if any("train_loss" in record for record in records):
-        for key in PANELS:
+        for key in panels(records):
             figure = Figure(figsize=(4.6, 3.4), layout="constrained")
             axes = figure.subplots()
             draw_panel(axes, records, key)
-            axes.legend(fontsize=9, framealpha=0)
+            if axes.lines:
+                axes.legend(fontsize=9, framealpha=0)
             found.append(Picture(svg(figure), f"{key.capitalize()} over epochs"))
     return found
 
@@ -140,22 +142,31 @@ def _results(records: Sequence[Mapping[str, Any]]) -> Table:
     lines = []
     if epochs:
         lines.append(_result(epochs[-1], "train", "training images, augmented"))
-    held_out = [record for record in epochs if "validation_accuracy" in record]
+    score = "accuracy" if panels(records) is PANELS else "r2"
+    held_out = [record for record in epochs if "validation_loss" in record]
     if held_out:
         lines.append(_result(held_out[-1], "validation", "held-out images"))
-        best = max(held_out, key=lambda record: record["validation_accuracy"])
+        best = max(held_out, key=lambda record: record.get(f"validation_{score}", -math.inf))
         if best is not held_out[-1]:
             lines.append(_result(best, "validation", "held-out images, best epoch"))
-    for record in [record for record in records if "test_accuracy" in record][-1:]:
+    for record in [record for record in records if "test_loss" in record][-1:]:
         lines.append(_result(record, "test", "test images"))
         if "test_accuracy_of_views" in record:
             views = f"{100 * record['test_accuracy_of_views']:.2f} %"
             lines.append(("test images, mean of views", str(record["epoch"]), views, ""))
-    return Table(("images", "epoch", "accuracy", "loss [nats]"), lines, "results")
+    titles = ("accuracy", "loss [nats]") if score == "accuracy" else ("mean R\u00b2", "squared error [variances]")
+    return Table(("images", "epoch", *titles), lines, "results")
 
 
 def _result(record: Mapping[str, Any], part: str, name: str) -> tuple[str, str, str, str]:
-    return name, str(record["epoch"]), f"{100 * record[f'{part}_accuracy']:.2f} %", f"{record[f'{part}_loss']:.4f}"
+    score, fit = record.get(f"{part}_accuracy"), record.get(f"{part}_r2")
+    shown = "" if fit is None else f"{fit:.4f}"
+    return (
+        name,
+        str(record["epoch"]),
+        shown if score is None else f"{100 * score:.2f} %",
+        f"{record[f'{part}_loss']:.4f}",
+    )
 
 
 def _times(records: Sequence[Mapping[str, Any]]) -> Table:
@@ -166,7 +177,7 @@ def _times(records: Sequence[Mapping[str, Any]]) -> Table:
         "first steps of processes, which compile kernels or load them": first,
         "all other training steps": sum(record["seconds"] for record in epochs) - first,
         "evaluation on held-out images": sum(record.get("evaluation_seconds", 0) for record in epochs),
-        "evaluation on test images": sum(r.get("seconds", 0) for r in records if "test_accuracy" in r),
+        "evaluation on test images": sum(r.get("seconds", 0) for r in records if "test_loss" in r),
     }
     whole = sum(found.values()) or 1.0
     lines = [(name, f"{value:.1f} s", f"{100 * value / whole:.1f} %") for name, value in found.items() if value]

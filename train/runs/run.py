@@ -266,7 +266,7 @@ class Run:
         scores: dict[int, Any] = {}
         for record in self.read_metrics() if self.metrics_path.is_file() else []:
             if isinstance(loss := record.get("train_loss"), int | float):
-                scores[record["epoch"]] = record.get("validation_accuracy", -loss)
+                scores[record["epoch"]] = record.get("validation_accuracy", record.get("validation_r2", -loss))
         kept = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
         aside = path.with_name(f"{BEST}.damaged")
         try:
@@ -356,7 +356,8 @@ class Run:
         """Return the last record of a test in metrics.jsonl, if there is one."""
         records = self.read_metrics() if self.metrics_path.is_file() else []
         for record in reversed(records):
-            names = {"test_loss", "test_accuracy", *(name for name in record if name.startswith("test"))}
+            score = "test_error_0" if "test_error_0" in record else "test_accuracy"
+            names = {"test_loss", score, *(name for name in record if name.startswith("test"))}
             if all(isinstance(record.get(name), int | float) for name in names):
                 return record
         return None

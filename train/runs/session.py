@@ -24,12 +24,14 @@ from train.data import (
     DatasetInfo,
     Images,
     MappedImages,
+    Targets,
     balanced_weights,
     channel_statistics,
     class_notes,
     is_function,
     load_dataset,
     require_varying,
+    require_varying_numbers,
     split_validation,
     train_subset,
 )
@@ -294,6 +296,8 @@ class Session:
             raise ConfigError(f"--validation-size: {error}") from error
         mean, std = channel_statistics(dataset.train_images[kept])
         require_varying(config.dataset, mean, std)
+        require_varying_numbers(dataset, kept)
+        targets = Targets.of(dataset.train_labels[kept])
         if count and config.validation_size < 0:
             self.say(
                 f"a tenth of the {total:,} training images, {count:,}, is held out to measure accuracy on, and "
@@ -303,8 +307,9 @@ class Session:
             self.say(line)
 
         def images(index: np.ndarray[Any, Any]) -> Images:
-            pixels, labels = on_device(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
-            return Images(pixels, labels, mean, std, config.dtype, by=config.standardize)
+            labels = xp.asarray(targets.taught(dataset.train_labels[index], config.dtype))
+            pixels = on_device(xp, dataset.train_images[index])
+            return Images(pixels, labels, mean, std, config.dtype, targets=targets, by=config.standardize)
 
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         validation = images(held_out) if count else None
@@ -348,7 +353,7 @@ class Session:
         if result is not None:
             said = f", {len(dataset.test_labels):,} images"
             for line in (
-                *test_lines(figures(result), trainer.config, said),
+                *test_lines(figures(result), trainer.config, said, dataset.class_names),
                 *calibration_lines(result, dataset.test_labels),
             ):
                 self.say(line)
@@ -358,7 +363,9 @@ class Session:
         if not run.writes:
             return
         shown = None
-        if result is not None:
+        if dataset.kind != "classes":
+            pass
+        elif result is not None:
             shown = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
         elif trainer.held_out is not None:
             network, state = trainer.network, trainer.state
@@ -393,7 +400,7 @@ class Session:
                 return None
             if not config.test:
                 return None
-            labels = xp.asarray(dataset.test_labels)
+            labels = xp.asarray(train.targets.taught(dataset.test_labels, config.dtype))
             test = dataclasses.replace(train, images=on_device(xp, dataset.test_images), labels=labels)
             network, state, ranks = trainer.network, trainer.state, trainer.ranks
             begin = time.perf_counter()
@@ -509,6 +516,9 @@ def draw(run: Run) -> None:
 
 def figures(result: Result) -> dict[str, float]:
     """What is recorded of a test."""
+    if result.details:
+        score = {} if "error_0" in result.details else {"test_accuracy": result.accuracy}
+        return {"test_loss": result.loss, **score, **{f"test_{k}": value for k, value in result.details.items()}}
     found = {"test_loss": result.loss, "test_accuracy": result.accuracy}
     if result.averaged is not None:
         found["test_accuracy_of_views"] = result.averaged
@@ -559,6 +569,11 @@ def require_suitable(config: Config, dataset: Dataset) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
     *lengths, channels = dataset.image_shape
     own = tuple(lengths)
+    for name in ("label_smoothing", "class_weights", "teacher") if dataset.kind != "classes" else ():
+        if (value := getattr(config, name)) != getattr(Config, name):
+            raise ConfigError(
+                f"{name} is {value!r}, which is for classes; {dataset.name} has {dataset.kind}: leave it out"
+            )
     whole = build(config, own, len(dataset.class_names), channels)
     for part in AUGMENTATIONS.values():
         part.check(config, own)
@@ -581,8 +596,20 @@ def _smaller(config: Config, fits: int) -> str:
     return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"
 
 
-def test_lines(test: Mapping[str, Any], config: Config, images: str = "") -> Iterator[str]:
-    """Yield what is said of a test."""
+def test_lines(test: Mapping[str, Any], config: Config, images: str = "", names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what is said of a test; `names` are those of its numbers, if it is of numbers."""
+    if "test_all_right" in test:
+        right, whole = 100 * test["test_accuracy"], 100 * test["test_all_right"]
+        yield f"test: {right:.2f} % of the labels right, loss {test['test_loss']:.4f} nats{images}"
+        yield f"test: all labels right of {whole:.2f} % of the images"
+        return
+    if "test_error_0" in test:
+        yield f"test: squared error {test['test_loss']:.4f}, in units of each number's variance{images}"
+        for k in range(sum(key.startswith("test_error_") for key in test)):
+            fit = f"R^2 {test[f'test_r2_{k}']:.4f}" if f"test_r2_{k}" in test else "no R^2, since all are the same"
+            called = names[k] if names else f"number {k}"
+            yield f"test: {called}: root mean squared error {test[f'test_error_{k}']:.4g}, {fit}"
+        return
     yield f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats{images}"
     if "test_accuracy_of_views" in test:
         views = 100 * test["test_accuracy_of_views"]
@@ -595,7 +622,7 @@ def test_lines(test: Mapping[str, Any], config: Config, images: str = "") -> Ite
 
 def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[str]:
     """Yield how far a test's confidence is from its accuracy."""
-    if len(labels) > 1:
+    if len(labels) > 1 and labels.ndim == 1:
         loss, error = tempered_loss(result.logits, labels), calibration_error(result.logits, labels)
         yield (
             f"test: loss {loss:.4f} nats after one temperature, fitted on the other half of the images; "

@@ -69,6 +69,8 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
             f"--teacher {path} takes images that are standardised by {by}, here it is by {config.standardize}; give "
             f"--standardize {by}"
         )
+    if teacher.targets.kind != "classes":
+        raise CheckpointError(f"--teacher {path} predicts {teacher.targets.kind}; name a network of classes")
     theirs, own = len(teacher.class_names), len(dataset.class_names)
     if theirs != own:
         raise CheckpointError(

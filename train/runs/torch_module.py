@@ -82,7 +82,7 @@ class Convolutions(nn.Module):
         self.layers = nn.ModuleList(
             _Layer(layer, checkpoint.config.activation) for layer in dense_layers(network, merged)
         )
-        head = dense_head(network, merged)
+        head = dense_head(network, merged, checkpoint.targets)
         self.sums, self.head = head.sums, nn.Linear(*head.matrix.shape)
         with torch.no_grad():
             self.head.weight.copy_(torch.tensor(head.matrix.T))

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from hcnn_core import precision
 from hcnn_core.backend import Array, dtype_name, to_numpy
 from train.config import Config
 from train.data import INFO, Images, spread, views
+from train.data.targets import r_squared
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.averages import parts
+from train.recipes.losses import loss_of_each
 from train.recipes.metrics import METRICS
 from train.recipes.schedules import image_size, learning_rate
 from train.runs import checkpoint as checkpoints
@@ -60,12 +62,13 @@ class Interrupted(RuntimeError):
 class Result:
     """What a network makes of a labelled set."""
 
-    loss: float  # mean negative log-likelihood, in nats
-    accuracy: float  # part classified right
+    loss: float  # mean negative log-likelihood, in nats; of numbers the squared error, in their deviations
+    accuracy: float  # part classified right; of yes/no labels the part that is right, of numbers the mean R^2
     confusion: np.ndarray[Any, Any]  # images of class i (row) taken for class j (column)
     # part classified right by the mean of the logits of several views of each image, where that was asked for
     averaged: float | None
     logits: np.ndarray[Any, Any]  # of each image, in the order of the set
+    details: dict[str, float] = field(default_factory=dict)  # what else is recorded where there are no classes
 
 
 def evaluate(
@@ -80,19 +83,36 @@ def evaluate(
         x, labels = data.take(part)
         with precision(network.config.precision):
             logits, _ = network(parameters, x, moments)
-        batch_loss = float(cross_entropy(logits, labels))
+        known = labels.ndim == 1
+        batch_loss = float(cross_entropy(logits, labels) if known else loss_of_each(logits, labels))
         if not math.isfinite(batch_loss):
             first = first_not_finite(xp, network, parameters, x, moments)
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
         found[part] = to_numpy(logits)
-        np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
+        if known:
+            np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
     if ranks.size > 1:
         counted = np.array([*confusion.reshape(-1), loss], np.float64)
         *flat, loss = to_numpy(ranks.all_reduce(xp.asarray(counted))).tolist()
         confusion = np.array(flat, np.int64).reshape(confusion.shape)
         found = to_numpy(ranks.all_reduce(xp.asarray(found)))
-    return Result(loss / count, float(np.trace(confusion)) / count, confusion, None, found)
+    if data.labels.ndim == 1:
+        return Result(loss / count, float(np.trace(confusion)) / count, confusion, None, found)
+    score, details = _scores(found, to_numpy(data.labels), data)
+    return Result(loss / count, score, confusion, None, found, details)
+
+
+def _scores(found: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], data: Images) -> tuple[float, dict[str, float]]:
+    """The mean score of yes/no labels or numbers, and more of them; numbers that are all the same have no R^2."""
+    if data.targets.kind == "labels":
+        right = (found > 0) == labels
+        return float(right.mean()), {"all_right": float(right.all(axis=1).mean())}
+    each = r_squared(found, labels)
+    errors = np.sqrt(((found - labels) ** 2).mean(axis=0)) * (1.0 if data.targets.std is None else data.targets.std)
+    details = {f"error_{k}": float(error) for k, error in enumerate(errors)}
+    details |= {f"r2_{k}": float(value) for k, value in enumerate(each) if np.isfinite(value)}
+    return (float(np.nanmean(each)) if np.isfinite(each).any() else math.nan), details
 
 
 def evaluate_views(
@@ -107,7 +127,7 @@ def evaluate_views(
 ) -> Result:
     """Return an evaluation with what the mean of the logits of several views classifies right, if there are others."""
     config, count, hits = network.config, data.images.shape[0], 0
-    if not (config.flip or config.shift):
+    if not (config.flip or config.shift) or data.labels.ndim > 1:
         return result
     ranks = ranks or Ranks()
     for part in _batches(network, count, ranks, "other views"):
@@ -173,8 +193,10 @@ class Trainer:
         self.xp, self.config, self.network, self.run = xp, config, network, run
         self.train, self.held_out = train, held_out
         parts = [train.labels] + ([held_out.labels] if held_out else [])
-        self.labels = zlib.crc32(b"".join(to_numpy(part).astype(np.int64).tobytes() for part in parts))
+        whole = [to_numpy(part) for part in parts]
+        self.labels = zlib.crc32(b"".join((a.astype(np.int64) if a.ndim == 1 else a).tobytes() for a in whole))
         self.versions, self.class_names = versions, class_names
+        self.score = "r2" if train.targets.kind == "numbers" else "accuracy"
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
@@ -205,6 +227,8 @@ class Trainer:
         )
         same = same and tuple(checkpoint.class_names) == tuple(self.class_names)
         same = same and checkpoint.labels in (None, self.labels)
+        ours, theirs = self.train.targets, checkpoint.targets
+        same = same and ours.kind == theirs.kind and np.array_equal(ours.mean, theirs.mean)
         if not same or len(checkpoint.state.order) not in (0, self.count):
             raise CheckpointError(f"{where} was trained on other images than {self._images()}")
         self.state = checkpoint.state
@@ -290,8 +314,8 @@ class Trainer:
             else:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
             seen = min(state.step * config.batch_size, self.count)
-            accuracy = 100 * state.metrics["accuracy"] / seen
-            bar.set_postfix_str(f"loss {state.loss_sum / seen:.3f}, accuracy {accuracy:.1f} %", refresh=False)
+            right = f", accuracy {100 * state.metrics['accuracy'] / seen:.1f} %" if self.score == "accuracy" else ""
+            bar.set_postfix_str(f"loss {state.loss_sum / seen:.3f}{right}", refresh=False)
             bar.update(len(index))
             if state.step < self.steps_per_epoch:
                 self._stop_if_asked(stop)
@@ -355,6 +379,8 @@ class Trainer:
             "train_loss": state.loss_sum / self.count,
             **{f"train_{name}": METRICS[name].of_epoch(held, self.count) for name, held in state.metrics.items()},
         }
+        if self.score != "accuracy":
+            record.pop("train_accuracy", None)
         self._require_finite(*TRAINED)
         self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
         self._renew_moments()
@@ -366,12 +392,14 @@ class Trainer:
                 result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out, ranks=self.ranks)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
-            record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+            record |= {"validation_loss": result.loss}
+            score = -record["train_loss"]
+            if math.isfinite(result.accuracy):  # no R^2 where all numbers are the same
+                record[f"validation_{self.score}"] = score = result.accuracy
             labels = to_numpy(self.held_out.labels)
-            if len(labels) > 1:
+            if len(labels) > 1 and labels.ndim == 1:
                 record["validation_tempered_loss"] = tempered_loss(result.logits, labels)
             record["evaluation_seconds"] = time.perf_counter() - begin
-            score = result.accuracy
         self._require_finite("moments")
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
         if self.ranks.size > 1:
@@ -430,6 +458,7 @@ class Trainer:
             self.train.std,
             labels=self.labels,
             values=dtype_name(self.train.images.dtype),
+            targets=self.train.targets,
         )
         return self.run.save(checkpoint, self.versions, best=best)
 
@@ -474,7 +503,10 @@ class Trainer:
 def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
     """Return an epoch's record as a line."""
     said = f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.3f}, "
-    said += f"accuracy {100 * record['train_accuracy']:.1f} %, "
+    if "train_accuracy" in record:
+        said += f"accuracy {100 * record['train_accuracy']:.1f} %, "
+    if "validation_r2" in record:
+        said += f"held out R^2 {record['validation_r2']:.3f}, "
     if "validation_accuracy" in record:
         said += f"held out {100 * record['validation_accuracy']:.1f} %, "
     said += f"{record['images_per_second']:.0f} images/s"

@@ -22,7 +22,8 @@ def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str
     given = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments}
     given = tree_map(lambda a: a.astype(config.dtype), given)
     anew: set[str] = set()
-    if (tuple(trainer.class_names), config.head) != (tuple(checkpoint.class_names), checkpoint.config.head):
+    own_kind = tuple(trainer.class_names), config.head, trainer.train.targets.kind
+    if own_kind != (tuple(checkpoint.class_names), checkpoint.config.head, checkpoint.targets.kind):
         anew = {layer.name for layer in trainer.network.table if layer.tells_classes}
     for kind, tree in own.items():
         kept = {name: arrays for name, arrays in given[kind].items() if name not in anew}

@@ -1,0 +1,162 @@
+"""Yes/no labels and numbers as targets: losses, scores, runs from a file to a prediction, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from autodiff import check_grads, grad
+from tests.train.runs import run_here
+from train import load
+from train.config import Config
+from train.data import DataError, Targets, class_notes, dataset_from_arrays
+from train.data.targets import r_squared
+from train.recipes.augmentations import Batch
+from train.recipes.losses import loss_of, loss_of_each, right
+from train.runs.checkpoint import CheckpointError
+from train.runs.onnx import write_onnx
+from train.runs.shipped import open_network
+from train.runs.teacher import require_same_task
+
+FEW = ("--preset", "signal", "--depth", 4, "--width", 4, "--strided-layers", 2, 3, "--batch-size", 10)
+
+
+def test_the_loss_of_labels_and_of_numbers() -> None:
+    rng = np.random.default_rng(0)
+    logits, yes = 3 * rng.standard_normal((7, 4)), rng.random((7, 4)) < 0.4
+    expected = -np.mean(np.where(yes, np.log(expit(logits)), np.log(expit(-logits))))
+    assert loss_of_each(logits, yes) == pytest.approx(expected, rel=1e-12)
+    assert loss_of_each(np.full((1, 1), 1e4), np.array([[True]])) == 0  # no overflow
+    np.testing.assert_allclose(grad(lambda z: loss_of_each(z, yes))(logits), (expit(logits) - yes) / 28, atol=1e-12)
+    numbers, settings = rng.standard_normal((7, 4)), SimpleNamespace(label_smoothing=0.0, teacher="")
+    assert loss_of_each(logits, numbers) == pytest.approx(np.mean((logits - numbers) ** 2))
+    check_grads(lambda z: loss_of_each(z, numbers))(logits)
+    part, others = rng.uniform(0.5, 1, 7), rng.permutation(7)
+    for labels in (yes, numbers):
+        mixed = Batch(np.zeros((7, 1)), labels, labels[others], part)
+        wanted = labels * part[:, None] + labels[others] * (1 - part)[:, None]
+        given = wanted if labels is numbers else np.clip(wanted, 0, 1)
+        expected = np.mean((logits - given) ** 2)
+        if labels is yes:
+            expected = -np.mean(given * np.log(expit(logits)) + (1 - given) * np.log(expit(-logits)))
+        assert loss_of(settings, logits, mixed) == pytest.approx(expected, rel=1e-12)
+    assert right(logits, yes) == pytest.approx(np.mean((logits > 0) == yes, axis=1).sum())
+    assert right(logits, numbers) == 0
+
+
+def test_numbers_are_standardised_and_scored_in_their_units() -> None:
+    rng = np.random.default_rng(0)
+    y, weight = rng.standard_normal((9, 3)) * (1, 50, 0) + (5, -7, 2), rng.integers(0, 3, 9)
+    targets = Targets.of(y, weight)
+    repeated = np.repeat(y, weight, axis=0)
+    np.testing.assert_allclose(targets.mean, repeated.mean(axis=0))
+    np.testing.assert_allclose(targets.std, [*repeated[:, :2].std(axis=0), 1])
+    np.testing.assert_allclose(targets.in_units(targets.taught(y, "float64")), y)
+    found = y + rng.standard_normal(y.shape)
+    fits = r_squared(found, y)
+    np.testing.assert_allclose(fits[:2], [1 - np.mean((found - y)[:, k] ** 2) / y[:, k].var() for k in (0, 1)])
+    assert np.isnan(fits[2])
+
+
+def waves(count: int = 100) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Signals, and of each its frequency and its height."""
+    rng = np.random.default_rng(0)
+    frequency, height = rng.uniform(0.3, 1.5, count), rng.uniform(1, 3, count)
+    t = np.arange(24) + 10 * rng.random((count, 1))
+    return height[:, None] * np.sin(frequency[:, None] * t), frequency, height
+
+
+def written(path: Path, y: np.ndarray[Any, Any], names: tuple[str, ...] = ()) -> Path:
+    x = waves()[0]
+    more = {"class_names": np.array(names)} if names else {}
+    np.savez(path, x_train=x[:80], x_test=x[80:], y_train=y[:80], y_test=y[80:], **more)
+    return path
+
+
+def test_a_run_on_numbers(tmp_path: Path) -> None:
+    x, frequency, height = waves()
+    y = np.stack([1000 * frequency + 5, height], axis=1)
+    file, run = written(tmp_path / "numbers.npz", y, ("frequency", "height")), tmp_path / "run"
+    out = run_here((*FEW, "--epochs", 12, "--dataset", file, "--out", run, "--mixup", 0.2), None).success()
+    assert "held out R^2" in out and "accuracy" not in out.replace("to measure accuracy on", "")
+    tested = [line for line in out.splitlines() if line.startswith("test: ")]
+    record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    network = load(run)
+    found = np.array(network.predict(x[80:]))
+    for k, name in enumerate(("frequency", "height")):
+        error, fit = np.sqrt(np.mean((found[:, k] - y[80:, k]) ** 2)), r_squared(found, y[80:])[k]
+        assert record[f"test_error_{k}"] == pytest.approx(error, rel=1e-3)
+        assert record[f"test_r2_{k}"] == pytest.approx(fit, abs=1e-3) and fit > 0.3
+        assert f"test: {name}: root mean squared error {error:.3g}"[:-1] in tested[1 + k] and "R^2" in tested[1 + k]
+    again = run_here(("--evaluate", run), None).success().splitlines()
+    assert [line for line in again if line.startswith("test: ")] == tested
+    assert "2 numbers" in repr(network) and "mean R^2" in repr(network)
+    with pytest.raises(TypeError, match="predicts numbers, which have no probabilities"):
+        network.probabilities(x[:1])
+    path, checkpoint, _ = open_network(run)
+    runtime = pytest.importorskip("onnxruntime")
+    write_onnx(tmp_path / "net.onnx", path, checkpoint)
+    session = runtime.InferenceSession(str(tmp_path / "net.onnx"))
+    (written_by_onnx,) = session.run(None, {"images": x[80:, :, None].astype(np.float32)})
+    np.testing.assert_allclose(written_by_onnx, found, rtol=1e-4)
+    for action in (("--report", run), ("--resume", run)):
+        assert run_here(action, None).status == 0
+    with pytest.raises(CheckpointError, match="predicts numbers; name a network of classes"):
+        require_same_task(path, checkpoint, dataset_from_arrays("d", arrays(np.arange(8) % 2)), Config())
+
+
+def test_a_run_on_labels(tmp_path: Path) -> None:
+    x, frequency, height = waves()
+    y = np.stack([frequency > 0.9, height > 2, np.ones(100)], axis=1).astype(np.uint8)
+    file, run = written(tmp_path / "labels.npz", y, ("fast", "high", "all")), tmp_path / "run"
+    out = run_here((*FEW, "--epochs", 12, "--dataset", file, "--out", run), None).success()
+    assert "the label all is the same for all training samples: nothing can be learned of it" in out
+    network = load(run)
+    p = network.probabilities(x[80:])
+    right = (p > 0.5) == y[80:]
+    assert right.mean() > 0.75
+    assert f"test: {100 * right.mean():.2f} % of the labels right" in out
+    assert f"test: all labels right of {100 * right.all(axis=1).mean():.2f} % of the images" in out
+    (first, *_) = network.predict(x[80:])
+    assert first == tuple(name for name, one in zip(("fast", "high", "all"), p[0], strict=True) if one > 0.5)
+    other = written(tmp_path / "classes.npz", (frequency > 0.9).astype(int))
+    run_here(("--evaluate", run, "--dataset", other), None).one_line(1, "tells 3 labels of 24x1 images apart")
+
+
+def arrays(y: Any, test: Any = None, **more: Any) -> dict[str, Any]:
+    y = np.asarray(y)
+    x = np.random.default_rng(0).standard_normal((len(y), 9))
+    return {"x_train": x, "y_train": y, "x_test": x, "y_test": y if test is None else np.asarray(test), **more}
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    (arrays(np.arange(12).reshape(6, 2)), "y_train holds 0 to 11; give yes/no labels as 0 and 1"),
+    (arrays([[0.5, np.nan]] * 6), r"train_labels has nan at \(0, 1\); give finite numbers"),
+    (arrays(np.arange(6) % 2, np.ones(6)), r"y_train and y_test are int64 .* and float64 .*; give both of one kind"),
+    (arrays(np.ones((6, 2)), np.ones((6, 3))), "give both of one kind, with as many columns"),
+    (arrays(np.ones((6, 2)), class_names=np.array(["a"])), "expected 2 different strings, a name for each column"),
+    (arrays(np.array(["a"] * 6)), "expected integers from 0 .*, yes/no labels .*, or numbers, floats"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), BAD, ids=[message[:30] for _, message in BAD])
+def test_targets_that_do_not_do_are_refused_in_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        dataset_from_arrays("mine", given)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_classes_are_refused_for_others(tmp_path: Path) -> None:
+    file = written(tmp_path / "numbers.npz", waves()[1])
+    options = (*FEW, "--dataset", file, "--out", tmp_path / "run")
+    run_here((*options, "--label-smoothing", 0.1), None).one_line(2, "label_smoothing is 0.1, which is for classes")
+    run_here((*options, "--class-weights", "balanced"), None).one_line(2, "which is for classes", "has numbers")
+    same = written(tmp_path / "same.npz", np.where(np.arange(100) < 80, 3.5, waves()[1]), ("height",))
+    run_here((*FEW, "--dataset", same, "--out", tmp_path / "run"), None).one_line(1, "height is 3.5 for all training")
+    assert class_notes(dataset_from_arrays("d", arrays(np.eye(6)[:, :2] > 0)), np.arange(6)) == []

@@ -1,0 +1,55 @@
+"""What is learned of each sample: its class, several yes/no labels, or numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CLASSES", "Targets", "kind_of", "r_squared"]
+
+KINDS = ("classes", "labels", "numbers")
+
+
+def kind_of(labels: Any) -> str:
+    """Return which of `KINDS` an array is of: bools (N, L) are labels, floats (N, T) numbers, all others classes."""
+    return {"b": KINDS[1], "f": KINDS[2]}.get(np.dtype(labels.dtype).kind, KINDS[0])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a network's outputs stand for: logits of classes or of yes/no labels, or standardised numbers."""
+
+    kind: str = KINDS[0]
+    mean: Any = None  # of each number, (T,), over the training part, in units of the data
+    std: Any = None
+
+    @classmethod
+    def of(cls, labels: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Targets:
+        """Return those of a training part; a number that is constant has the deviation 1."""
+        if (kind := kind_of(labels)) != "numbers":
+            return cls(kind)
+        mean = np.average(labels, axis=0, weights=weights)
+        std = np.sqrt(np.average((labels - mean) ** 2, axis=0, weights=weights))
+        return cls(kind, mean, np.where(std > 0, std, 1.0))
+
+    def taught(self, labels: NDArray[Any], dtype: str) -> NDArray[Any]:
+        """Return labels as the loss compares them with outputs: numbers standardised."""
+        return labels if self.mean is None else ((labels - self.mean) / self.std).astype(dtype)
+
+    def in_units(self, outputs: Any, xp: Any = np) -> Any:
+        """Return outputs (N, T) in units of the data, where they are numbers."""
+        return outputs if self.mean is None else outputs * xp.asarray(self.std) + xp.asarray(self.mean)
+
+
+CLASSES = Targets()
+
+
+def r_squared(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the coefficient of determination of each number, (T,): NaN where all that is wanted is the same."""
+    wanted = np.asarray(wanted, np.float64)
+    spread = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
+    missed = ((found - wanted) ** 2).sum(axis=0)
+    return 1 - np.divide(missed, spread, out=np.full(len(spread), np.nan), where=spread > 0)
