@@ -3,23 +3,20 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
-#include <deque>
-#include <memory>
-
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace host {
 constexpr std::size_t STACK = 64 << 10;
+constexpr unsigned MOST_THREADS = 1024;  // of a block, on any card
 struct Thread {
     jmp_buf place;  // where it goes on; saved and restored without a call of the system, unlike a ucontext_t
-    std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
     unsigned barriers, meetings;
     bool finished;
 };
 static jmp_buf scheduler;
-static std::deque<Thread> threads;  // kept from one block, and launch, to the next
-static unsigned current;
-static const std::function<void()>* body;
+static Thread threads[MOST_THREADS];  // kept from one block, and launch, to the next
+static unsigned made, current;
+static const Body* body;
 
 // A place where so many threads meet: how many have come since it was last passed, and how often it was.
 struct Meeting {
@@ -52,18 +49,18 @@ static void wait(Meeting& meeting, unsigned time) {
 }
 
 static void add_thread() {
-    current = threads.size();
-    threads.emplace_back();
+    if (made == MOST_THREADS) std::abort();
+    current = made++;
     static ucontext_t back, fresh;
     getcontext(&fresh);
-    fresh.uc_stack.ss_sp = threads.back().stack.get(), fresh.uc_stack.ss_size = STACK;
+    fresh.uc_stack.ss_sp = std::malloc(STACK), fresh.uc_stack.ss_size = STACK;
     makecontext(&fresh, +[] { if (!_setjmp(threads[current].place)) setcontext(&back); enter(); }, 0);
     swapcontext(&back, &fresh);
 }
 
-static void run(dim3 grid, dim3 block, dim3 first, const std::function<void()>& kernel) {
+static void run(dim3 grid, dim3 block, dim3 first, const Body& kernel) {
     gridDim = grid, blockDim = block, body = &kernel;
-    while (threads.size() < block.x) add_thread();
+    while (made < block.x) add_thread();
     for (unsigned z = first.z; z < grid.z; ++z)
     for (unsigned y = first.y; y < grid.y; ++y)
     for (unsigned x = first.x; x < grid.x; ++x) {

@@ -3,7 +3,9 @@
 #include <pthread.h>
 
 #include <fstream>
+#include <string>
 #include <thread>
+#include <vector>
 
 static thread_local dim3 threadIdx, blockIdx;
 static dim3 blockDim, gridDim;
@@ -22,7 +24,7 @@ struct Meeting {
 static Meeting of_block, of_warp[32];
 static thread_local unsigned turn_of_block, turn_of_warp;
 
-static void run(dim3 grid, dim3 block, dim3, const std::function<void()>& kernel) {
+static void run(dim3 grid, dim3 block, dim3, const Body& kernel) {
     gridDim = grid, blockDim = block;
     of_block.expect(block.x);
     for (unsigned w = 0; w * 32 < block.x; ++w) of_warp[w].expect(min(32u, block.x - w * 32));

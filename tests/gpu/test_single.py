@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -125,9 +126,11 @@ def test_kernels_compile_without_spills_and_fit_every_device() -> None:
         assert shared <= min(single.SHARED, *(device.shared for device in DEVICES.values()))
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_120"])
 def test_nvrtc_compiles_for_other_architectures(architecture: str) -> None:
+    """The oldest and the newest: no text has an architecture's own instructions, or asks which one it is for."""
     for _, text, _ in variants()[::5]:
+        assert not {"asm", "__CUDA_ARCH__"} & set(re.findall(r"\w+", text))
         assert nvrtc(text, architecture)[0]
 
 
