@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.runs import SMALL, Outcome, contents, explore_here, run_here
+from tests.train.runs import SMALL, Outcome, contents, draw_nothing, explore_here, run_here
 from train.data import Dataset, load_dataset
-from train.runs import session
 
 Command = Callable[..., Outcome]
 
@@ -38,8 +37,7 @@ def drawing_command(few_images: Dataset) -> Command:
 @pytest.fixture
 def command(drawing_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The same without the time that pictures take."""
-    monkeypatch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
-    monkeypatch.setattr(session, "page", lambda *arguments: "report")
+    draw_nothing(monkeypatch)
     return drawing_command
 
 

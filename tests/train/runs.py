@@ -75,6 +75,26 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
     return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
 
 
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let runs write neither a learning curve nor a report, which take nearly as long as training does."""
+    patch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
+    patch.setattr(session, "page", lambda *arguments: "report")
+
+
+@contextlib.contextmanager
+def without_pictures() -> Iterator[None]:
+    """Run what is in the context without drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
+
+
+def run_plainly(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
+    """As `run_here`, without pictures."""
+    with without_pictures():
+        return run_here(arguments, dataset)
+
+
 def without_notice(err: str) -> str:
     """Standard error without the line that kernels are compiled, which is there where none were compiled before."""
     return "".join(line for line in err.splitlines(keepends=True) if COMPILING not in line)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from tests.train.runs import explore_here, metrics, run_here
+from tests.train.runs import explore_here, metrics, run_here, run_plainly
 from train import load
 
 SMALL = (
@@ -46,7 +46,7 @@ def test_the_whole_path(tmp_path: Path) -> None:
     images, labels = write(tmp_path / "data")
     run = tmp_path / "run"
     data = ("--data-dir", tmp_path / "data")
-    said = run_here((*SMALL, *data, "--out", run), None).success()
+    said = run_plainly((*SMALL, *data, "--out", run), None).success()
     assert "hcnn on 200 images of cifar100" in said
     assert "attribute_kernel = [11, 11]" in (run / "config.toml").read_text()
 
@@ -74,7 +74,7 @@ def test_the_explorer(tmp_path: Path) -> None:
     write(tmp_path / "data")
     run, out, data = tmp_path / "run", tmp_path / "page", ("--data-dir", tmp_path / "data")
     flags = ("--boundary", "periodic", "--no-test")
-    run_here((*SMALL, *flags, *data, "--out", run), None).success()
+    run_plainly((*SMALL, *flags, *data, "--out", run), None).success()
     few = ("--agreement", "20", "--images", "0", "7", "--cache", tmp_path / "cache", "--out", out)
     outcome = explore_here(None, "--checkpoint", run / "best.h5", *data, *few)
     assert outcome.status == 0, outcome

@@ -25,7 +25,7 @@ from matplotlib.image import imread
 from hcnn_core.plans import user_cache
 from tests.train.commands import made_up
 from tests.train.runs import SMALL as TRAINED
-from tests.train.runs import Outcome, explore_here, run_here
+from tests.train.runs import Outcome, explore_here, run_plainly
 from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
@@ -270,7 +270,7 @@ def test_networks_of_other_images(
 ) -> None:
     np.savez(tmp_path / "images.npz", **made_up(shape, 2))
     given = (*TRAINED, "--dataset", tmp_path / "images.npz", "--shift", 0, *flags, "--out", tmp_path / "run")
-    run_here((*given, "--epochs", 1, "--no-test"), None).success()
+    run_plainly((*given, "--epochs", 1, "--no-test"), None).success()
     found = explore_here(few_images, "--checkpoint", tmp_path / "run" / "best.h5", "--out", tmp_path / "p")
     one_line(found, 1, said)
 
@@ -284,7 +284,7 @@ def test_a_function_is_called_only_where_the_command_line_names_it(
     )
     monkeypatch.syspath_prepend(tmp_path)
     run, name = tmp_path / "run", "of_explore:images"
-    run_here((*TRAINED, "--dataset", name, "--epochs", 1, "--no-test", "--out", run), None).success()
+    run_plainly((*TRAINED, "--dataset", name, "--epochs", 1, "--no-test", "--out", run), None).success()
     given = ("--checkpoint", run / "best.h5", "--skip", *explore.PARTS, "--out", tmp_path / "p")
     refused = explore_here(few_images, *given)
     one_line(refused, 2, f"would call {name}", "runs code", f"--dataset {name}")

@@ -13,7 +13,15 @@ from scipy.signal import convolve as scipy_convolve
 
 from autodiff import check_grads, cross_entropy, grad
 from tests.core.oracle import noise
-from tests.train.runs import Outcome, assert_same_state, metrics, run_here, saved_state, without_digest
+from tests.train.runs import (
+    Outcome,
+    assert_same_state,
+    metrics,
+    run_plainly,
+    saved_state,
+    without_digest,
+    without_pictures,
+)
 from train import explore, load, verify
 from train.config import ConfigError, make_config
 from train.networks import hierarchical
@@ -158,7 +166,8 @@ def test_a_run_learns_resumes_exactly_and_draws_its_report(drawing_command: Comm
     part.mkdir()
     for name in ("config.toml", "metrics.jsonl", "epoch0002-step000000.h5"):
         shutil.copy(whole / name, part)
-    drawing_command("--resume", part).success()
+    with without_pictures():
+        drawing_command("--resume", part).success()
     assert metrics(part) == metrics(whole)
     assert_same_state(part / "epoch0004-step000000.h5", whole / "epoch0004-step000000.h5")
     assert "test: accuracy" in drawing_command("--evaluate", whole).success()
@@ -171,7 +180,7 @@ def test_its_weights_go_on_and_go_out(command: Command, tmp_path: Path) -> None:
     labels = np.arange(12, dtype=np.uint8) % 3
     np.savez(tmp_path / "three.npz", x_train=images, y_train=labels, x_test=images[:3], y_test=labels[:3])
     settings = ("--preset", "lenet", "--epochs", 1, "--batch-size", 12, "--learning-rate", 0, "--init-from", run)
-    said = run_here((*settings, "--dataset", tmp_path / "three.npz", "--out", other), None).success()
+    said = run_plainly((*settings, "--dataset", tmp_path / "three.npz", "--out", other), None).success()
     assert "drawn, since its head is another: output\n" in said
     given, taken = (saved_state(folder / "best.h5") for folder in (run, other))
     assert np.array_equal(given["parameters/C3/w"], taken["parameters/C3/w"])

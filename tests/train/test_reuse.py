@@ -22,6 +22,7 @@ from tests.train.runs import (
     interrupted_at_a_step,
     metrics,
     run_here,
+    run_plainly,
     saved_state,
 )
 from train import load
@@ -209,7 +210,7 @@ def test_what_tells_other_classes_apart_is_drawn(
         file = tmp_path / "other.npz"
         np.savez(file, **made_up((32, 32, 3), 3))
         flags, images = ("--dataset", str(file)), None
-    out = run_here((*SMALL, *flags, "--epochs", 1, "--init-from", trained, "--out", run), images).success()
+    out = run_plainly((*SMALL, *flags, "--epochs", 1, "--init-from", trained, "--out", run), images).success()
     assert f"drawn, since its head is another: {drawn}\n" in out
     found, expected = first_state(run), saved_state(trained / LAST)
     for name in found:

@@ -18,7 +18,7 @@ import pytest
 from hcnn_core import convolve, elu
 from tests.train.commands import made_up
 from tests.train.defects import make_layers
-from tests.train.runs import SMALL, Outcome, finish, run_here, start, without_digest, without_notice
+from tests.train.runs import SMALL, Outcome, finish, run_plainly, start, without_digest, without_notice
 from train import verify
 from train.config import PRESETS
 from train.data import load_dataset
@@ -334,7 +334,7 @@ def test_networks_for_other_images_are_verified(
     """On the images that they were trained on. 7 pixels are not whole strides: only the whole turn is exact."""
     file, run, out = tmp_path / "images.npz", tmp_path / "run", tmp_path / "out"
     np.savez(file, **made_up(shape, 3))
-    run_here((*SMALL, "--epochs", 1, "--shift", 0, "--dataset", file, "--out", run), None).success()
+    run_plainly((*SMALL, "--epochs", 1, "--shift", 0, "--dataset", file, "--out", run), None).success()
     outcome = verifying("--checkpoint", run / "best.h5", "--boundary", "both", "--images", 2, "--out", out)
     assert outcome.status == 0 and "FAILS" not in outcome.out, outcome
     found = json.loads((out / "verify.json").read_text("utf-8"))
