@@ -20,6 +20,8 @@ NARROW_TESTS ?= $(patsubst %,tests/core/test_%.py,convolution convolution_adjoin
 	tiles codelets reorder factored moments normalization) tests/autodiff/test_operands.py
 
 BIN = .venv/bin/python
+# Or each of the many processes that tests start compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 # For products of matrices: processes that run tests side by side share the processors already.
 ONE_THREAD = OPENBLAS_NUM_THREADS=1
 
