@@ -136,6 +136,17 @@ def _own_work(launch: Launch) -> Work:
                 touch("g", results * positions * gy)
                 touch("x", samples * positions * gy * gz)
                 touch("parts", launch.grid[0] * taps * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"], writes=True)
+        case "summed" | "summed_taps":
+            batch, (channels, rows) = a["batch"], (s["CHANNELS"], s["RESULTS"])
+            tiles = a.get("tiles", launch.grid[0] // -(-batch // 8))
+            read = len({int(p) for p in ctypes_array(a["reads"], tiles * s["EXT"]) if p >= 0}) * batch
+            made = sum(int(p) >= 0 for p in ctypes_array(a["targets"], tiles * s["PLACES"])) * batch
+            flop = 2.0 * s["ALL_TAPS"] * made * channels * rows
+            touch("w", s["ALL_TAPS"] * channels * rows)
+            touch("out", rows * made, writes=True)
+            touch("g", rows * made * gy)
+            touch("x", channels * read * (gy if name == "summed" else -(-s["ALL_TAPS"] // s.get("GROUP", 1)) * gz))
+            touch("parts", launch.grid[0] * s["ALL_TAPS"] * channels * rows, writes=True)
         case "map_rows":
             outs = s["SECOND_GROUPS"] * s["SECOND_ROWS"]
             per_position = outs * s["SECOND_DEPTH"] + s["FIRST_GROUPS"] * s["FIRST_ROWS"] * s["FIRST_DEPTH"]
@@ -356,7 +367,7 @@ def least(found: dict[str, Any], products: str) -> float:
     passes = {"float32": 0, "tf32": 1, "tf32x3": 3}[products]
     total = 0.0
     for name, row in found["kernels"].items():
-        by_mma = passes and name in ("apply", "correlate", "implicit", "implicit_taps")
+        by_mma = passes and name in ("apply", "correlate", "implicit", "implicit_taps", "summed", "summed_taps")
         flop = 2 * MULTIPLY_ADDS / passes if by_mma else FLOAT32
         total += max(row["GB"] / BANDWIDTH, row["GFLOP"] / flop)
     return 1e12 * total

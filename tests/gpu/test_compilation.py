@@ -12,7 +12,7 @@ import pytest
 
 from autodiff import cross_entropy, value_and_grad
 from hcnn_core import backend as _backend
-from hcnn_core import muon_update_all, precision
+from hcnn_core import convolve, convolve_vjp_w, muon_update_all, precision
 from hcnn_core._engines.cuda import affine
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.loss import count_right
@@ -57,6 +57,10 @@ def variants() -> Iterator[list[Variant]]:
             step = value_and_grad(lambda p, network=network, x=x: cross_entropy(network(p, x)[0], np.zeros(2, int)))
             with precision(exactness):
                 step(parameters)
+        x, w = np.zeros((8, 96, 96, 8), np.float32), np.zeros((8, 3, 3, 64), np.float32)
+        with precision("tf32"):  # summed channels, for which the batches above are too small
+            y = convolve(x, w, (1, 2), sum_axes=0, boundary="zero", method="direct")
+            convolve_vjp_w(y, x, w, (1, 2), sum_axes=0, boundary="zero", method="direct")
         for dtype in ("float32", "float64"):
             found["map_affinely", affine.source(dtype), 0] = None
             count_right(np.zeros((2, 10), dtype), np.zeros(2, int))
@@ -79,6 +83,8 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
         "merge_back",
         "normalize_back",
         "spread",
+        "summed",
+        "summed_taps",
         "weigh",
     }
     names |= {"join_parts", "row_sums", "channel_moments", "normalize_rows", "row_sums_back", "channel_sums_back"}
@@ -90,7 +96,7 @@ def test_every_variant_compiles_without_spills(variants: list[Variant]) -> None:
     for name, text, _ in variants:
         registers, kept = resources(name, text)
         # two sums for each, of two numbers; or one block beside which no other is wanted
-        roomy = "using real = double;" in text or "#define PASSES 3" in text or name.startswith("implicit")
+        roomy = "using real = double;" in text or "#define PASSES 3" in text or name.startswith(("implicit", "summed"))
         limit = 255 if roomy else REGISTERS
         assert kept <= SCALARS and registers <= limit, f"{name} uses {registers} registers, {kept} bytes of memory"
 

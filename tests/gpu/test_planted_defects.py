@@ -239,6 +239,19 @@ def sliding() -> None:
         close(convolve_vjp_x(g, x, w, problem.axes, **options), problem.transpose_x(g), norm(g) * norm(w))
 
 
+def summing() -> None:
+    """Summed channels by tensor cores, of several stages and phases: results and both adjoints, by few blocks."""
+    x, w = noise(0, (20, 17, 12), "float32"), noise(1, (20, 3, 18), "float32")
+    options: dict[str, Any] = {"boundary": "zero", "stride": 2, "sum_axes": 0, "method": "direct"}
+    problem = Problem(x, w, (1,), options)
+    g = noise(2, problem.y_shape, "float32")
+    with pytest.MonkeyPatch.context() as patch, precision("tf32x3"), tuned(device_blocks=2), poisoned_memory():
+        patch.setattr(_cuda_plan, "SLOWER", 0)  # as if it paid for arrays so small
+        close(convolve(x, w, 1, **options), problem.convolution(), norm(x) * norm(w))
+        close(convolve_vjp_x(g, x, w, 1, **options), problem.transpose_x(g), norm(g) * norm(w))
+        close(convolve_vjp_w(g, x, w, 1, **options), problem.transpose_w(g), norm(g) * norm(x))
+
+
 def normalizing() -> None:
     """Normalised rows of several blocks and their derivative, of a cotangent that repeats its rows too."""
     y = noise(0, (3, 4, 300), "float32").transpose(2, 0, 1)
@@ -494,8 +507,8 @@ class Defect:
 
 
 CUDA = "hcnn_core/_engines/cuda"
-KERNELS, TENSOR, SINGLE, IMPLICIT = (
-    f"{CUDA}/{name}.cu" for name in ("kernels", "tensor_kernels", "single", "implicit")
+KERNELS, TENSOR, SINGLE, IMPLICIT, SUMMED = (
+    f"{CUDA}/{name}.cu" for name in ("kernels", "tensor_kernels", "single", "implicit", "summed")
 )
 
 DEFECTS = [
@@ -535,6 +548,14 @@ DEFECTS = [
         sliding,
     ),
     Defect("filters in steps of 16", IMPLICIT, "(row / 16 * FILTERS + filter)", "(row / 16 * 16 + filter)", sliding),
+    Defect("taps of a phase in their own order", SUMMED, "taps[t] = tap_at[t];", "taps[t] = t;", summing),
+    Defect("filters by the strides of others", SUMMED, "r * w_first + c", "r * w_tap + c", summing),
+    Defect("one buffer of channels", SUMMED, "to_w = stages + stage % 2 * STAGE;", "to_w = stages;", summing),
+    Defect(
+        "a tap's offset of one element", SUMMED, "offset[t] = offsets[t] * EIGHT;", "offset[t] = offsets[t];", summing
+    ),
+    Defect("one warp's sums of summed channels", SUMMED, "v < ACROSS; ++v) all", "v < 1; ++v) all", summing),
+    Defect("the first eight channels for all", SUMMED, "(octet * EIGHT + i) * X_PITCH", "i * X_PITCH", summing),
     Defect(
         "no attribute for shared memory above 48 KiB",
         f"{CUDA}/launch.py",
@@ -910,7 +931,9 @@ def test_checks_pass_on_what_there_is(
     run(check, compiled_kernels)
 
 
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR, SINGLE, IMPLICIT)], ids=str)
+@pytest.mark.parametrize(
+    "defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR, SINGLE, IMPLICIT, SUMMED)], ids=str
+)
 def test_defects_of_kernels_are_noticed(
     on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

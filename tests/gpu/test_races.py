@@ -37,7 +37,7 @@ from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
 from tests.gpu.races import FLAGS, Launches, races
 from tests.gpu.requirements import missing
-from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, TENSOR, Defect
+from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, SUMMED, TENSOR, Defect
 
 
 def of(seed: int, *shape: int) -> Any:
@@ -65,6 +65,10 @@ def work() -> None:
         with precision(name), tuned(device_blocks=1):
             y = convolve(x, w, 2, sum_axes=1, boundary="zero", method="direct")
             convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
+    x, w = of(0, 16, 16, 8), of(1, 16, 3, 32)
+    with precision("tf32"), tuned(device_blocks=1):  # by tiles
+        y = convolve(x, w, 1, sum_axes=0, boundary="zero", method="direct")
+        convolve_vjp_w(y, x, w, 1, sum_axes=0, boundary="zero", method="direct")
     x, w = of(0, 3, 4, 5, 9), of(1, 2, 3, 2, 5)  # several taps outside a tile
     with tuned(device_blocks=2):
         y = convolve(x, w, (0, 1, 2, 3), boundary="periodic", method="direct")
@@ -106,6 +110,7 @@ def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
         "cross_entropy", "extend", "gram", "implicit", "implicit_taps", "join_parts", "map_rows", "merge", "merge_back",
         "multiply", "muon_grams", "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows",
         "row_sums", "row_sums_back", "single", "single_taps", "single_total", "spread",
+        "summed", "summed_taps",
     }  # fmt: skip
     said = races(launches, tmp_path)
     assert len(said) >= len(names) and not any(said.values()), next(text for text in said.values() if text)
@@ -159,6 +164,17 @@ RACES = [
         ),
         ("between stages of sliding filters", IMPLICIT, "stage + 1);\n        __syncthreads();"),
         ("before copied positions are read", IMPLICIT, "wait_for_all_but_one();\n        __syncthreads();"),
+        ("before copied channels are read", SUMMED, "    __syncthreads();\n        const float* of_w ="),
+        (
+            "before copied tiles are read",
+            SUMMED,
+            "__syncthreads();\n        if (PASSES == 3) flush(total, sum);  // after",
+        ),
+        (
+            "before the warps' sums of a tap are added",
+            SUMMED,
+            "__syncthreads();\n        for (int k = threadIdx.x; k < OCT",
+        ),
         ("before the mean of some samples is read", KERNELS, "    __syncthreads();\n    return some[0] / count"),
         ("before the factors of `spread` are read", KERNELS, "    __syncthreads();\n    int reads = 0;"),
         ("before a marginal's shifts are read", KERNELS, "    __syncthreads();\n    for (int p = blockIdx.x * NORM"),
@@ -180,7 +196,7 @@ RACES = [
 
 OF = (
     "apply", "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
-    "implicit", "implicit_taps", "gram", "spread", "normalize_rows", "row_sums",
+    "implicit", "implicit_taps", "summed", "summed_taps", "summed_taps", "gram", "spread", "normalize_rows", "row_sums",
     "muon_polynomials", "single", "single", "single_total",
 )  # fmt: skip
 """The kernel of each."""
@@ -189,7 +205,7 @@ OF = (
 @pytest.mark.parametrize(("defect", "kernel"), list(zip(RACES, OF, strict=True)), ids=str)
 def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, defect: Defect, kernel: str) -> None:
     """In the largest launch of the kernel."""
-    some, tensor = Launches(launches.folder), defect.file in (TENSOR, IMPLICIT)
+    some, tensor = Launches(launches.folder), defect.file in (TENSOR, IMPLICIT, SUMMED)
     kinds = [kind for kind in launches.found if kind[0] == kernel and bool(kind[2]) == tensor]
     largest = max(kinds, key=lambda kind: len(launches.found[kind][2]))
     some.found = {largest: launches.found[largest]}

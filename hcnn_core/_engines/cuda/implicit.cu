@@ -199,17 +199,6 @@ __device__ constexpr int sample_of(int result, int tap, int step, int taps, int 
         : step * result - tap + taps / 2 >= samples ? -1 : step * result - tap + taps / 2;
 }
 
-#ifdef __CUDACC__
-// Begin to copy a number to shared memory, or a zero.
-__device__ inline void begin_copy(float* to, const float* from, bool taken) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::
-        "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(taken ? 4 : 0) : "memory");
-}
-__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Wait for all groups of copies of this thread but the last one.
-__device__ inline void wait_for_all_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
-#endif
-
 // Write parts[block, tap 1, tap 2, tap, filter], sums over the positions of each block of g[row, p] times x[row of x,
 // reads[tap, line of p]].
 extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(

@@ -29,6 +29,9 @@ TILES_OF_TAPS = {1: 42, 3: 14}
 
 MOST_OFFSETS = 1 << 31
 
+FROM_L2 = 0.23
+"""Of the time to copy a number, what reading it from the L2 cache takes, at 6e12 bytes a second: counted."""
+
 PART = 64
 """Positions of a row, of which a warp makes a part of the row's moments."""
 
@@ -48,7 +51,7 @@ def forward_part(t: Taps) -> Part:
         extended(np.arange(o) * r - (np.arange(size)[:, None] - size // 2), n, wrap)
         for n, o, size, r, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, t.periodic, strict=True)
     ]
-    return Part(np.arange(t.count), _flat(places, t.lengths), np.arange(math.prod(t.out_lengths)))
+    return Part(np.arange(t.count), flat(places, t.lengths), np.arange(math.prod(t.out_lengths)))
 
 
 def back_parts(t: Taps) -> list[Part]:
@@ -60,13 +63,11 @@ def back_parts(t: Taps) -> list[Part]:
             own = np.arange(p, n, r)
             places.append(extended(np.arange(own.size) + outputs_met(size, r, p)[:, None], o, wrap))
             samples.append(own)
-        found.append(
-            Part(taps, _flat(places, t.out_lengths), np.ravel_multi_index(np.ix_(*samples), t.lengths).ravel())
-        )
+        found.append(Part(taps, flat(places, t.out_lengths), np.ravel_multi_index(np.ix_(*samples), t.lengths).ravel()))
     return found
 
 
-def _flat(places: list[Integers], lengths: tuple[int, ...]) -> Integers:
+def flat(places: list[Integers], lengths: tuple[int, ...]) -> Integers:
     """From places along each axis (taps, positions), those of all taps and positions together; -1 stays."""
     flat: Any = np.zeros((1, 1), np.int64)
     for place, n in zip(places, lengths, strict=True):
@@ -159,7 +160,7 @@ class Implicit:
             self._launch(g, w, x, part, f"back {number}", passes)
 
     def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
-        """Cotangent of the filters, flat, by the taps of transformed axes, then of direct ones, then filters."""
+        """Cotangent of the filters, by the taps of transformed axes, then of direct ones, (S, T, 1, K)."""
         sizes = self._sizes_of_taps(passes, cuda.device_limits())
         assert sizes is not None
         part, batch, padded = self._forward, self.taps.batch, -(-self.arrangement.out // 16)
@@ -172,7 +173,7 @@ class Implicit:
         arguments = g, x, reads, parts, *numbers
         grid = blocks, grid_y, padded
         cuda.launch("implicit_taps", "float32", sizes, grid, THREADS, arguments, _shared_of_taps(sizes))
-        return add_terms(xp, parts, (1, blocks, count))
+        return xp.reshape(add_terms(xp, parts, (1, blocks, count)), (-1, part.taps.size, 1, self.arrangement.out))
 
     def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> dict[str, int] | None:
         """The sizes of `implicit_taps`: as many taps and positions at a time as registers and shared memory hold."""

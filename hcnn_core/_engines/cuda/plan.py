@@ -14,8 +14,9 @@ import numpy as np
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
-from hcnn_core._engines.cuda.implicit import PART, Implicit
+from hcnn_core._engines.cuda.implicit import FROM_L2, PART, Implicit
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
+from hcnn_core._engines.cuda.summed import Summed
 from hcnn_core._engines.cuda.sums import add_terms
 from hcnn_core._engines.cuda.sums import summed as sum_over
 from hcnn_core._engines.cuda.tables import Reading, extended_positions, tables_of
@@ -40,9 +41,6 @@ BANDWIDTH, MULTIPLY_ADDS = 4.3e12, 1.35e14
 
 SLOWER = 2.8
 """How much longer kernels that make and read spectra took there than what follows from these (gpu-h200/README.md)."""
-
-FROM_L2 = 0.23
-"""Of the time to copy a number, what reading it from the L2 cache takes, at 6e12 bytes a second: counted."""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -116,8 +114,9 @@ class CudaPlan(Plan[Array]):
         self.tables = tables_of(self.taps)
         self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
         self._placed = DeviceTables()
-        self._implicit = Implicit(arrangement) if self.maps and Implicit.suits(arrangement) else None
-        """Products by tensor cores without the transform, where these take less time by count."""
+        directly = next((kind for kind in (Implicit, Summed) if kind.suits(arrangement)), None)
+        self._implicit = directly(arrangement) if directly else None
+        """Products by tensor cores without a transform, where these take less time by count."""
 
     @classmethod
     def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
@@ -151,10 +150,12 @@ class CudaPlan(Plan[Array]):
 
         What is read once comes from memory, as half a copy is; for other taps, from the L2 cache.
         """
-        a = choice.arrangement
-        if isinstance(choice.transform, MatrixDFT) and Implicit.suits(a):
-            plan, t = choice.make(), a.taps
+        a, t = choice.arrangement, choice.arrangement.taps
+        if Implicit.suits(a) or Summed.suits(a):
+            plan = choice.make()
             if plan.slides(passes):
+                if isinstance(plan._implicit, Summed):
+                    return plan._implicit.units(passes, cuda.device_limits())
                 moved = 1.5 * (a.x_rows * t.samples + a.y_rows * a.out * t.results)
                 moved += FROM_L2 * t.count * t.results * (2 * a.x_rows + a.y_rows * a.out)
                 return {"plan": 1, "slid_mac": 3 * plan._implicit.multiply_adds() * passes, "copy": moved}
@@ -162,9 +163,14 @@ class CudaPlan(Plan[Array]):
         return {mac if name == "mac" else name: count for name, count in units.items()}
 
     def slides(self, passes: int) -> bool:
-        """Whether filters slide along attributes on tensor cores, in place of a transform."""
+        """Whether products are made on tensor cores where samples lie: filters slide along attributes, or in space."""
         if not passes or self._implicit is None or not self._implicit.fits(passes, cuda.device_limits()):
             return False
+        if isinstance(self._implicit, Summed):
+            costs, t = self.tuning.other_costs, self.taps
+            others = t.count * t.results * self.channels * self.out
+            own = self._implicit.units(passes, cuda.device_limits())["slid_mac"] * SLOWER * costs.slid_mac
+            return own < others * (costs.tf32_mac if passes == 1 else costs.tf32x3_mac)
         return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds(passes)
 
     def _by_tensor_cores(self, like: Array) -> int:
@@ -196,8 +202,10 @@ class CudaPlan(Plan[Array]):
         return y, total
 
     def _slid(self, xp: Any, w: Array) -> Array:
-        """Filters by the taps of transformed axes, then of direct ones, (S, T, 1, K), as `merge` makes them."""
-        return xp.ascontiguousarray(self._to_plan(xp, w, self.w_order, self.w_matrix))
+        """Filters by the taps of transformed axes, then of direct ones, (S, T, C, K), as `merge` or w has them."""
+        by_taps = self._to_plan(xp, w, self.w_order, self.w_matrix)
+        in_place = isinstance(self._implicit, Summed) and by_taps.strides[-1] == by_taps.itemsize
+        return by_taps if in_place else xp.ascontiguousarray(by_taps)
 
     def _fits(self, like: Array) -> bool:
         """Whether a block of the device has the shared memory that arrays like this one need; if not, say so."""
@@ -240,7 +248,7 @@ class CudaPlan(Plan[Array]):
 
     def forward_and_parts(self, xp: Any, x: Array, w: Array) -> tuple[Array, Array | None]:
         """X convolved with w, and parts of its moments where filters slide (see `Implicit.forward`), else None."""
-        if not (count := self._by_tensor_cores(x)):
+        if not (count := self._by_tensor_cores(x)) or isinstance(self._implicit, Summed):
             return self.forward(xp, x, w), None
         shape = self.y_rows * self.out, -(-math.prod(self.taps.out_lengths) * self.taps.batch // PART), 2
         parts = xp.empty(shape, dtype=xp.float64, **placement(xp, x))
@@ -317,14 +325,13 @@ class CudaPlan(Plan[Array]):
             sums = self.like_result(xp, parts)
         x_cotangent = w_cotangent = None
         if w is not None:
-            made = empty(xp, (self.x_rows, math.prod(self.taps.lengths) * self.taps.batch), g)
+            made = empty(xp, (self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch), g)
             if not i.complete:
                 made[...] = 0
             i.back(rows, self._slid(xp, w), made, count)
             x_cotangent = self.from_plan(xp, made, self.x_order, self.problem.x_shape)
         if x is not None:
-            slid = i.filters(xp, rows, self._sample_rows(xp, x), count)
-            by_taps = xp.reshape(slid, (-1, self.taps.count, 1, self.out))
+            by_taps = i.filters(xp, rows, self._sample_rows(xp, x), count)
             w_cotangent = self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape)
         return x_cotangent, w_cotangent, sums
 

@@ -18,6 +18,15 @@ __device__ inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsign
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+// Begin to copy a number to shared memory, or a zero.
+__device__ inline void begin_copy(float* to, const float* from, bool taken) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::
+        "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(taken ? 4 : 0) : "memory");
+}
+__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Wait for all groups of copies of this thread but the last one.
+__device__ inline void wait_for_all_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 #endif
 
 constexpr int PARTS = PASSES == 3 ? 2 : 1;
