@@ -88,7 +88,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         )
     library, tuning = library_of(x), current()
     real = not dtype_name(x.dtype).startswith("complex")
-    batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning)
+    batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning, library)
     passes = planner.passes_of(x)
     found, seconds = planner.priced(problem, real, batch, library, tuning, passes)
     estimated = planner.estimate(found, seconds, passes).name

@@ -150,7 +150,7 @@ class Signal:
 def choices_of(problem: Problem, products: str = "float32") -> tuple[list[Choice], Choice]:
     """Every way of a problem, and the one that is chosen."""
     signal = Signal(problem.x_shape)
-    batch = planner.batch_axes(problem, signal.shape, signal.strides, current())
+    batch = planner.batch_axes(problem, signal.shape, signal.strides, current(), "cupy")
     arguments = problem, True, batch, "cupy", current()
     return planner.choices(*arguments), planner.choose(*arguments, PASSES[products])
 

@@ -63,7 +63,7 @@ def _plan_of(
     problem: Problem, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str, tuning: Tuning,
     passes: int,
 ) -> Convolution[Any]:  # fmt: skip
-    return _plan_for(problem, real, batch_axes(problem, shape, strides, tuning), library, tuning, passes)
+    return _plan_for(problem, real, batch_axes(problem, shape, strides, tuning, library), library, tuning, passes)
 
 
 @lru_cache(maxsize=512)
@@ -281,8 +281,13 @@ def _may_tile(problem: Problem, methods: tuple[str, ...], batch: int, tuning: Tu
     return all(method in OPEN for method in problem.method)
 
 
-def batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
-    """The batch axes of x, or of the result, in their order in memory: outside the convolved axes, and inside."""
+def batch_axes(
+    problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning, library: str = "numpy"
+) -> BatchAxes:
+    """The batch axes of x, or of the result, in their order in memory: outside the convolved axes, and inside.
+
+    On a GPU those of signals with channels lie inside, so that all layers of a network have one order.
+    """
     if strides is None:
         return (), problem.batch_axes
     kept = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
@@ -291,6 +296,8 @@ def batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...
     outermost, innermost = (extreme(problem.axes, key=stride.__getitem__) for extreme in (max, min))
     outer = tuple(axis for axis in order if stride[axis] > stride[outermost])
     inner = tuple(axis for axis in order if axis not in outer)
+    if library == "cupy" and problem.sum_axes:
+        return (), tuple(order)
     samples = math.prod(problem.x_shape[axis] for axis in inner)
     line = samples * problem.x_shape[innermost]
     if samples >= tuning.inner_elements or _are_long(line, problem, tuning):

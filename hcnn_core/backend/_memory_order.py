@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,12 +22,19 @@ def memory_order(array: PublicArray) -> tuple[int, ...]:
 
 
 def in_memory_order(function: Callable[..., Any], *arrays: PublicArray) -> Any:
-    """Apply a pointwise function to arrays of one shape, with a result in the arrays' memory order.
+    """Apply a pointwise function to arrays of one shape, with a result in the memory order of the largest of them.
 
-    CuPy's own results are in C order. If the arrays are in another order, neighbouring threads then access distant
-    memory, and each 4-byte access moves a sector of 32 bytes.
+    Axes along which that one repeats its elements come first, as in the plans of marginals. CuPy's own results are in C
+    order. If the arrays are in another order, neighbouring threads then access distant memory, and each 4-byte access
+    moves a sector of 32 bytes.
     """
-    order = memory_order(next((a for a in arrays if not _is_broadcast(a)), arrays[0]))
+
+    def held(a: PublicArray) -> int:
+        return math.prod(n for n, repeated in zip(a.shape, _repeated(a), strict=True) if not repeated)
+
+    largest = max(arrays, key=held)
+    repeated = _repeated(largest)
+    order = tuple(sorted(memory_order(largest), key=lambda axis: not repeated[axis]))
     if order == tuple(range(len(order))):
         return function(*arrays)
     xp = array_namespace(*arrays)
@@ -68,9 +76,9 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
     return xp.permute_dims(result, _inverse(order))
 
 
-def _is_broadcast(array: PublicArray) -> bool:
-    strides = getattr(array, "strides", ())
-    return any(n > 1 and not step for n, step in zip(array.shape, strides, strict=False))
+def _repeated(array: PublicArray) -> list[bool]:
+    """Of each axis, whether an array has the same elements all along it."""
+    return [n > 1 and not step for n, step in zip(array.shape, getattr(array, "strides", array.shape), strict=True)]
 
 
 def _inverse(order: Sequence[int]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ def by_axis(case: Case) -> float:
     """Milliseconds by the costs of the way that was measured, whose engines make single filters axis by axis."""
     problem = case.problem()
     signal = choices.Signal(problem.x_shape)
-    batch = planner.batch_axes(problem, signal.shape, signal.strides, current())
+    batch = planner.batch_axes(problem, signal.shape, signal.strides, current(), "cupy")
     way = planner.by_axis(tuple(WORDS[m] for m in case.methods), problem, True, batch, "cupy", current())
     return 1e3 * expected(way, gradients=case.gradients)
 

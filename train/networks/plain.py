@@ -15,6 +15,7 @@ import numpy as np
 from autodiff import batch_normalize, convolve, dropout, marginal, max_pool, maxout, mean_pool, relu
 from hcnn_core.backend import Array
 from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
+from train.networks.skips import added_to
 from train.settings import ConfigError
 
 __all__ = [
@@ -226,7 +227,8 @@ class Sum(Plain):
             skipping = skipping[:, ::rows, ::columns, :]
         if missing := x.shape[3] - skipping.shape[3]:
             skipping = np.pad(skipping, ((0, 0), (0, 0), (0, 0), (0, missing)))
-        return x + skipping
+        total: Array = added_to(x, skipping)
+        return total
 
 
 class Table:

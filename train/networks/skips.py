@@ -38,7 +38,7 @@ class AlignedSkip(NamedTuple):
 
     def added(self, y: Array, x: Array) -> Array:
         """Return y, which is x_j, plus what skips it, in the memory order of y."""
-        total: Array = _added(y, self(x))
+        total: Array = added_to(y, self(x))
         return total
 
     def __call__(self, x: Array) -> Array:
@@ -65,10 +65,10 @@ class AlignedSkip(NamedTuple):
 
 
 @primitive
-def _added(y: Array, skipping: Array) -> Array:
+def added_to(y: Array, skipping: Array) -> Array:
     """CuPy's own sum would be in C order, and whatever reads it would have to copy it."""
     total: Array = in_memory_order(operator.add, y, array_namespace(y).broadcast_to(skipping, y.shape))
     return total
 
 
-defvjp(_added, lambda ans, y, skipping: lambda g: g, lambda ans, y, skipping: lambda g: g)
+defvjp(added_to, lambda ans, y, skipping: lambda g: g, lambda ans, y, skipping: lambda g: g)

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
-from hcnn_core.backend import AnyArray, Array, in_memory_order, reduced
+from hcnn_core.backend import AnyArray, Array, in_memory_order, lasting_zeros, reduced
+
+
+def _zero(x: Array) -> Any:
+    """A zero that broadcasts to an array; on a GPU it is made once."""
+    return lasting_zeros(x[(slice(0, 1),) * x.ndim])
 
 
 def elu(xp: Any, x: Array, bias: Array | None = None) -> Array:
@@ -21,7 +26,7 @@ def elu(xp: Any, x: Array, bias: Array | None = None) -> Array:
 
     def compute(x: Array, *bias: Array) -> Array:
         c = x + bias[0] if bias else x
-        zero = xp.zeros_like(c)
+        zero = _zero(c)
         return xp.maximum(c, zero) + xp.expm1(xp.minimum(c, zero))
 
     return in_memory_order(compute, x, *(() if bias is None else (xp.broadcast_to(bias, x.shape),)))
@@ -43,7 +48,7 @@ def relu(xp: Any, x: Array, bias: Array | None = None) -> Array:
 
     def compute(x: Array, *bias: Array) -> Array:
         c = x + bias[0] if bias else x
-        return xp.maximum(c, xp.zeros_like(c))
+        return xp.maximum(c, _zero(c))
 
     return in_memory_order(compute, x, *(() if bias is None else (xp.broadcast_to(bias, x.shape),)))
 
@@ -52,14 +57,14 @@ def relu_vjp(xp: Any, g: Array, ans: Array) -> Array:
     """Cotangent of the argument of ``ans = relu(.)``; g broadcasts to `ans`."""
     if xp is np:
         return by_blocks(_relu_vjp_block, ans, np.broadcast_to(g, ans.shape))
-    return in_memory_order(lambda ans, g: xp.where(ans > 0, g, xp.zeros_like(ans)), ans, xp.broadcast_to(g, ans.shape))
+    return in_memory_order(lambda ans, g: xp.where(ans > 0, g, _zero(ans)), ans, xp.broadcast_to(g, ans.shape))
 
 
 def dropout(xp: Any, x: AnyArray, kept: Array, scale: float) -> AnyArray:
     """Scale times x where it is kept, 0 elsewhere; `kept` has the shape of x."""
     if xp is np:
         return by_blocks(lambda out, x, kept: np.copyto(np.multiply(x, scale, out=out), 0, where=~kept), x, kept)
-    found: AnyArray = in_memory_order(lambda x, kept: xp.where(kept, x * scale, xp.zeros_like(x)), x, kept)
+    found: AnyArray = in_memory_order(lambda x, kept: xp.where(kept, x * scale, _zero(x)), x, kept)
     return found
 
 
