@@ -1,5 +1,7 @@
 """The paper's network and ResNet-20 in PyTorch: `python -m benchmarks.gpu.peers_torch` times their training steps.
 
+Specs preset:precision:batch:side choose steps.
+
 The network is written as well as a user of PyTorch could: attributes are channels, filters of Eq. (8) are merged and
 expanded to block-Toeplitz matrices. `Peer.load` takes weights of this project, so that values and gradients can be
 compared. Steps are CUDA graphs.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +24,17 @@ ELU_SQUARED = 0.6449419
 """Mean square of the ELU of a normal variable."""
 
 ROUNDS, REPEATS = 7, 5
+
+SPECS = [
+    f"{what}:{precision}:{sizes}"
+    for what, sizes in (
+        *(("hcnn-best", f"{n}:{side}") for n in (100, 500) for side in (32, 16)),
+        ("resnet20", "128:32"),
+    )
+    for precision in ("bf16", "tf32", "float32")
+    if (sizes[:3], precision) != ("500", "float32")
+]
+"""Steps that are timed unless others are asked for."""
 
 
 def toeplitz(a: int, b: int, s1: int, s2: int, stride: int = 2) -> torch.Tensor:
@@ -234,22 +248,18 @@ def step_of_resnet(batch: int, side: int, dtype: torch.dtype) -> Callable[[], An
 
 
 def main() -> None:
-    """Time the steps of both networks in three precisions."""
+    """Time steps, or those of both networks in three precisions."""
     torch.backends.cudnn.benchmark = True
-    for make, name, batch, side in (
-        *((step_of_peer, "hcnn-best", batch, side) for batch in (100, 500) for side in (32, 16)),
-        (step_of_resnet, "resnet20", 128, 32),
-    ):
-        for precision in ("bf16", "tf32", "float32"):
-            if (batch, precision) == (500, "float32"):
-                continue
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-            try:
-                ms = ms_of_graph(make(batch, side, torch.bfloat16 if precision == "bf16" else torch.float32))
-                print(f"PyTorch {name}:{precision}:{batch}:{side}: {ms:.2f} ms a step")
-            except Exception as error:
-                print(f"PyTorch {name}:{precision}:{batch}:{side}: {type(error).__name__}: {str(error)[:200]}")
-            torch.cuda.empty_cache()
+    for spec in sys.argv[1:] or SPECS:
+        name, precision, batch, side = spec.split(":")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        make = {"hcnn-best": step_of_peer, "resnet20": step_of_resnet}[name]
+        try:
+            ms = ms_of_graph(make(int(batch), int(side), torch.bfloat16 if precision == "bf16" else torch.float32))
+            print(f"PyTorch {spec}: {ms:.2f} ms a step")
+        except Exception as error:
+            print(f"PyTorch {spec}: {type(error).__name__}: {str(error)[:200]}")
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

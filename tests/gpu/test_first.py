@@ -1,0 +1,59 @@
+"""What to run first on a card: every part is begun, failures end none of the others, and rows say what was asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.gpu.asked import rows
+
+ROOT = Path(__file__).parents[2]
+PRINTED = """
+== 91 s: benchmarks.gpu.peers steps
+hcnn-best:tf32:100:32: 5.50 ms a step, a graph
+hcnn-best:float32:100:32: 14.30 ms a step, a graph
+resnet20:tf32:128:32: RuntimeError: no memory
+PyTorch hcnn-best:tf32:100:32: 12.30 ms a step
+a layer: here float32 5.230, here tf32x3 6.150, here tf32 0.850, PyTorch float32 8.400, PyTorch tf32 1.870
+plane by 5: here float32 0.522, ndimage 0.364, fftconvolve 1.500
+four axes: here float32 2.050, here tf32x3 2.060, here tf32 1.900
+hcnn-best:tf32:100:32: 5.20 ms of kernels in 244 launches
+"""
+
+
+def test_rows_say_what_was_asked_and_found() -> None:
+    found = {row[0]: row[1:] for row in rows(PRINTED)}
+    assert found["step of hcnn-best:tf32:100:32"] == ("6.0 ms", "5.50", "yes", "12.30")
+    assert found["step of hcnn-best:float32:100:32"] == ("13.0 ms", "14.30", "no, 1.10 times", "")
+    assert found["step of resnet20:tf32:128:32"] == ("2.0 ms", "not measured", "", "")
+    assert found["a layer, tf32"] == ("0.9 ms", "0.85", "yes", "1.87")
+    assert found["plane by 5, float32"] == ("1.1 times", "1.43", "no, 1.30 times", "0.364")
+    assert found["launches of hcnn-best:tf32:100:32"] == ("250", "244", "yes", "")
+    assert "four axes, float32" not in found  # nothing else was timed
+
+
+def test_parts_that_fail_or_last_end_by_themselves(tmp_path: Path) -> None:
+    stub = tmp_path / "python"
+    stub.write_text(f"""#!/bin/sh
+echo "$@" >> {tmp_path}/called
+case "$1 $2" in
+    "benchmarks.gpu.peers steps") echo "hcnn-best:tf32:100:32: 5.50 ms a step" ;;
+    "benchmarks.gpu.peers convolutions") sleep 60 ;;
+    benchmarks.gpu.asked*) exec {sys.executable} -m "$@" ;;
+    *) exit 3 ;;
+esac
+""")
+    stub.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "benchmarks/gpu/first.sh", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHON": str(stub), "ALL": "2"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    called = (tmp_path / "called").read_text()
+    for part in ("peers steps", "peers_torch", "peers convolutions", "peers profile", "networks", "asked", "passes"):
+        assert f"benchmarks.gpu.{part}" in called, part
+    assert called.splitlines()[-1].startswith("benchmarks.gpu.choices")
+    assert "ended by itself, status 3" in done.stdout and "status 124" in done.stdout
+    assert "| step of hcnn-best:tf32:100:32 | 6.0 ms | 5.50 | yes |  |" in (tmp_path / "out/asked.txt").read_text()
