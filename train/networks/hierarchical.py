@@ -34,7 +34,7 @@ from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weig
 from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
-from train.networks.skips import SKIPS, AlignedSkip
+from train.networks.skips import SKIPS, AlignedSkip, added_to
 from train.settings import ConfigError, Section, setting
 
 __all__ = [
@@ -370,7 +370,7 @@ class HierarchicalLayer(Layer):
 
     def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
         """Return what the layer makes, with what skips it."""
-        return made if self.skip is None else Signal(self.skip.added(made.x, inputs[-1].x))
+        return made if self.skip is None else Signal(added_to(made.x, self.skip(inputs[-1].x)))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the filters and biases that it folds into: x_j is rho(convolve(x, w, ...) + bias) of the marginal x.

@@ -81,7 +81,7 @@ class Convolution(Plain):
         y = convolve(inputs[0], weights["w"], SPACE, sum_axes=3, boundary="zero", stride=stride)
         if self.crop:
             y = y[:, self.crop : -self.crop : self.stride, self.crop : -self.crop : self.stride]
-        return y + weights["bias"] if self.bias else y
+        return added_to(y, weights["bias"]) if self.bias else y
 
 
 class Flatten(Plain):

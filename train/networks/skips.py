@@ -17,7 +17,7 @@ from autodiff import convolve, defvjp, getval, marginal, primitive
 from hcnn_core.backend import Array, DeviceTables, array_namespace, in_memory_order
 from hcnn_core.typing import Boundary
 
-__all__ = ["SKIPS", "AlignedSkip"]
+__all__ = ["SKIPS", "AlignedSkip", "added_to"]
 
 SKIPS = {"none": 0, "aligned": 2, "aligned-mean": 2, "previous": 1}
 """How many layers each choice of the setting `skip` goes back."""
@@ -35,11 +35,6 @@ class AlignedSkip(NamedTuple):
     space: tuple[int, ...]  # subsampling of each u by the layers that it skips
     attribute: int  # subsampling of each shared attribute by them
     means: Boundary | None = None  # along shared attributes, of as many neighbours, extended so; or one of them is kept
-
-    def added(self, y: Array, x: Array) -> Array:
-        """Return y, which is x_j, plus what skips it, in the memory order of y."""
-        total: Array = added_to(y, self(x))
-        return total
 
     def __call__(self, x: Array) -> Array:
         """Return an array (N, u, v_{j-2}, 1, 1) from x_{j-2}, or (N, u, v_{j-2}, v_{j-1}, 1) from x_{j-1}.
@@ -66,7 +61,7 @@ class AlignedSkip(NamedTuple):
 
 @primitive
 def added_to(y: Array, skipping: Array) -> Array:
-    """CuPy's own sum would be in C order, and whatever reads it would have to copy it."""
+    """Return y plus what skips it, in the memory order of y. CuPy's own sum would be in C order, and then copied."""
     total: Array = in_memory_order(operator.add, y, array_namespace(y).broadcast_to(skipping, y.shape))
     return total
 
