@@ -341,7 +341,7 @@ class Classifier:
         wanted = self._layer(layer).name
 
         def made(parameters: Parameters, x: Array, moments: Moments) -> Array:
-            y = next(y for la, y, _ in self.network.trace(parameters, x, moments) if la.name == wanted)
+            y = self.network.output(wanted, parameters, x, moments)
             return array_namespace(y).mean(y, axis=over) if over else y
 
         return self._each(images, made)

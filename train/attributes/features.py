@@ -81,8 +81,7 @@ class Model:
     def start(self, images: Array) -> Array:
         """Return what layer 1 reads: standardised images, or what rows before it make of them."""
         x, name = self.standardised(images), hierarchy(self.network)[0].reads[0]
-        trace = self.network.trace(self.parameters, x, self.moments)
-        return x if name == IMAGES else next(y for layer, y, _ in trace if layer.name == name)
+        return x if name == IMAGES else self.network.output(name, self.parameters, x, self.moments)
 
     def outputs(self, images: Array) -> Iterator[tuple[HierarchicalLayer, Array]]:
         """Yield each layer with its output x_j, in evaluation mode."""
@@ -94,8 +93,7 @@ class Model:
         """Return x_{j-1} -> x_j, in evaluation mode."""
         table = hierarchy(self.network)
         given, name = table[j - 2].name if j > 1 else table[0].reads[0], table[j - 1].name
-        trace = self.network.trace
-        return lambda x: next(y for la, y, _ in trace(self.parameters, {given: x}, self.moments) if la.name == name)
+        return lambda x: self.network.output(name, self.parameters, {given: x}, self.moments)
 
     def subject(self, images: Array) -> Subject:
         """Return what `train.verification.covariance` measures."""

@@ -100,6 +100,10 @@ class Network:
             state[layer.name] = signal
             yield layer, signal.x, used
 
+    def output(self, name: str, parameters: Parameters, x: Array | State, moments: Moments) -> Array:
+        """Return what the layer of a name makes of standardised images or of a state, in evaluation mode."""
+        return next(y for layer, y, _ in self.trace(parameters, x, moments) if layer.name == name)
+
     def __call__(
         self,
         parameters: Parameters,

@@ -26,10 +26,8 @@ def _convolution(dense: Dense) -> nn.Sequential:
     outputs, inputs, *size = dense.weight.shape
     kind = getattr(nn, f"Conv{axes}d")
     made = kind(inputs * dense.groups, outputs, size, dense.stride, groups=dense.groups, bias=dense.bias is not None)
-    with torch.no_grad():
-        made.weight.copy_(torch.tensor(dense.weight))
-        if dense.bias is not None:
-            made.bias.copy_(torch.tensor(dense.bias))
+    arrays = {"weight": dense.weight} | ({} if dense.bias is None else {"bias": dense.bias})
+    made.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
     pad = getattr(nn, f"{'Circular' if dense.periodic else 'Zero'}Pad{axes}d")
     return nn.Sequential(*([pad(dense.pads * axes)] if max(dense.pads) else []), made)
 
@@ -84,9 +82,7 @@ class Convolutions(nn.Module):
         )
         head = dense_head(network, merged, checkpoint.targets)
         self.sums, self.head = head.sums, nn.Linear(*head.matrix.shape)
-        with torch.no_grad():
-            self.head.weight.copy_(torch.tensor(head.matrix.T))
-            self.head.bias.copy_(torch.tensor(head.offset))
+        self.head.load_state_dict({"weight": torch.tensor(head.matrix.T), "bias": torch.tensor(head.offset)})
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of images, signals or volumes (N, C, *space)."""
