@@ -257,8 +257,9 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     Notes
     -----
     X and `sample_weight` are as `HCNNClassifier` takes them. Targets are standardised while it learns; what it predicts
-    is in their units, and `score` is R^2. A network hardly knows where in a signal something is: tables, whose columns
-    have each their own meaning, are for other estimators.
+    is in their units, and `score` is R^2. The preset ``"signal"`` resamples axes; where the targets depend on how fast
+    things are, the setting ``{"resample": 0.0}`` leaves that out. A network hardly knows where in a signal something
+    is: tables, whose columns have each their own meaning, are for other estimators.
     """
 
     def __sklearn_tags__(self) -> Any:

@@ -46,7 +46,8 @@ by_spectrum = linear_accuracy(spectra, data.train_labels, tested, data.test_labe
 # %%
 # The network.
 
-config = make_config("signal", {"width": 6, "depth": 6, "strided_layers": (2, 3, 4), "epochs": epochs})
+small = {"width": 6, "depth": 6, "strided_layers": (2, 3, 4), "space_kernel": 3, "noise": 0.0, "resample": 0.0}
+config = make_config("signal", {**small, "epochs": epochs})
 curve: list[dict] = []
 with tempfile.TemporaryDirectory() as folder:
     network = fit(config, data, out=f"{folder}/run", on_epoch=curve.append)

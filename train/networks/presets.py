@@ -51,7 +51,8 @@ SMALL: dict[str, Any] = {
 """What the presets of signals and of volumes have in common."""
 
 SIGNAL: dict[str, Any] = {**SMALL, "strided_layers": (2, 3, 4, 5), "epochs": 100, "batch_size": 10, "shift": 0}
-"""One axis of space."""
+SIGNAL |= {"space_kernel": 9, "noise": 0.1, "resample": 0.1}
+"""One axis of space; why nine taps, noise and resampled axes says benchmarks/results/signals.md."""
 
 VOLUME: dict[str, Any] = {**SMALL, "strided_layers": (2, 4, 6), "epochs": 20, "batch_size": 20, "shift": 2}
 """Three axes of space."""
