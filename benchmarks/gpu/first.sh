@@ -28,7 +28,7 @@ run() {
   run 90 benchmarks.gpu.peers convolutions
   run 45 benchmarks.gpu.peers profile hcnn-best:tf32:100:32 hcnn-best:float32:100:32
   for products in float32 tf32; do
-    run 40 benchmarks.gpu.networks --preset hcnn-best --precision $products --sizes 16
+    run 50 benchmarks.gpu.networks --preset hcnn-best --precision $products --sizes 16
   done
 } | tee -a "$out/first.txt"
 run 10 benchmarks.gpu.asked "$out/first.txt" | tee "$out/asked.txt"

@@ -1,8 +1,9 @@
 """New kernels beside what they replaced, on a card: `python -m benchmarks.gpu.passes FOLDER`, in about three minutes.
 
 Sums and marginals beside CuPy's, filters that slide along attributes on tensor cores beside spectra, each as one layer
-of the paper's network with 100 images. What is gone from the code has the milliseconds that it took on an H200 at
-commit 30f3344 (benchmarks/results/gpu-h200/peers.md). Values of both ways are compared.
+of the paper's network with 100 images; summed channels from tiles, as ResNet-20 has them, beside `apply`. What is gone
+from the code has the milliseconds that it took on an H200 at commit 30f3344 (benchmarks/results/gpu-h200/peers.md).
+Values of both ways are compared.
 """
 
 from train.commands.process import prepare
@@ -19,7 +20,7 @@ from typing import Any
 from benchmarks.gpu.stages import Table, in_turns
 from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision
 from hcnn_core._engines import planner
-from hcnn_core._problem import make_problem
+from hcnn_core._problem import Problem, make_problem
 from hcnn_core.backend import get_namespace
 from hcnn_core.moments import patch_filter
 
@@ -94,29 +95,36 @@ def patches(cupy: Any, table: Table) -> None:
 
 
 def layers(cupy: Any, table: Table) -> None:
-    """Filters that slide, beside spectra: forward, and both adjoints."""
-    rng = cupy.random.default_rng(0)
+    """Filters that slide, beside spectra; summed channels from tiles, beside `apply`: forward, and both adjoints."""
     for products in ("tf32", "tf32x3"):
         for layer, (side, options) in LAYERS.items():
             problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **options)
-            batch = (), problem.batch_axes
-            make = lambda problem=problem, batch=batch: planner.by_axis(  # noqa: E731
-                METHOD, problem, True, batch, "cupy", planner.current()
-            ).make()
-            slides, by_spectra = make(), make()
-            by_spectra._implicit, slides._seconds = None, lambda count: math.inf  # whatever is chosen otherwise
-            x = rng.standard_normal((8, 16, side, side, 100), dtype=cupy.float32).transpose(4, 2, 3, 0, 1)
-            w = rng.standard_normal(FILTERS, dtype=cupy.float32)
-            with precision(products):
-                g = slides.forward(cupy, x, w)
-                kinds: dict[str, Callable[[Any], Any]] = {
-                    "forward": lambda plan, x=x, w=w: plan.forward(cupy, x, w),
-                    "x's cotangent": lambda plan, g=g, w=w: plan.adjoints(cupy, g, None, w)[0],
-                    "w's cotangent": lambda plan, g=g, x=x: plan.adjoints(cupy, g, x, None)[1],
-                }
-                for kind, work in kinds.items():
-                    ways = {"new": lambda w=work, p=slides: w(p), "old": lambda w=work, p=by_spectra: w(p)}
-                    beside(cupy, table, f"{layer}, {products}: {kind}", ways)
+            _products(cupy, table, layer, products, problem, METHOD)
+        for channels, side in ((16, 32), (64, 32), (64, 8)):
+            options = {"sum_axes": 3, "boundary": "zero", "method": "direct"}
+            shapes = (128, side, side, channels), (channels, 3, 3, channels)
+            problem = make_problem(*shapes, AXES[:2], **options)
+            _products(cupy, table, f"{channels} channels, {side} x {side}", products, problem, METHOD[:2])
+
+
+def _products(cupy: Any, table: Table, layer: str, products: str, problem: Problem, methods: tuple[str, ...]) -> None:
+    rng, batch = cupy.random.default_rng(0), ((), problem.batch_axes)
+    new, old = (planner.by_axis(methods, problem, True, batch, "cupy", planner.current()).make() for _ in range(2))
+    old._implicit, new._seconds = None, lambda count: math.inf  # whatever is chosen otherwise
+    n, rows, columns, *others = problem.x_shape
+    x = rng.standard_normal((*others, rows, columns, n), dtype=cupy.float32)
+    x = x.transpose(-1, -3, -2, *range(len(others)))
+    w = rng.standard_normal(problem.w_shape, dtype=cupy.float32)
+    with precision(products):
+        g = new.forward(cupy, x, w)
+        kinds: dict[str, Callable[[Any], Any]] = {
+            "forward": lambda plan: plan.forward(cupy, x, w),
+            "x's cotangent": lambda plan: plan.adjoints(cupy, g, None, w)[0],
+            "w's cotangent": lambda plan: plan.adjoints(cupy, g, x, None)[1],
+        }
+        for kind, work in kinds.items():
+            ways = {"new": lambda w=work: w(new), "old": lambda w=work: w(old)}
+            beside(cupy, table, f"{layer}, {products}: {kind}", ways)
 
 
 def main() -> None:
