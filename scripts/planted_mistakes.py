@@ -128,10 +128,6 @@ MISTAKES = (
         *("return xp, problem, x, w, bias\n", "return xp, problem, x, w, -bias\n"),
     ),
     Mistake(
-        *("19", "the gradient's taps are in reverse order", "hcnn_core/convolution.py"),
-        *("    return g_w\n", "    return g_w[::-1]\n"),
-    ),
-    Mistake(
         *("20", "all maps of C3 see all of S2", "train/networks/lenet.py"),
         *('"w": weights["w"] * self._mask(getval(inputs[0]))}', '"w": weights["w"]}'),
     ),
@@ -214,6 +210,10 @@ MISTAKES = (
             "convolve_vjp_x(given, (count, *self.x_shape), self.filters, self.axes, **self.options)",
             "convolve(given, self.filters, self.axes, **self.options)",
         ),
+    ),
+    Mistake(
+        *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),
+        *("before = (places[None, :] - places[:, None]) % n", "before = (places[None, :] + places[:, None]) % n"),
     ),
 )
 

@@ -83,9 +83,15 @@ def train(smooth):
 
 # %%
 # The statistic is the part of the variance of :math:`x_1(g_s x)` that the best translation of :math:`x_1(x)` explains,
-# the mean over s. The control has v_1 in random orders.
+# the mean over s. The control has v_1 in random orders. A first layer that undoes the rotation has the circle along
+# v_1: there it must be 1, by translations by s.
 
 inputs, _ = draw(300)
+undone = {"h": rotation, "a": 0.0}
+truth = translation_explains(
+    lambda x: first_layer(undone, x), turn, inputs, elements=range(1, SIZE), axis=1, orders=9, rng=rng
+)
+assert np.isclose(truth.share, 1) and list(truth.shifts) == list(range(1, SIZE)) and truth.random.max() < 0.9
 kinds = {"as it is": train(0.0), "smooth along v_1": train(1.0)}
 found = {}
 for name, p in kinds.items():
