@@ -352,7 +352,7 @@ class Classifier:
         Returns
         -------
         torch.nn.Module
-            From tensors (N, C, *space), in the units of the training data (0 to 255 for bytes), to logits
+            From tensors ``(N, C, *space)``, in the units of the training data (0 to 255 for bytes), to logits
             (N, classes), float32. Along attributes its filters are block-Toeplitz until it is trained further.
 
         Raises
