@@ -362,12 +362,10 @@ class Session:
         self._finish(run)
         if not run.writes:
             return
-        shown = None
-        if dataset.kind != "classes":
-            pass
-        elif result is not None:
+        shown, of_classes = None, dataset.kind == "classes"  # what shows single images knows classes alone
+        if of_classes and result is not None:
             shown = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
-        elif trainer.held_out is not None:
+        elif of_classes and trainer.held_out is not None:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
         names, weights = trainer.class_names, trainer.state.evaluated
