@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,8 +16,10 @@ from train.config import Config, make_config
 from train.data import Images, Targets, channel_statistics, require_varying, standardise
 from train.data.dataset import MOST_AXES
 from train.extras import require_installed
+from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
 from train.runs.checkpoint import Checkpoint, State
+from train.runs.session import require_suitable
 from train.runs.training import Trainer
 
 try:
@@ -67,7 +70,7 @@ class _Estimator(BaseEstimator):
 
     def __init__(
         self,
-        preset: str = "signal",
+        preset: str | None = None,
         *,
         epochs: int | None = None,
         width: int | None = None,
@@ -81,10 +84,20 @@ class _Estimator(BaseEstimator):
         self.epochs, self.width, self.depth = epochs, width, depth
         self.learning_rate, self.batch_size = learning_rate, batch_size
 
-    def _config(self, repeats: int) -> Config:
+    def _config(self, x: NDArray[Any], outputs: int, repeats: int) -> Config:
+        axes = x.ndim - 2
+        preset = BY_AXES[axes] if self.preset is None else self.preset
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         given = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
-        config = make_config(self.preset, {"seed": seed, **given, **(self.settings or {})})
+        config = make_config(preset, {"seed": seed, **given, **(self.settings or {})})
+        made_for = {**dict.fromkeys(HIERARCHICAL, 2), "signal": 1, "volume": 3}.get(preset, axes)
+        if made_for != axes:
+            raise ValueError(
+                f"preset is {preset!r}, for {SPACE[made_for]}; X holds {SPACE[axes]}: take {BY_AXES[axes]!r}, or None"
+            )
+        kind = "numbers" if isinstance(self, RegressorMixin) else "classes"
+        X: Any = SimpleNamespace(name="X", image_shape=x.shape[1:], class_names=range(outputs), kind=kind)
+        require_suitable(config, X)
         return replace(config, epochs=max(1, config.epochs // repeats))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -134,7 +147,7 @@ class _Estimator(BaseEstimator):
         keys = np.concatenate([np.reshape(y, (len(y), -1)), np.reshape(x, (len(x), -1))], axis=1)
         order = np.lexsort(keys.T[::-1])
         order = np.repeat(order, weight.astype(int)[order])
-        config, (mean, std) = self._config(repeats), channel_statistics(x[order])
+        config, (mean, std) = self._config(x, outputs, repeats), channel_statistics(x[order])
         require_varying("X", mean, std)
         images = Images(x[order], y[order], mean, std, config.dtype, by=config.standardize)
         run: Any = _Memory()
@@ -184,7 +197,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     Parameters
     ----------
     preset : str, optional
-        What the settings start from: ``"signal"``, ``"volume"``, or one of images.
+        What the settings start from; by default ``"signal"`` for signals, ``"hcnn"`` for images, ``"volume"`` for
+        volumes.
     epochs, width, depth, learning_rate, batch_size : int or float, optional
         Settings that are often searched; by default the preset's.
     settings : dict, optional
@@ -241,7 +255,8 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     Parameters
     ----------
     preset : str, optional
-        What the settings start from: ``"signal"``, ``"volume"``, or one of images.
+        What the settings start from; by default ``"signal"`` for signals, ``"hcnn"`` for images, ``"volume"`` for
+        volumes.
     epochs, width, depth, learning_rate, batch_size : int or float, optional
         Settings that are often searched; by default the preset's.
     settings : dict, optional

@@ -103,15 +103,37 @@ def test_a_weight_is_a_number_of_rows_and_their_order_does_not_matter() -> None:
 def test_images_and_signals_of_many_channels() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
-    for shape in ((9, 3), (6, 7, 2), (4, 4, 4, 1)):
+    for preset, shape in (("signal", (9, 3)), ("hcnn", (6, 7, 2)), ("volume", (4, 4, 4, 1))):
         ramp = np.linspace(-3, 3, shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
         x = rng.standard_normal((40, *shape)) + y.reshape(-1, *(1,) * len(shape)) * ramp
         network = HCNNClassifier(epochs=20, **SMALL).fit(x, y)
         assert network.score(x, y) > 0.9 and network.n_features_in_ == shape[0]
+        assert network.config_.preset == preset and network.preset is None
         with pytest.raises(ValueError, match="it was fitted on"):
             network.predict(x[:, :, :1] if x.shape[2] > 1 else x[..., None])
     with pytest.raises(ValueError, match=r"y has one class, 0; a classifier needs two"):
         HCNNClassifier(**SMALL).fit(x, np.zeros(40, int))
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "settings", "message"),
+    [
+        ("volume", (9, 3), {}, "preset is 'volume', for volumes; X holds signals: take 'signal', or None"),
+        ("signal", (6, 7, 2), {}, "preset is 'signal', for signals; X holds images: take 'hcnn', or None"),
+        ("hcnn-fast", (4, 4, 4, 1), {}, "preset is 'hcnn-fast', for images; X holds volumes: take 'volume', or None"),
+        ("lenet", (9,), {}, "LeNet-5 takes images, and these are signals of 9; take a hierarchical network, such as "),
+        ("wavelet", (9,), {}, "preset is 'wavelet'; choose hcnn, "),
+        (None, (6, 7, 2), {}, "shift is 6; images of 6x7 allow 0 to 5"),
+        (None, (9,), {"rotate": 0.1}, "rotate, shear and zoom are for images, which have two axes of space"),
+    ],
+)
+def test_a_preset_and_settings_that_do_not_fit_the_data(
+    preset: str | None, shape: tuple[int, ...], settings: dict[str, Any], message: str
+) -> None:
+    x, y = np.random.default_rng(0).standard_normal((4, *shape)), np.arange(4.0)
+    for kind in (HCNNClassifier, HCNNRegressor):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            kind(preset, settings=settings).fit(x, y)
 
 
 def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BEST", "HIERARCHICAL", "MEDIUM"]
+__all__ = ["BEST", "BY_AXES", "HIERARCHICAL", "MEDIUM", "SPACE"]
+
+SPACE = {1: "signals", 2: "images", 3: "volumes"}
+"""What data with so many axes of space are called."""
+
+BY_AXES = {1: "signal", 2: "hcnn", 3: "volume"}
+"""The preset for data with so many axes of space."""
 
 RECIPE: dict[str, Any] = {
     "normalization": "both",

@@ -9,6 +9,7 @@ from train.networks import hierarchical, lenet
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.baselines import BASELINES
 from train.networks.network import Network
+from train.networks.presets import SPACE
 from train.settings import ConfigError
 
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
@@ -55,9 +56,8 @@ def build(config: Any, image_size: int | tuple[int, ...] = 32, classes: int = 10
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     architecture = architecture_of(config)
     if len(size) not in architecture.axes:
-        what = {1: "signals", 2: "images", 3: "volumes"}[len(size)]
         raise ConfigError(
-            f"{architecture.title} takes images, and these are {what} of {'x'.join(map(str, size))}; take a "
-            "hierarchical network, such as --preset signal or volume"
+            f"{architecture.title} takes images, and these are {SPACE[len(size)]} of {'x'.join(map(str, size))}; take "
+            "a hierarchical network, such as --preset signal or volume"
         )
     return architecture.build(config, size, classes, channels)
