@@ -293,7 +293,8 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
             shown = classified(part, network, parameters, moments, data)
         trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)
     with locked(run):
-        say(write_report(run, network, checkpoint.class_names, parameters, shown, trained))
+        kind = checkpoint.targets.kind
+        say(write_report(run, network, checkpoint.class_names, parameters, shown, trained, kind))
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:

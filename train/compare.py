@@ -15,7 +15,7 @@ from train.commands.command_line import Parser, given_path, run_command, say
 from train.config import Config, ConfigError, make_config, read_toml
 from train.data import INFO
 from train.networks.registry import build
-from train.runs.plot import plot_runs
+from train.runs.plot import SCORES, kind_of_records, plot_runs
 from train.runs.run import Run, RunError
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
@@ -48,16 +48,15 @@ class _Record:
     def epochs(self) -> list[dict[str, Any]]:
         return [record for record in self.metrics if "train_loss" in record]
 
-    def last(self, key: str) -> Any:
-        """The last value of a key, None where there is none."""
-        return next((record[key] for record in reversed(self.metrics) if key in record), None)
-
     def row(self) -> list[str]:
         """Cells of the table."""
-        test: dict[str, Any] = next((record for record in reversed(self.metrics) if "test_accuracy" in record), {})
+        test: dict[str, Any] = next((record for record in reversed(self.metrics) if "test_loss" in record), {})
         if not self.epochs or test.get("epoch") != self.epochs[-1]["epoch"]:
             test = {}  # its weights have been trained on since
-        held_out = [record["validation_accuracy"] for record in self.epochs if "validation_accuracy" in record]
+        last: dict[str, Any] = self.epochs[-1] if self.epochs else {}
+        score, form = SCORES[kind_of_records(self.metrics)]
+        held_out = [record[f"validation_{score}"] for record in self.epochs if f"validation_{score}" in record]
+        errors = [f"{value:.4g}" for name, value in test.items() if name.startswith("test_error_")]
         return [
             self.name,
             self.config.preset,
@@ -65,12 +64,14 @@ class _Record:
             "" if self.coefficients is None else f"{self.coefficients:,}",
             f"{len(self.epochs)}/{self.config.epochs}",
             f"{sum(record['seconds'] for record in self.epochs) / 60:.1f}",
-            _number(self.last("train_loss"), ".4f"),
-            _number(self.last("train_accuracy"), ".2%"),
-            _number(held_out[-1] if held_out else None, ".2%"),
-            _number(max(held_out, default=None), ".2%"),
-            _number(test.get("test_accuracy"), ".2%"),
-            _number(test.get("test_accuracy_of_views"), ".2%"),
+            _number(last.get("train_loss"), "{:.4f}"),
+            _number(last.get("train_accuracy"), form),
+            _number(held_out[-1] if held_out else None, form),
+            _number(max(held_out, default=None), form),
+            _number(test.get(f"test_{score}"), form),
+            _number(test.get("test_accuracy_of_views"), form),
+            _number(test.get("test_all_right"), "{:.2%}"),
+            ", ".join(errors),
         ]
 
 
@@ -89,8 +90,9 @@ def _coefficients(run: Run, config: Config) -> int | None:
 
 HEADER = [
     *("run", "preset", "seed", "coefficients", "epochs", "minutes", "train loss", "train"),
-    *("held out", "best", "test", "views"),
+    *("held out", "best", "test", "views", "all right", "errors"),
 ]
+"""The score of numbers is R^2, their mean; `errors` are root mean squared ones, in units of the data."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,8 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     records = [_Record.read(path) for path in options.runs]
-    rows = [HEADER, *(record.row() for record in records)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    columns = zip(HEADER, *(record.row() for record in records), strict=True)
+    rows = list(zip(*(column for column in columns if any(column[1:])), strict=True))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
         say("  ".join(cells).rstrip())
@@ -129,7 +132,7 @@ def _differences(records: Sequence[_Record]) -> list[str]:
 
 
 def _number(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return "" if value is None else form.format(value)
 
 
 def _parser() -> Parser:

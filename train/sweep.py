@@ -44,7 +44,7 @@ from train.commands.trial import (
 from train.config import MOST, Config, ConfigError, make_config, to_toml
 from train.data.cifar import obtain
 from train.extras import install_command
-from train.runs.plot import plot_trials
+from train.runs.plot import SCORES, kind_of_records, plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
 from train.storage.files import (
@@ -342,11 +342,12 @@ def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     except RunError as error:
         damaged = one_line(str(error))
     state = FAILED if damaged else state
-    known = [r["validation_accuracy"] for r in records if "validation_accuracy" in r]
-    last = records[-1] if records else {}
+    score = f"validation_{SCORES[kind_of_records(records)][0]}"
+    known = [r[score] for r in records if score in r]
     row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}
-    row |= {"validation_accuracy": known[-1] if known else "", "best_validation_accuracy": max(known, default="")}
-    row |= {name: last.get(name, "") for name in ("validation_loss", "validation_tempered_loss", "train_loss")}
+    row |= {score: known[-1], f"best_{score}": max(known)} if known else {}
+    last = records[-1].items() if records else ()
+    row |= {name: value for name, value in last if name.startswith(("train_loss", "validation_"))}
     row |= {"seconds": round(sum(r.get("seconds", 0.0) for r in records), 1)}
     row["error"] = damaged
     if state == FAILED and not damaged and os.path.lexists(_log(folder, trial)):
@@ -372,25 +373,47 @@ def _note(log: Path, line: str) -> None:
 def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> list[dict[str, Any]]:
     rows = [_row(folder, trial, states[trial.number]) for trial in sweep.trials]
     text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     try:
         write_atomically(folder / TABLE, text.getvalue().encode())
         write_atomically(folder / MEANS, ("\n".join(_means(sweep, rows)) + "\n").encode())
-        known = [row for row in rows if row["validation_accuracy"] != ""]
+        known = [(row, *reached) for row in rows if (reached := _reached(row))]
         if known:
-            varied = {name: [row[name] for row in known] for name in sweep.trials[0].varied}
-            plot_trials(varied, [row["validation_accuracy"] for row in known], folder / PICTURE, folder.name)
+            varied = {name: [row[name] for row, _, _ in known] for name in sweep.trials[0].varied}
+            _, kinds, scores = zip(*known, strict=True)
+            plot_trials(varied, scores, kinds, folder / PICTURE, folder.name)
     except OSError as error:
         raise RunError(f"cannot write the results to {folder}: {error.strerror or error}") from error
     return rows
 
 
+REACHED = {
+    "classes": ("held-out accuracy", "{} of the images held out"),
+    "labels": ("held-out labels right", "{} of the labels of the images held out"),
+    "numbers": ("held-out mean R^2", "R^2 {} on the images held out"),
+}
+"""What trials reach by the kind of targets: the title in a table, and the line of a trial."""
+
+
+def _reached(row: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The kind of targets, and the score on images held out, where there is one."""
+    kind = kind_of_records([row])
+    score = row.get(f"validation_{SCORES[kind][0]}")
+    return None if score is None else (kind, score)
+
+
+def _score(kind: str, score: float, *deviations: float) -> str:
+    """A score with its deviation over seeds, if there is one."""
+    scale, form, unit = (1, ".4f", "") if kind == "numbers" else (100, ".2f", " %")
+    return " ± ".join([f"{scale * score:{form}}{unit}", *(f"{scale * deviation:{form}}" for deviation in deviations)])
+
+
 def _line(row: Mapping[str, Any]) -> str:
-    reached = row["validation_accuracy"]
-    shown = f", {100 * reached:.2f} % of the images held out" if reached != "" else ""
+    reached = _reached(row)
+    shown = f", {REACHED[reached[0]][1].format(_score(*reached))}" if reached else ""
     why = f": {row['error']}" if row["error"] else ""
     return f"trial {row['trial']}: {row['state']}{shown}{why}"
 
@@ -408,24 +431,25 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for settings, of_seeds in groups.items():
         group = of_seeds.values()
         alike = list(shown.values()).count(shown[settings]) > 1  # to so many digits
-        known = [100 * row["validation_accuracy"] for row in group if row["validation_accuracy"] != ""]
+        of = [score for row in group if (score := _reached(row))]
+        kind, known = of[0][0] if of else "", [score for _, score in of]
         states = sorted({row["state"] for row in group} - {FINISHED})
         mean = statistics.fmean(known) if known else -math.inf
-        reached = f"{mean:.2f} %" if known else "-"
-        if len(known) > 1:
-            reached += f" ± {statistics.stdev(known):.2f}"
+        deviations = [statistics.stdev(known)] if len(known) > 1 else []
+        reached = _score(kind, mean, *deviations) if known else "-"
         seconds = f"{statistics.fmean(row['seconds'] for row in group):.0f}"
         cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
-        found.append((mean, f"| {' | '.join(cells)} |"))
-    found.sort(key=lambda pair: -pair[0])
+        found.append((kind, mean, f"| {' | '.join(cells)} |"))
+    found.sort(key=lambda row: (not row[0], row[0], -row[1]))
+    kinds = [kind for kind in REACHED if kind in {kind for kind, _, _ in found}] or ["classes"]
     head = [
         *(f"`{name}`" for name in names),
-        "held-out accuracy, ± deviation over seeds",
+        f"{' or '.join(REACHED[kind][0] for kind in kinds)}, ± deviation over seeds",
         "seconds",
         "trials",
         "not finished",
     ]
-    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(line for _, line in found)]
+    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(line for _, _, line in found)]
 
 
 def _shown(value: Any) -> str:

@@ -193,7 +193,7 @@ def test_classes_are_drawn_letter_for_letter() -> None:
 
 
 def test_variants_are_drawn_letter_for_letter(tmp_path: Path) -> None:
-    plot_trials({"variant": FORMULAS}, [0.1, 0.2, 0.3], tmp_path / "results.png", "sweep")
+    plot_trials({"variant": FORMULAS}, [0.1, 0.2, 0.3], ["classes"] * 3, tmp_path / "results.png", "sweep")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 

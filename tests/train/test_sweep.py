@@ -28,7 +28,7 @@ from train.config import ConfigError, to_toml
 from train.data import DataError
 from train.runs.run import Run, RunError
 from train.storage.lock import locked
-from train.sweep import _means, read_sweep
+from train.sweep import _line, _means, _write_results, read_sweep
 
 SETTINGS = """
 [settings]
@@ -148,6 +148,29 @@ def test_the_same_settings_twice_have_no_deviation_over_seeds() -> None:
         for trial in found.trials
     ]
     assert len(rows) == 6 and _means(found, rows)[2:] == ["| 1 | 55.00 % ± 7.07 | 1 | 2 |  |"]
+
+
+def test_trials_on_numbers_and_on_labels_are_tabled_by_their_scores(tmp_path: Path) -> None:
+    """The settings are one trial's; its metrics are made up."""
+    of = {
+        "numbers": {"train_loss": 0.5, "validation_loss": 0.4, "validation_r2": 0.75, "validation_error_0": 12.5},
+        "labels": {"train_loss": 0.5, "train_accuracy": 0.5, "validation_accuracy": 0.75, "validation_all_right": 0.5},
+    }
+    found = read_sweep(SETTINGS)
+    for kind, record in of.items():
+        (folder := tmp_path / kind / "trial0001").mkdir(parents=True)
+        lines = [json.dumps({"epoch": n, **record, "seconds": 1.0}) + "\n" for n in (1, 2)]
+        (folder / "metrics.jsonl").write_text("".join(lines))
+        (row,) = _write_results(tmp_path / kind, found, {1: "finished"})
+        assert row["epochs"] == 2 and all(cell != "" for cell in {**row, "error": "none"}.values())
+        assert (tmp_path / kind / "results.png").stat().st_size > 1000
+        mean = (tmp_path / kind / "results.md").read_text().splitlines()
+        shown = {
+            "numbers": ("held-out mean R^2", "0.7500", "R^2 0.7500 on the images held out", "validation_error_0"),
+            "labels": ("held-out labels right", "75.00 %", "75.00 % of the labels", "validation_all_right"),
+        }[kind]
+        assert shown[0] in mean[0] and mean[2].startswith(f"| {shown[1]} |") and shown[2] in _line(row)
+        assert row[shown[3]] == of[kind][shown[3]]
 
 
 def test_settings_that_look_alike_to_four_digits_are_two_rows() -> None:

@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from autodiff import check_grads, grad
 from tests.train.runs import run_here
-from train import load
+from train import compare, load
 from train.config import Config
 from train.data import DataError, Targets, class_notes, dataset_from_arrays
 from train.data.targets import r_squared
@@ -80,13 +80,13 @@ def written(path: Path, y: np.ndarray[Any, Any], names: tuple[str, ...] = ()) ->
     return path
 
 
-def test_a_run_on_numbers(tmp_path: Path) -> None:
+def test_a_run_on_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x, frequency, height = waves()
     y = np.stack([1000 * frequency + 5, height], axis=1)
     file, run = written(tmp_path / "numbers.npz", y, ("frequency", "height")), tmp_path / "run"
     options = ("--epochs", 12, "--dataset", file, "--out", run, "--mixup", 0.2, "--resample", 0)  # it is the frequency
     out = run_here((*FEW, *options), None).success()
-    assert "held out R^2" in out and "accuracy" not in out.replace("to measure accuracy on", "")
+    assert "held out R^2" in out and "to measure R^2 on" in out and "accuracy" not in out
     tested = [line for line in out.splitlines() if line.startswith("test: ")]
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     network = load(run)
@@ -97,6 +97,19 @@ def test_a_run_on_numbers(tmp_path: Path) -> None:
         assert record[f"test_r2_{k}"] == pytest.approx(fit, abs=1e-3) and fit > 0.3
         said = re.fullmatch(rf"test: {name}: root mean squared error (\S+), R\^2 (\S+)", tested[1 + k])
         assert said and [float(text) for text in said.groups()] == pytest.approx([error, fit], rel=2e-3)
+    page = (run / "report.html").read_text("utf-8")
+    cells, named = re.findall(r"<td>(.*?)</td>", page), ("frequency", "height")
+    for k, name in enumerate(named):
+        shown = f"{record[f'test_error_{k}']:.4g}", f"{record[f'test_r2_{k}']:.4f}"
+        assert tuple(cells[cells.index(name) + 1 :][:2]) == shown
+    fit = f"{record['test_r2']:.4f}"
+    assert float(fit) == pytest.approx(r_squared(found, y[80:]).mean(), abs=1e-3)
+    assert cells[cells.index("test images") + 2] == fit and not re.search("class(es)?[ .]|confusion is", page)
+    assert compare.main([str(run), "--out", str(tmp_path / "one.png")]) == 0
+    header, row = (line.split("  ") for line in capsys.readouterr().out.splitlines()[:2])
+    shown = dict(zip(*([cell.strip() for cell in cells if cell] for cells in (header, row)), strict=True))
+    assert shown["test"] == f"R^2 {fit}" and shown["held out"].startswith("R^2 ") and "train" not in shown
+    assert shown["errors"] == ", ".join(f"{record[f'test_error_{k}']:.4g}" for k in (0, 1))
     again = run_here(("--evaluate", run), None).success().splitlines()
     assert [line for line in again if line.startswith("test: ")] == tested
     assert "2 numbers" in repr(network) and "mean R^2" in repr(network)
@@ -126,6 +139,12 @@ def test_a_run_on_labels(tmp_path: Path) -> None:
     assert right.mean() > 0.75
     assert f"test: {100 * right.mean():.2f} % of the labels right" in out
     assert f"test: all labels right of {100 * right.all(axis=1).mean():.2f} % of the images" in out
+    page = (run / "report.html").read_text("utf-8")
+    for k, name in enumerate(("fast", "high", "all")):
+        shown = f"{100 * right[:, k].mean():.2f}"
+        assert f"test: {name}: {shown} % right" in out and f"<td>{name}</td><td>{shown}%</td>" in page
+    whole = f"<td>all of an image</td><td>{100 * right.all(axis=1).mean():.2f}%</td>"
+    assert "labels right</th>" in page and whole in page and "confusion is" not in page
     (first, *_) = network.predict(x[80:])
     assert first == tuple(name for name, one in zip(("fast", "high", "all"), p[0], strict=True) if one > 0.5)
     other = written(tmp_path / "classes.npz", (frequency > 0.9).astype(int))

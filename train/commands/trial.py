@@ -135,8 +135,8 @@ def records_of(run: Run) -> list[dict[str, Any]]:
     """Lines of a trial's metrics that are those of epochs; none where it has not begun. RunError if one is damaged."""
     records = [r for r in run.read_metrics() if "train_loss" in r] if run.metrics_path.is_file() else []
     for record in records:
-        for name in ("seconds", "train_loss", "validation_loss", "validation_tempered_loss", "validation_accuracy"):
-            if not isinstance(record.get(name, 0.0), int | float):
+        for name, value in record.items():
+            if name.startswith(("seconds", "train_loss", "validation_")) and not isinstance(value, int | float):
                 raise RunError(f"{run.metrics_path}: {name} of epoch {record['epoch']} is no number")
     return records
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +12,27 @@ from typing import Any
 from train.pages import prepare_matplotlib
 from train.storage.files import write_atomically
 
-PANELS: dict[str, tuple[str, int]] = {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)}
-"""What a learning curve shows, with the label of its axis and the factor of its values."""
+PANELS: dict[str, dict[str, tuple[str, int]]] = {
+    "classes": {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)},
+    "labels": {"loss": ("cross-entropy of a label [nats]", 1), "accuracy": ("labels right [%]", 100)},
+    "numbers": {"loss": ("squared error [variances]", 1), "r2": ("mean $R^2$", 1)},
+}
+"""What a learning curve shows by the kind of targets, with the label of its axis and the factor of its values."""
 
-OF_NUMBERS = {"loss": ("squared error [variances]", 1), "r2": ("mean $R^2$", 1)}
-"""The same of runs that learn numbers."""
+SCORES = {
+    "classes": ("accuracy", "{:.2%}"),
+    "labels": ("accuracy", "{:.2%} of labels"),
+    "numbers": ("r2", "R^2 {:.4f}"),
+}
+"""By the kind of targets what the score is called in a record, and how a table shows it."""
 
 
-def panels(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
-    """Return what the learning curve of a run shows."""
-    return PANELS if any("train_accuracy" in record for record in records) else OF_NUMBERS
+def kind_of_records(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the kind of targets that lines of metrics.jsonl are of."""
+    names = {name for record in records for name in record}
+    if names & {"validation_all_right", "test_all_right"}:
+        return "labels"
+    return "classes" if "train_loss" not in names or any(name.endswith("_accuracy") for name in names) else "numbers"
 
 
 FEW = 40
@@ -37,14 +49,15 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     text = title.encode(errors="replace").decode()  # a path need not be text
     figure.suptitle(text, fontsize=10, parse_math=False)
-    for axes, key in zip(figure.subplots(1, 2), panels(records), strict=True):
-        draw_panel(axes, records, key)
+    kind = kind_of_records(records)
+    for axes, key in zip(figure.subplots(1, 2), PANELS[kind], strict=True):
+        draw_panel(axes, records, key, kind)
     write_figure(figure, path)
 
 
-def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Draw the loss or the accuracy of a run over epochs."""
-    label, scale = (PANELS | OF_NUMBERS)[key] if key != "loss" else panels(records)[key]
+def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str, kind: str) -> None:
+    """Draw the loss or the score of a run over epochs."""
+    label, scale = PANELS[kind][key]
     epochs = [record for record in records if "train_loss" in record]
     test = next((record for record in reversed(records) if f"test_{key}" in record), None)
     for part, name, colour in (
@@ -81,23 +94,29 @@ def _label_axes(axes: Any, label: str) -> None:
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
-    """Draw the loss and the accuracy of several runs over epochs."""
+    """Draw the loss and the score of several runs over epochs, two panels for each kind of targets."""
     prepare_matplotlib()
     from matplotlib.figure import Figure
 
     if not any(runs.values()):
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    for axes, (key, (label, scale)) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
-        for index, (name, records) in enumerate(runs.items()):
+    kinds = [kind_of_records(records) for records in runs.values()]
+    shown = [(kind, *panel) for kind in PANELS if kind in kinds for panel in PANELS[kind].items()]
+    figure = Figure(figsize=(10, 2.25 * len(shown)), layout="constrained")
+    drawn = figure.subplots(len(shown) // 2, 2, squeeze=False)
+    for axes, (of, key, (label, scale)) in zip(drawn.flat, shown, strict=True):
+        for index, ((name, records), kind) in enumerate(zip(runs.items(), kinds, strict=True)):
+            if kind != of:
+                continue
             for part, style in (("train", "--"), ("validation", "-")):
                 known = [record for record in records if f"{part}_{key}" in record]
                 x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
-                shown = f"{literal(name)}, {'training' if part == 'train' else 'held out'}" if known else None
+                title = f"{literal(name)}, {'training' if part == 'train' else 'held out'}" if known else None
                 look = {"color": f"C{index % 10}", "linewidth": 1, "marker": _marker(known), "markersize": 3}
-                axes.plot(x, y, style, markerfacecolor="none" if part == "train" else None, label=shown, **look)
+                axes.plot(x, y, style, markerfacecolor="none" if part == "train" else None, label=title, **look)
         _label_axes(axes, label)
-    axes.legend(fontsize=7)
+    for losses, scores in drawn:
+        (scores if scores.lines else losses).legend(fontsize=7)
     write_figure(figure, path)
 
 
@@ -107,8 +126,10 @@ def literal(name: str) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
-def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float], path: Path, title: str) -> None:
-    """Draw what trials reached over each setting in which they differ."""
+def plot_trials(
+    varied: Mapping[str, Sequence[Any]], scores: Sequence[float], kinds: Sequence[str], path: Path, title: str
+) -> None:
+    """Draw what trials reached over each setting in which they differ, in a row for each kind of targets."""
     prepare_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -117,13 +138,16 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
         list(varied.items())[:1]
     )
     widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
-    figure = Figure(figsize=(1 + sum(widths), 3.8), layout="constrained")
+    rows = [kind for kind in PANELS if kind in kinds]
+    figure = Figure(figsize=(1 + sum(widths), 3.8 * len(rows)), layout="constrained")
     figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=widths)[0]
-    for axes, (name, values) in zip(panels, shown.items(), strict=True):
+    panels = figure.subplots(len(rows), len(shown), sharey="row", squeeze=False, width_ratios=widths)
+    for axes, (kind, (name, values)) in zip(panels.flat, itertools.product(rows, shown.items()), strict=True):
+        label, scale = PANELS[kind][SCORES[kind][0]]
+        chosen = [i for i, of in enumerate(kinds) if of == kind]
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         places = list(values) if numeric else [literal(str(v)) for v in values]
-        axes.plot(places, [100 * a for a in accuracies], "o", markersize=4, alpha=0.7)
+        axes.plot([places[i] for i in chosen], [scale * scores[i] for i in chosen], "o", markersize=4, alpha=0.7)
         if numeric and 0 < 20 * min(values) <= max(values):
             axes.set_xscale("log")
         elif all(isinstance(v, int) for v in values):
@@ -132,7 +156,7 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
             axes.tick_params(axis="x", labelrotation=90)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("held-out accuracy [%]")
+        axes.set_ylabel(f"held-out {label}" if name == next(iter(shown)) else "")
     write_figure(figure, path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from train.config import Config, make_config
 from train.pages import Picture, Table, image_png, in_words, png, prepare_matplotlib, render, svg
-from train.runs.plot import PANELS, draw_panel, panels
+from train.runs.plot import PANELS, SCORES, draw_panel
 
 __all__ = ["Classified", "page"]
 
@@ -20,6 +20,15 @@ MOST_WRONG = 24
 
 MOST_NUMBERED = 20
 """Classes up to which the confusion is a table."""
+
+TITLES = {"classes": "accuracy", "labels": "labels right", "numbers": "mean R\u00b2"}
+"""Of the score, by the kind of targets."""
+
+FIGURES = {
+    "labels": {"right": ("right", "{:.2%}")},
+    "numbers": {"error": ("root mean squared error [units of the data]", "{:.4g}"), "r2": ("R\u00b2", "{:.4f}")},
+}
+"""What is said of each target that is no class: its name in a record, the title, and how it is shown."""
 
 Array = np.ndarray[Any, Any]
 
@@ -74,14 +83,17 @@ def page(
     filters: Array | None,  # (channels, s, s, K)
     classified: Classified | None,
     seen: bytes | None = None,  # a PNG file of images as training sees them
+    kind: str = "classes",  # of targets; of labels and numbers `class_names` are their names
 ) -> str:
     """Return the report of a run."""
     few = len(class_names) <= MOST_NUMBERED
     return render(
         "run.html",
         name=name,
-        results=_results(records),
-        curves=_curves(records),
+        results=_results(records, kind),
+        curves=_curves(records, kind),
+        kind=kind,
+        targets=_targets(records, class_names, kind),
         part=classified.part if classified else None,
         count=len(classified.labels) if classified else 0,
         confusion=_confusion(classified) if classified and few else None,
@@ -100,20 +112,21 @@ def page(
     )
 
 
-def _curves(records: Sequence[Mapping[str, Any]]) -> list[Picture]:
-    """Loss and accuracy over epochs, a picture each, which stay legible on a telephone."""
+def _curves(records: Sequence[Mapping[str, Any]], kind: str) -> list[Picture]:
+    """Loss and score over epochs, a picture each, which stay legible on a telephone."""
     prepare_matplotlib()
     from matplotlib.figure import Figure
 
     found = []
     if any("train_loss" in record for record in records):
-        for key in panels(records):
+        for key in PANELS[kind]:
             figure = Figure(figsize=(4.6, 3.4), layout="constrained")
             axes = figure.subplots()
-            draw_panel(axes, records, key)
+            draw_panel(axes, records, key, kind)
             if axes.lines:
                 axes.legend(fontsize=9, framealpha=0)
-            found.append(Picture(svg(figure), f"{key.capitalize()} over epochs"))
+            title = "loss" if key == "loss" else TITLES[kind]
+            found.append(Picture(svg(figure), f"{title[0].upper()}{title[1:]} over epochs"))
     return found
 
 
@@ -136,37 +149,53 @@ def _confusion(classified: Classified) -> list[list[tuple[int, str]]]:
     ]
 
 
-def _results(records: Sequence[Mapping[str, Any]]) -> Table:
+def _results(records: Sequence[Mapping[str, Any]], kind: str) -> Table:
     """The last epoch, the best on held-out images, and the test."""
     epochs = [record for record in records if "train_loss" in record]
     lines = []
     if epochs:
-        lines.append(_result(epochs[-1], "train", "training images, augmented"))
-    score = "accuracy" if panels(records) is PANELS else "r2"
+        lines.append(_result(epochs[-1], "train", "training images, augmented", kind))
+    score = SCORES[kind][0]
     held_out = [record for record in epochs if "validation_loss" in record]
     if held_out:
-        lines.append(_result(held_out[-1], "validation", "held-out images"))
+        lines.append(_result(held_out[-1], "validation", "held-out images", kind))
         best = max(held_out, key=lambda record: record.get(f"validation_{score}", -math.inf))
         if best is not held_out[-1]:
-            lines.append(_result(best, "validation", "held-out images, best epoch"))
+            lines.append(_result(best, "validation", "held-out images, best epoch", kind))
     for record in [record for record in records if "test_loss" in record][-1:]:
-        lines.append(_result(record, "test", "test images"))
+        lines.append(_result(record, "test", "test images", kind))
         if "test_accuracy_of_views" in record:
             views = f"{100 * record['test_accuracy_of_views']:.2f} %"
             lines.append(("test images, mean of views", str(record["epoch"]), views, ""))
-    titles = ("accuracy", "loss [nats]") if score == "accuracy" else ("mean R\u00b2", "squared error [variances]")
-    return Table(("images", "epoch", *titles), lines, "results")
+    loss = "squared error [variances]" if kind == "numbers" else "loss [nats]"
+    return Table(("images", "epoch", TITLES[kind], loss), lines, "results")
 
 
-def _result(record: Mapping[str, Any], part: str, name: str) -> tuple[str, str, str, str]:
-    score, fit = record.get(f"{part}_accuracy"), record.get(f"{part}_r2")
-    shown = "" if fit is None else f"{fit:.4f}"
-    return (
-        name,
-        str(record["epoch"]),
-        shown if score is None else f"{100 * score:.2f} %",
-        f"{record[f'{part}_loss']:.4f}",
-    )
+def _result(record: Mapping[str, Any], part: str, name: str, kind: str) -> tuple[str, str, str, str]:
+    score = record.get(f"{part}_{SCORES[kind][0]}")
+    shown = "" if score is None else f"{score:.4f}" if kind == "numbers" else f"{100 * score:.2f} %"
+    return name, str(record["epoch"]), shown, f"{record[f'{part}_loss']:.4f}"
+
+
+def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], kind: str) -> tuple[str, Table] | None:
+    """Which images, and how well each target is told: the test images if these weights were tested, or those held out.
+
+    None where there are neither, and of classes.
+    """
+    last = max((record["epoch"] for record in records), default=0)
+    tested = [record for record in records if "test_loss" in record and record["epoch"] == last]
+    part, chosen = ("test", tested) if tested else ("validation", [r for r in records if "validation_loss" in r])
+    if kind == "classes" or not chosen:
+        return None
+    titles, forms = zip(*FIGURES[kind].values(), strict=True)
+    found = [[chosen[-1].get(f"{part}_{key}_{k}") for key in FIGURES[kind]] for k in range(len(names))]
+    lines = [
+        (name, *("all are the same" if v is None else form.format(v) for v, form in zip(row, forms, strict=True)))
+        for name, row in zip(names, found, strict=True)
+    ]
+    if kind == "labels" and len(names) > 1:
+        lines.append(("all of an image", f"{chosen[-1][f'{part}_all_right']:.2%}"))
+    return "test" if tested else "held-out", Table((kind[:-1], *titles), lines, kind)
 
 
 def _times(records: Sequence[Mapping[str, Any]]) -> Table:

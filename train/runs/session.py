@@ -299,8 +299,9 @@ class Session:
         require_varying_numbers(dataset, kept)
         targets = Targets.of(dataset.train_labels[kept])
         if count and config.validation_size < 0:
+            measure = "R^2" if dataset.kind == "numbers" else "accuracy"
             self.say(
-                f"a tenth of the {total:,} training images, {count:,}, is held out to measure accuracy on, and "
+                f"a tenth of the {total:,} training images, {count:,}, is held out to measure {measure} on, and "
                 f"{len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
             )
         for line in class_notes(dataset, kept):
@@ -369,7 +370,7 @@ class Session:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
         names, weights = trainer.class_names, trainer.state.evaluated
-        page = write_report(run, trainer.network, names, weights, shown, trainer.train)
+        page = write_report(run, trainer.network, names, weights, shown, trainer.train, dataset.kind)
         self.say(f"{page}: open it in a browser; hcnn.load({str(run.path)!r}) gives the network to Python")
 
     def _planning(self, run: Run, config: Config) -> AbstractContextManager[None]:
@@ -479,6 +480,7 @@ def write_report(
     parameters: Any,
     shown: Classified | None,
     trained: Images | None = None,
+    kind: str = "classes",
 ) -> str:
     """Write report.html, and return its path; some of the images that it was trained on are shown augmented."""
     of_channels = [
@@ -488,7 +490,7 @@ def write_report(
     name, again = run.path.resolve().name, f"--report {run.path} writes it"
     try:
         seen = None if trained is None else augmented(network.config, trained)
-        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen)
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen, kind)
         write_atomically(run.report_path, text.encode())
     except KeyboardInterrupt as error:
         raise Interrupted(
@@ -515,8 +517,8 @@ def draw(run: Run) -> None:
 def figures(result: Result) -> dict[str, float]:
     """What is recorded of a test."""
     if result.details:
-        score = {} if "error_0" in result.details else {"test_accuracy": result.accuracy}
-        return {"test_loss": result.loss, **score, **{f"test_{k}": value for k, value in result.details.items()}}
+        score = {"r2" if "error_0" in result.details else "accuracy": result.accuracy, **result.details}
+        return {"test_loss": result.loss, **{f"test_{k}": value for k, value in score.items() if math.isfinite(value)}}
     found = {"test_loss": result.loss, "test_accuracy": result.accuracy}
     if result.averaged is not None:
         found["test_accuracy_of_views"] = result.averaged
@@ -595,11 +597,13 @@ def _smaller(config: Config, fits: int) -> str:
 
 
 def test_lines(test: Mapping[str, Any], config: Config, images: str = "", names: Sequence[str] = ()) -> Iterator[str]:
-    """Yield what is said of a test; `names` are those of its numbers, if it is of numbers."""
+    """Yield what is said of a test; `names` are those of its labels or numbers, if it is of these."""
     if "test_all_right" in test:
         right, whole = 100 * test["test_accuracy"], 100 * test["test_all_right"]
         yield f"test: {right:.2f} % of the labels right, loss {test['test_loss']:.4f} nats{images}"
         yield f"test: all labels right of {whole:.2f} % of the images"
+        for k, called in enumerate(names):
+            yield f"test: {called}: {100 * test[f'test_right_{k}']:.2f} % right"
         return
     if "test_error_0" in test:
         yield f"test: squared error {test['test_loss']:.4f}, in units of each number's variance{images}"

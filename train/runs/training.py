@@ -107,7 +107,8 @@ def _scores(found: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], data: Ima
     """The mean score of yes/no labels or numbers, and more of them; numbers that are all the same have no R^2."""
     if data.targets.kind == "labels":
         right = (found > 0) == labels
-        return float(right.mean()), {"all_right": float(right.all(axis=1).mean())}
+        each_right = {f"right_{k}": float(part) for k, part in enumerate(right.mean(axis=0))}
+        return float(right.mean()), {"all_right": float(right.all(axis=1).mean()), **each_right}
     each = r_squared(found, labels)
     errors = np.sqrt(((found - labels) ** 2).mean(axis=0)) * (1.0 if data.targets.std is None else data.targets.std)
     details = {f"error_{k}": float(error) for k, error in enumerate(errors)}
@@ -392,7 +393,7 @@ class Trainer:
                 result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out, ranks=self.ranks)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
-            record |= {"validation_loss": result.loss}
+            record |= {"validation_loss": result.loss, **{f"validation_{k}": v for k, v in result.details.items()}}
             score = -record["train_loss"]
             if math.isfinite(result.accuracy):  # no R^2 where all numbers are the same
                 record[f"validation_{self.score}"] = score = result.accuracy
