@@ -358,7 +358,7 @@ class Classifier:
         Raises
         ------
         CheckpointError
-            If the network has (+) layers or scattering, or is not hierarchical.
+            If the network has scattering, or is not hierarchical.
         ModuleNotFoundError
             If PyTorch is not installed.
         """

@@ -50,5 +50,7 @@ def test_a_network_that_ships_is_exported_and_trained_further() -> None:
 
 
 def test_what_cannot_be_a_module_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"a \(\+\) network has no filters that PyTorch's convolutions take"):
-        network((12,), nonlinear_factors=True).to_torch()
+    with pytest.raises(
+        CheckpointError, match="a network on scattering has no filters that PyTorch's convolutions take"
+    ):
+        network((16, 16), scattering=1).to_torch()

@@ -55,6 +55,9 @@ KINDS = [
     ((8, 8), {"blur": True, "boundary": "periodic", "strided_layers": (1, 3)}),
     ((12, 11), {"activation": "gelu", "space_kernel": 4}),
     ((12,), {"standardize": "sample"}),
+    ((12,), {"nonlinear_factors": True, "boundary": "attributes", "space_kernel": 4}),
+    ((12, 8), {"nonlinear_factors": True, "boundary": "periodic", "normalization": "both", "blur": True}),
+    ((6, 7, 5), {"nonlinear_factors": True}),
 ]
 
 
@@ -93,9 +96,9 @@ def test_a_dense_filter_is_block_toeplitz() -> None:
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plus = network((12,), nonlinear_factors=True)
-    with pytest.raises(CheckpointError, match=r"a \(\+\) network has no filters that ONNX's convolutions take"):
-        write_onnx(tmp_path / "net.onnx", tmp_path, plus.checkpoint)
+    scattered = network((16, 16), scattering=1)
+    with pytest.raises(CheckpointError, match="a network on scattering has no filters that ONNX's convolutions take"):
+        write_onnx(tmp_path / "net.onnx", tmp_path, scattered.checkpoint)
     other = network((12,))
     monkeypatch.delitem(onnx_module.ACTIVATIONS, "elu")
     with pytest.raises(CheckpointError, match=r"ONNX's operator for activation 'elu' is not known here: export \.h5"):

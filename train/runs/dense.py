@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hcnn_core import convolve
 from train.data import Targets
-from train.networks.hierarchical import Head, HierarchicalLayer, hierarchy, low_pass
+from train.networks.hierarchical import Head, HierarchicalLayer, NonlinearLayer, hierarchy, low_pass
 from train.networks.layer import Weights
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of
@@ -27,9 +27,8 @@ __all__ = ["Dense", "DenseHead", "DenseLayer", "dense_filters", "dense_head", "d
 def require_dense(checkpoint: Checkpoint, activations: Any, form: str) -> None:
     """Raise CheckpointError unless a network is made of such convolutions, with an activation that `form` has."""
     architecture, config = architecture_of(checkpoint.config), checkpoint.config
-    if MERGED_FILTERS in architecture.lacks or config.scattering or config.nonlinear_factors:
-        what = "a network on scattering" if config.scattering else "a (+) network"
-        what = architecture.title if MERGED_FILTERS in architecture.lacks else what
+    if MERGED_FILTERS in architecture.lacks or config.scattering:
+        what = architecture.title if MERGED_FILTERS in architecture.lacks else "a network on scattering"
         raise CheckpointError(f"{what} has no filters that {form}'s convolutions take: export .h5")
     if config.activation not in activations:
         raise CheckpointError(f"{form}'s operator for activation {config.activation!r} is not known here: export .h5")
@@ -48,8 +47,12 @@ class Dense(NamedTuple):
 
 
 class DenseLayer(NamedTuple):
-    """A layer: a mean or sum, a low-pass, a correlation, the activation, and what skips it, in this order."""
+    """A layer: a mean or sum, a low-pass, a correlation, the activation, and what skips it, in this order.
 
+    A (+) layer has another correlation before, of each channel with its Q filters in space, and an activation.
+    """
+
+    copies: Dense | None
     dense: Dense
     reduction: str  # of the input's parts: mean or sum
     blur: Dense | None
@@ -95,6 +98,24 @@ def dense_filters(layer: HierarchicalLayer, merged: Weights, shape: tuple[int, .
     return Dense(_f32(weight), _f32(bias), layer.stride[:axes], (before, after), periodic, parts)
 
 
+def _nonlinear(layer: NonlinearLayer, merged: Weights, shape: tuple[int, ...]) -> tuple[Dense, Dense]:
+    """Return a (+) layer as two: h for each channel alone, whose Q copies stand side by side, and g at each place."""
+    axes, h = len(layer.space), np.asarray(merged["h"])
+    size, count, factors = layer.kernel_size[0], math.prod(layer.inputs[axes:]), h.shape[-1]
+    taps = np.flip(np.moveaxis(h, -1, 0), tuple(range(1, 1 + axes)))
+    weight, bias = np.tile(taps[:, None], (count, *(1,) * (1 + axes))), np.tile(merged["shift"], count)
+    pads, periodic = (size - 1 - size // 2, size // 2), layer.boundary[0] == "periodic"
+    copies = Dense(_f32(weight), _f32(bias), layer.stride[:axes], pads, periodic, 1, groups=count)
+    _, along_attributes = layer.linear_maps(merged)
+    places = np.eye(count * factors, dtype=np.float32)
+    y = along_attributes(np.reshape(places, (len(places), *(1,) * axes, *layer.inputs[axes:], factors)))
+    matrix = np.reshape(y, (len(places), -1)).T
+    bias = np.broadcast_to(merged["bias"], layer.outputs[axes:]).reshape(-1)
+    parts = shape[axes] if len(shape) == axes + 3 else 1
+    of_g = Dense(_f32(matrix.reshape(*matrix.shape, *(1,) * axes)), _f32(bias), (1,) * axes, (0, 0), False, parts)
+    return copies, of_g
+
+
 def _skipping(layer: HierarchicalLayer, shape: tuple[int, ...]) -> Dense:
     """What a layer adds of an earlier x, whose attributes have these lengths, as a correlation of single samples."""
     assert layer.skip is not None
@@ -115,11 +136,16 @@ def dense_layers(network: Network, merged: dict[str, Weights]) -> Iterator[Dense
     """Yield the layers of a network whose weights are merged."""
     shapes = [network.image_shape]
     for layer in hierarchy(network):
-        dense = dense_filters(layer, merged[layer.name], shapes[-1])
-        blur = _blurring(len(layer.space), dense.weight.shape[1], dense.periodic) if layer.blurs else None
+        copies, weights = None, merged[layer.name]
+        if isinstance(layer, NonlinearLayer):
+            copies, dense = _nonlinear(layer, weights, shapes[-1])
+        else:
+            dense = dense_filters(layer, weights, shapes[-1])
+        channels, periodic = math.prod(layer.inputs[len(layer.space) :]), layer.boundary[0] == "periodic"
+        blur = _blurring(len(layer.space), channels, periodic) if layer.blurs else None
         back = layer.skip.back if layer.skip else 0
         skip = _skipping(layer, shapes[-back][len(layer.space) :]) if back else None
-        yield DenseLayer(dense, layer.reduction, blur, skip, back)
+        yield DenseLayer(copies, dense, layer.reduction, blur, skip, back)
         shapes.append(layer.outputs)
 
 

@@ -119,9 +119,9 @@ def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str,
             y = graph.add("Mean" if layer.reduction == "mean" else "Sum", *parts)
         if layer.blur:
             y = _convolved(graph, y, layer.blur)
-        y = _convolved(graph, y, layer.dense)
         kind, options = ACTIVATIONS[network.config.activation]
-        y = graph.add(kind, y, **options)
+        for dense in [layer.copies, layer.dense] if layer.copies else [layer.dense]:
+            y = graph.add(kind, _convolved(graph, y, dense), **options)
         if layer.skip:
             y = graph.add("Add", y, _convolved(graph, made[-layer.back], layer.skip))
         made.append(y)

@@ -39,6 +39,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.parts, self.sums, self.back = layer.dense.parts, layer.reduction == "sum", layer.back
         self.blur = _convolution(layer.blur).requires_grad_(False) if layer.blur else nn.Identity()
+        self.copies = _convolution(layer.copies) if layer.copies else None
         self.convolution = _convolution(layer.dense)
         self.activation = ACTIVATIONS[activation]()
         self.skip = _convolution(layer.skip).requires_grad_(False) if layer.skip else None
@@ -48,7 +49,9 @@ class _Layer(nn.Module):
         if self.parts > 1:
             parts = x.unflatten(1, (self.parts, -1))
             x = parts.sum(1) if self.sums else parts.mean(1)
-        x = self.activation(self.convolution(self.blur(x)))
+        x = self.blur(x)
+        x = x if self.copies is None else self.activation(self.copies(x))
+        x = self.activation(self.convolution(x))
         return x if self.skip is None else x + self.skip(made[-self.back])
 
 
