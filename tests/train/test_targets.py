@@ -142,8 +142,8 @@ def test_a_run_on_labels(tmp_path: Path) -> None:
     page = (run / "report.html").read_text("utf-8")
     for k, name in enumerate(("fast", "high", "all")):
         shown = f"{100 * right[:, k].mean():.2f}"
-        assert f"test: {name}: {shown} % right" in out and f"<td>{name}</td><td>{shown}%</td>" in page
-    whole = f"<td>all of an image</td><td>{100 * right.all(axis=1).mean():.2f}%</td>"
+        assert f"test: {name}: {shown} % right" in out and f"<td>{name}</td><td>{shown} %</td>" in page
+    whole = f"<td>all of an image</td><td>{100 * right.all(axis=1).mean():.2f} %</td>"
     assert "labels right</th>" in page and whole in page and "confusion is" not in page
     (first, *_) = network.predict(x[80:])
     assert first == tuple(name for name, one in zip(("fast", "high", "all"), p[0], strict=True) if one > 0.5)

@@ -25,10 +25,10 @@ TITLES = {"classes": "accuracy", "labels": "labels right", "numbers": "mean R\u0
 """Of the score, by the kind of targets."""
 
 FIGURES = {
-    "labels": {"right": ("right", "{:.2%}")},
-    "numbers": {"error": ("root mean squared error [units of the data]", "{:.4g}"), "r2": ("R\u00b2", "{:.4f}")},
+    "labels": {"right": ("right", 100, "{:.2f} %")},
+    "numbers": {"error": ("root mean squared error [units of the data]", 1, "{:.4g}"), "r2": ("R\u00b2", 1, "{:.4f}")},
 }
-"""What is said of each target that is no class: its name in a record, the title, and how it is shown."""
+"""Of each target that is no class: its name in a record, the title, the factor, and how it is shown."""
 
 Array = np.ndarray[Any, Any]
 
@@ -187,14 +187,14 @@ def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], kind: s
     part, chosen = ("test", tested) if tested else ("validation", [r for r in records if "validation_loss" in r])
     if kind == "classes" or not chosen:
         return None
-    titles, forms = zip(*FIGURES[kind].values(), strict=True)
+    titles, scales, forms = zip(*FIGURES[kind].values(), strict=True)
     found = [[chosen[-1].get(f"{part}_{key}_{k}") for key in FIGURES[kind]] for k in range(len(names))]
     lines = [
-        (name, *("all are the same" if v is None else form.format(v) for v, form in zip(row, forms, strict=True)))
+        (name, *("all the same" if v is None else f.format(s * v) for v, s, f in zip(row, scales, forms, strict=True)))
         for name, row in zip(names, found, strict=True)
     ]
     if kind == "labels" and len(names) > 1:
-        lines.append(("all of an image", f"{chosen[-1][f'{part}_all_right']:.2%}"))
+        lines.append(("all of an image", f"{100 * chosen[-1][f'{part}_all_right']:.2f} %"))
     return "test" if tested else "held-out", Table((kind[:-1], *titles), lines, kind)
 
 
