@@ -231,8 +231,8 @@ def main(about: str, task_of: Callable[[int], Task], networks: int, steps: int) 
 
 
 def records(file: Path) -> list[dict[str, str]]:
-    """Return the networks that have ended."""
+    """Return the networks that have ended, each once, even if two processes trained it."""
     if not file.exists():
         return []
     with file.open(newline="") as source:
-        return list(csv.DictReader(source))
+        return list({(row["arm"], row["seed"]): row for row in csv.DictReader(source)}.values())

@@ -6,16 +6,21 @@ Two tones follow each other: one of pitch p, then one of pitch p + d. An octave 
 each of three octaves; those near the lower and the upper end are quiet, so that going up an octave changes nothing
 (R. N. Shepard, 1964). The class is d, from 0 to 7. Transposing both by s steps keeps it. The network is `signal` with
 K = 8 and periodic attributes without strides, so an attribute has one sample for each step. It is given the wave.
-docs/symmetries.md has the protocol, planted.py what is measured.
+docs/symmetries.md has the protocol, planted.py what is measured. `python -m benchmarks.sound known` puts the statistic
+to filters that are given.
 """
+
+import sys
 
 import numpy as np
 
-from benchmarks.planted import BATCH, TURNS, Arm, Array, Scene, Task, main
+from autodiff import elu
+from benchmarks.planted import BATCH, ORDERS, TESTED, TURNS, Arm, Array, Scene, Task, main
+from train.attributes.symmetry import translation_explains
 from train.config import make_config
 from train.networks.registry import build
 
-LENGTH, OCTAVES, LOWEST, NOISE = 96, 3, 0.055, 0.2
+LENGTH, OCTAVES, LOWEST, NOISE, TAPS = 96, 3, 0.055, 0.2, 17
 ARMS = {
     "intervals": Arm(),
     "labels p": Arm(of_place=True),
@@ -51,11 +56,31 @@ def of_tones(x: Array) -> Array:
     return x.reshape(len(x), 2, -1, *x.shape[2:]).mean(axis=2)
 
 
+def known(rng: np.random.Generator) -> str:
+    """Return the statistic of a front end that is given: one filter for each step, of the partials of its tone."""
+    scene, time = draw(True, TESTED, TURNS, rng), np.arange(TAPS) - TAPS // 2
+    octave = np.arange(TURNS)[:, None] / TURNS + np.arange(OCTAVES)
+    partials = np.cos(2 * np.pi * LOWEST * 2 ** octave[..., None] * time) * np.hanning(TAPS + 2)[1:-1]
+    h = ((1 - np.cos(2 * np.pi * octave / OCTAVES))[..., None] * partials).sum(axis=1)  # (steps, taps)
+
+    def represent(scene: Scene) -> Array:
+        x_1 = np.apply_along_axis(lambda x: [np.convolve(x, one, "same") for one in h], 1, waves(scene)[..., 0])
+        x_1 = (x_1 - x_1.mean(axis=(0, 2), keepdims=True)) / x_1.std(axis=(0, 2), keepdims=True)
+        return of_tones(np.asarray(elu(np.moveaxis(x_1, 1, 2))))
+
+    turns = range(1, TURNS)
+    e = translation_explains(
+        represent, lambda s, scene: scene.turned(s), scene, elements=turns, axis=2, orders=ORDERS, rng=rng
+    )
+    shifts = " ".join(map(str, e.shifts))
+    return f"share {e.share:.3f}, random {np.median(e.random):.3f}, p {e.p:.2f}, translations {shifts}\n"
+
+
 def task(steps: int) -> Task:
     """Return the task."""
     settings = {
         "width": TURNS, "boundary": "attributes", "attribute_stride": 1, "depth": 6, "strided_layers": (2, 3, 4, 5),
-        "space_kernel": 17, "noise": 0.0, "resample": 0.0, "batch_size": BATCH, "epochs": max(steps, 1),
+        "space_kernel": TAPS, "noise": 0.0, "resample": 0.0, "batch_size": BATCH, "epochs": max(steps, 1),
         "validation_size": 0,
     }  # fmt: skip
     config = make_config("signal", settings)
@@ -64,4 +89,6 @@ def task(steps: int) -> Task:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["known"]:
+        sys.exit(print(known(np.random.default_rng(0)), end=""))
     main(__doc__ or "", task, networks=5, steps=300)
