@@ -212,6 +212,10 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        *("38", "pursuit ends after its first step", "wavelets/sparse.py"),
+        *("for _ in range(iterations - 1):", "for _ in range(0):"),
+    ),
+    Mistake(
         *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),
         *("before = (places[None, :] - places[:, None]) % n", "before = (places[None, :] + places[:, None]) % n"),
     ),

@@ -74,9 +74,7 @@ for _ in range(steps):
     distances.append(np.linalg.norm(w - w_best) / np.linalg.norm(w_best))
 
 error = np.linalg.norm(w_best - w_true) / np.linalg.norm(w_true)
-print(
-    f"distance from least squares after {steps} steps: {distances[-1]:.1e}; least squares from the truth: {error:.1%}"
-)
+print(f"from least squares after {steps} steps: {distances[-1]:.1e}; least squares from the truth: {error:.1%}")
 assert np.all(np.diff(losses) <= 1e-12 * losses[0]), "such steps never raise the loss, but for rounding"
 assert distances[-1] < 0.1 * error, "what descent has still to go is small against the error of noise"
 

@@ -59,11 +59,8 @@ assert np.count_nonzero(x) == 1, "one sample is enough"
 assert abs(moved_then_pooled - pooled_then_moved).max() == 0.25, "an edge padded with itself counts it once too often"
 
 fig, panels = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
-for ax, (title, shown) in zip(
-    panels,
-    {"counterexample x": x, "moved, then pooled": moved_then_pooled, "pooled, then moved": pooled_then_moved}.items(),
-    strict=True,
-):
+pictures = {"counterexample x": x, "moved, then pooled": moved_then_pooled, "pooled, then moved": pooled_then_moved}
+for ax, (title, shown) in zip(panels, pictures.items(), strict=True):
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1)
     ax.set(title=title, xlabel="sample", yticks=[])
 

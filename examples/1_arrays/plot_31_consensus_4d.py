@@ -37,9 +37,8 @@ def views(count):
     scene = torch.randint(materials, (count, n + 2 * most, n + 2 * most))
     move = torch.randint(-most, most + 1, (count, 2))
     first = scene[:, most : most + n, most : most + n]
-    second = torch.stack(
-        [s[most + a : most + a + n, most + b : most + b + n] for s, (a, b) in zip(scene, move.tolist(), strict=True)]
-    )
+    corners = zip(scene, (most + move).tolist(), strict=True)
+    second = torch.stack([s[a : a + n, b : b + n] for s, (a, b) in corners])
     f, g = (codes[view] + 0.3 * torch.randn(count, n, n, codes.shape[1]) for view in (first, second))
     return torch.einsum("nabf,ncdf->nabcd", f, g)[:, None], move
 

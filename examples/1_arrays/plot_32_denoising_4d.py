@@ -83,11 +83,8 @@ def error(found):
 
 
 widths = np.arange(0.0, 1.6, 0.1)
-smoothed = {
-    (space, time): ndimage.gaussian_filter(seen[0, 0].numpy(), (space, space, space, time), mode="wrap")
-    for space in widths
-    for time in widths[::3]
-}
+pairs = [(space, time) for space in widths for time in widths[::3]]
+smoothed = {(s, t): ndimage.gaussian_filter(seen[0, 0].numpy(), (s, s, s, t), mode="wrap") for s, t in pairs}
 best = min(smoothed, key=lambda width: error(smoothed[width]))
 print(f"left of the noise: {error(smoothed[best]):.1%} by a Gaussian, {error(denoised):.1%} by the network")
 assert error(denoised) < error(smoothed[best]) < 1

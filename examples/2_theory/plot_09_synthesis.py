@@ -16,16 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
-from wavelets import (
-    decaying_vorticity,
-    harmonic_statistics,
-    lbfgs,
-    moment_distance,
-    phase_harmonic,
-    randomize_phases,
-    steerable_bank,
-    wavelet_transform,
-)
+from wavelets import lbfgs, moment_distance, phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
+from wavelets.harmonics import harmonic_statistics
+from wavelets.processes import decaying_vorticity
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 n, scales, iterations = (64, 3, 40) if SMALL else (128, 4, 60)
@@ -78,9 +71,7 @@ for row, (name, x) in zip(axes, fields.items(), strict=True):
     noise, gaussian = 0.5 + rng.standard_normal(x.shape).astype(np.float32), randomize_phases(x, rng)
     y, final = lbfgs(distance, noise, iterations=iterations)
     far, near = float(distance(noise)), float(distance(gaussian))
-    print(
-        f"{name}: {count} moments, {x.size} pixels; distance {near:.2f} for random phases, {final:.3f} from {far:.0f}"
-    )
+    print(f"{name}: {count} moments, {x.size} pixels; distance {far:.0f} to {final:.3f}, {near:.2f} for random phases")
     (gray, means, lagged, variances), found = some_moments(x), some_moments(y)
     statistics = harmonic_statistics(y, bank)  # rows: low-pass, then k = 0, 1, 2 of each scale and orientation
     assert np.allclose(statistics["mean"][1::3], found[1].ravel(), atol=1e-4)

@@ -40,14 +40,8 @@ theory = {
     "cascade": orders - s2 * orders * (orders - 1) / (2 * np.log(2)),
     "multifractal walk": orders / 2 - lambda2 * orders * (orders - 2) / 2,
 }
-
-
-def walk(steps):
-    """Sums of steps, without the straight line."""
-    return np.cumsum(steps - steps.mean())
-
-
-fields = {name: np.stack([walk(make()) for _ in range(realisations)]) for name, make in increments.items()}
+steps = {name: np.stack([make() for _ in range(realisations)]) for name, make in increments.items()}
+fields = {name: np.cumsum(x - x.mean(axis=1, keepdims=True), axis=1) for name, x in steps.items()}
 fig, axes = plt.subplots(2, 3, figsize=(11, 4), sharex=True, layout="constrained")
 for (above, below), (name, x) in zip(axes.T, fields.items(), strict=True):
     above.plot(np.arange(0, n, n // 4096), x[0, :: n // 4096])

@@ -99,9 +99,8 @@ def denoised(threshold, tau):
 
 
 universal = sigma * np.sqrt(2 * np.log(n * n))  # below which all of the noise stays with high probability
-results = {"noisy": noisy}
-for name, threshold, tau in (("soft", soft_threshold, universal / 2), ("hard", hard_threshold, universal)):
-    results[f"{name} threshold"] = denoised(threshold, tau)
+results = {"noisy": noisy, "soft threshold": denoised(soft_threshold, universal / 2)}
+results["hard threshold"] = denoised(hard_threshold, universal)
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
 for ax, (name, image) in zip(axes, results.items(), strict=True):
     ax.imshow(image[n // 4 : n // 2, n // 4 : n // 2], cmap="gray", vmin=cartoon.min(), vmax=cartoon.max())

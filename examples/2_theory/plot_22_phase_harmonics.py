@@ -66,14 +66,9 @@ def correlation(a, b):
     return np.abs((a * b.conj()).mean()) / np.sqrt((np.abs(a) ** 2).mean() * (np.abs(b) ** 2).mean())
 
 
-def rectified(z):
-    """The rectifier of one phase."""
-    return np.maximum(z.real, 0)
-
-
 operations = {
     "wavelets, two octaves": lambda z, j: correlation(z[..., j], z[..., j - 2]),
-    "rectified, two octaves": lambda z, j: correlation(rectified(z[..., j]), rectified(z[..., j - 2])),
+    "rectified, two octaves": lambda z, j: correlation(*(np.maximum(z[..., i].real, 0) for i in (j, j - 2))),
     "$[z_j]^2$ with $z_{j-1}$": lambda z, j: correlation(phase_harmonic(z[..., j], 2), z[..., j - 1]),
 }
 steps = np.arange(2, scales)

@@ -33,8 +33,7 @@ rng = np.random.default_rng(0)
 
 def bars(places, theta):
     """Bars (n, n) at some places (B, 2), each at an angle (B,)."""
-    offset = np.indices((n, n)).transpose(1, 2, 0)[..., None, :] - places
-    offset = (offset + n / 2) % n - n / 2  # (n, n, B, 2)
+    offset = (np.indices((n, n)).transpose(1, 2, 0)[..., None, :] - places + n / 2) % n - n / 2  # (n, n, B, 2)
     along = offset[..., 0] * np.cos(theta) + offset[..., 1] * np.sin(theta)
     across = offset[..., 1] * np.cos(theta) - offset[..., 0] * np.sin(theta)
     return np.exp(-((along / 4) ** 4) - (across / 0.8) ** 2).sum(2)
@@ -44,11 +43,10 @@ def texture(kind):
     """An image of 2 x 12 bars, of mean 0 and deviation 1."""
     places, other = rng.uniform(0, n, (2, 12, 2))
     theta = rng.uniform(0, np.pi) + np.zeros(12)
-    end = 4 * np.stack([np.cos(theta), np.sin(theta)], 1)
-    aside = 4 * np.stack([-np.sin(theta), np.cos(theta)], 1)
-    second = {"strewn": other, "crossed": places, "corners": places + end + aside, "random": other}[kind]
-    both = (rng.uniform(0, np.pi, 24),) if kind == "random" else (np.concatenate([theta, theta + np.pi / 2]),)
-    x = bars(np.concatenate([places, second]), *both)
+    end = 4 * np.stack([np.cos(theta) - np.sin(theta), np.sin(theta) + np.cos(theta)], 1)
+    second = {"strewn": other, "crossed": places, "corners": places + end, "random": other}[kind]
+    angles = rng.uniform(0, np.pi, 24) if kind == "random" else np.concatenate([theta, theta + np.pi / 2])
+    x = bars(np.concatenate([places, second]), angles)
     return (x - x.mean()) / x.std()
 
 

@@ -112,9 +112,8 @@ for j in (1, 0):
         "network": restored(p, y),
         "l1 code in the network's dictionary": l1_restored(p["D"], penalty, y),
     }
-    print(
-        f"penalty {penalty}, scale {j + 1} to {j}:", ", ".join(f"{name} {error(z, x):.3f}" for name, z in ways.items())
-    )
+    shown = ", ".join(f"{name} {error(z, x):.3f}" for name, z in ways.items())
+    print(f"penalty {penalty}, scale {j + 1} to {j}: {shown}")
     assert is_better(ways["network"], ways["linear"], x), "jumps are restored, beyond what is linear"
     assert is_better(ways["network"], ways["l1 code"], x) and is_better(ways["linear"], ways["l1 code"], x)
     assert is_better(ways["linear"], ways["l1 code in the network's dictionary"], x)

@@ -96,11 +96,7 @@ for kind, (initialize, logits_of) in networks.items():
             found[label] = max(trials, key=lambda trial: trial[0])
         every[kind].append(found)
         print(f"{kind:15} draw {draw}:", ", ".join(f"{label} {pair[0]:.1%}" for label, pair in found.items()))
-results = {
-    (kind, label): np.mean([found[label] for found in every[kind]], axis=0)
-    for kind in networks
-    for label in every[kind][0]
-}
+results = {(kind, k): np.mean([found[k] for found in runs], axis=0) for kind, runs in every.items() for k in runs[0]}
 
 # %%
 # What is seen

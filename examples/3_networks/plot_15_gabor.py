@@ -33,9 +33,8 @@ patches, iterations = (2000, 40) if SMALL else (8000, 120)
 # ``|W'W x - x|^2 + strength sum log cosh(W x)``, a mean over patches x.
 
 photographs = [color.rgb2gray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
-corners = [
-    (p, *rng.integers(0, np.array(p.shape) - side)) for p in photographs for _ in range(patches // len(photographs))
-]
+of_each = range(patches // len(photographs))
+corners = [(p, *rng.integers(0, np.array(p.shape) - side)) for p in photographs for _ in of_each]
 x = np.stack([p[i : i + side, j : j + side].ravel() for p, i, j in corners])
 x -= x.mean(axis=1, keepdims=True)
 x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-3)

@@ -33,9 +33,7 @@ classifier = load("hcnn-fast")
 network, filters = classifier.network, classifier.merged
 sample = load_dataset("sample", None)
 labels = sample.test_labels[:count]
-x = standardise(
-    sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std, "float32"
-)
+x = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
 factored = [layer for layer in hierarchy(network) if layer.factors]
 
 

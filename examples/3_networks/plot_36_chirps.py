@@ -53,9 +53,7 @@ with tempfile.TemporaryDirectory() as folder:
     network = fit(config, data, out=f"{folder}/run", on_epoch=curve.append)
 right = np.mean(network.logits(data.test_images).argmax(1) == data.test_labels)
 backwards = np.mean(network.logits(data.test_images[:, ::-1].copy()).argmax(1) != data.test_labels)
-print(
-    f"spectrum {100 * by_spectrum:.0f} %, network {100 * right:.0f} %; played backwards {100 * backwards:.0f} % others"
-)
+print(f"spectrum {by_spectrum:.0%}, network {right:.0%}; played backwards, {backwards:.0%} get the other name")
 assert network.axes(4) == ("n", "u1", "v2", "v3", "v4")
 if not SMALL:
     assert curve[-1]["train_loss"] < curve[0]["train_loss"], "it learns"

@@ -8,15 +8,15 @@ circle, and a rotation of :math:`\mathbb R^{16}`, which the network does not kno
 translations along :math:`v_1` explain what the group does to :math:`x_1`?
 """
 
-import math
 import os
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from autodiff import cross_entropy, elu, value_and_grad
-from hcnn_core.updates import adamw_update
+from autodiff import cross_entropy, elu
 from train.attributes.symmetry import translation_explains
+from wavelets import adam
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 many, steps = (2, 100) if SMALL else (6, 2500)
@@ -66,19 +66,11 @@ def loss(p, x, classes, smooth):
 
 
 def train(smooth):
-    """Weights after some steps of AdamW."""
+    """Weights after some steps of Adam."""
     p = {"h": rng.standard_normal((many, SIZE, SIZE)) / 4, "g": rng.standard_normal((many, SIZE, CLASSES)) / 4}
     p |= {"a": np.zeros((many, 1, SIZE)), "b": np.zeros((many, 1, 1, CLASSES))}
-    mean, square = ({name: np.zeros_like(w) for name, w in p.items()} for _ in range(2))
-    for step in range(steps):
-        part = step / steps
-        _, gradient = value_and_grad(loss)(p, *draw(100), smooth * (1 - part))
-        rate = 0.005 * (1 + math.cos(math.pi * part))
-        for name, w in p.items():
-            p[name], mean[name], square[name] = adamw_update(
-                w, gradient[name], mean[name], square[name], rate=rate, step=step + 1
-            )
-    return p
+    batches = [(*draw(100), smooth * (1 - step / steps)) for step in range(steps)]
+    return adam(lambda p, batch: loss(p, *batch), p, batches, rate=0.01)
 
 
 # %%
@@ -87,24 +79,16 @@ def train(smooth):
 # v_1: there it must be 1, by translations by s.
 
 inputs, _ = draw(300)
-undone = {"h": rotation, "a": 0.0}
-truth = translation_explains(
-    lambda x: first_layer(undone, x), turn, inputs, elements=range(1, SIZE), axis=1, orders=9, rng=rng
-)
+explains = partial(translation_explains, elements=range(1, SIZE), axis=1, rng=rng)
+truth = explains(lambda x: first_layer({"h": rotation, "a": 0.0}, x), turn, inputs, orders=9)
 assert np.isclose(truth.share, 1) and list(truth.shifts) == list(range(1, SIZE)) and truth.random.max() < 0.9
 kinds = {"as it is": train(0.0), "smooth along v_1": train(1.0)}
 found = {}
 for name, p in kinds.items():
-    found[name] = results = [
-        translation_explains(
-            lambda x, k=k, p=p: first_layer(p, x)[k], turn, inputs, elements=range(1, SIZE), axis=1, rng=rng
-        )
-        for k in range(many)
-    ]
+    found[name] = results = [explains(lambda x, k=k, p=p: first_layer(p, x)[k], turn, inputs) for k in range(many)]
     print(f"{name}: {sum(e.is_isomorphic(range(1, SIZE), SIZE) for e in results)} of {many} found the whole group")
     for e in results:
-        shifts = " ".join(map(str, e.shifts))
-        print(f"    share {e.share:5.2f}, random orders up to {e.random.max():5.2f}, translations {shifts}")
+        print(f"    share {e.share:5.2f}, random orders up to {e.random.max():5.2f}, translations {e.shifts}")
 
 # %%
 # Of each kind the network with the largest share: 12 inputs, the same turned by three places, and what translations
