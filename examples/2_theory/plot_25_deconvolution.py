@@ -89,7 +89,10 @@ def restored(p, y):
 
 def l1_restored(D, penalty, y):
     """Fine windows by codes that are minimal to good accuracy."""
-    return ista(y, A.T @ D, penalty, iterations=300) @ D.T
+    code = ista(y, A.T @ D, penalty, iterations=300)
+    least = np.sum((y - code @ (A.T @ D).T) ** 2) / 2 + penalty * np.abs(code).sum()
+    assert least < np.sum(y**2) / 2, "less than at code 0"
+    return code @ D.T
 
 
 for j in (1, 0):
