@@ -60,8 +60,8 @@ SIGNAL: dict[str, Any] = {**SMALL, "strided_layers": (2, 3, 4, 5), "epochs": 100
 SIGNAL |= {"space_kernel": 9, "noise": 0.1, "resample": 0.1}
 """One axis of space; why nine taps, noise and resampled axes says benchmarks/results/signals.md."""
 
-VOLUME: dict[str, Any] = {**SMALL, "strided_layers": (2, 4, 6), "epochs": 20, "batch_size": 20, "shift": 2}
-"""Three axes of space."""
+VOLUME: dict[str, Any] = {**SMALL, "strided_layers": (1, 2, 4), "epochs": 20, "batch_size": 20, "shift": 2}
+"""Three axes of space; why it halves them early says benchmarks/results/volumes.md."""
 
 HIERARCHICAL: dict[str, dict[str, Any]] = {
     "hcnn": {},
