@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("action", choices=("choose", "train", "peers", "table"))
     action = parser.parse_args().action
     if action == "table":
-        text = f"# Volumes\n\n{table()}"
+        text = f"# Volumes\n\nSeconds are of one core; others worked beside it.\n\n{table()}"
         RESULTS.with_suffix(".md").write_text(text)
         print(text)
     else:
