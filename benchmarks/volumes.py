@@ -7,8 +7,8 @@
     python -m benchmarks.volumes table                      # benchmarks/results/volumes.md
 
 A volume has 32^3 samples: a torus, or a left or right trefoil knot or helix, 1.5 samples thick, turned by any rotation
-of space, at another size and place each time, with normal noise of 0.3 where the shape is 1. Chance is 20 %; who tells
-the three kinds apart and not the hands is right on 60 %.
+of space, at another size and place each time, with normal noise of 0.3 where the shape is 1. Chance is 20 %; a
+network that tells the three kinds apart, and not left from right, is right on 60 %.
 
 Written before the first trial: each of `CANDIDATES` is trained on 300 of 400 volumes made with another seed, for ten
 epochs; the highest accuracy on the 100 held out wins, among equals the lowest loss. All three came near to what
