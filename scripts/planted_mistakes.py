@@ -216,6 +216,10 @@ MISTAKES = (
         *("for _ in range(iterations - 1):", "for _ in range(0):"),
     ),
     Mistake(
+        *("40", "the modulus is left out", "wavelets/scattering.py"),
+        *("return fftn(np.abs(filtered), self.axes)", "return fftn(np.real(filtered), self.axes)"),
+    ),
+    Mistake(
         *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),
         *("before = (places[None, :] - places[:, None]) % n", "before = (places[None, :] + places[:, None]) % n"),
     ),

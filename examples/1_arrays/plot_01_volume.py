@@ -52,8 +52,7 @@ y = convolve(volume, w, (0, 1, 2), boundary="periodic")  # (n, n, n, 4)
 # The same values as SciPy's
 # --------------------------
 # ``mode="wrap"`` is the periodic boundary, ``mode="constant"`` the zero boundary; the other three have SciPy's names.
-# One of the filters is also applied tap by tap. The two libraries add up in different orders, so they differ by
-# rounding errors, which grow with the norms of both operands.
+# One filter is also applied tap by tap. The libraries differ by rounding errors, which grow with the operands' norms.
 
 bound = 8 * np.finfo(float).eps * np.linalg.norm(volume) * np.linalg.norm(w)
 modes = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "nearest": "nearest", "mirror": "mirror"}

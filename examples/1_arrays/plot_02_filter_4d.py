@@ -21,8 +21,7 @@ from hcnn_core import translate
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 rng = np.random.default_rng(0)
 lengths = (6, 6, 6, 10) if SMALL else (12, 12, 12, 24)  # u1, u2, u3, t
-size = (3, 3, 3, 4)
-axes = (0, 1, 2, 3)
+size, axes = (3, 3, 3, 4), (0, 1, 2, 3)
 
 # %%
 # The system and what is observed
@@ -42,9 +41,8 @@ y = y + 0.1 * y.std() * rng.standard_normal(lengths)
 # %%
 # The largest step that is safe
 # -----------------------------
-# With periodic boundaries the Hessian of half the mean squared error is an autocorrelation of x, whose largest
-# eigenvalue is at most the largest power of a frequency of x. Gradient descent converges for steps below twice the
-# reciprocal of that eigenvalue.
+# With periodic boundaries the Hessian of half the mean squared error is an autocorrelation of x. Its eigenvalues are at
+# most the largest power of a frequency of x, and descent converges for steps below twice the reciprocal.
 
 
 def loss_of(w):
@@ -96,6 +94,5 @@ ax.set(xlabel="step", ylabel="relative distance")
 ax.legend()
 
 # %%
-# This shows that the gradient is right and that no framework is needed for it. It does not show the fastest method:
-# the problem is quadratic, and conjugate gradients (:ref:`sphx_glr_gallery_1_arrays_plot_05_deconvolution.py`) need
-# far fewer steps.
+# The gradient is right, and needs no framework. The method is not the fastest: conjugate gradients
+# (:ref:`sphx_glr_gallery_1_arrays_plot_05_deconvolution.py`) need far fewer steps.

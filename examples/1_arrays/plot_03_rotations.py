@@ -4,8 +4,7 @@ A convolution over space and angle
 
 A function of position and angle, ``f(u, a)``, is rotated by rotating space *and* moving the angle. A layer that
 respects this is a convolution over the group of translations and rotations by 90 degrees. We build one from
-:func:`hcnn_core.convolve`, whose periodic boundary is what an angle needs, and check it with
-:mod:`hcnn_core.testing`.
+:func:`hcnn_core.convolve`, with the periodic boundary of an angle, and check it with :mod:`hcnn_core.testing`.
 
 Section 3 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ names rotated filters as its first example of an
 attribute. Group convolutions of networks are those of `arXiv:1602.07576 <https://arxiv.org/abs/1602.07576>`_.
@@ -59,8 +58,7 @@ for ax in panels.flat:
 # From space and angle to the same
 # --------------------------------
 # The group convolution is ``y(u, a) = sum over b of f(., b) * g_a(., b)``, where filter ``g_a`` is ``g`` rotated ``a``
-# times: its planes are rotated and moved along the angle. In one call, the angle of f is summed and the filters' number
-# ``a`` is the new angle.
+# times: its planes are rotated and moved along the angle. The angle of f is summed; the filters' ``a`` is the new one.
 
 rng = np.random.default_rng(0)
 g = rng.standard_normal((4, 5, 5))  # angle, u1, u2
@@ -75,9 +73,8 @@ def group_layer(f):
 # %%
 # The check
 # ---------
-# Write f in a frame that turns with the angle: plane ``a`` is rotated back ``a`` times. There, a rotation of f is
-# nothing but a translation along the angle, which is what :func:`hcnn_core.testing.assert_translation_covariant`
-# tests. It derives its bound from rounding errors, so nothing has to be tuned.
+# Write f in a frame that turns with the angle: plane ``a`` is rotated back ``a`` times. There, a rotation of f is a
+# translation along the angle, for :func:`hcnn_core.testing.assert_translation_covariant`.
 
 
 def turned(f, sign):

@@ -4,9 +4,8 @@ Deconvolution by conjugate gradients
 
 A blurred, noisy picture is restored by solving a linear system with :func:`hcnn_core.convolve` and its adjoint
 :func:`hcnn_core.convolve_vjp_x`, first through SciPy's ``LinearOperator``, then through PyLops. At periodic boundaries
-the Fourier transform gives the exact solution, which both must reach.
-
-With K for the blur, the solution x minimises ``|K x - y|^2 + damp |x|^2``: Tikhonov's regularisation.
+the Fourier transform gives the exact solution, which both must reach: with K for the blur, the x that minimises ``|K x
+- y|^2 + damp |x|^2``, by Tikhonov's regularisation.
 """
 
 import os
@@ -66,15 +65,10 @@ assert info == 0
 # :func:`hcnn_core.linear_operator` is the same pair of functions as an operator that PyLops takes. ``cgls`` never forms
 # ``K'K``.
 
-
-def operator(boundary):
-    """The blur as an operator of PyLops, which can combine it with its own."""
-    return pylops.aslinearoperator(linear_operator(w, (n, n), (0, 1), boundary=boundary))
-
-
-for boundary in ("periodic", "zero"):
-    pylops.utils.dottest(operator(boundary))
-by_pylops = pylops.cgls(operator("periodic"), y.ravel(), niter=1000, damp=damp**0.5, tol=1e-12)[0].reshape(n, n)
+own = (linear_operator(w, (n, n), (0, 1), boundary=boundary) for boundary in ("periodic", "zero"))
+periodic, zero = (pylops.aslinearoperator(operator) for operator in own)
+assert pylops.utils.dottest(periodic) and pylops.utils.dottest(zero)
+by_pylops = pylops.cgls(periodic, y.ravel(), niter=1000, damp=damp**0.5, tol=1e-12)[0].reshape(n, n)
 
 # %%
 # The oracle, one division for each frequency
@@ -97,7 +91,7 @@ for name, found in (("SciPy", restored), ("PyLops", by_pylops)):
 
 y_zero = blur(picture, "zero") + 0.01 * rng.standard_normal((n, n))
 smooth = pylops.optimization.leastsquares.regularized_inversion(
-    operator("zero"), y_zero.ravel(), [pylops.Gradient((n, n), kind="forward")], epsRs=[0.1], iter_lim=200
+    zero, y_zero.ravel(), [pylops.Gradient((n, n), kind="forward")], epsRs=[0.1], iter_lim=200
 )[0].reshape(n, n)
 inner = np.s_[8:-8, 8:-8]  # what no border is mixed into
 for name, pair in {"Tikhonov": (y, restored), "zero boundary, gradient": (y_zero, smooth)}.items():

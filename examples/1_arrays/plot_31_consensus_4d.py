@@ -6,9 +6,7 @@ Two views of one scene are cut into cells. The similarity of each cell of one vi
 with four axes, ``c(i1, j1, i2, j2)``. A single cell is ambiguous, since many cells look alike. A correct match has
 neighbours whose matches are moved as it is, so a convolution along all four axes can tell it: the neighbourhood
 consensus of `Rocco et al. 2018 <https://arxiv.org/abs/1810.10510>`_. Here :class:`hcnn_core.torch.ConvNd` is that
-convolution, trained by PyTorch.
-
-This page needs PyTorch. Where it is missing, the site shows the script without its results.
+convolution, trained by PyTorch. Where PyTorch is missing, the site shows the script without its results.
 """
 
 import os
@@ -26,8 +24,7 @@ torch.manual_seed(0)
 # %%
 # Two views
 # ---------
-# A scene has cells of ten materials at random. Each view is a window of it, and each cell is seen with noise. The
-# second window is moved by up to three cells.
+# A scene has cells of ten materials at random. Views are windows of it, moved by up to three cells, with noise.
 
 codes = torch.nn.functional.normalize(torch.randn(materials, 6), dim=1)
 

@@ -4,9 +4,8 @@ A volume over time, denoised
 
 Blobs move through a volume ``x(u1, u2, u3, t)`` and are seen with much noise. A blob is at nearly the same place at the
 next time, so a filter along all four axes has more to average over than one along space. Two layers of
-:class:`hcnn_core.torch.ConvNd` learn how, and are compared with the best Gaussian filter along four axes.
-
-This page needs PyTorch. Where it is missing, the site shows the script without its results.
+:class:`hcnn_core.torch.ConvNd` learn how, and are compared with the best Gaussian filter along four axes. Where PyTorch
+is missing, the site shows the script without its results.
 """
 
 import os
@@ -20,8 +19,7 @@ from hcnn_core.torch import ConvNd
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 lengths = (8, 8, 8, 10) if SMALL else (12, 12, 12, 12)  # u1, u2, u3, t
-steps = 60 if SMALL else 150
-noise = 0.5
+steps, noise = 60 if SMALL else 150, 0.5
 torch.manual_seed(0)
 rng = np.random.default_rng(0)
 
@@ -50,11 +48,8 @@ def volumes(count):
 # It returns what is to be subtracted from its input. Circular padding is the periodic boundary, which
 # :func:`hcnn_core.convolve` computes without padding.
 
-net = torch.nn.Sequential(
-    ConvNd(1, 8, (3, 3, 3, 3), padding=1, padding_mode="circular"),
-    torch.nn.ELU(),
-    ConvNd(8, 1, (3, 3, 3, 3), padding=1, padding_mode="circular"),
-)
+first, second = (ConvNd(*channels, (3,) * 4, padding=1, padding_mode="circular") for channels in ((1, 8), (8, 1)))
+net = torch.nn.Sequential(first, torch.nn.ELU(), second)
 optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
 losses = []
 for _ in range(steps):
@@ -99,5 +94,4 @@ panels[4].semilogy(np.array(losses) / noise**2)
 panels[4].set(title="training", xlabel="step", ylabel="left of the noise")
 
 # %%
-# The noise has the same strength in training and in the test, and blobs have one size. What this does not show: noise
-# of another strength, and a deeper network.
+# The noise has the same strength in training and in the test. Noise of another strength was not tried.

@@ -12,6 +12,7 @@ Networks, slides 8 to 11; `arXiv:1101.2286 <https://arxiv.org/abs/1101.2286>`_.
 """
 
 import os
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,9 +48,8 @@ for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
 # %%
 # The norm, and distances
 # -----------------------
-# With tight filters the norm of an image is that of its average and its wavelet moduli, and so on for each modulus. So
-# orders 0 to 2 hold most of it. What is missing are third moduli, and second ones of no larger scale, which
-# :func:`~wavelets.scattering` leaves out.
+# With tight filters the norm of an image is that of its average and its wavelet moduli, and so on for each modulus.
+# Orders 0 to 2 hold most of it, without third moduli, and second ones of no larger scale.
 
 low, high = wavelet_transform(x, bank)
 assert np.isclose((low**2).sum() + (np.abs(high) ** 2).sum(), (x**2).sum(), rtol=1e-12)
@@ -59,9 +59,7 @@ shares = [(whole[..., order == m] ** 2).sum() / (x**2).sum() for m in range(3)]
 print("share of the squared norm in orders 0, 1, 2:", ", ".join(f"{share:.1%}" for share in shares))
 assert 0.8 < sum(shares) <= 1
 
-# %%
-# Distances do not grow, whatever the two images are: here the photograph, and the same with noise.
-
+# Distances do not grow, whatever the two images are: here the photograph, and the same with noise
 rng = np.random.default_rng(0)
 for distance in (1e-3, 0.1, 1.0, 10.0):
     y = x + distance * rng.standard_normal(x.shape)
@@ -72,10 +70,9 @@ for distance in (1e-3, 0.1, 1.0, 10.0):
 # %%
 # Deformations
 # ------------
-# Random smooth warps, from weak to strong. We compare the scattering transform with the image itself and with the
-# modulus of its Fourier transform. That modulus does not see translations at all, but warps move high frequencies far.
-# All three change in proportion to weak warps. What singles out scattering is that its constant does not grow with the
-# frequency of what is warped: to the right, wave packets of one envelope and of the wavelets' frequencies.
+# Random smooth warps, from weak to strong. The modulus of the Fourier transform does not see translations at all, but
+# warps move high frequencies far. It, scattering and the image change in proportion to weak warps. The constant of
+# scattering alone does not grow with the frequency of what is warped: to the right, wave packets of one envelope.
 
 warps, sizes = [random_warp(n, n / 12, rng) for _ in range(3)], np.geomspace(0.005, 0.3, 8)
 transforms = {
@@ -92,16 +89,12 @@ def change(transform, f, size):
     return max(np.linalg.norm(transform(f(u - size * tau)) - transform(y)) for tau in warps) / np.linalg.norm(y)
 
 
-def photograph(u):
-    """The image at places between its pixels."""
-    return ndimage.map_coordinates(x, u, order=3, mode="grid-wrap")
-
-
 def packet(w):
     """A wave of frequency w in a Gaussian window, as a function of places."""
     return lambda u: np.cos(w * u[0]) * np.exp(-((u - n / 2) ** 2).sum(0) / (2 * (n / 8) ** 2))
 
 
+photograph = partial(ndimage.map_coordinates, x, order=3, mode="grid-wrap")  # as a function of places
 changes = {name: [change(f, photograph, size) for size in sizes] for name, f in transforms.items()}
 ratios = {name: [change(f, packet(w), 0.05) / 0.05 for w in frequencies] for name, f in transforms.items()}
 
@@ -113,18 +106,16 @@ left.set(xlabel="largest gradient of the warp", ylabel="change, relative to the 
 right.set(xlabel="frequency (radians per pixel)", ylabel="change / gradient", title="wave packets")
 left.legend()
 
-constants = {name: np.max(values / sizes) for name, values in changes.items()}
-print("largest change / gradient:", ", ".join(f"{name} {c:.2f}" for name, c in constants.items()))
+constants = {name: float(np.max(values / sizes).round(2)) for name, values in changes.items()}
+print("largest change / gradient:", constants)
 slope = np.polyfit(np.log(sizes[:5]), np.log(changes["scattering"][:5]), 1)[0]
-growth = {name: values[-1] / values[0] for name, values in ratios.items()}
-print(f"slope of scattering for weak warps: {slope:.2f}; 1 in the theorem")
-print(f"{2 ** (scales - 1)} times the frequency:", ", ".join(f"{name} {g:.1f} times" for name, g in growth.items()))
+growth = {name: float(np.round(values[-1] / values[0], 1)) for name, values in ratios.items()}
+print(f"slope for weak warps {slope:.2f}, 1 in the theorem; {2 ** (scales - 1)} times the frequency:", growth)
 assert constants["scattering"] < min(constants["Fourier modulus"], 0.5 * constants["image"])
 assert 0.8 < slope < 1.2
 assert growth["scattering"] < 0.5 * min(growth["image"], growth["Fourier modulus"])
 
 # %%
-# The constant is the largest of these few warps of one image, so it is a lower bound of the C in the theorem. The
-# theorem is about the limit of large scales 2^J. At this finite scale its bound has a further term, in proportion to
-# the displacement over 2^J. What scattering does for a classifier is in
-# :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.
+# The constant of these few warps of one image is a lower bound of C. The theorem is about the limit of large scales; at
+# a finite one its bound has a further term, in proportion to the displacement over 2^J. What scattering does for a
+# classifier is in :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.

@@ -27,8 +27,7 @@ rng = np.random.default_rng(0)
 # %%
 # Two fields
 # ----------
-# A photograph of gravel, and the vorticity of a two-dimensional flow after vortices and filaments have formed out of
-# noise. The flow's resolution is far too low for developed turbulence.
+# A photograph of gravel, and the vorticity of a two-dimensional flow that began as noise, too coarse for turbulence.
 
 gravel = data.gravel()[:256, :256].astype(float).reshape(n, 256 // n, n, 256 // n).mean(axis=(1, 3))
 fields = {"gravel": gravel, "vorticity": decaying_vorticity(n, rng, viscosity=0.128 / n)}
@@ -38,9 +37,8 @@ bank = steerable_bank((n, n), scales, dtype=np.float32)
 # %%
 # Two measures of what is not Gaussian
 # ------------------------------------
-# Coherence is the mean modulus of the correlation of [z]^2 with the next finer octave, over orientations. Flatness is
-# the mean of ``E |z|^4 / (E |z|^2)^2`` over the finest wavelets; it is 2 for a Gaussian field. Some of the moments that
-# the model asks for are computed anew, to see that they are met.
+# Coherence is the mean modulus of the correlation of [z]^2 with the next finer octave. Flatness is the mean of
+# ``E |z|^4 / (E |z|^2)^2`` over the finest wavelets, 2 for a Gaussian field. Some of the moments are computed anew.
 
 
 def measures(x):
@@ -92,6 +90,5 @@ for row, (name, x) in zip(axes, fields.items(), strict=True):
 # %%
 # The coherence is one of the moments asked for. The flatness, a fourth moment, is not: that it comes out near the
 # original's is what the model predicts. Vorticity has little coherence, and is far from Gaussian by its flatness. Its
-# long filaments come back shorter: wavelets of these few scales do not see that far.
-# How well one signal is restored from its moments is in
-# :ref:`sphx_glr_gallery_2_theory_plot_26_reconstruction.py`.
+# long filaments come back shorter: wavelets of these few scales do not see that far. One signal is restored from its
+# moments in :ref:`sphx_glr_gallery_2_theory_plot_26_reconstruction.py`.

@@ -39,11 +39,10 @@ def draw(count):
 tested = draw(500)
 best = ista(tested, dictionary, penalty, iterations=5000)
 losses = sparse_loss(tested, best, dictionary, penalty)
-least = losses.mean()
 
 # %%
-# Any vector r with ``abs(D' r) <= gamma`` bounds the loss of every code from below, by ``x'r - r'r / 2``. The residual,
-# scaled to satisfy that, shows how far above the minimum a code can be: its *duality gap*.
+# Any vector r with ``abs(D' r) <= gamma``, such as the scaled residual, bounds the loss of every code from below, by
+# ``x'r - r'r / 2``. So it shows how far above the minimum a code can be: its *duality gap*.
 
 residual = tested - best @ dictionary.T
 residual *= np.minimum(1, penalty / np.abs(residual @ dictionary).max(axis=1, keepdims=True))
@@ -56,9 +55,8 @@ assert np.all(bounds <= losses * (1 + 1e-12)) and np.all(losses < bounds * (1 + 
 # -----------------
 # Slide 31: each layer is soft_threshold(a + W_e (D a - x)). With W_e = -eta D' it is ISTA, exactly.
 
-eta = 1 / np.linalg.norm(dictionary, 2) ** 2
+eta, code = 1 / np.linalg.norm(dictionary, 2) ** 2, np.zeros_like(best)
 unrolled = lista(tested, dictionary, -eta * dictionary.T, eta * penalty, iterations=20)
-code = np.zeros_like(unrolled)
 for _ in range(20):
     code = soft_threshold(code - eta * (code @ dictionary.T - tested) @ dictionary, eta * penalty)
 assert np.array_equal(unrolled, ista(tested, dictionary, penalty, iterations=20))
@@ -83,7 +81,7 @@ for depth in depths:
     batches = [draw(128) for _ in range(100 if SMALL else 600)]
     learned = adam(loss_of, start, batches, rate=3e-3)
     for name, parameters in (("ISTA", start), ("LISTA", learned)):
-        excess[name].append(loss_of(parameters, tested) / least - 1)
+        excess[name].append(loss_of(parameters, tested) / losses.mean() - 1)
         print(f"{depth} layers of {name}: {excess[name][-1]:.1%} above the least loss")
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
@@ -98,6 +96,5 @@ right.legend()
 assert all(0 < a < 0.9 * b for a, b in zip(excess["LISTA"], excess["ISTA"], strict=True))
 
 # %%
-# LISTA is better at a few layers because it was trained on such signals and for this dictionary; ISTA needs no training
-# and ends at the minimum. Codes of images in a dictionary that is learned are compared in
-# :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.
+# LISTA was trained on such signals and for this dictionary; ISTA needs no training and ends at the minimum. Codes of
+# images in a learned dictionary are in :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.

@@ -2,9 +2,9 @@ r"""
 A multiscale autoencoder
 ========================
 
-The encoder is fixed: scattering coefficients at the scale :math:`2^J`, decorrelated and reduced at each place, as the
-*innovations* Z. The generator is a network of transposed convolutions, :func:`autodiff.convolve_vjp_x`, trained to give
-CIFAR-10 images back. The larger the scale, the more phase the generator has to invent.
+The encoder is fixed: scattering coefficients at the scale :math:`2^J`, decorrelated and reduced at each place, are the
+*innovations* Z. A network of transposed convolutions, :func:`autodiff.convolve_vjp_x`, is trained to give CIFAR-10
+images back. The larger the scale, the more phase it has to invent.
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 21 to 28.
 """
@@ -24,14 +24,13 @@ from wavelets import adam, morlet_bank, principal_components, scattering
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 count, tested, steps, hidden = (300, 100, 100, 12) if SMALL else (1500, 300, 400, 24)
 sample = load_dataset("sample")
-train, test = (images.astype(np.float32) / 255 for images in (sample.train_images[:count], sample.test_images[:tested]))
+train, test = (a.astype(np.float32) / 255 for a in (sample.train_images[:count], sample.test_images[:tested]))
 
 # %%
 # Encoder: innovations
 # --------------------
 # At the scale 2^J an image has (32 / 2^J)^2 places. At each, coefficients are projected on their 6 * 2^J principal
-# components, and divided by their deviations, so that Z is white over components. Over places it stays correlated. Each
-# octave halves the numbers in Z, from 3,072 at J = 1, which is as many as an image has.
+# components and whitened; over places they stay correlated. Each octave halves the numbers in Z, from an image's 3,072.
 
 
 def encoder(scales):
@@ -94,14 +93,11 @@ for scales in depths:
     pictures.append(np.clip(generate(parameters, z[:8]), 0, 1))
 
 flat = psnr(test, np.broadcast_to(test.mean(axis=(1, 2), keepdims=True), test.shape))
-print(f"the mean colour of each image: {flat:.1f} dB (test)")
-
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), width_ratios=(2, 1), layout="constrained")
 axes[0].imshow(np.concatenate([np.concatenate(list(row), axis=1) for row in pictures]))
 axes[0].set(yticks=16 + 32 * np.arange(4), yticklabels=["test images", "J = 1", "J = 2", "J = 3"], xticks=[])
-for part, label in enumerate(("training images", "test images")):
-    axes[1].plot(depths, [results[scales][part] for scales in depths], "o-", label=label)
-axes[1].axhline(flat, color="0.5", ls=":", label="mean colour of each image")
+axes[1].plot(depths, [results[scales] for scales in depths], "o-", label=["training images", "test images"])
+axes[1].axhline(flat, color="0.5", ls=":", label=f"mean colours, {flat:.1f} dB")
 axes[1].set(xlabel="depth J", ylabel="PSNR (dB)", xticks=depths)
 axes[1].legend()
 assert results[1][1] > results[2][1] > results[3][1] > flat  # phases of ever larger scales are lost
@@ -119,8 +115,7 @@ ax.imshow(np.clip(np.concatenate([np.concatenate(list(row), axis=1) for row in r
 ax.set(yticks=16 + 32 * np.arange(3), yticklabels=["between two", "between two", "white noise"], xticks=[])
 
 # %%
-# PSNR falls with depth, by the average and by the reduction together; this page does not tell them apart. The order
-# depends on the reduction: with 512 numbers at every scale, components of standardised coefficients, a first version of
-# this page had PSNR rise with depth. The cause was not looked into; at J = 1 that left two components a place. The
+# PSNR falls with depth, by the average and by the reduction together. With 512 numbers at every scale, components of
+# standardised coefficients, it rose in a first version of this page; at J = 1 that left two components a place. The
 # kurtosis of Z, 3 for a Gaussian, says how far innovations of such small images are from the white noise of slide 23.
 # Samples from noise show textures and no objects: Z is whitened at each place alone, and the network is small.

@@ -11,9 +11,11 @@ Source: J. Tanner, Theories of Deep Learning, lecture 11: the theorem of Candes 
 """
 
 import os
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
+from skimage.metrics import peak_signal_noise_ratio
 
 from wavelets import dwt, hard_threshold, idwt, soft_threshold
 
@@ -24,8 +26,7 @@ levels = int(np.log2(n)) - 2
 # %%
 # A cartoon
 # ---------
-# The region's boundary is a smooth closed curve; inside and outside the image is smooth and periodic. Each pixel holds
-# the mean of 4 x 4 samples.
+# The boundary is a smooth curve; inside and outside the image is smooth and periodic. Pixels are means of 16 samples.
 
 u = (np.arange(4 * n) + 0.5) / (4 * n)
 x, y = np.meshgrid(u, u, indexing="ij")
@@ -62,21 +63,18 @@ for name, coefficients in bases.items():
     errors = np.cumsum(energy[::-1])[::-1][terms] / energy.sum()
     slopes[name] = np.polyfit(np.log(terms[fitted]), np.log(errors[fitted]), 1)[0]
     axes[1].loglog(terms, errors, label=f"{name}: {slopes[name]:.2f}, theory {theory[name]}")
-    others = []
-    for first, last in ((30, n // 4), (200, 4 * n)):
-        part = (terms >= first) & (terms <= last)
-        others.append(f"{np.polyfit(np.log(terms[part]), np.log(errors[part]), 1)[0]:.2f} from {first} to {last}")
-    print(f"{name:22} slope {slopes[name]:.2f}, theory {theory[name]}; {', '.join(others)}")
+    parts = (terms >= 30) & (terms <= n // 4), (terms >= 200) & (terms <= 4 * n)
+    others = [np.polyfit(np.log(terms[part]), np.log(errors[part]), 1)[0].round(2) for part in parts]
+    print(f"{name:22} slope {slopes[name]:.2f}, theory {theory[name]}; from 30 and 200 terms on", *others)
 axes[1].axvspan(terms[fitted][0], terms[fitted][-1], color="0.93", zorder=0)
 axes[1].set(xlabel="terms n", ylabel="squared error / squared norm", title="n largest terms; slopes fitted in gray")
 axes[1].legend()
 assert all(abs(slopes[name] - theory[name]) < 0.1 for name in theory)
 
 # %%
-# The slopes are asymptotic, for images without pixels. On a grid the errors of wavelets fall faster beyond n terms, the
-# right end of the fitted range, where the finest pixels of the edge are reached. That range was chosen after the curves
-# had been seen; the printed slopes of an earlier and of a later range say how much depends on it. Curvelets, with their
-# slope -2, are not in this package.
+# The slopes are asymptotic, for images without pixels. On a grid errors of wavelets fall faster beyond n terms, where
+# the edge's pixels are reached. The range was chosen after the curves had been seen; two more are printed. Curvelets,
+# with their slope -2, are not in this package.
 #
 # Thresholds remove noise
 # -----------------------
@@ -87,17 +85,13 @@ sigma = 0.3
 noisy = cartoon + sigma * rng.standard_normal(cartoon.shape)
 
 
-def psnr(image):
-    """Peak signal-to-noise ratio, in dB."""
-    return 10 * np.log10(np.ptp(cartoon) ** 2 / np.mean((image - cartoon) ** 2))
-
-
 def denoised(threshold, tau):
     """The image whose wavelet coefficients, but not the low-pass ones, are thresholded."""
     low, *details = dwt(noisy, levels, moments=3)
     return idwt([low, *(threshold(c, tau) for c in details)], moments=3)
 
 
+psnr = partial(peak_signal_noise_ratio, cartoon, data_range=np.ptp(cartoon))  # in dB
 universal = sigma * np.sqrt(2 * np.log(n * n))  # below which all of the noise stays with high probability
 results = {"noisy": noisy, "soft threshold": denoised(soft_threshold, universal / 2)}
 results["hard threshold"] = denoised(hard_threshold, universal)
@@ -108,5 +102,4 @@ for ax, (name, image) in zip(axes, results.items(), strict=True):
 assert min(psnr(results["soft threshold"]), psnr(results["hard threshold"])) > psnr(noisy) + 8
 
 # %%
-# The threshold of half the universal one was not tuned. Thresholds as the nonlinearity of a network are in
-# :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.
+# Thresholds as a nonlinearity are in :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.

@@ -19,8 +19,7 @@ from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_t
 # %%
 # Lines of a photograph, and Gaussian ones
 # ----------------------------------------
-# Each line is followed by its mirror image, so that it is periodic without an edge at its ends. Gaussian lines have the
-# power spectrum of the photograph and random phases: they say what is due to the spectrum alone.
+# Each line is followed by its mirror image. Gaussian lines have the power spectrum of the photograph and random phases.
 
 image = data.camera().astype(float)
 photograph = np.concatenate([image, image[:, ::-1]], axis=1)  # (512 lines, 1024)
@@ -56,8 +55,7 @@ assert 1.6 < centers[1] / centers[0] < 2.4 and 2.4 < centers[2] / centers[0] < 3
 # %%
 # Correlations across scales
 # --------------------------
-# Wavelet coefficients of scales two octaves apart are not correlated, whatever the image is, for their spectra do not
-# overlap. Rectified coefficients are.
+# Spectra of scales two octaves apart do not overlap, so their coefficients are not correlated. Rectified ones are.
 
 
 def correlation(a, b):
@@ -90,6 +88,5 @@ print(f"neighbouring octaves correlate at up to {max(neighbours[0]):.2f}, in Gau
 assert np.allclose(*neighbours, rtol=0.1)
 
 # %%
-# Slide 8 says "approximately zero" for any two wavelets. Neighbouring octaves of these filters overlap, and their
-# coefficients correlate as much as the power spectrum demands, with or without edges; so the page compares octaves two
-# apart. The correlations of [z]^2 are small: a harmonic agrees with the next octave near edges only, which are few.
+# Slide 8 says "approximately zero" for any two wavelets. Neighbouring octaves overlap, and correlate as the power
+# spectrum demands. The correlations of [z]^2 are small: harmonics agree near edges only, which are few.

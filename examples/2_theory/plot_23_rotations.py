@@ -26,17 +26,15 @@ rng = np.random.default_rng(0)
 # %%
 # Four textures
 # -------------
-# Bars at random places of a periodic square, half of them at an angle that is random for each image, the other half at
-# a right angle to it: strewn, crossed in pairs, or joined to corners. In the fourth, all angles are random. Strewn and
-# crossed bars have the same angles equally often; they differ by what meets where.
+# Bars at random places of a periodic square, half of them at a random angle of the image, the other half at a right
+# angle to it: strewn, crossed in pairs, or joined to corners. In the fourth, all angles are random.
 
 
 def bars(places, theta):
     """Bars (n, n) at some places (B, 2), each at an angle (B,)."""
     offset = (np.indices((n, n)).transpose(1, 2, 0)[..., None, :] - places + n / 2) % n - n / 2  # (n, n, B, 2)
-    along = offset[..., 0] * np.cos(theta) + offset[..., 1] * np.sin(theta)
-    across = offset[..., 1] * np.cos(theta) - offset[..., 0] * np.sin(theta)
-    return np.exp(-((along / 4) ** 4) - (across / 0.8) ** 2).sum(2)
+    z = offset @ [1, 1j] * np.exp(-1j * theta)  # along and across a bar
+    return np.exp(-((z.real / 4) ** 4) - (z.imag / 0.8) ** 2).sum(2)
 
 
 def texture(kind):
@@ -50,8 +48,7 @@ def texture(kind):
     return (x - x.mean()) / x.std()
 
 
-kinds = "strewn", "crossed", "corners", "random"
-count = sizes[-1] + tested
+kinds, count = ("strewn", "crossed", "corners", "random"), sizes[-1] + tested
 images = np.stack([texture(kind) for _ in range(count) for kind in kinds]).astype(np.float32)
 labels = np.tile(np.arange(len(kinds)), count)
 fig, axes = plt.subplots(2, 4, figsize=(9, 4.8), layout="constrained")
@@ -62,8 +59,7 @@ for ax, image, label in zip(axes.flat, images, labels, strict=False):
 # %%
 # Three representations
 # ---------------------
-# All are means over places. The second takes means of scattering coefficients over angles, at equal differences of the
-# two angles of a path.
+# All are means over places; the second also over angles, at equal differences of the two angles of a path.
 
 bank = morlet_bank((n, n), scales, angles, dtype=np.float32)
 plain = scattering(images, bank).mean((1, 2))
@@ -71,9 +67,8 @@ alike = {}  # paths of the same scales and difference of angles
 for i, path in enumerate(scattering_paths(bank)):
     alike.setdefault((*(j for j, _ in path), (path[-1][1] - path[0][1]) % angles if path else 0), []).append(i)
 averaged = np.stack([plain[:, places].mean(1) for places in alike.values()], axis=1)
-joint = np.concatenate(
-    [rototranslation_scattering(part, bank).mean((1, 2)) for part in np.array_split(images, len(images) // 20)]
-)
+parts = np.array_split(images, len(images) // 20)
+joint = np.concatenate([rototranslation_scattering(part, bank).mean((1, 2)) for part in parts])
 representations = {"scattering": plain, "averaged over angles": averaged, "roto-translation": joint}
 
 # %%
@@ -112,7 +107,6 @@ assert last["roto-translation"] > max(last["scattering"], last["averaged over an
 assert last["averaged over angles"] > 1 / 4 + 3 * error
 
 # %%
-# Of the three, plain scattering has to learn every orientation from the training images. Averages over angles need not,
-# but they take bars that cross for bars that are strewn more often than roto-translation scattering does. It has its
-# price: wavelets of every scale, angle and angular scale are convolved with all angles at once. Changes of scale, which
-# the authors treat in the same way, are not in this package, and no photographs of textures were tried.
+# Plain scattering has to learn every orientation from the training images. Averages over angles need not, but they take
+# bars that cross for bars that are strewn more often than roto-translation scattering does. That one convolves wavelets
+# of every scale, angle and angular scale with all angles. No changes of scale and no photographs were tried.

@@ -28,18 +28,13 @@ rng = np.random.default_rng(0)
 # Steps: piecewise constant, with 12 jumps. A photograph: its lines, each followed by its mirror image. Gaussian: the
 # photograph's power spectrum with random phases. Bands of 32 lines are for the fit and for the test in turn.
 
-
-def steps():
-    """A line with jumps at random places, (n,)."""
-    places, heights = rng.integers(0, n, 12), rng.standard_normal(12)
-    return np.cumsum(np.bincount(places, heights - heights.mean(), n))
-
-
+places, heights = rng.integers(0, n, (lines, 12)), rng.standard_normal((lines, 12))
+jumps = np.stack([np.bincount(*pair, n) for pair in zip(places, heights - heights.mean(1, keepdims=True), strict=True)])
 image = data.camera()[:lines].astype(float)
 photograph = np.concatenate([image, image[:, ::-1]], axis=1)
 photograph -= photograph.mean(axis=1, keepdims=True)
 signals = {
-    "steps": np.stack([steps() for _ in range(lines)]),
+    "steps": np.cumsum(jumps, axis=1),
     "photograph": photograph,
     "Gaussian": randomize_phases(photograph, rng),
 }
@@ -51,10 +46,9 @@ z = {kind: wavelet_transform(x, bank, -1)[1][..., 0] for kind, x in signals.item
 # %%
 # Least squares
 # -------------
-# Coefficients of scale j - 2, or their moduli, are predicted from harmonics of scale j and a constant, at five places
-# around theirs that are 2^(j-1) apart. The harmonic k = 1 is the wavelet coefficient itself; all of them, k = 0 to 4,
-# are what a rectifier makes of it. R2 is the predicted part of the variance on lines that the fit has not seen. The
-# control predicts from lines that were moved, each band of 32 by a distance of its own: what it finds is chance.
+# Coefficients of scale j - 2, or their moduli, are predicted from harmonics k = 0 to 4 of scale j, which a rectifier
+# makes, or from k = 1, the wavelet coefficient itself, at five places that are 2^(j-1) apart. R2 is the predicted part
+# of the variance on lines not seen by the fit. The control predicts from lines moved by bands: what it finds is chance.
 
 
 def predict(z, j, harmonics, of=lambda z: z, coarse=None):
@@ -116,5 +110,4 @@ ax.legend()
 # At edges the phases of all scales agree, and the fourth harmonic of a scale has the frequency of the one two octaves
 # finer. Of steps that predicts much; of a photograph, at full size, a few percent of the coefficients and a third of
 # their moduli: its edges are few, and textures lie between them. What is left is the *innovation* of the finer scale.
-# That moments of harmonics are a model good enough to make textures again is in
-# :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.
+# Models of such moments make textures in :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.

@@ -2,13 +2,10 @@ r"""
 From coarse to fine by sparse codes
 ===================================
 
-The decoder of a multiscale autoencoder restores one octave after another. If the signals at the scale :math:`2^j` are
-sparse in a dictionary :math:`D_j`, a code :math:`\alpha` found from the next coarser scale gives the finer one, as
-:math:`D_j \alpha`: a *sparse deconvolution*. Is the network that computes the code, trained together with its
-dictionary, better than :math:`\ell^1` minimisation, and are both better than linear prediction?
-
-The decoder of :ref:`sphx_glr_gallery_2_theory_plot_12_autoencoder.py` is trained as a whole: each layer doubles the
-sides by a transposed convolution, and none has to give the signal at its scale. Here it has to, one step at a time.
+If signals at the scale :math:`2^j` are sparse in a dictionary :math:`D_j`, a code :math:`\alpha` found from the next
+coarser scale gives the finer one, as :math:`D_j \alpha`: a *sparse deconvolution*. Is the network that computes the
+code, trained together with its dictionary, better than :math:`\ell^1` minimisation, and are both better than linear
+prediction? No layer of :ref:`sphx_glr_gallery_2_theory_plot_12_autoencoder.py` has to give the signal at its scale.
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 23, 24 and 31.
 """
@@ -30,11 +27,9 @@ rng = np.random.default_rng(0)
 
 def draw(count):
     """Signals (count, n), and their means over 2 and over 4 samples."""
-    heights = rng.standard_normal((count, 6))
-    x = np.zeros((count, n))
+    x, heights = np.zeros((count, n)), rng.standard_normal((count, 6))
     np.add.at(x, (np.arange(count)[:, None], rng.integers(0, n, (count, 6))), heights - heights.mean(1, keepdims=True))
-    x = x.cumsum(1)
-    return x, halved(x), halved(halved(x))
+    return x.cumsum(1), halved(x.cumsum(1)), halved(halved(x.cumsum(1)))
 
 
 def halved(x):
@@ -60,25 +55,22 @@ ax.legend()
 # One octave
 # ----------
 # A window of 8 coarse samples y = A x, means of neighbours, gives the 16 fine ones x below it, of which the inner half
-# is kept. The dictionary is learned from fine windows, and the code minimises ``|y - A D a|^2 / 2 + gamma |a|_1``, with
-# the penalty that restores the training windows best, out of four. The network is that minimisation unrolled to a few
-# layers (LISTA); then its encoder, thresholds and dictionary are trained together to restore x. Errors are relative to
-# what is lost: the squared distance of x from its means over two samples.
+# is kept. The code minimises ``|y - A D a|^2 / 2 + gamma |a|_1``, with the best of four penalties for the training
+# windows. The network is that minimisation unrolled (LISTA), with encoder, thresholds and dictionary trained to restore
+# x. Errors are relative to what is lost: the squared distance of x from its means over two samples.
 
 A = np.kron(np.eye(width // 2), [[0.5], [0.5]])  # (16, 8)
 inner = slice(width // 4, -(width // 4))
 
 
-def error(found, fine):
-    """The squared error in the inner half of windows, relative to that of the means of neighbours."""
-    lost = (fine - np.repeat(halved(fine), 2, axis=1))[:, inner]
-    return np.sum((found - fine)[:, inner] ** 2) / np.sum(lost**2)
+def squares(found, fine):
+    """Squared distances in the inner half of each window."""
+    return np.sum((found - fine)[:, inner] ** 2, axis=1)
 
 
 def is_better(found, other, fine):
     """Whether the errors of whole signals are smaller than another way's by more than three standard errors."""
-    gains = np.sum((other - fine)[:, inner] ** 2 - (found - fine)[:, inner] ** 2, axis=1).reshape(len(tested[0]), -1)
-    gain = gains.sum(axis=1)  # of each signal, whose windows depend on each other
+    gain = (squares(other, fine) - squares(found, fine)).reshape(len(tested[0]), -1).sum(1)  # of whole signals
     return gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(len(gain))
 
 
@@ -101,7 +93,7 @@ for j in (1, 0):
     start = fine[np.linalg.norm(fine, axis=1) > 0.1][:atoms].T
     start /= np.linalg.norm(start, axis=0)
     learned = [(learn_dictionary(fine, start, penalty, passes=8)[0], penalty) for penalty in (0.01, 0.03, 0.1, 0.3)]
-    D, penalty = min(learned, key=lambda pair, f=fine, c=coarse: error(l1_restored(*pair, c), f))
+    D, penalty = min(learned, key=lambda pair, f=fine, c=coarse: squares(l1_restored(*pair, c), f).sum())
     eta = 1 / np.linalg.norm(A.T @ D, 2) ** 2
     p = {"D": D, "encoder": -eta * (A.T @ D).T, "log_threshold": np.full(atoms, np.log(eta * penalty))}
 
@@ -115,22 +107,21 @@ for j in (1, 0):
         "network": restored(p, y),
         "l1 code in the network's dictionary": l1_restored(p["D"], penalty, y),
     }
-    shown = ", ".join(f"{name} {error(z, x):.3f}" for name, z in ways.items())
+    lost = squares(np.repeat(halved(x), 2, axis=1), x).sum()
+    shown = ", ".join(f"{name} {squares(z, x).sum() / lost:.3f}" for name, z in ways.items())
     print(f"penalty {penalty}, scale {j + 1} to {j}: {shown}")
-    assert is_better(ways["network"], ways["linear"], x), "jumps are restored, beyond what is linear"
-    assert is_better(ways["network"], ways["l1 code"], x) and is_better(ways["linear"], ways["l1 code"], x)
-    assert is_better(ways["linear"], ways["l1 code in the network's dictionary"], x)
+    linear, code, network, code_in_its_dictionary = ways.values()
+    assert is_better(network, linear, x), "jumps are restored, beyond what is linear"
+    assert is_better(linear, code, x) and is_better(linear, code_in_its_dictionary, x)
 
 shown = np.flatnonzero(np.ptp(x[:, inner], axis=1) > 1)[:6]
-pictures = {"fine": x, "coarse": np.repeat(y, 2, axis=1), "network": restored(p, y)}
 fig, ax = plt.subplots(figsize=(9, 3), layout="constrained")
-for style, (label, found) in zip(("k", "0.6", "C1"), pictures.items(), strict=True):
+for style, label, found in (("k", "fine", x), ("0.6", "coarse", np.repeat(y, 2, axis=1)), ("C1", "network", network)):
     ax.plot(found[shown][:, inner].ravel(), style, drawstyle="steps-mid", label=label)
 ax.set(xlabel="sample", title="inner halves of six windows with jumps", yticks=[])
 ax.legend(loc="upper right", fontsize="small")
 
 # %%
-# The network restores most of what linear prediction cannot: where in a coarse sample a jump lies. Its code is not the
-# minimum of an l1 norm, neither in the dictionary that fits fine signals best nor in its own: these codes explain the
-# coarse samples as well, and restore the fine ones worse than linear prediction. The slide leaves that question open.
-# Each octave was given the true coarse signal; errors would add up along several. Images were not tried.
+# The network restores most of what linear prediction cannot: where in a coarse sample a jump lies. Codes of minimal l1
+# norm, in the dictionary that fits fine signals best or in the network's, restore less than linear prediction. The
+# slide leaves that question open. Each octave was given the true coarse signal. Images were not tried.

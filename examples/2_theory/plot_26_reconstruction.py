@@ -44,9 +44,8 @@ def squared_error(y, x):
 # %%
 # From coarse to fine
 # -------------------
-# The problem is not convex. We begin with the moments of the three coarsest scales alone, and draw noise to start from
-# until they are met, whatever the error of the signal is then. Each step adds the moments of the next finer scale, and
-# noise at its frequencies. The finest scales are left out, for m << d.
+# The problem is not convex. We draw noise until the moments of the three coarsest scales are met, whatever the error is
+# then. Each step adds the moments of the next finer scale, and noise at its frequencies. The finest are left out.
 
 
 def problem(j):
@@ -93,8 +92,7 @@ assert slopes[0] < slopes[1], "moments of one more scale are few, and halve the 
 assert np.all(of_moments < 2 * of_scales), "what is lost is mostly what finer scales would say"
 
 # %%
-# One more scale halves the squared error or more, and the moments grow only like the square of the number of scales, so
-# the error falls faster than that of frequencies. Slide 15 has m^(-2). Read as the rate of the squared error, it is the
-# best for signals of bounded variation, and the slope here is about that. The constant is large: at these m the lowest
-# frequencies are still nearer to the signal, for most covariances say little. Images, whose rate is m^(-1) on slide 16,
-# are not tried here.
+# One more scale halves the squared error or more, and the moments grow only like the square of the number of scales.
+# Slide 15 has m^(-2), the best rate of squared errors for signals of bounded variation, and the slope here is about
+# that. The constant is large: at these m the lowest frequencies are still nearer to the signal, for most covariances
+# say little. Images, with m^(-1) on slide 16, are not tried here.

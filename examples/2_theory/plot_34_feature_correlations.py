@@ -3,9 +3,8 @@ Textures from correlations of a network's features
 ==================================================
 
 Images with the same correlations of a trained network's features look like the same texture (Gatys, Ecker and Bethge,
-`arXiv:1505.07376 <https://arxiv.org/abs/1505.07376>`_). Is it the training that does it? And do phase harmonics of
-wavelets, which nobody trained, do as well with fewer moments? The network is this package's, trained on CIFAR-10,
-beside one with the same layers and random weights.
+`arXiv:1505.07376 <https://arxiv.org/abs/1505.07376>`_). Is it the training? And do phase harmonics of wavelets do as
+well with fewer moments? The network is this package's, of CIFAR-10, beside one with the same layers and random weights.
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 3 and 19; of random filters,
 `arXiv:1606.00021 <https://arxiv.org/abs/1606.00021>`_.
@@ -31,8 +30,7 @@ gravel = ((gravel - gravel.mean()) / gravel.std()).astype(np.float32)
 # %%
 # Two networks
 # ------------
-# Both are folded into plain filters and biases. The random one is normalised by its own moments of some images, as the
-# trained one is.
+# Both are folded into plain filters and biases, and normalised by their own moments of some images.
 
 classifier = load("hcnn-fast")
 network, checkpoint = classifier.network, classifier.checkpoint
@@ -43,8 +41,7 @@ filters = {"trained": classifier.merged, "random": network.merged(by_chance, net
 # %%
 # Correlations
 # ------------
-# Of each of the first layers we take the products of every two channels, averaged over space; a channel is one index of
-# all attributes. Distances are relative to the size of these matrices.
+# Of the first layers: products of every two channels, averaged over space. Distances are relative to their size.
 
 
 def correlations(weights, x):
@@ -72,14 +69,13 @@ def correlation_distance(weights):
 # %%
 # Synthesis
 # ---------
-# From the same white noise, by L-BFGS. Flatness, ``E |z|^4 / (E |z|^2)^2`` of the finest wavelet coefficients z, is a
-# fourth moment: no model asks for it.
+# From the same white noise, by L-BFGS. No model asks for flatness, a fourth moment of the finest wavelet coefficients.
 
 bank = steerable_bank((n, n), scales, dtype=np.float32)
 
 
 def flatness(x):
-    """Mean over orientations; 2 for a Gaussian field."""
+    """Mean of ``E |z|^4 / (E |z|^2)^2`` over orientations; 2 for a Gaussian field."""
     power = np.abs(wavelet_transform(x, bank)[1][..., 0, :]) ** 2
     return float(np.mean((power**2).mean((0, 1)) / power.mean((0, 1)) ** 2))
 
@@ -111,9 +107,8 @@ for name in filters:
     assert left["harmonics", name] < left[name, "harmonics"], "harmonics say more of the others than these of them"
 
 # %%
-# All three make gravel, and random phases do not. Training is not what does it: random filters, rectified, normalised
-# and subsampled alike, do it too. Phase harmonics need fewer moments than the image has pixels, and the networks more;
-# slide 19 has 3,000 against 200,000. An image by harmonics comes near the correlations of either network, while images
-# by networks are far from the harmonics' moments: by these the trained network's is no better than random phases. A
-# position of its fifth layer sees 15 pixels, wavelets of the last scale see more, which may be why. It is one texture,
-# one draw of noise and one of filters, so which network is better is not settled here.
+# All three make gravel, and random phases do not. Training is not what does it: random filters, normalised alike, do it
+# too. Phase harmonics need fewer moments than the image has pixels, and the networks more; slide 19 has 3,000 against
+# 200,000. An image by harmonics comes near the correlations of either network; those by networks are far from the
+# harmonics' moments. A position of the fifth layer sees 15 pixels, wavelets of the last scale more, which may be why.
+# It is one texture, one draw of noise and one of filters: which network is better is not settled.

@@ -27,7 +27,7 @@ rng = np.random.default_rng(0)
 
 # %%
 # Four filters of 8 taps make signals. Eight filters make codes for these; three of their 6 x 4 taps are not zero.
-# Dictionaries are the convolutions as matrices, and their transposes are the layers of a network.
+# Dictionaries are the convolutions as matrices; their transposes are the layers.
 
 
 def sparse(shape, few):
@@ -95,6 +95,5 @@ network, layered, deep, control = (np.array(pairs) for pairs in errors.values())
 assert np.all(deep < layered) and np.all(layered < np.minimum(network, control)), "it takes pursuit, by the right atoms"
 
 # %%
-# Atoms overlap and resemble each other, so thresholds of their products with the signal find little. Pursuit explains a
-# signal by few of them. The second layer helps to find the first code too: 16 atoms of 512 leave fewer choices than 48
-# of 256, if it is the right layer; by another no code is nearer than 0. All come less near where atoms are many.
+# Atoms resemble each other, so thresholds find little. Pursuit explains a signal by few. The right second layer helps
+# to find the first code too: 16 atoms of 512 leave fewer choices than 48 of 256. By another no code is nearer than 0.
