@@ -124,10 +124,6 @@ MISTAKES = (
         *("return xp, problem, x, w, bias\n", "return xp, problem, x, w, -bias\n"),
     ),
     Mistake(
-        *("18", "biases have the wrong sign", "hcnn_core/convolution.py"),
-        *("return xp, problem, x, w, bias\n", "return xp, problem, x, w, -bias\n"),
-    ),
-    Mistake(
         *("20", "all maps of C3 see all of S2", "train/networks/lenet.py"),
         *('"w": weights["w"] * self._mask(getval(inputs[0]))}', '"w": weights["w"]}'),
     ),
@@ -218,6 +214,14 @@ MISTAKES = (
     Mistake(
         *("40", "the modulus is left out", "wavelets/scattering.py"),
         *("return fftn(np.abs(filtered), self.axes)", "return fftn(np.real(filtered), self.axes)"),
+    ),
+    Mistake(
+        *("39", "the transpose of a mean is that of a sum", "hcnn_core/marginals.py"),
+        *('    if reduction == "mean":\n        count =', '    if reduction == "none":\n        count ='),
+    ),
+    Mistake(
+        *("39", "units are said to see less than they do", "train/attributes/units.py"),
+        *("size += (layer.kernel_size[0] - 1 + 2 * layer.blurs) * step", "size += layer.kernel_size[0] - 1"),
     ),
     Mistake(
         *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),

@@ -15,9 +15,11 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy import signal
+from skimage.util import montage
 
-from autodiff import convolve_vjp_x
-from hcnn_core import convolve
+from hcnn_core import convolve, convolve_vjp_x
+from train import load
 from wavelets import ista, soft_threshold
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
@@ -97,3 +99,21 @@ assert np.all(deep < layered) and np.all(layered < np.minimum(network, control))
 # %%
 # Atoms resemble each other, so thresholds find little. Pursuit explains a signal by few. The right second layer helps
 # to find the first code too: 16 atoms of 512 leave fewer choices than 48 of 256. By another no code is nearer than 0.
+
+# %%
+# Atoms of :math:`D_1 D_2` are sums of atoms of the first layer. Where layers were trained on images, they are pictures:
+# 16 of the second layer of a network that ships, by the transposes of its layers, beside filters of the first.
+
+w_1, w_2 = (load("hcnn-periodic").merged[name]["w"] for name in ("layer01", "layer02"))
+code = np.zeros((16, 5, 5, 8, 16))
+code[range(16), 2, 2, np.arange(16) // 2, range(16)] = 1
+code = convolve_vjp_x(code, (16, 5, 5, 16), w_2, (1, 2, 3), boundary=("zero", "zero", "periodic"), stride=(1, 1, 2))
+atoms = convolve_vjp_x(code, (16, 5, 5, 3), w_1, (1, 2), boundary="zero", sum_axes=3)
+for k, atom in enumerate(atoms):
+    direct = sum(signal.convolve(w_2[None, ..., t, k], w_1[..., (k // 2 * 2 + 5 - t) % 16]) for t in range(11))
+    assert np.allclose(np.moveaxis(atom, -1, 0), direct[:, ::-1, ::-1], atol=1e-5), "the sum over taps"
+fig, panels = plt.subplots(1, 2, figsize=(7, 3.6), layout="constrained")
+for ax, pictures in zip(panels, (np.moveaxis(w_1, (3, 0), (0, 3))[:, ::-1, ::-1], atoms), strict=True):
+    pictures = 0.5 + pictures / abs(pictures).max((1, 2, 3), keepdims=True) / 2  # grey where it is 0
+    ax.imshow(montage(pictures, [1, 1, 1], padding_width=1, channel_axis=-1))
+    ax.set(title=f"atoms of {pictures.shape[1]} x {pictures.shape[1]} pixels", xticks=[], yticks=[])

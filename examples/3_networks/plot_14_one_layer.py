@@ -4,9 +4,8 @@ Train one layer, freeze the rest
 
 "Accuracy of a random network is improved most by training earlier layers" (Raghu et al., `arXiv:1611.08083
 <https://arxiv.org/abs/1611.08083>`_, as quoted in Tanner's lecture *Visualising the filters and response, memory, in a
-CNN*). They trained exactly one layer of fully connected networks on MNIST, and left all others as they were drawn. We
-do the same with a fully connected network and with a hierarchical network of `arXiv:1703.04140
-<https://arxiv.org/abs/1703.04140>`_, on images of CIFAR-10.
+CNN*). They trained one layer of fully connected networks on MNIST, and left all others as they were drawn. We do so
+with a fully connected and a hierarchical network of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ on CIFAR-10.
 """
 
 import os
@@ -32,23 +31,20 @@ train, test = (
 train, classes = train[:count], sample.train_labels[:count]
 
 # %%
-# Two networks
-# ------------
-# Both have five layers with weights. The last of the hierarchical one makes the logits, which are means of its output.
-# The fully connected one sees 6 x 6 pixels, so that its first four layers have equally many weights.
+# Both networks have five layers with weights. The last of the hierarchical one makes the logits, which are means of its
+# output. The fully connected one sees 6 x 6 pixels, so that its first four layers have equally many weights.
 
-hcnn = build(
-    make_config("hcnn", {"depth": depth, "width": 8, "factors": 9, "strided_layers": (3, 5), "logit_scale": 10.0}), side
-)
+layers = [f"layer{j:02d}" for j in range(1, depth)]
+settings = {"depth": depth, "width": 8, "factors": 9, "strided_layers": (3, 5), "logit_scale": 10.0}
+hcnn = build(make_config("hcnn", settings), side)
 
 
 def dense_initial(rng):
     """Weights of five fully connected layers, of the scale that ReLUs keep."""
-    parameters = {}
-    for j in range(1, depth):
-        n, m = 3 * 6 * 6, 3 * 6 * 6 if j < depth - 1 else 10
-        w = rng.standard_normal((n, m)) * np.sqrt(2 / n)
-        parameters[f"layer{j:02d}"] = {"w": w.astype("float32"), "bias": np.zeros(m, "float32")}
+    n, parameters = 3 * 6 * 6, {}
+    for name in layers:
+        w = rng.standard_normal((n, n if name < layers[-1] else 10)) * np.sqrt(2 / n)
+        parameters[name] = {"w": w.astype("float32"), "bias": np.zeros(w.shape[1], "float32")}
     return parameters
 
 
@@ -61,8 +57,6 @@ def dense_logits(parameters, x):
 
 
 # %%
-# Training of one layer
-# ---------------------
 # The gradient is taken of some layers' weights alone. Layers differ in how steep the loss is, so each is trained at
 # two learning rates, and the one that fits the training images best counts. The test set chooses nothing.
 
@@ -80,7 +74,6 @@ def fit(logits_of, parameters, names, rate):
     return [np.mean(logits_of(parameters | chosen, x).argmax(axis=1) == targets) for x, targets in pairs]
 
 
-layers = [f"layer{j:02d}" for j in range(1, depth)]
 networks = {
     "fully connected": (dense_initial, dense_logits),
     "hierarchical": (hcnn.initialize, lambda parameters, x: hcnn(parameters, x)[0]),  # normalised by the batch
@@ -99,8 +92,6 @@ for kind, (initialize, logits_of) in networks.items():
 results = {(kind, k): np.mean([found[k] for found in runs], axis=0) for kind, runs in every.items() for k in runs[0]}
 
 # %%
-# What is seen
-# ------------
 # The training accuracies of the first two layers together, minus those of the last two.
 
 assert all(results[kind, "all"][0] > results[kind, "none"][0] + 0.1 for kind in networks), "training fits the images"
@@ -111,15 +102,15 @@ for kind in networks:
 fig, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
 for ax, kind in zip(panels, networks, strict=True):
     for part, name in enumerate(("training images", "test images")):
-        ax.plot([results[kind, str(j)][part] for j in range(1, depth)], marker="o", color=f"C{part}", label=name)
+        ax.plot(range(1, depth), [results[kind, k][part] for k in "12345"], "o-", color=f"C{part}", label=name)
         ax.axhline(results[kind, "all"][part], ls="--", color=f"C{part}")
     ax.axhline(0.1, color="gray", ls=":")
-    ax.set(title=kind, xlabel="the trained layer", xticks=range(depth - 1), xticklabels=range(1, depth))
+    ax.set(title=kind, xlabel="the trained layer", xticks=range(1, depth))
 panels[0].set_ylabel("accuracy (dashed: all layers trained)")
 panels[1].legend()
 
 # %%
-# In each of the three draws the earlier layers of the fully connected network matter more, as Raghu et al. found, and
-# those of the hierarchical network less. Three draws are few, and the two differ in more than this: in the number of
-# weights (the first hierarchical layer has few, in filters of 3 x 3 pixels that see no shapes), in the normalisation by
-# the batch, and in that a random first layer loses little of an image. The images are few, and the training is short.
+# In all three draws earlier layers of the fully connected network matter more, as Raghu et al. found, and those of the
+# hierarchical network less. Draws and images are few, training is short, and the networks differ in more: in the number
+# of weights (few in the first hierarchical layer, whose 3 x 3 pixels see no shapes) and in the normalisation by a
+# batch.

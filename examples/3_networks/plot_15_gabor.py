@@ -7,9 +7,8 @@ and response, memory, in a CNN*, on VGG's first layer, `arXiv:1512.02017 <https:
 Gabor functions to filters and give the part of their energy that is explained, R\ :sup:`2`, beside that of filters with
 the same spectra and random phases. Without such a control, R\ :sup:`2` says little.
 
-The first layer is trained here, without labels: a linear layer with tied weights and a sparse response (reconstruction
-ICA, Le, Karpenko, Ngiam and Ng, 2011), by L-BFGS on gradients of :mod:`autodiff`. Gabor functions are fitted to its
-atoms, the patterns that its filters look for; whitening makes the filters themselves rougher.
+The layer is linear, with tied weights and a sparse response (reconstruction ICA, Le, Karpenko, Ngiam and Ng, 2011), and
+trained without labels. Functions are fitted to its atoms, what filters look for; whitening makes filters rougher.
 """
 
 import os
@@ -27,8 +26,6 @@ side, filters = (8, 12) if SMALL else (9, 36)  # taps along each side; filters
 patches, iterations = (2000, 40) if SMALL else (8000, 120)
 
 # %%
-# Train the layer
-# ---------------
 # Patches of photographs, whitened: their principal components have variance 1. The cost is
 # ``|W'W x - x|^2 + strength sum log cosh(W x)``, a mean over patches x.
 
@@ -56,8 +53,6 @@ print(f"cost {cost(start):.2f} at the start, {least:.2f} after at most {iteratio
 assert least < cost(start)
 
 # %%
-# Fit Gabor functions
-# -------------------
 # A Gabor function is a plane wave in a Gaussian window, of eight numbers: center, widths, angle, frequency, amplitude
 # and phase. :func:`wavelets.fit_gabor` fits them from several starts.
 
@@ -67,8 +62,6 @@ print(f"median R^2 of {filters} learned atoms: {np.median(r2):.2f}, with random 
 assert np.median(r2) > np.median(control) + 0.1
 
 # %%
-# Filters of three by three taps
-# ------------------------------
 # The networks of this package have 3 x 3 taps in their first layer. Eight numbers fit nine values well, learned or not,
 # so the good fit of the network that ships says nothing.
 

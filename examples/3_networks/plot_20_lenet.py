@@ -3,10 +3,9 @@ LeNet-5 on this tape
 ====================
 
 LeNet-5 (LeCun, Bottou, Bengio and Haffner, *Gradient-based learning applied to document recognition*, 1998; Figure 2
-and Table I there) is the first network of Tanner's lecture *Visualising the filters and response, memory, in a CNN*.
-``train/networks/lenet.py`` has the layers of the paper, written in functions of NumPy and
-:func:`autodiff.convolve`. We count its numbers, train it, and look at its filters and at its
-responses to an image.
+and Table I there) is the first network of Tanner's lecture *Visualising the filters and response, memory, in a CNN*. We
+count its numbers, train it, and look at its filters and at its responses to an image. ``train/networks/lenet.py`` has
+its layers, in functions of NumPy and :func:`autodiff.convolve`.
 """
 
 import os
@@ -14,6 +13,7 @@ import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
+from skimage.util import montage
 
 from train import fit, load_dataset, make_config
 from train.data import standardise
@@ -23,8 +23,6 @@ SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 epochs = 2 if SMALL else 10
 
 # %%
-# 60,000 numbers
-# --------------
 # On grey images the layers have the trainable numbers that the paper counts. Our last layer is dense; the paper's
 # compares with fixed drawings of the ten digits, which CIFAR-10 does not have.
 
@@ -42,8 +40,6 @@ ax.set(xlabel="map of C3", ylabel="map of S2", xticks=range(16), yticks=range(6)
 assert CONNECTIONS.sum() == 60
 
 # %%
-# Training
-# --------
 # :func:`train.fit` does what ``python -m hcnn train --preset lenet`` does. Here it learns the 2,000 images that ship,
 # of which 200 are held out, by gradient descent with momentum; the paper has a second-order method of its own.
 
@@ -60,8 +56,6 @@ if not SMALL:
     assert right > 0.3, "three times as good as chance on images that it has not seen"
 
 # %%
-# Filters and responses
-# ---------------------
 # The six filters of C1 in colour, and what C1, S2, C3 and S4 make of a test image.
 
 parameters = classifier.checkpoint.state.evaluated
@@ -71,27 +65,21 @@ responses = {layer.name: y[0] for layer, y, _ in classifier.network.trace(parame
 assert not parameters["C3"]["w"].transpose(0, 3, 1, 2)[~CONNECTIONS].any(), "what is not connected learns nothing"
 
 
-def tiled(maps, columns):
-    """Maps (n, n, K) beside and below each other, with a line between them."""
-    padded = np.pad(maps, ((0, 1), (0, 1), (0, 0)), constant_values=np.nan)
-    rows = padded.transpose(2, 0, 1).reshape(-1, columns, *padded.shape[:2])
-    return np.concatenate(list(np.concatenate(list(rows), axis=1)), axis=1)
-
-
 fig, panels = plt.subplots(1, 6, figsize=(12, 2.8), layout="constrained", width_ratios=[1, 1.5, 1.5, 1.5, 1.5, 1.5])
 panels[0].imshow(image)
 panels[0].set_title(f"image: {sample.class_names[sample.test_labels[1]]}")
-w = parameters["C1"]["w"].transpose(1, 2, 3, 0)  # (5, 5, 6, colours)
-colours = [tiled(w[..., c] / (2 * abs(w).max()) + 0.5, 3) for c in range(3)]
-panels[1].imshow(np.nan_to_num(np.stack(colours, axis=-1), nan=1.0))
+w = parameters["C1"]["w"].transpose(3, 1, 2, 0)  # (6, 5, 5, colours)
+filters = w / (2 * abs(w).max()) + 0.5
+panels[1].imshow(montage(filters, [1, 1, 1], grid_shape=(2, 3), padding_width=1, channel_axis=-1))
 panels[1].set_title("filters of C1")
-for ax, (name, columns) in zip(panels[2:], {"C1": 3, "S2": 3, "C3": 4, "S4": 4}.items(), strict=True):
-    ax.imshow(tiled(responses[name], columns), cmap="gray", vmin=-1.72, vmax=1.72)
+for ax, (name, rows) in zip(panels[2:], {"C1": 2, "S2": 2, "C3": 4, "S4": 4}.items(), strict=True):
+    maps = responses[name].transpose(2, 0, 1)
+    ax.imshow(montage(maps, 1.72, grid_shape=(rows, len(maps) // rows), padding_width=1), cmap="gray", vmin=-1.72)
     ax.set_title(f"responses of {name}")
 for ax in panels:
     ax.set(xticks=[], yticks=[])
 
 # %%
-# This shows that a classical network takes 150 lines on this tape, and the same commands. It does not show what
-# LeNet-5 can do: it was made for digits, where its error is below one percent, and 2,000 photographs are few and hard.
-# Filters of so short a training still look much like the noise that they began as.
+# This shows that a classical network takes 150 lines on this tape, and the same commands. It does not show what LeNet-5
+# can do: it was made for digits, and 2,000 photographs are few and hard. After so short a training, filters still look
+# much like the noise that they began as.

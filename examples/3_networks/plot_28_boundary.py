@@ -4,8 +4,8 @@ The boundary between classes, layer by layer
 
 A network has to contract space and to keep classes apart. How complex is the boundary that is left, at each depth? A
 *k-local support vector* is an image most of whose k nearest neighbours are of other classes
-(:func:`wavelets.local_support_vectors`); the fewer there are, the simpler the boundary. We count them in the layers of
-the network that ships, and in one with the same layers and random weights.
+(:func:`wavelets.local_support_vectors`); the fewer, the simpler the boundary. We count them in the layers of the
+network that ships, and in one with random weights.
 
 Source: E. Oyallon, Organising Deep Networks, under "Complexity measure"; `arXiv:1703.01775
 <https://arxiv.org/abs/1703.01775>`_.
@@ -30,8 +30,6 @@ labels = sample.test_labels[:count]
 images = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
 
 # %%
-# Layers
-# ------
 # Of each layer the mean over the oldest attribute is kept, which is what the next layer reads, Eq. (6). Both networks
 # are made of merged filters; the random one has moments for its normalisation as before the first step of training.
 
@@ -49,8 +47,6 @@ def features(weights):
 
 
 # %%
-# Support vectors and distances
-# -----------------------------
 # Beside the number of support vectors stands the contraction: the mean squared distance of two images of one class,
 # over that of two images of different classes.
 
@@ -92,7 +88,6 @@ for name in shares:
 panels[1].set(xlabel="depth j", title=f"{neighbours}-local support vectors", ylim=(0, 1))
 panels[2].set(xlabel="depth j", title="distances within, over between")
 panels[1].legend()
-
 for name, (vectors, ratio) in changes.items():
     print(f"{name:8} from the pixels to the last layer, in standard errors: {vectors:+.1f} and {ratio:+.1f}")
 assert max(changes["trained"]) < -3, "the boundary becomes simpler, and classes contract"
@@ -100,5 +95,5 @@ assert min(changes["random"]) > -3, "which takes training"
 
 # %%
 # Both fall over the last layers most, and hardly in the first four, which change what an image looks like and not which
-# images are near. Depth alone changes nothing: with random weights all layers are as complex as the pixels. The images
-# are of the test set. They are few, so k nearest neighbours are far away, and the numbers would be smaller with more.
+# images are near. With random weights all layers are as complex as the pixels. The images are few and of the test set:
+# with more, nearest neighbours would be nearer, and the numbers smaller.

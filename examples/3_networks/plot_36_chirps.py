@@ -20,7 +20,6 @@ SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 LENGTH, count, epochs = 96, 40 if SMALL else 200, 1 if SMALL else 8
 rng = np.random.default_rng(0)
 
-
 # %%
 # Frequencies go from 0.05 to 0.25 cycles a sample, or back; phase, place and noise differ.
 
@@ -38,13 +37,10 @@ for ax, signal, name in zip(panels, signals, data.class_names, strict=False):
     ax.set(ylabel=name, yticks=[])
 
 # %%
-# The power spectrum says nothing of the order.
+# The power spectrum says nothing of the order. The network sees it.
 
 spectra, tested = (np.abs(np.fft.rfft(x[..., 0])) for x in (data.train_images, data.test_images))
 by_spectrum = linear_accuracy(spectra, data.train_labels, tested, data.test_labels)
-
-# %%
-# The network.
 
 small = {"width": 6, "depth": 6, "strided_layers": (2, 3, 4), "epochs": epochs}
 config = make_config("signal", {**small, "validation_size": 0})  # no tenth of 200 signals is held out

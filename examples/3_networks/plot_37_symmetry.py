@@ -75,24 +75,23 @@ def train(smooth):
 
 # %%
 # The statistic is the part of the variance of :math:`x_1(g_s x)` that the best translation of :math:`x_1(x)` explains,
-# the mean over s. The control has v_1 in random orders. A first layer that undoes the rotation has the circle along
-# v_1: there it must be 1, by translations by s.
+# the mean over s. The control has v_1 in random orders. Where the first layer undoes the rotation, it must be 1.
 
 inputs, _ = draw(300)
 explains = partial(translation_explains, elements=range(1, SIZE), axis=1, rng=rng)
 truth = explains(lambda x: first_layer({"h": rotation, "a": 0.0}, x), turn, inputs, orders=9)
 assert np.isclose(truth.share, 1) and list(truth.shifts) == list(range(1, SIZE)) and truth.random.max() < 0.9
 kinds = {"as it is": train(0.0), "smooth along v_1": train(1.0)}
-found = {}
+found, whole = {}, {}
 for name, p in kinds.items():
     found[name] = results = [explains(lambda x, k=k, p=p: first_layer(p, x)[k], turn, inputs) for k in range(many)]
-    print(f"{name}: {sum(e.is_isomorphic(range(1, SIZE), SIZE) for e in results)} of {many} found the whole group")
+    whole[name] = sum(e.is_isomorphic(range(1, SIZE), SIZE) for e in results)
+    print(f"{name}: {whole[name]} of {many} found the whole group")
     for e in results:
         print(f"    share {e.share:5.2f}, random orders up to {e.random.max():5.2f}, translations {e.shifts}")
 
 # %%
-# Of each kind the network with the largest share: 12 inputs, the same turned by three places, and what translations
-# make of it.
+# Of each kind the network with the largest share: 12 inputs, the same turned, and what translations make of it.
 
 fig, axes = plt.subplots(2, 3, figsize=(8, 5), layout="constrained")
 few, s = inputs[:12], 3
@@ -100,17 +99,15 @@ for row, (name, results) in zip(axes, found.items(), strict=True):
     k = int(np.argmax([e.share for e in results]))
     x_1, moved = (first_layer(kinds[name], x)[k] for x in (few, turn(s, few)))
     best = np.roll(x_1, results[k].shifts[s - 1], axis=1)
-    titles = "$x_1(x)$", f"$x_1(g_{s} x)$", "the best translation of $x_1(x)$"
-    for ax, title, picture in zip(row, titles, (x_1, moved, best), strict=True):
+    shown = {"$x_1(x)$": x_1, f"$x_1(g_{s} x)$": moved, "the best translation of $x_1(x)$": best}
+    for ax, (title, picture) in zip(row, shown.items(), strict=True):
         ax.imshow(picture, vmin=x_1.min(), vmax=x_1.max())
         ax.set(title=title, xlabel="$v_1$", xticks=[], yticks=[])
     row[0].set_ylabel(f"{name}\ninputs")
 
-whole = {name: sum(e.is_isomorphic(range(1, SIZE), SIZE) for e in results) for name, results in found.items()}
 if not SMALL:
     assert whole["smooth along v_1"] > whole["as it is"], "the penalty leads to the group"
 
 # %%
-# Six networks of each kind say little. `docs/symmetries.md` fixes a protocol first, and has 30 networks of each of 14
-# arms, with controls whose labels lack the symmetry: with the penalty 27 of 30 find the whole group, without it none,
-# though 17 of 30 come nearer to it than in any of 99 random orders.
+# Six networks of each kind say little. `docs/symmetries.md` has 30 of each of 14 arms, by a protocol that was fixed
+# first, with controls whose labels lack the symmetry: with the penalty 27 of 30 find the whole group, without it none.
