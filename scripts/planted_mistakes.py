@@ -81,6 +81,10 @@ MISTAKES = (
         *("* math.sqrt(intermittency)\n    e = rng", "* 1.3 * math.sqrt(intermittency)\n    e = rng"),
     ),
     Mistake(
+        *("10", "means alone are asked for", "wavelets/synthesis.py"),
+        *("** 2) for key in wanted)", "** 2) for key in wanted if key == 'mean')"),
+    ),
+    Mistake(
         *("11", "the lecture's misprint of the soft threshold", "wavelets/sparse.py"),
         *("return np.maximum(x - tau, 0) + np.minimum(x + tau, 0)", "return np.maximum(np.abs(x) - tau, 0)"),
     ),

@@ -73,8 +73,7 @@ assert all(abs(slopes[name] - theory[name]) < 0.1 for name in theory)
 
 # %%
 # The slopes are asymptotic, for images without pixels. On a grid errors of wavelets fall faster beyond n terms, where
-# the edge's pixels are reached. The range was chosen after the curves had been seen; two more are printed. Curvelets,
-# with their slope -2, are not in this package.
+# the edge's pixels are reached. The range was chosen after the curves had been seen; two more are printed.
 #
 # Thresholds remove noise
 # -----------------------

@@ -107,6 +107,5 @@ assert last["roto-translation"] > max(last["scattering"], last["averaged over an
 assert last["averaged over angles"] > 1 / 4 + 3 * error
 
 # %%
-# Plain scattering has to learn every orientation from the training images. Averages over angles need not, but they take
-# bars that cross for bars that are strewn more often than roto-translation scattering does. That one convolves wavelets
-# of every scale, angle and angular scale with all angles. No changes of scale and no photographs were tried.
+# Plain scattering has to learn every orientation. Averages over angles need not, but they take bars that cross for bars
+# that are strewn more often than roto-translation scattering does. No changes of scale and no photographs were tried.

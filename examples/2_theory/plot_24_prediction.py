@@ -109,5 +109,5 @@ ax.legend()
 # %%
 # At edges the phases of all scales agree, and the fourth harmonic of a scale has the frequency of the one two octaves
 # finer. Of steps that predicts much; of a photograph, at full size, a few percent of the coefficients and a third of
-# their moduli: its edges are few, and textures lie between them. What is left is the *innovation* of the finer scale.
+# their moduli, for its edges are few. What is left is the *innovation* of the finer scale.
 # Models of such moments make textures in :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.

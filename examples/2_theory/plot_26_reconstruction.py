@@ -94,5 +94,4 @@ assert np.all(of_moments < 2 * of_scales), "what is lost is mostly what finer sc
 # %%
 # One more scale halves the squared error or more, and the moments grow only like the square of the number of scales.
 # Slide 15 has m^(-2), the best rate of squared errors for signals of bounded variation, and the slope here is about
-# that. The constant is large: at these m the lowest frequencies are still nearer to the signal, for most covariances
-# say little. Images, with m^(-1) on slide 16, are not tried here.
+# that. At these m the lowest frequencies are still nearer to the signal. Images, m^(-1) on slide 16, are not tried.

@@ -23,8 +23,7 @@ rng = np.random.default_rng(0)
 # %%
 # Textures
 # --------
-# Twelve pairs of bars, the second of each pair at a right angle to the first: at another place, across the first, or at
-# its end. All first bars of an image have one angle, which is random. In the fourth class all angles are random.
+# Those of :ref:`sphx_glr_gallery_2_theory_plot_23_rotations.py`: pairs of bars at right angles, or all at random.
 
 
 def bars(places, theta):

@@ -110,5 +110,4 @@ for name in filters:
 # All three make gravel, and random phases do not. Training is not what does it: random filters, normalised alike, do it
 # too. Phase harmonics need fewer moments than the image has pixels, and the networks more; slide 19 has 3,000 against
 # 200,000. An image by harmonics comes near the correlations of either network; those by networks are far from the
-# harmonics' moments. A position of the fifth layer sees 15 pixels, wavelets of the last scale more, which may be why.
-# It is one texture, one draw of noise and one of filters: which network is better is not settled.
+# harmonics' moments. With one texture, one draw of noise and one of filters, the better network is not settled.
