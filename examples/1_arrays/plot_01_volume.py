@@ -90,5 +90,4 @@ back = convolve_vjp_x(y, volume.shape, w, (0, 1, 2), boundary="periodic")
 assert np.isclose(np.vdot(y, y), np.vdot(back, volume), rtol=1e-12)
 
 # %%
-# The page shows equal values, not speed: `the measured times of both <../../performance.html>`_ depend on the size and
-# on the filters. A Gaussian is separable, and ``gaussian_filter`` makes use of that.
+# `The measured times of both <../../performance.html>`_ depend on the size and on the filters.

@@ -94,5 +94,4 @@ ax.set(xlabel="step", ylabel="relative distance")
 ax.legend()
 
 # %%
-# The gradient is right, and needs no framework. The method is not the fastest: conjugate gradients
-# (:ref:`sphx_glr_gallery_1_arrays_plot_05_deconvolution.py`) need far fewer steps.
+# Conjugate gradients (:ref:`sphx_glr_gallery_1_arrays_plot_05_deconvolution.py`) would need far fewer steps.

@@ -108,5 +108,4 @@ panels[3].semilogy([np.linalg.norm(x - exact.ravel()) / size for x in iterates])
 panels[3].set(title="conjugate gradients", xlabel="iteration", ylabel="relative error")
 
 # %%
-# The blur is known here. Finding it as well (blind deconvolution) is another problem. The two weights were chosen on
-# this picture, so its PSNR says little about others.
+# The blur is known here. The two weights were chosen on this picture, so its PSNR says little about others.

@@ -94,5 +94,4 @@ for ax, title, values in ((panels[1], "similarity", similarity), (panels[2], "co
     ax.set(title=title, xlabel="matches of the middle cell", xticks=[], yticks=[])
 
 # %%
-# The views are moved, not turned or scaled, and cells do not overlap, so the correct matches lie on planes of the
-# four-dimensional array. What this does not show: features of a trained network in place of the codes.
+# Views are moved, not turned or scaled, and features of a trained network in place of the codes were not tried.

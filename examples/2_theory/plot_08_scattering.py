@@ -117,5 +117,4 @@ assert growth["scattering"] < 0.5 * min(growth["image"], growth["Fourier modulus
 
 # %%
 # The constant of these few warps of one image is a lower bound of C. The theorem is about the limit of large scales; at
-# a finite one its bound has a further term, in proportion to the displacement over 2^J. What scattering does for a
-# classifier is in :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.
+# a finite one its bound has a further term, in proportion to the displacement over 2^J.

@@ -90,5 +90,4 @@ for row, (name, x) in zip(axes, fields.items(), strict=True):
 # %%
 # The coherence is one of the moments asked for. The flatness, a fourth moment, is not: that it comes out near the
 # original's is what the model predicts. Vorticity has little coherence, and is far from Gaussian by its flatness. Its
-# long filaments come back shorter: wavelets of these few scales do not see that far. One signal is restored from its
-# moments in :ref:`sphx_glr_gallery_2_theory_plot_26_reconstruction.py`.
+# long filaments come back shorter: wavelets of these few scales do not see that far.

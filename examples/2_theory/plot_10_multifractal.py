@@ -27,7 +27,7 @@ orders = np.arange(0.5, 4.1, 0.5)
 # %%
 # Three processes
 # ---------------
-# Each is a sum of increments. The straight line from its first to its last value is subtracted, so that it is periodic.
+# Each is a sum of increments, made periodic: the line from its first to its last value is subtracted.
 
 s2, lambda2 = 0.08, 0.03
 cascade = lambda: lognormal_cascade(levels, s2, rng), orders - s2 * orders * (orders - 1) / (2 * np.log(2))
@@ -125,4 +125,4 @@ assert falls["model"] < 0.5 * falls["series"] < falls["random phases"]
 # %%
 # The model has the curvature of the series below q = 2, and most of its leverage. Above q = 2 it falls short: at full
 # size by half of the control's error for q = 3 and by four fifths for q = 5, where few large values decide. Scattering
-# spectra as moments came no nearer. Market data, which the slide's model reproduces, were not tried.
+# spectra as moments helped little. Market data, which the slide's model reproduces, were not tried.

@@ -96,5 +96,4 @@ right.legend()
 assert all(0 < a < 0.9 * b for a, b in zip(excess["LISTA"], excess["ISTA"], strict=True))
 
 # %%
-# LISTA was trained on such signals and for this dictionary; ISTA needs no training and ends at the minimum. Codes of
-# images in a learned dictionary are in :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.
+# LISTA was trained on such signals and for this dictionary; ISTA needs no training and ends at the minimum.

@@ -117,6 +117,5 @@ print(f"differences up to {chance:.1%} may be chance")
 
 # %%
 # Neither a threshold nor averaged codes make a difference here that is beyond chance, nor does a learned dictionary
-# against random atoms: a sparse code in a fixed basis has none of the invariances that a classifier needs, as the
-# lecture says. The gain of slide 32 is that of parts optimised together with the labels, on a million images. `The
-# recipes <../../recipes.html>`_ compare networks with and without scattering before them.
+# against random atoms: a sparse code in a fixed basis has no invariances, as the lecture says. The gain of slide 32 is
+# that of parts optimised together with the labels. `The recipes <../../recipes.html>`_ have networks after scattering.

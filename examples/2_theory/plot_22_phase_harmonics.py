@@ -88,5 +88,4 @@ print(f"neighbouring octaves correlate at up to {max(neighbours[0]):.2f}, in Gau
 assert np.allclose(*neighbours, rtol=0.1)
 
 # %%
-# Slide 8 says "approximately zero" for any two wavelets. Neighbouring octaves overlap, and correlate as the power
-# spectrum demands. The correlations of [z]^2 are small: harmonics agree near edges only, which are few.
+# Slide 8 says "approximately zero"; neighbouring octaves overlap, and correlate as the power spectrum demands.
