@@ -193,7 +193,7 @@ MISTAKES = (
         *("steps = (2 if j in config.strided_layers else 1,) * axes", "steps = (2, *(1,) * (axes - 1))"),
     ),
     Mistake(
-        *("36", "attributes have each other's names", "train/classifier.py"),
+        *("35", "attributes have each other's names", "train/classifier.py"),
         *("range(len(found.outputs) - count - 1, -1, -1)", "range(len(found.outputs) - count)"),
     ),
     Mistake(
@@ -226,6 +226,10 @@ MISTAKES = (
     Mistake(
         *("39", "units are said to see less than they do", "train/attributes/units.py"),
         *("size += (layer.kernel_size[0] - 1 + 2 * layer.blurs) * step", "size += layer.kernel_size[0] - 1"),
+    ),
+    Mistake(
+        *("41", "descent goes up", "wavelets/descent.py"),
+        *("adamw_update(*given, rate=step,", "adamw_update(*given, rate=-step,"),
     ),
     Mistake(
         *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),

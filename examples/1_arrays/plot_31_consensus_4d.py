@@ -22,8 +22,6 @@ pairs, steps = (2, 40) if SMALL else (4, 80)
 torch.manual_seed(0)
 
 # %%
-# Two views
-# ---------
 # A scene has cells of ten materials at random. Views are windows of it, moved by up to three cells, with noise.
 
 codes = torch.nn.functional.normalize(torch.randn(materials, 6), dim=1)
@@ -55,8 +53,6 @@ def correct(scores, move):
 
 
 # %%
-# The filter and its training
-# ---------------------------
 # Two layers of 4-D filters. The loss is a cross-entropy over the cells of the second view.
 
 net = torch.nn.Sequential(ConvNd(1, 8, (3, 3, 3, 3), padding=1), torch.nn.ReLU(), ConvNd(8, 1, (3, 3, 3, 3), padding=1))
@@ -73,8 +69,7 @@ for _ in range(steps):
     losses.append(loss.item())
 
 # %%
-# Views that it has not seen
-# --------------------------
+# Views that it has not seen.
 
 similarity, move = views(20)
 with torch.no_grad():

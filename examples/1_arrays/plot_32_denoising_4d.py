@@ -24,8 +24,6 @@ torch.manual_seed(0)
 rng = np.random.default_rng(0)
 
 # %%
-# What is seen
-# ------------
 # Each blob has a place, a constant velocity and a sign. Space and time are periodic.
 
 
@@ -43,9 +41,7 @@ def volumes(count):
 
 
 # %%
-# The network
-# -----------
-# It returns what is to be subtracted from its input. Circular padding is the periodic boundary, which
+# The network returns what is to be subtracted from its input. Circular padding is the periodic boundary, which
 # :func:`hcnn_core.convolve` computes without padding.
 
 first, second = (ConvNd(*channels, (3,) * 4, padding=1, padding_mode="circular") for channels in ((1, 8), (8, 1)))
@@ -62,9 +58,7 @@ for _ in range(steps):
     losses.append(loss.item())
 
 # %%
-# Against the best Gaussian filter
-# --------------------------------
-# Its width along space and along time is chosen on the volume that it is judged on, to its advantage.
+# Widths of the best Gaussian filter are chosen on the volume that it is judged on, to its advantage.
 
 clean = volumes(1)
 seen = clean + noise * torch.randn_like(clean)

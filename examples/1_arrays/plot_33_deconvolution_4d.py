@@ -22,8 +22,6 @@ shape = (8, 8, 8, 12) if SMALL else (14, 14, 14, 24)  # u1, u2, u3, t
 events = 6 if SMALL else 20
 
 # %%
-# The blur
-# --------
 # A Gaussian along space, and an exponential decay after the event. A tap t of a filter with s taps reads sample
 # ``i - (t - s // 2)``, so the decay begins with the middle tap.
 
@@ -40,8 +38,6 @@ y = blur @ x.ravel() + 0.02 * rng.standard_normal(x.size)
 assert_adjoint(blur.matvec, blur.rmatvec, x.ravel(), y)
 
 # %%
-# Two solvers
-# -----------
 # CGLS minimises ``|K x - y|^2 + damp^2 |x|^2``. FISTA minimises ``|K x - y|^2 / 2 + eps |x|_1``. For its step it needs
 # a bound on the norm of the blur, which is the largest frequency response of the filter.
 

@@ -21,8 +21,6 @@ SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 rng = np.random.default_rng(0)
 
 # %%
-# Signals with a sparse code
-# --------------------------
 # Sums of five random atoms of a random dictionary, and some noise.
 
 d, m, penalty = 32, 64, 0.1
@@ -51,9 +49,7 @@ print(f"losses exceed their lower bounds by up to {np.max(losses / bounds - 1):.
 assert np.all(bounds <= losses * (1 + 1e-12)) and np.all(losses < bounds * (1 + 1e-9)), "ISTA ended at the minimum"
 
 # %%
-# ISTA is a network
-# -----------------
-# Slide 31: each layer is soft_threshold(a + W_e (D a - x)). With W_e = -eta D' it is ISTA, exactly.
+# ISTA is a network. Slide 31: each layer is soft_threshold(a + W_e (D a - x)). With W_e = -eta D' it is ISTA, exactly.
 
 eta, code = 1 / np.linalg.norm(dictionary, 2) ** 2, np.zeros_like(best)
 unrolled = lista(tested, dictionary, -eta * dictionary.T, eta * penalty, iterations=20)
@@ -63,9 +59,7 @@ assert np.array_equal(unrolled, ista(tested, dictionary, penalty, iterations=20)
 assert np.abs(unrolled - code).max() < 1e-14
 
 # %%
-# LISTA learns W_e and the thresholds
-# -----------------------------------
-# The loss is that of the codes after K layers, on new signals at each step. D stays what it is.
+# LISTA learns W_e and the thresholds, not D. The loss is that of the codes after K layers, on new signals each step.
 
 depths = (1, 2, 4, 8)
 excess = {"ISTA": [], "LISTA": []}

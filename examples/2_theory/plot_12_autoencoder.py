@@ -27,10 +27,9 @@ sample = load_dataset("sample")
 train, test = (a.astype(np.float32) / 255 for a in (sample.train_images[:count], sample.test_images[:tested]))
 
 # %%
-# Encoder: innovations
-# --------------------
-# At the scale 2^J an image has (32 / 2^J)^2 places. At each, coefficients are projected on their 6 * 2^J principal
-# components and whitened; over places they stay correlated. Each octave halves the numbers in Z, from an image's 3,072.
+# Encoder: at the scale 2^J an image has (32 / 2^J)^2 places. At each, coefficients are projected on their 6 * 2^J
+# principal components and whitened; over places they stay correlated. Each octave halves the numbers in Z, from an
+# image's 3,072.
 
 
 def encoder(scales):
@@ -47,9 +46,8 @@ def encoder(scales):
 
 
 # %%
-# Generator
-# ---------
-# Each layer doubles both sides: it is the transpose of a convolution with stride 2. Hidden layers are rectified.
+# Generator: each layer doubles both sides: it is the transpose of a convolution with stride 2. Hidden layers are
+# rectified.
 
 
 def generate(parameters, z):
@@ -72,8 +70,6 @@ def initial(channels, layers, rng):
 
 
 # %%
-# PSNR against depth
-# ------------------
 psnr = partial(peak_signal_noise_ratio, data_range=1)  # over all images, in dB
 depths, results, pictures = (1, 2, 3), {}, [test[:8]]
 for scales in depths:
@@ -103,8 +99,6 @@ axes[1].legend()
 assert results[1][1] > results[2][1] > results[3][1] > flat  # phases of ever larger scales are lost
 
 # %%
-# Interpolation and noise
-# -----------------------
 # Images generated from convex combinations of two codes (slide 27), and from white noise in the place of Z (slide 28).
 
 t = np.linspace(0, 1, 8, dtype=np.float32).reshape(8, 1, 1, 1)

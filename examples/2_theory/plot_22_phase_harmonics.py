@@ -17,8 +17,6 @@ from skimage import data
 from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
 
 # %%
-# Lines of a photograph, and Gaussian ones
-# ----------------------------------------
 # Each line is followed by its mirror image. Gaussian lines have the power spectrum of the photograph and random phases.
 
 image = data.camera().astype(float)
@@ -30,8 +28,6 @@ bank = steerable_bank(photograph.shape[1], scales)
 z = {name: wavelet_transform(x, bank, -1)[1][..., 0] for name, x in lines.items()}  # (512, 1024, scales), complex
 
 # %%
-# Transposed frequencies
-# ----------------------
 # The wavelet of scale j has frequencies around xi = 2.2 / 2^j. The harmonic k = 2 has them around 2 xi, where the next
 # finer wavelet is, and is as long as before: it is not dilated in space.
 
@@ -53,8 +49,6 @@ print("mean frequency of k = 1, 2, 3:", ", ".join(f"{c:.3f}" for c in centers))
 assert 1.6 < centers[1] / centers[0] < 2.4 and 2.4 < centers[2] / centers[0] < 3.6
 
 # %%
-# Correlations across scales
-# --------------------------
 # Spectra of scales two octaves apart do not overlap, so their coefficients are not correlated. Rectified ones are.
 
 

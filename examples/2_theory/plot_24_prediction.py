@@ -23,8 +23,6 @@ n, lines = 1024, 128 if SMALL else 384
 rng = np.random.default_rng(0)
 
 # %%
-# Three kinds of lines
-# --------------------
 # Steps: piecewise constant, with 12 jumps. A photograph: its lines, each followed by its mirror image. Gaussian: the
 # photograph's power spectrum with random phases. Bands of 32 lines are for the fit and for the test in turn.
 
@@ -44,8 +42,6 @@ bank = steerable_bank(n, scales)
 z = {kind: wavelet_transform(x, bank, -1)[1][..., 0] for kind, x in signals.items()}  # (lines, n, J)
 
 # %%
-# Least squares
-# -------------
 # Coefficients of scale j - 2, or their moduli, are predicted from harmonics k = 0 to 4 of scale j, which a rectifier
 # makes, or from k = 1, the wavelet coefficient itself, at five places that are 2^(j-1) apart. R2 is the predicted part
 # of the variance on lines not seen by the fit. The control predicts from lines moved by bands: what it finds is chance.

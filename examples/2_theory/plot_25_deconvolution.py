@@ -20,8 +20,6 @@ n, width, atoms, layers = 128, 16, 32, 8
 rng = np.random.default_rng(0)
 
 # %%
-# Signals at three scales
-# -----------------------
 # Periodic signals with six jumps. Each octave replaces two samples by their mean.
 
 
@@ -52,8 +50,6 @@ ax.set(xlabel="sample", yticks=[], title="a signal at three scales")
 ax.legend()
 
 # %%
-# One octave
-# ----------
 # A window of 8 coarse samples y = A x, means of neighbours, gives the 16 fine ones x below it, of which the inner half
 # is kept. The code minimises ``|y - A D a|^2 / 2 + gamma |a|_1``, with the best of four penalties for the training
 # windows. The network is that minimisation unrolled (LISTA), with encoder, thresholds and dictionary trained to restore

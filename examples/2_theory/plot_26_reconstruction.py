@@ -42,8 +42,6 @@ def squared_error(y, x):
 
 
 # %%
-# From coarse to fine
-# -------------------
 # The problem is not convex. We draw noise until the moments of the three coarsest scales are met, whatever the error is
 # then. Each step adds the moments of the next finer scale, and noise at its frequencies. The finest are left out.
 

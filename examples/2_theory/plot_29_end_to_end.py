@@ -21,8 +21,6 @@ n, reduced, atoms, penalty, layers = 32, 12, 32, 0.3, 6
 rng = np.random.default_rng(0)
 
 # %%
-# Textures
-# --------
 # Those of :ref:`sphx_glr_gallery_2_theory_plot_23_rotations.py`: pairs of bars at right angles, or all at random.
 
 
@@ -55,8 +53,6 @@ moduli = moduli.reshape(-1, 8, 4, 8, 4, 24).mean(axis=(2, 4)).reshape(-1, 64, 24
 train, test = slice(count), slice(count, None)
 
 # %%
-# What describes the data best
-# ----------------------------
 # L: principal components of the moduli, whitened. D: the dictionary that minimises the loss of sparse codes.
 
 mean, L, _ = principal_components(moduli[train].reshape(-1, 24), reduced)
@@ -75,8 +71,6 @@ def logits(p, index, iterations=layers):
 
 
 # %%
-# Three trainings
-# ---------------
 # W alone; L, D and W together; and all three without thresholds, which makes the whole linear in the moduli.
 
 batches = [rng.choice(count, 40, replace=False) for _ in range(steps)]

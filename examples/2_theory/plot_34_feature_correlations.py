@@ -28,9 +28,7 @@ gravel = data.gravel()[:256, :256].astype(float).reshape(n, 256 // n, n, 256 // 
 gravel = ((gravel - gravel.mean()) / gravel.std()).astype(np.float32)
 
 # %%
-# Two networks
-# ------------
-# Both are folded into plain filters and biases, and normalised by their own moments of some images.
+# Both networks are folded into plain filters and biases, and normalised by their own moments of some images.
 
 classifier = load("hcnn-fast")
 network, checkpoint = classifier.network, classifier.checkpoint
@@ -39,9 +37,7 @@ by_chance = network.initialize(rng)
 filters = {"trained": classifier.merged, "random": network.merged(by_chance, network(by_chance, images)[1])}
 
 # %%
-# Correlations
-# ------------
-# Of the first layers: products of every two channels, averaged over space. Distances are relative to their size.
+# Correlations of the first layers: products of every two channels, averaged over space. Distances are relative.
 
 
 def correlations(weights, x):
@@ -67,8 +63,6 @@ def correlation_distance(weights):
 
 
 # %%
-# Synthesis
-# ---------
 # From the same white noise, by L-BFGS. No model asks for flatness, a fourth moment of the finest wavelet coefficients.
 
 bank = steerable_bank((n, n), scales, dtype=np.float32)

@@ -15,6 +15,7 @@ import os
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import ttest_rel
 
 from train import load
 from train.data import load_dataset, standardise
@@ -60,12 +61,6 @@ def spread(x, labels):
     return distances[same & ~np.eye(len(x), dtype=bool)].mean() / distances[~same].mean()
 
 
-def change(before, after):
-    """The mean of paired differences, in standard errors."""
-    d = after - before
-    return d.mean() / (d.std(ddof=1) / np.sqrt(len(d)))
-
-
 shares, ratios, changes = {}, {}, {}
 for name, weights in filters.items():
     found = features(weights)
@@ -73,7 +68,8 @@ for name, weights in filters.items():
     vectors = [c.mean(0) for c in counted]
     shares[name], ratios[name] = np.array(vectors), [spread(x, labels) for x in found]
     groups = np.array([[spread(x[k::5], labels[k::5]) for k in range(5)] for x in (found[0], found[-1])])
-    changes[name] = change(counted[0][:, -1], counted[-1][:, -1]), change(*groups)
+    pairs = (counted[-1][:, -1], counted[0][:, -1]), groups[::-1]
+    changes[name] = [ttest_rel(*pair).statistic for pair in pairs]  # mean paired differences, in standard errors
     print(f"{name:8} {neighbours}-local support vectors:", " ".join(f"{v[-1]:.2f}" for v in vectors))
     print(f"{name:8} distances within, over between:", " ".join(f"{r:.2f}" for r in ratios[name]))
 
