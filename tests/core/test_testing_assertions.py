@@ -213,6 +213,22 @@ def test_adjoints_between_real_and_complex_arrays(conjugate: bool) -> None:
     assert excess(assert_adjoint, scipy.fft.rfft, lambda y: 2 * transpose(y), x, conjugate=conjugate) > 1e10
 
 
+def test_a_wrong_factor_is_found_where_the_operator_takes_away_the_mean() -> None:
+    """Rounding errors of the mean are far above the product then, and a wrong adjoint has larger ones."""
+    x, w = 1e6 + noise(0, (300,), "float32"), np.array([-1, 1], "float32")
+
+    def op(x: NDArray) -> Any:
+        return convolve(x, w, 0, boundary="periodic")
+
+    def adjoint(y: NDArray) -> Any:
+        return convolve_vjp_x(y, x.shape, w, 0, boundary="periodic")
+
+    assert_adjoint(op, adjoint, x)
+    for y in (None, noise(1, (300,), "float32")):
+        with pytest.raises(AssertionError, match="where x is noise: off by"):
+            assert_adjoint(op, lambda y: 1e6 * adjoint(y), x, y)
+
+
 def test_axes_of_the_result_may_have_other_places() -> None:
     x, w = noise(0, (4, 3, 6), "float64"), noise(1, (3, 3, 2), "float64")
 
