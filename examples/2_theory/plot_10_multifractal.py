@@ -124,5 +124,5 @@ assert falls["model"] < 0.5 * falls["series"] < falls["random phases"]
 
 # %%
 # The model has the curvature of the series below q = 2, and most of its leverage. Above q = 2 it falls short: at full
-# size by half of the control's error for q = 3 and by four fifths for q = 5, where few large values decide. Market data,
-# which the slide's model reproduces, were not tried.
+# size by half of the control's error for q = 3 and by four fifths for q = 5, where few large values decide. The slide's
+# model reproduces market data, which were not tried.
