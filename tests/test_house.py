@@ -17,7 +17,7 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_LINES = {"hcnn": 225, "hcnn_core": 20_008, "autodiff": 6_493, "wavelets": 2_400, "train": 18_311}
+MOST_LINES = {"hcnn": 225, "hcnn_core": 20_008, "autodiff": 6_493, "wavelets": 2_400, "train": 18_387}
 """Of the modules of each package. Raising one is a line in a commit that says why; deleting is better."""
 
 ENGINES = "hcnn_core._engines"
@@ -411,7 +411,7 @@ def make_targets() -> set[str]:
 
 def test_continuous_integration_runs_lint_and_test() -> None:
     commands = re.findall(r"^ *make ([a-z]+)\b", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
-    assert commands == ["test", "mpi", "lint", "narrow", "soak", "docs"]
+    assert commands == ["lint", "test", "mpi", "narrow", "soak", "docs"]
     assert set(commands) <= make_targets()
 
 

@@ -199,6 +199,7 @@ def test_ends_of_the_ranges_are_allowed() -> None:
             needed = {
                 "teacher_share": {"teacher": "hcnn-best"},
                 "temperature": {"teacher": "hcnn-best"},
+                "attention_transfer": {"teacher": "hcnn-best"},
                 "warmup": {"schedule": "one-cycle"},
                 "square_decay": {"optimizer": "adamw"},
             }

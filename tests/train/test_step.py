@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon", "nesterov": True, "weight_decay": 0.01},
     "plus": {"nonlinear_factors": True},
     "cutout": {"cutout": 3, "resample": 0.2, "noise": 0.1},
-    "taught": {"teacher": "another", "teacher_share": 0.6},
+    "taught": {"teacher": "another", "teacher_share": 0.6, "attention_transfer": 5.0},
     "smooth": {"label_smoothing": 0.1, "head": "sum", "reduction": "sum", "boundary": "periodic"},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 
-from autodiff import check_grads, grad, tree_map
+from autodiff import check_grads, grad, tree_leaves, tree_map
 from tests.train.commands import Command, made_up
 from tests.train.runs import SMALL, assert_same_state, contents, interrupted_at_a_step, metrics, run_here, saved_state
 from train import load
 from train.config import make_config, read_toml
 from train.data import INFO, Dataset, resize
-from train.recipes.losses import divergence
+from train.recipes.losses import attention_distance, divergence
 from train.runs import checkpoint as checkpoints
 from train.runs import memory, session
 from train.runs.shipped import bare
@@ -68,6 +69,67 @@ def test_hot_targets_match_logits() -> None:
     assert errors[1] < 0.6 * errors[0] < 0.1  # falls like 1 / T
 
 
+def test_attention_maps_are_compared_by_direction() -> None:
+    """Of each layer it is 2 - 2 cos, so that lengths do not count; a map that is zero has no direction."""
+    rng = np.random.default_rng(0)
+    maps, taught = ([rng.random((3, n, n)) for n in (8, 4)] for _ in range(2))
+    cosines = [
+        (a * b).sum((1, 2)) / np.sqrt((a**2).sum((1, 2)) * (b**2).sum((1, 2)))
+        for a, b in zip(maps, taught, strict=True)
+    ]
+    expected = sum((2 - 2 * c).mean() for c in cosines)
+    assert attention_distance(maps, taught) == pytest.approx(expected, rel=1e-12)
+    assert attention_distance([5 * a for a in maps], taught) == pytest.approx(expected, rel=1e-12)
+    larger = [np.kron(a, np.ones((1, 2, 2))) for a in taught]  # each pixel four times, so the mean over areas undoes it
+    assert attention_distance(maps, larger) == pytest.approx(expected, rel=1e-12)
+    check_grads(lambda a: attention_distance([a], taught[1:]), order=2)(maps[1])
+    assert attention_distance([np.zeros((3, 4, 4))], taught[1:]) == pytest.approx(1.0)
+    assert np.all(grad(lambda a: attention_distance([a**2], taught[1:]))(np.zeros((3, 4, 4))) == 0)
+
+
+def test_the_gradient_of_attention_transfer(trained: Path) -> None:
+    """The weights' derivatives along a random direction, beside differences; the head has no part in the maps."""
+    checkpoint = load(trained).checkpoint
+    config = replace(checkpoint.config, dtype="float64")
+    network = network_of(checkpoint, config)
+    images = type("Statistics", (), {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std})()
+    teacher = Teacher.of(np, trained, checkpoint, config, images)
+    own, theirs = zip(*teacher.shared(network), strict=True)
+    sizes = [network[name].outputs[:2] for name in own]
+    assert sizes == [teacher.network[name].outputs[:2] for name in theirs] and len(set(sizes)) == len(sizes) > 1
+    rng = np.random.default_rng(0)
+    weights, x = network.initialize(rng), rng.standard_normal((4, 32, 32, 3))
+    weights, attended = tree_map(lambda a: a.astype(float), weights), teacher(x, theirs)[1]
+
+    def loss(weights: Any) -> Any:
+        return attention_distance(network.with_maps(weights, x, at=own)[2], attended)
+
+    gradient = grad(loss)(weights)
+    assert loss(weights) > 1e-3 and all(np.all(a == 0) for a in gradient["head"].values())
+    along = tree_map(lambda a: rng.standard_normal(a.shape) * np.abs(a).mean(), weights)
+    up, down = (loss(tree_map(lambda a, d, s=s: a + s * 1e-5 * d, weights, along)) for s in (1, -1))
+    slope = sum(np.vdot(g, d) for g, d in zip(tree_leaves(gradient), tree_leaves(along), strict=True))
+    assert (up - down) / 2e-5 == pytest.approx(slope, rel=1e-4)
+    logits, _, maps = network.with_maps(weights, x, at=own)
+    outputs = {layer.name: y for layer, y, _ in network.trace(weights, x)}
+    for name, found in zip(own, maps, strict=True):
+        np.testing.assert_allclose(found, (outputs[name] ** 2).reshape(*found.shape, -1).sum(-1), rtol=1e-12)
+    assert np.array_equal(logits, network(weights, x)[0])
+
+
+def test_attention_transfer_has_a_part_in_a_step(command: Command, trained: Path, tmp_path: Path) -> None:
+    """By a share of 0 the teacher's predictions have none; two steps, of images at another size than the teacher's."""
+    losses = []
+    for weight in (0, 10):
+        taught = ("--teacher", trained, "--teacher-share", 0, "--attention-transfer", weight, "--image-sizes", 16)
+        command(*ONE_STEP, *taught, "--out", tmp_path / str(weight)).success()
+        losses.append(metrics(tmp_path / str(weight))[0]["train_loss"])
+    assert losses[1] > losses[0] + 0.01 and (tmp_path / "10" / "teacher.h5").exists()
+    flags = ("--preset", "lenet", "--dataset", "sample", "--teacher", trained, "--attention-transfer", 10)
+    line = command(*flags, "--validation-size", 8, "--out", tmp_path / "none").one_line(1, "--attention-transfer")
+    assert "shares none" in line and not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("sizes", [(), (16,)], ids=["own size", "smaller images"])
 def test_the_loss_of_a_step(
     command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
@@ -104,9 +166,9 @@ def test_the_teacher_sees_what_is_augmented(trained: Path, few_images: Dataset) 
     images = type("Statistics", (), {"mean": mean, "std": std})()
     teacher = Teacher.of(np, trained, checkpoint, make_config("sample", {"dtype": "float32"}), images)
     x = ((few_images.test_images - mean) / std).astype(np.float32)
-    np.testing.assert_allclose(teacher.logits(x), classifier.logits(few_images.test_images), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(teacher(x)[0], classifier.logits(few_images.test_images), rtol=0, atol=1e-4)
     other = Teacher(teacher.network, teacher.parameters, teacher.moments, np.float32(1), np.float32(0))
-    assert np.abs(other.logits(x) - classifier.logits(few_images.test_images)).max() > 1e-2  # negative control
+    assert np.abs(other(x)[0] - classifier.logits(few_images.test_images)).max() > 1e-2  # negative control
 
 
 def test_a_teacher_of_other_standards_is_refused(command: Command, trained: Path, tmp_path: Path) -> None:
@@ -206,6 +268,7 @@ def test_a_start_that_is_killed_before_its_first_state_leaves_a_teacher_to_remov
         (("--teacher", "."), 1, ["holds no run"]),
         (("--teacher-share", 0.5), 2, ["teacher_share is 0.5", "--teacher"]),
         (("--temperature", 2), 2, ["temperature is 2.0", "--teacher"]),
+        (("--attention-transfer", 2), 2, ["attention_transfer is 2.0", "--teacher"]),
         (("--teacher", "hcnn-fast", "--temperature", 0), 2, ["temperature is 0.0", "between 0.1 and 100"]),
         (("--teacher", "hcnn-fast", "--teacher-share", 1.5), 2, ["teacher_share is 1.5", "between 0.0 and 1.0"]),
     ],

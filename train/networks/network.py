@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,12 +113,36 @@ class Network:
         noise: Weights | None = None,
     ) -> tuple[Array, Moments]:
         """Return the logits (N, C) of standardised images or of a state, and the moments used, by layer."""
+        return self.with_maps(parameters, x, moments, noise=noise)[:2]
+
+    def with_maps(
+        self,
+        parameters: Parameters,
+        x: Array | State,
+        moments: Moments | None = None,
+        *,
+        noise: Weights | None = None,
+        at: Collection[str] = (),
+    ) -> tuple[Array, Moments, list[Array]]:
+        """Return logits, moments, and of the layers `at` some names the attention maps (N, u1, ..).
+
+        A map is the sum of squares over all that is not space, equation (1) of arXiv:1612.03928.
+        """
         used: Moments = {}
+        maps: list[Array] = []
         y: Any = x
-        for layer, y, own in self.trace(parameters, x, moments, noise=noise, whole=False):  # noqa: B007 - the last y is what counts
+        for layer, y, own in self.trace(parameters, x, moments, noise=noise, whole=bool(at)):
             if own:
                 used[layer.name] = own
-        return y, used
+            if layer.name in at:
+                maps.append(np.sum(np.square(y), axis=tuple(range(len(self.image_shape), y.ndim))))
+        return y, used, maps
+
+    @property
+    def stages(self) -> dict[tuple[int, ...], str]:
+        """The last layer at each size of space."""
+        axes = len(self.image_shape) - 1
+        return {layer.outputs[:axes]: layer.name for layer in self.table if len(layer.outputs) > axes}
 
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the weights that the layers fold into at evaluation, see `Layer.merged`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 from autodiff import cross_entropy, log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name
 from hcnn_core.loss import count_right
+from train.data import resize
 from train.recipes.augmentations import Batch
 from train.settings import Section, setting
 
-__all__ = ["divergence", "loss_of", "loss_of_each", "right"]
+__all__ = ["attention_distance", "divergence", "loss_of", "loss_of_each", "right"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class TeacherSettings(Section):
     needs = "teacher"
     teacher_share: float = setting(0.9, "part of the loss that compares with the teacher", low=0.0, high=1.0)
     temperature: float = setting(4.0, "what logits are divided by before they are compared", low=0.1, high=100.0)
+    attention_transfer: float = setting(
+        0.0, "weight of the distance between its attention maps and the teacher's (arXiv:1612.03928)", low=0.0, high=1e6
+    )
 
 
 def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = None) -> Array:
@@ -118,3 +123,32 @@ def divergence(logits: Array, taught: Array, temperature: float) -> Array:
     found, wanted = log_softmax(logits / temperature), log_softmax(taught / temperature)
     mean: Array = np.sum(np.exp(wanted) * (wanted - found)) * (temperature**2 / taught.shape[0])
     return mean
+
+
+def attention_distance(maps: Sequence[Array], taught: Sequence[Array]) -> Array:
+    r"""Mean over images of the squared distances between attention maps and a teacher's, summed over layers.
+
+    That is :math:`\sum_j \| Q_j / \|Q_j\| - Q'_j / \|Q'_j\| \|^2`, equation (2) of arXiv:1612.03928 with the distance
+    squared, as its authors' code has it; between 0 and 2 for each layer. A teacher's map is resized to the network's.
+
+    Parameters
+    ----------
+    maps, taught : sequence of array, shape (N, u1, ..)
+        float32 or float64, of the network and of its teacher, see `Network.with_maps`; the first may be traced.
+
+    Returns
+    -------
+    array
+        0-dimensional.
+    """
+    total: Array = 0.0
+    for own, other in zip(maps, taught, strict=True):
+        found, wanted = _normalised(own), _normalised(resize(other[..., None], own.shape[1:])[..., 0])
+        total = total + np.sum(np.square(found - wanted)) * (1 / own.shape[0])
+    return total
+
+
+def _normalised(maps: Array) -> Array:
+    """Divide maps by their norms; one that is zero stays so."""
+    tiny = np.finfo(dtype_name(maps.dtype)).tiny
+    return maps / np.sqrt(np.sum(np.square(maps), axis=tuple(range(1, maps.ndim)), keepdims=True) + tiny)

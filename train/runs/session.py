@@ -319,6 +319,11 @@ class Session:
             weights = balanced_weights(dataset.train_labels[kept], len(dataset.class_names))
             train = dataclasses.replace(train, class_weights=xp.asarray(weights, dtype=getattr(xp, config.dtype)))
         teacher = self.teacher and Teacher.of(xp, *self.teacher, config, train)
+        if teacher and config.attention_transfer and not teacher.shared(network):
+            raise checkpoints.CheckpointError(
+                f"--attention-transfer compares layers of one size, and --teacher {config.teacher} shares none with "
+                "this network; leave it out"
+            )
         return Trainer(xp, config, network, train, validation, run, found, dataset.class_names, self.ranks, teacher)
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:

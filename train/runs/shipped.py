@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from autodiff import tree_map
 from train.config import Config
+from train.recipes.losses import TeacherSettings
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.run import Run, RunError
@@ -74,7 +75,8 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
-    here = ("init_from", "teacher", "teacher_share", "temperature", "backend", "data_dir")  # no other machine has these
+    taught = (f.name for f in fields(TeacherSettings))
+    here = ("init_from", "teacher", *taught, "backend", "data_dir")  # no other machine has these
     unset = {name: getattr(Config, name) for name in here}
     return replace(
         checkpoint,

@@ -23,7 +23,7 @@ from train.networks.network import Network
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import batch_of
 from train.recipes.averages import averaged, pairs
-from train.recipes.losses import loss_of
+from train.recipes.losses import attention_distance, loss_of
 from train.recipes.metrics import METRICS
 from train.recipes.optimizers import Parameter, Progress, initial_state, updated
 from train.runs.teacher import Teacher
@@ -62,6 +62,8 @@ def gradient_step(
 ) -> Step:
     """Return the step of a network on a set of images, of another size if given; a teacher sees them at their own."""
     ranks = ranks or Ranks()
+    shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
+    own, theirs = ([pair[i] for pair in shared] for i in (0, 1))
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, dict[str, Array]]:
         weights, share = arrays["parameters"], float(inputs["share"]) if ranks.size > 1 else None
@@ -69,11 +71,13 @@ def gradient_step(
         x = batch.images if size is None else resize(batch.images, size)
         part = network if share is None else network.on_shard(ranks.shard(share))
         with precision(config.precision):
-            taught = None if teacher is None else teacher.logits(batch.images)
+            taught, attended = (None, []) if teacher is None else teacher(batch.images, theirs)
 
             def loss_and_more(weights: Parameters) -> Any:
-                logits, moments = part(weights, x, noise=inputs.get("noise"))
+                logits, moments, maps = part.with_maps(weights, x, noise=inputs.get("noise"), at=own)
                 loss = loss_of(config, logits, batch, taught)
+                if maps:
+                    loss = loss + config.attention_transfer * attention_distance(maps, attended)
                 return (loss if share is None else loss * share), (logits, moments)
 
             (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(weights)

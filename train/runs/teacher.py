@@ -5,6 +5,7 @@ Section 5.2 of arXiv:1703.04140 compares with networks that were trained so, the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ __all__ = ["Teacher", "is_taught", "network_of", "require_same_task", "require_u
 
 def is_taught(config: Config) -> bool:
     """Whether a teacher has a part in the loss."""
-    return bool(config.teacher) and config.teacher_share > 0
+    return bool(config.teacher) and (config.teacher_share > 0 or config.attention_transfer > 0)
 
 
 class Teacher:
@@ -51,9 +52,15 @@ class Teacher:
             network, parameters, moments = network.folded(), network.merged(parameters, moments), {}
         return cls(network, *tree_map(xp.asarray, (parameters, moments, scale, offset)))
 
-    def logits(self, x: Array) -> Array:
-        """Return the logits (N, classes) of images (N, u1, u2, channels) in the other's standardisation."""
-        return self.network(self.parameters, x * self.scale + self.offset, self.moments)[0]
+    def shared(self, pupil: Network) -> list[tuple[str, str]]:
+        """Return the last layers of both at each size of space that both have, the pupil's first."""
+        theirs = self.network.stages
+        return [(name, theirs[size]) for size, name in pupil.stages.items() if size in theirs]
+
+    def __call__(self, x: Array, at: Collection[str] = ()) -> tuple[Array, list[Array]]:
+        """Return the logits (N, classes) of images (N, u1, .., channels) as standardised here, and attention maps."""
+        logits, _, maps = self.network.with_maps(self.parameters, x * self.scale + self.offset, self.moments, at=at)
+        return logits, maps
 
 
 def network_of(checkpoint: Checkpoint, config: Config) -> Network:
