@@ -141,11 +141,11 @@ def attention_distance(maps: Sequence[Array], taught: Sequence[Array]) -> Array:
     array
         0-dimensional.
     """
-    total: Array = 0.0
+    distances = []
     for own, other in zip(maps, taught, strict=True):
         found, wanted = _normalised(own), _normalised(resize(other[..., None], own.shape[1:])[..., 0])
-        total = total + np.sum(np.square(found - wanted)) * (1 / own.shape[0])
-    return total
+        distances.append(np.sum(np.square(found - wanted)) * (1 / own.shape[0]))
+    return sum(distances[1:], distances[0])
 
 
 def _normalised(maps: Array) -> Array:
