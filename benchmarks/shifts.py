@@ -2,7 +2,8 @@
 
 Each network, a checkpoint, a run or a name, classifies the images it held out and the first of those it trained on: as
 they are, and by the mean of the logits of nine shifts, by 2, 0 or -2 pixels along each axis, zeros (the mean colour)
-coming in. Nothing is chosen by these figures, and test images are not read.
+coming in. Losses are as they are, and tempered: after one temperature that the other half of the images chose. Test
+images are not read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hcnn_core import log_softmax
 from hcnn_core.backend import Array
 from train import load_dataset
 from train.data import move, split_validation, standardise
+from train.runs.calibration import tempered_loss
 from train.runs.shipped import open_network
 from train.runs.training import restore
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default="data", help="folder of the data set")
     parser.add_argument("--training", type=int, default=2000, help="training images, the first ones")
     options = parser.parse_args()
-    print("network                    images                        right     loss in nats")
+    print("network                    images                          right     loss in nats, tempered")
     for name in options.networks:
         path, checkpoint, _ = open_network(name)
         config = checkpoint.config
@@ -47,6 +49,8 @@ def main() -> None:
         dataset = load_dataset(config.dataset, options.data_dir)
         kept, held_out = split_validation(dataset, config.validation_size, config.seed)
         for part, chosen in (("held out", held_out), ("trained on", kept[: options.training])):
+            if not len(chosen):
+                continue
             labels = dataset.train_labels[chosen]
             found: dict[str, list[Array]] = {"as they are": [], "nine shifts": []}
             for begin in range(0, len(chosen), BATCH):
@@ -59,7 +63,8 @@ def main() -> None:
                 logits = np.concatenate(batches)
                 right = np.mean(np.argmax(logits, axis=1) == labels)
                 loss = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
-                print(f"{name:26} {len(labels)} {part}, {how:14} {100 * right:6.2f} %   {loss:.3f}", flush=True)
+                line = f"{name:26} {len(labels)} {part + ',':11} {how:14} {100 * right:6.2f} %   {loss:.4f}"
+                print(f"{line}        {tempered_loss(logits, labels):.4f}", flush=True)
 
 
 if __name__ == "__main__":
