@@ -17,7 +17,7 @@ import numpy as np
 from hcnn_core import log_softmax
 from hcnn_core.backend import Array
 from train import load_dataset
-from train.data import move, split_validation, standardise
+from train.data import move, split_validation, standardise, train_subset
 from train.runs.calibration import tempered_loss
 from train.runs.shipped import open_network
 from train.runs.training import restore
@@ -47,7 +47,10 @@ def main() -> None:
         config = checkpoint.config
         network, parameters, moments = restore(path, checkpoint, config, np)
         dataset = load_dataset(config.dataset, options.data_dir)
-        kept, held_out = split_validation(dataset, config.validation_size, config.seed)
+        if config.train_size:
+            dataset = train_subset(dataset, config.train_size)
+        count = config.held_out(len(dataset.train_labels))
+        kept, held_out = split_validation(dataset, count, config.seed)
         for part, chosen in (("held out", held_out), ("trained on", kept[: options.training])):
             if not len(chosen):
                 continue

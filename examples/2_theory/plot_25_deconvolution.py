@@ -11,16 +11,19 @@ prediction? In a *chain* each octave begins with what the one before has made. N
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 23, 24 and 31.
 """
 
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.measure import block_reduce
 from skimage.util import view_as_windows
 
 from train.data import load_dataset
-from wavelets import adam, ista, learn_dictionary, lista
+from wavelets import adam, ista, learn_dictionary, lista, sparse_loss
 
 rng = np.random.default_rng(0)
 steps, layers = 600, 8  # of descent, and of the network
+training, testing = (200, 100) if os.environ.get("HCNN_EXAMPLES") == "small" else (600, 200)  # images
 
 # %%
 # Periodic signals with six jumps, and grey images of CIFAR-10. Each octave replaces two neighbours along each axis by
@@ -40,7 +43,7 @@ def octaves(x):
 
 
 sample = load_dataset("sample")
-images = [octaves(a.mean(3) / 255) for a in (sample.train_images[:600], sample.test_images[:200])]
+images = [octaves(a.mean(3) / 255) for a in (sample.train_images[:training], sample.test_images[:testing])]
 
 # %%
 # A coarse window y = A x of means gives the fine one x below it, of which the inner half along each axis is kept: 16
@@ -51,7 +54,7 @@ images = [octaves(a.mean(3) / 255) for a in (sample.train_images[:600], sample.t
 
 def windows(x, width):
     """Windows half a width apart, less their means, (N, width^d), and the means."""
-    axes, mode = x.ndim - 1, "wrap" if x.ndim == 2 else "edge"
+    axes, mode = x.ndim - 1, "wrap" if x.ndim == 2 else "symmetric"  # so that y = A x at the ends too
     x = np.pad(x, ((0, 0), *[(width // 4,) * 2] * axes), mode=mode)
     found = view_as_windows(x, (1, *[width] * axes), (1, *[width // 2] * axes)).reshape(-1, width**axes)
     means = found.mean(1, keepdims=True)
@@ -72,7 +75,9 @@ def ways_of(fine, coarse, A, atoms):
     """Four ways from coarse windows to fine ones, found from such pairs."""
 
     def by_code(D, penalty, y):
-        return ista(y, A.T @ D, penalty, iterations=100) @ D.T
+        code = ista(y, A.T @ D, penalty, iterations=100)
+        assert sparse_loss(y, code, A.T @ D, penalty).sum() < np.sum(y**2) / 2, "less than at code 0"
+        return code @ D.T
 
     def by_network(p, y):
         code = lista(y, A.T @ p["D"], p["encoder"], np.exp(p["log_threshold"]), iterations=layers)
@@ -113,8 +118,8 @@ def restored(known, tested, width, atoms):
     A = one if known[0].ndim == 2 else np.kron(one, one)
     chain, errors = {}, []
     for j in (2, 1, 0):
-        (fine, means), (coarse, own) = windows(known[j], width), windows(known[j + 1], width // 2)
-        ways = ways_of(fine + means - own, coarse, A, atoms)
+        (fine, _), (coarse, _) = windows(known[j], width), windows(known[j + 1], width // 2)
+        ways = ways_of(fine, coarse, A, atoms)
         chain = {name: finer(way, chain.get(name, tested[3]), width) for name, way in ways.items()}
         made = [(finer(way, tested[j + 1], width), chain[name]) for name, way in ways.items()]
         squares = ((np.array(made) - tested[j]) ** 2).reshape(4, 2, len(tested[j]), -1).mean(3)
@@ -133,27 +138,30 @@ print("signals")
 jumps = octaves(signals(200)), octaves(signals(150))
 errors, chain = restored(*jumps, 16, 32)
 for _, (linear, _), (code, _), (network, _) in errors:
-    assert is_better(network, linear) and is_better(network, code), "jumps are restored, beyond what is linear"
+    assert network.mean() < 0.7 * linear.mean() and is_better(network, linear) and is_better(network, code)
+assert network.mean() < 0.3 * linear.mean(), "jumps of the finest octave are restored, beyond what is linear"
 assert is_better(errors[-1][3, 1], errors[-1][1, 1]), "and in the chain"
 print("images")
 errors, chain_of_images = restored(*images, 8, 64)
-for _, (linear, _), (code, _), (network, _) in errors:
-    assert is_better(linear, code) and network.mean() > 0.9 * linear.mean(), "nothing beyond what is linear"
+for _, linear, code, network in errors:
+    assert is_better(linear[0], code[0])
+    assert np.all(network.mean(1) > 0.95 * linear.mean(1)), "hardly anything beyond what is linear"
 
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
-rows = {"true": jumps[1][0], "coarsest": jumps[1][3], **chain}
+rows = {"true": jumps[1][0], **chain}
 for i, x in enumerate(rows.values()):
     axes[0].step(np.arange(x.shape[1]) * 128 / x.shape[1], x[0] - 4 * i, where="post")
-axes[0].set(yticks=-4 * np.arange(6), yticklabels=list(rows), xlabel="sample", title="chains from 16 samples")
+axes[0].set(yticks=-4 * np.arange(5), yticklabels=list(rows), xlabel="sample", title="chains from 16 samples")
 rows = {"true": images[1][0], **chain_of_images}
 picture = np.concatenate([np.concatenate(list(x[:8]), axis=1) for x in rows.values()])
 axes[1].imshow(picture, cmap="gray", vmin=0, vmax=1)
 axes[1].set(yticks=16 + 32 * np.arange(5), yticklabels=list(rows), xticks=[], title="chains from 4 x 4 pixels")
 
 # %%
-# The network restores most of what linear prediction of signals cannot: where in a coarse sample a jump lies. In the
-# chain, errors of coarse octaves stay, and it keeps the smaller part of that lead. Codes of minimal l1 norm restore
-# less than the network everywhere, and less than linear prediction in two octaves of three.
+# Of signals the network restores much that linear prediction cannot, most of it in the finest octave: where in a coarse
+# sample a jump lies. In the chain, errors of coarse octaves stay, so its lead is smaller. Codes of minimal l1 norm
+# restore less than the network.
 #
-# Of images a code adds nothing to linear prediction, in any octave: in windows of 8 x 8, edges are not as sparse as
-# jumps. The chain from 4 x 4 pixels has no detail. Larger windows, and networks in place of windows, were not tried.
+# Of images the network gains less than a twentieth on linear prediction, from the truth and in the chain, which has no
+# detail. In windows of 8 x 8, edges are not as sparse as jumps. Larger windows, and networks in place of windows, were
+# not tried.

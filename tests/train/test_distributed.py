@@ -136,7 +136,7 @@ CASES = [
 ] + [
     {"normalization": "both", "dtype": "float32"},
     {"nonlinear_factors": True, "dtype": "float32"},
-    {"teacher": "another"},
+    {"teacher": "another", "attention_transfer": 5.0},
     {"normalization": "both", "optimizer": "adamw"},
     {"preset": "wrn-student"},
     {"preset": "wrn-student", "optimizer": "adamw"},

@@ -20,6 +20,7 @@ from tests.train.runs import SMALL, assert_same_state, contents, interrupted_at_
 from train import load
 from train.config import make_config, read_toml
 from train.data import INFO, Dataset, resize
+from train.networks.registry import build
 from train.recipes.losses import attention_distance, divergence
 from train.runs import checkpoint as checkpoints
 from train.runs import memory, session
@@ -117,22 +118,49 @@ def test_the_gradient_of_attention_transfer(trained: Path) -> None:
     assert np.array_equal(logits, network(weights, x)[0])
 
 
-def test_attention_transfer_has_a_part_in_a_step(command: Command, trained: Path, tmp_path: Path) -> None:
-    """By a share of 0 the teacher's predictions have none; two steps, of images at another size than the teacher's."""
-    losses = []
-    for weight in (0, 10):
-        taught = ("--teacher", trained, "--teacher-share", 0, "--attention-transfer", weight, "--image-sizes", 16)
-        command(*ONE_STEP, *taught, "--out", tmp_path / str(weight)).success()
-        losses.append(metrics(tmp_path / str(weight))[0]["train_loss"])
-    assert losses[1] > losses[0] + 0.01 and (tmp_path / "10" / "teacher.h5").exists()
+@pytest.mark.parametrize(("preset", "shape"), [("signal", (64, 2)), ("sample", (8, 8, 3)), ("volume", (8, 8, 8, 1))])
+def test_attention_maps_are_over_the_axes_of_space(preset: str, shape: tuple[int, ...]) -> None:
+    """At each size of several places the last layer after the first trained one; maps in the order asked for."""
+    config = make_config(preset, {"width": 4, "factors": 2, "depth": 4, "strided_layers": (2,)})
+    network, rng = build(config, shape[:-1], 3, shape[-1]), np.random.default_rng(0)
+    half = tuple(n // 2 for n in shape[:-1])
+    assert network.stages == {shape[:-1]: "layer01", half: "layer03"}
+    weights, x = network.initialize(rng), rng.standard_normal((2, *shape)).astype(np.float32)
+    found = network.with_maps(weights, x, at=["layer03", "layer01"])[2]
+    outputs = {layer.name: y for layer, y, _ in network.trace(weights, x)}
+    for name, size, own in zip(("layer03", "layer01"), (half, shape[:-1]), found, strict=True):
+        np.testing.assert_allclose(own, (outputs[name] ** 2).reshape(2, *size, -1).sum(-1), rtol=1e-5)
+
+
+def test_stages_have_several_places_and_weights_before_them() -> None:
+    one_place = build(make_config("sample", {"strided_layers": (1, 2, 3)}), (8, 8), 10, 3)
+    assert list(one_place.stages) == [(4, 4), (2, 2)]  # and layer 3 has one place
+    teacher = Teacher(build(make_config("sample", {"strided_layers": (1, 2)}), (32, 32), 10, 3), {}, {}, 1, 0)
+    assert list(teacher.network.stages) == [(16, 16), (8, 8)]
+    scattered = build(make_config("sample", {"scattering": 2, "strided_layers": (2,)}), (32, 32), 10, 3)
+    assert scattered.stages[8, 8] == "layer01" and teacher.shared(scattered) == [
+        ("layer01", teacher.network.stages[8, 8])
+    ]
+    fixed = build(make_config("sample", {"scattering": 2, "strided_layers": (1,)}), (32, 32), 10, 3)
+    assert fixed.stages[8, 8] == "scattering" and teacher.shared(fixed) == []
+
+
+def test_a_teacher_with_layers_of_other_sizes_is_refused(command: Command, trained: Path, tmp_path: Path) -> None:
     flags = ("--preset", "lenet", "--dataset", "sample", "--teacher", trained, "--attention-transfer", 10)
     line = command(*flags, "--validation-size", 8, "--out", tmp_path / "none").one_line(1, "--attention-transfer")
     assert "shares none" in line and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("sizes", [(), (16,)], ids=["own size", "smaller images"])
+@pytest.mark.parametrize(("share", "attention"), [(0.7, 0), (0.7, 4), (0, 4)])
 def test_the_loss_of_a_step(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
+    command: Command,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: tuple[int, ...],
+    share: float,
+    attention: float,
 ) -> None:
     """The teacher sees the augmented images at their own size; labels are smoothed in their part alone."""
     seen: list[Any] = []
@@ -143,19 +171,23 @@ def test_the_loss_of_a_step(
         return take(self, arrays, inputs)
 
     monkeypatch.setattr(Trainer, "_take", spying)
-    taught = ("--teacher", trained, "--teacher-share", 0.7, "--temperature", 3, "--label-smoothing", 0.2)
+    taught = ("--teacher", trained, "--teacher-share", share, "--temperature", 3, "--label-smoothing", 0.2)
     flags = ("--image-sizes", *sizes) if sizes else ()
+    taught = (*taught, "--attention-transfer", attention)
     command(*ONE_STEP, *flags, *taught, "--dtype", "float64", "--out", tmp_path / "run").success()
     ((trainer, arrays, inputs),) = seen  # 32 images, one step
     x, labels = trainer.train.take(inputs["index"])
-    logits, _ = trainer.network(arrays["parameters"], resize(x, sizes[0] if sizes else 32))
+    own, theirs = zip(*trainer.teacher.shared(trainer.network), strict=True)
+    logits, _, maps = trainer.network.with_maps(arrays["parameters"], resize(x, sizes[0] if sizes else 32), at=own)
     pixels = trainer.train.images[inputs["index"]]
     wanted = load(trained).logits(pixels).astype(float)  # float32, from the pixels themselves
     targets = 0.8 * np.eye(10)[labels] + 0.02
     plain = -(targets * np.log(softmax(logits, axis=1))).sum(axis=1).mean()
     soft = 9 * rel_entr(softmax(wanted / 3, axis=1), softmax(logits / 3, axis=1)).sum(axis=1).mean()
-    assert soft > 1e-3
-    assert metrics(tmp_path / "run")[0]["train_loss"] == pytest.approx(0.3 * plain + 0.7 * soft, rel=1e-5)
+    away = attention_distance(maps, trainer.teacher(x, theirs)[1])
+    assert soft > 1e-3 and away > 1e-3
+    expected = (1 - share) * plain + share * soft + attention * away
+    assert metrics(tmp_path / "run")[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_teacher_sees_what_is_augmented(trained: Path, few_images: Dataset) -> None:

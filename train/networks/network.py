@@ -74,14 +74,14 @@ class Network:
         moments: Moments | None = None,
         *,
         noise: Weights | None = None,
-        whole: bool = True,
+        whole: Collection[str] | None = None,
     ) -> Iterator[tuple[Layer, Array, Weights]]:
         """Yield each layer, its output, and the moments it was normalised by.
 
         `x` is standardised images (N, u1, .., channels), or a state: outputs of layers by name. The walk then begins
         after the last of these, and a layer that reads another output fails with a KeyError. `moments` are for
         evaluation; without them the batch's own are used (training). An output is kept as long as a later layer reads
-        it. Without `whole`, a layer of which only the marginal is read yields None.
+        it. Where `whole` names layers, any other of which only the marginal is read yields None.
         """
         given: State = x if isinstance(x, Mapping) else {IMAGES: x}
         state = {name: Signal(array) for name, array in given.items()}
@@ -92,7 +92,11 @@ class Network:
                 parameters.get(layer.name, {}),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
-                Call(self._shard, noise.get(layer.name) if noise is not None else None, whole),
+                Call(
+                    self._shard,
+                    noise.get(layer.name) if noise is not None else None,
+                    whole is None or layer.name in whole,
+                ),
             )
             for name in layer.reads:
                 if self._last_reader[name] == layer.name:
@@ -124,25 +128,26 @@ class Network:
         noise: Weights | None = None,
         at: Collection[str] = (),
     ) -> tuple[Array, Moments, list[Array]]:
-        """Return logits, moments, and of the layers `at` some names the attention maps (N, u1, ..).
+        """Return logits, moments, and the attention maps (N, u1, ..) of the layers that `at` names, in its order.
 
         A map is the sum of squares over all that is not space, equation (1) of arXiv:1612.03928.
         """
         used: Moments = {}
-        maps: list[Array] = []
+        maps: dict[str, Array] = {}
         y: Any = x
-        for layer, y, own in self.trace(parameters, x, moments, noise=noise, whole=bool(at)):
+        for layer, y, own in self.trace(parameters, x, moments, noise=noise, whole=at):
             if own:
                 used[layer.name] = own
             if layer.name in at:
-                maps.append(np.sum(np.square(y), axis=tuple(range(len(self.image_shape), y.ndim))))
-        return y, used, maps
+                maps[layer.name] = np.sum(np.square(y), axis=tuple(range(len(self.image_shape), y.ndim)))
+        return y, used, [maps[name] for name in at]
 
     @property
     def stages(self) -> dict[tuple[int, ...], str]:
-        """The last layer at each size of space."""
+        """The last layer at each size of space that has several places."""
         axes = len(self.image_shape) - 1
-        return {layer.outputs[:axes]: layer.name for layer in self.table if len(layer.outputs) > axes}
+        found = {layer.outputs[:axes]: layer.name for layer in self.table if len(layer.outputs) > axes}
+        return {size: name for size, name in found.items() if math.prod(size) > 1}
 
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the weights that the layers fold into at evaluation, see `Layer.merged`."""

@@ -58,7 +58,7 @@ def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = N
     else:
         targets = _targets(batch, array_namespace(batch.images), logits.shape[1], settings.label_smoothing)
         loss = -np.sum(targets * log_softmax(logits)) * (1 / logits.shape[0])
-    if taught is not None:
+    if taught is not None and settings.teacher_share:
         part = settings.teacher_share
         loss = (1 - part) * loss + part * divergence(logits, taught, settings.temperature)
     return loss

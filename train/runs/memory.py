@@ -35,6 +35,8 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int, teacher: 
         images = (math.prod(la.inputs) + math.prod(la.outputs) for la in teacher.table)
         elements += 2 * teacher.trainable + batch_size * max(images)
         elements += max(la.workspace(batch_size) for la in teacher.table)
+        if config.attention_transfer:  # squares and cotangents of an output whose map is compared
+            elements += 3 * batch_size * max(math.prod(la.outputs) for la in table)
     return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
 
 

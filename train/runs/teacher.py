@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,12 @@ class Teacher:
         return cls(network, *tree_map(xp.asarray, (parameters, moments, scale, offset)))
 
     def shared(self, pupil: Network) -> list[tuple[str, str]]:
-        """Return the last layers of both at each size of space that both have, the pupil's first."""
-        theirs = self.network.stages
-        return [(name, theirs[size]) for size, name in pupil.stages.items() if size in theirs]
+        """Return the last layers of both at each size of space that both have, the pupil's first.
+
+        What comes before the pupil's first weights is left out: it would not change.
+        """
+        theirs, taught = self.network.stages, {la.name for la in dropwhile(lambda la: not la.trainable, pupil.table)}
+        return [(name, theirs[size]) for size, name in pupil.stages.items() if size in theirs and name in taught]
 
     def __call__(self, x: Array, at: Collection[str] = ()) -> tuple[Array, list[Array]]:
         """Return the logits (N, classes) of images (N, u1, .., channels) as standardised here, and attention maps."""
