@@ -23,7 +23,8 @@ from wavelets import adam, ista, learn_dictionary, lista, sparse_loss
 
 rng = np.random.default_rng(0)
 steps, layers = 600, 8  # of descent, and of the network
-training, testing = (200, 100) if os.environ.get("HCNN_EXAMPLES") == "small" else (600, 200)  # images
+SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
+training, testing = (200, 100) if SMALL else (600, 200)  # images
 
 # %%
 # Periodic signals with six jumps, and grey images of CIFAR-10. Each octave replaces two neighbours along each axis by
