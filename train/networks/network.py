@@ -92,11 +92,7 @@ class Network:
                 parameters.get(layer.name, {}),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
-                Call(
-                    self._shard,
-                    noise.get(layer.name) if noise is not None else None,
-                    whole is None or layer.name in whole,
-                ),
+                Call(self._shard, (noise or {}).get(layer.name), whole is None or layer.name in whole),
             )
             for name in layer.reads:
                 if self._last_reader[name] == layer.name:

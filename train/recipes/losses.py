@@ -1,4 +1,4 @@
-"""What a step makes small: the cross-entropy with labels, and the divergence from a teacher's predictions."""
+"""What a step makes small: the cross-entropy with labels, and distances from a teacher's predictions and attention."""
 
 from __future__ import annotations
 
@@ -141,11 +141,12 @@ def attention_distance(maps: Sequence[Array], taught: Sequence[Array]) -> Array:
     array
         0-dimensional.
     """
-    distances = []
+    total: Any = 0
     for own, other in zip(maps, taught, strict=True):
         found, wanted = _normalised(own), _normalised(resize(other[..., None], own.shape[1:])[..., 0])
-        distances.append(np.sum(np.square(found - wanted)) * (1 / own.shape[0]))
-    return sum(distances[1:], distances[0])
+        total = total + np.sum(np.square(found - wanted)) * (1 / own.shape[0])
+    distance: Array = total
+    return distance
 
 
 def _normalised(maps: Array) -> Array:
