@@ -12,10 +12,11 @@ import numpy as np
 import hcnn_core
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core.backend import Array, array_namespace, lasting_zeros, library_of, on_host
+from hcnn_core.backend import Array, array_namespace, lasting_zeros, library_of, on_host, require_floating
 from hcnn_core.convolution import convolve_and_parts as _convolve_and_parts
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
+from hcnn_core.filters import fitting, merging
 from hcnn_core.loss import cross_entropy_and_gradient, targets
 from hcnn_core.moments import moments_and_mean, shard_cotangents
 from hcnn_core.moments import patch_covariance as _patch_covariance
@@ -448,6 +449,8 @@ def _has_kernels(*arrays: Array) -> bool:
 
 def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
     """By one kernel on a GPU; elsewhere a few operations on small arrays take no longer, and filters may be complex."""
+    given = getval(h), getval(mean), getval(covariance)
+    fitting(array_namespace(*given), *given, epsilon, require_floating)
     at_once = _has_kernels(h, mean, covariance)
     function = _normalized_filters if at_once else _normalized_filters_written_out
     filters, means = function(h, mean, covariance, epsilon=epsilon)
@@ -489,11 +492,15 @@ defvjp_argnums(_merged_factors, _merge_factors_pullback)
 
 
 def _factors_merged(
-    h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, **options: Any
-) -> tuple[Array, Array]:
+    h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, *, lengths: Any, stride: Any, boundary: Any,
+    epsilon: float,
+) -> tuple[Array, Array]:  # fmt: skip
     """By one kernel on a GPU, and elsewhere written out, as filters are normalised."""
+    given = getval(h), getval(g), getval(mean), getval(covariance), getval(bias)
+    merging(array_namespace(*given), *given, lengths, stride, boundary, epsilon, require_floating)
     at_once = _has_kernels(h, g, mean, covariance, bias)
     function = _merged_factors if at_once else _merged_factors_written_out
+    options = {"lengths": lengths, "stride": stride, "boundary": boundary, "epsilon": epsilon}
     w, offset = function(h, g, mean, covariance, bias, **options)
     return w, offset
 

@@ -231,6 +231,13 @@ def defvjp(fun: Primitive, *vjpmakers: Callable[..., Any] | None, argnums: Itera
         lives until the backward pass: capture only what it uses.
     argnums : iterable of int, optional
         The positional arguments meant; 0, 1, 2, ... by default.
+
+    Raises
+    ------
+    TypeError
+        If `fun` is no primitive.
+    ValueError
+        If `argnums` are not as many as the derivatives.
     """
     makers = dict(zip(range(len(vjpmakers)) if argnums is None else argnums, vjpmakers, strict=True))
 
@@ -245,7 +252,7 @@ def defvjp(fun: Primitive, *vjpmakers: Callable[..., Any] | None, argnums: Itera
             pullbacks.append(maker and maker(ans, *args, **kwargs))
         return lambda g: (pullback and pullback(g) for pullback in pullbacks)
 
-    fun._make_pullback = make_pullback
+    defvjp_argnums(fun, make_pullback)
 
 
 def defvjp_argnums(fun: Primitive, maker: JointMaker) -> None:
@@ -259,7 +266,14 @@ def defvjp_argnums(fun: Primitive, maker: JointMaker) -> None:
         ``maker(argnums, ans, args, kwargs)`` returns the function from the cotangent ``g`` of the answer to the
         cotangents of the arguments `argnums`, in that order, None for zero. For an answer that is a tuple, ``g`` is a
         dict from position to cotangent, without the positions whose cotangent is zero.
+
+    Raises
+    ------
+    TypeError
+        If `fun` is no primitive.
     """
+    if not isinstance(fun, Primitive):
+        raise TypeError(f"{fun!r} is no primitive, so its derivative would not be used: take autodiff.primitive of it")
     fun._make_pullback = maker
 
 

@@ -298,9 +298,9 @@ def _any_of(choices: Iterable[str]) -> str:
     return " or ".join(map(repr, choices))
 
 
-def normalize_axes(name: str, axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
-    """Axes as a tuple of distinct non-negative integers."""
-    given = _entries(name, axes, "an integer", _is_integer(axes))
+def normalize_axes(name: str, axes: int | Sequence[int], ndim: int, count: int | None = None) -> tuple[int, ...]:
+    """Axes as a tuple of distinct non-negative integers, of so many if that is given."""
+    given = _entries(name, axes, "an integer", _is_integer(axes), count)
     for a in given:
         if not _is_integer(a):
             raise TypeError(f"{name} holds {a!r}; axes are integers")

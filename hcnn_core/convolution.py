@@ -266,7 +266,7 @@ def convolve_elu_marginal(
     Eqs. (4) and (6) of arXiv:1703.04140.
     """
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
-    (axis,) = normalize_axes("axis", axis, len(problem.y_shape))
+    (axis,) = normalize_axes("axis", axis, len(problem.y_shape), 1)
     if problem.plain:
         return make_plan(problem, True, x).forward_and_marginal(xp, x, w, bias, axis)
     y = elu(forward(xp, problem, x, w), bias=bias)

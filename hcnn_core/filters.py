@@ -45,7 +45,7 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
     m_{j,q} / sigma_{j,q} and h_{j,q} / sigma_{j,q} of section 4.2, arXiv:1703.04140.
     """
     xp = array_namespace(h, mean, covariance)
-    h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
+    h, mean, covariance, epsilon = fitting(xp, h, mean, covariance, epsilon)
     return engine("filters", h).normalize(xp, h, mean, covariance, epsilon)
 
 
@@ -72,7 +72,8 @@ def normalize_filters_vjp(
         As `normalize_filters`, and ValueError if the cotangents do not have the shapes of the results.
     """
     xp = array_namespace(g_filters, g_means, h, mean, covariance)
-    h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
+    h, mean, covariance, epsilon = fitting(xp, h, mean, covariance, epsilon)
+    g_filters, g_means = require_real(xp, "g_filters", g_filters), require_real(xp, "g_means", g_means)
     if (g_filters.shape, g_means.shape) != ((*h.shape[1:], h.shape[0]), h.shape[:1]):
         raise ValueError(
             f"g_filters and g_means have shapes {g_filters.shape} and {g_means.shape}; "
@@ -119,7 +120,7 @@ def merge_factors(
     -------
     w : array, shape (\*space, \*taps, K)
         The sum over q of h_q g_q / sigma_q, of tensor rank at most T.
-    offset : array, shape (\*lengths / stride, K)
+    offset : array, shape (\*ceil(lengths / stride), K)
         The bias minus the response of w to the mean patch. It is to be added to the convolution with w.
 
     Raises
@@ -134,7 +135,7 @@ def merge_factors(
     Eq. (8) of arXiv:1703.04140. Its two convolutions are one, because nothing nonlinear stands between them.
     """
     xp = array_namespace(h, g, mean, covariance, bias)
-    given, problem, epsilon = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
+    given, problem, epsilon = merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
     w, offset = engine("filters", *given[:2]).merge(xp, *given, problem, epsilon)
     return w, xp.reshape(offset, problem.y_shape)
 
@@ -158,7 +159,7 @@ def merge_factors_vjp(
 
     Parameters
     ----------
-    g_w, g_offset : array, shapes (\*space, \*taps, K) and (\*lengths / stride, K)
+    g_w, g_offset : array, shapes (\*space, \*taps, K) and (\*ceil(lengths / stride), K)
         Cotangents of the results.
     h, g, mean, covariance, bias, lengths, stride, boundary, epsilon
         As in `merge_factors`.
@@ -174,9 +175,10 @@ def merge_factors_vjp(
         As `merge_factors`, and ValueError if the cotangents do not have the shapes of the results.
     """
     xp = array_namespace(g_w, g_offset, h, g, mean, covariance, bias)
-    (h, g, mean, covariance, _), problem, epsilon = _merging(
+    (h, g, mean, covariance, _), problem, epsilon = merging(
         xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon
     )
+    g_w, g_offset = require_real(xp, "g_w", g_w), require_real(xp, "g_offset", g_offset)
     shapes = (*h.shape[1:], *g.shape[1:]), problem.y_shape
     if (g_w.shape, g_offset.shape) != shapes:
         raise ValueError(
@@ -187,13 +189,13 @@ def merge_factors_vjp(
     return engine("filters", h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
 
 
-def _merging(
+def merging(
     xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, lengths: tuple[int, ...], stride: Axes,
-    boundary: Boundaries, epsilon: float,
+    boundary: Boundaries, epsilon: float, require: Any = require_real,
 ) -> tuple[tuple[Array, Array, Array, Array, Array], Problem, float]:  # fmt: skip
     """The arrays, the problem of the convolution with g, and epsilon; errors if arguments do not fit."""
-    h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
-    g, bias = require_real(xp, "g", g), require_real(xp, "bias", bias)
+    h, mean, covariance, epsilon = fitting(xp, h, mean, covariance, epsilon, require)
+    g, bias = require(xp, "g", g), require(xp, "bias", bias)
     if g.ndim < 3 or g.shape[0] != h.shape[0]:
         raise ValueError(
             f"g has shape {g.shape}; it is (Q, *taps, K), with Q = {h.shape[0]} of h, and an axis of taps at least"
@@ -206,11 +208,13 @@ def _merging(
     return (h, g, mean, covariance, bias), problem, epsilon
 
 
-def _fitting(xp: object, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array, Array, float]:
-    """The arrays and epsilon; TypeError or ValueError if they do not fit."""
+def fitting(
+    xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float, require: Any = require_real
+) -> tuple[Array, Array, Array, float]:
+    """The arrays, of the dtypes that `require` lets pass, and epsilon; TypeError or ValueError if they do not fit."""
     epsilon = require_epsilon(epsilon)
     h, mean, covariance = (
-        require_real(xp, name, array) for name, array in (("h", h), ("mean", mean), ("covariance", covariance))
+        require(xp, name, array) for name, array in (("h", h), ("mean", mean), ("covariance", covariance))
     )
     if not h.ndim or not h.shape[0]:
         raise ValueError(f"h has shape {h.shape}; it is (Q, *kernel_size), with a filter at least")

@@ -200,7 +200,7 @@ def normalized_marginal_and_moments(
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """As `normalized_and_moments`, of `normalize_elu_marginal`."""
     y = _arguments(y, shift, scale, bias)[1]
-    (axis,) = normalize_axes("axis", axis, y.ndim)
+    (axis,) = normalize_axes("axis", axis, y.ndim, 1)
     if axis == y.ndim - 1:
         raise ValueError(f"axis is the last one, {axis}, whose values are normalised one by one: take another")
     return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, axis=axis, parts=parts)

@@ -62,6 +62,8 @@ def max_pool_vjp(
 ) -> AnyArray:
     """Cotangent of x in ``max_pool(x, axes, kernel_size)``: g at each window's first largest sample, 0 elsewhere.
 
+    In a window that holds NaN, g is at one of its samples.
+
     Parameters
     ----------
     g : array
@@ -197,8 +199,8 @@ def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     ValueError
         If the length of the axis is no multiple of `pieces`, or the axis is out of range.
     """
-    array_namespace(x)
-    return max_pool(x, require_pieces(x, pieces, axis), pieces)
+    given: Any = require_real(array_namespace(x), "x", x)
+    return max_pool(given, require_pieces(given, pieces, axis), pieces)
 
 
 def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
@@ -246,7 +248,7 @@ def picked_samples_vjp(g: Any, taps: Any, axis: int, window: Window, /) -> Any:
 def require_pieces(x: Array, pieces: int, axis: int) -> int:
     """The axis of maxout, not negative; ValueError unless its length is a multiple of the pieces."""
     shape = shape_of("x", x)
-    (axis,) = normalize_axes("axis", axis, len(shape))
+    (axis,) = normalize_axes("axis", axis, len(shape), 1)
     (pieces,) = normalize_integers("pieces", pieces, 1, 1)
     if shape[axis] % pieces:
         raise ValueError(f"x has length {shape[axis]} along axis {axis}; maxout of {pieces} pieces needs a multiple")

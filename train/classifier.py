@@ -103,7 +103,7 @@ def fit(
     Raises
     ------
     TypeError
-        If `dataset` is none of these.
+        If `config` or `dataset` is none of these.
     ConfigError
         If a setting does not suit the images.
     DataError
@@ -123,6 +123,8 @@ def fit(
     if not isinstance(dataset, str | Path | Dataset | None):
         raise TypeError(f"dataset is a {type(dataset).__name__}; give a name, a path or a hcnn.train.Dataset")
     config = make_config(config) if isinstance(config, str) else config
+    if not isinstance(config, Config):
+        raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
         config = config.on(UNNAMED if isinstance(dataset, Dataset) else str(dataset))
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
 from hcnn_core.plans import PLANNINGS
 from hcnn_core.precisions import PRECISIONS
 from train.data.augmentation import STANDARDS
@@ -288,7 +290,7 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     ConfigError
         If the preset or a setting is unknown, or a value is of the wrong type or out of range.
     """
-    changes = dict(changes or {})
+    changes = {key: v.item() if isinstance(v, np.generic) else v for key, v in (changes or {}).items()}
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; choose {', '.join(PRESETS)}")
     cls = config_class()

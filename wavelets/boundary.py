@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
 
 __all__ = ["local_support_vectors"]
@@ -21,7 +22,7 @@ def local_support_vectors(x: NumpyArray[Any], labels: NumpyArray[Any], neighbour
     Parameters
     ----------
     x : numpy.ndarray, shape (N, ...)
-        Real; distances are Euclidean.
+        Real; distances are Euclidean. Those below 1e-8 of the largest may be rounding.
     labels : numpy.ndarray of int, shape (N,)
         Their classes.
     neighbours : int
@@ -34,9 +35,14 @@ def local_support_vectors(x: NumpyArray[Any], labels: NumpyArray[Any], neighbour
 
     Raises
     ------
+    TypeError
+        If x is complex.
     ValueError
         If the shapes do not match, `neighbours` is out of range, or x is not finite.
     """
+    array_namespace(x)  # refuses masks
+    if np.iscomplexobj(x):
+        raise TypeError(f"x has dtype {x.dtype}; give a real array")
     count = len(x)
     if np.shape(labels) != (count,):
         raise ValueError(f"x has shape {x.shape} and labels {np.shape(labels)}; expected (N, ...) and (N,)")
@@ -45,6 +51,7 @@ def local_support_vectors(x: NumpyArray[Any], labels: NumpyArray[Any], neighbour
     flat = np.reshape(x, (count, -1)).astype(np.float64)
     if not np.isfinite(flat).all():
         raise ValueError("x is not finite everywhere, and has no distances")
+    flat = flat / (np.abs(flat).max() or 1)  # so that no square is too large or too small
     flat -= flat.mean(0)  # or squares of what all have in common take the digits
     norms = (flat**2).sum(1)
     distances = norms[:, None] + norms - 2 * flat @ flat.T

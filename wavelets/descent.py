@@ -26,7 +26,8 @@ def lbfgs(
     start : numpy.ndarray
         Where to begin. The function gets arrays of its shape and dtype.
     iterations : int
-        How many iterations to take at most.
+        How many iterations to take at most. It also stops where no step in the direction found lowers the value, and
+        after ten times as many calls of the function.
     memory : int, optional
         How many past steps approximate the second derivatives.
 
@@ -56,7 +57,8 @@ def lbfgs(
         value, g = gradient(v.reshape(start.shape).astype(start.dtype))
         return float(value), g.astype(np.float64).ravel()  # what SciPy computes with
 
-    options = {"maxiter": iterations, "maxcor": memory, "maxfun": 10 * iterations}
+    # SciPy's own tolerances are absolute, so a small function would be left where it begins
+    options = {"maxiter": iterations, "maxcor": memory, "maxfun": 10 * iterations, "ftol": 0, "gtol": 0}
     found = optimize.minimize(evaluate, start.ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(start.shape).astype(start.dtype), float(found.fun)
 

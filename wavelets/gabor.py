@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
 
 __all__ = ["fit_gabor"]
@@ -40,11 +41,16 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
 
     Raises
     ------
+    TypeError
+        If the filter is complex.
     ValueError
         If the filter is not square, smaller than (3, 3), is 0 or not finite, or `starts` is less than 1.
     """
     from scipy import optimize  # slow to import, and training does without
 
+    array_namespace(filter)  # refuses masks
+    if np.iscomplexobj(filter):
+        raise TypeError("the filter is complex; give a real one, such as its real part")
     f = np.asarray(filter, np.float64)
     if f.ndim != 2 or not 3 <= f.shape[0] == f.shape[1] or not (np.isfinite(f).all() and f.any()):
         raise ValueError(

@@ -207,7 +207,8 @@ def harmonic_statistics(
     dict of array
         "mean" (R,): of each row, complex. The rows are x * phi, then [x * psi_(j, l)]^k for all j, l, k, in this order.
         "covariance" (R, R): of all rows, complex and Hermitian.
-        "lagged" (lags, D, R): of each row with itself at each lag and direction, D being 1 or 4.
+        "lagged" (lags, D, R), if there are lags: the mean of row(u) conj(row(u - lag)), less the row's mean. The
+        directions are (1,), or (0, 1), (1, 0), (1, 1) and (1, -1). The low-pass row has the lags of the largest scale.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
 
 __all__ = ["organize"]
@@ -40,6 +41,7 @@ def organize(matrix: NumpyArray[Any], *, passes: int = 3) -> tuple[NumpyArray[An
     ValueError
         If the matrix is not of this kind, or `passes` is below 1.
     """
+    array_namespace(matrix)  # refuses masks
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or min(matrix.shape) < 2 or matrix.dtype.kind not in "fiub" or not np.isfinite(matrix).all():
         raise ValueError(
@@ -48,6 +50,7 @@ def organize(matrix: NumpyArray[Any], *, passes: int = 3) -> tuple[NumpyArray[An
     if passes < 1:
         raise ValueError(f"passes is {passes}; it must be at least 1")
     matrix = matrix.astype(np.float64)
+    matrix /= np.abs(matrix).max() or 1  # so that no square is too large or too small
     rows = _order(matrix)
     columns = _order(_over_folders(matrix[rows].T))
     for _ in range(passes - 1):
@@ -70,8 +73,9 @@ def _over_folders(vectors: NumpyArray[np.float64]) -> NumpyArray[np.float64]:
 
 def _order(vectors: NumpyArray[np.float64]) -> NumpyArray[Any]:
     """An order of vectors in which neighbours are near each other."""
-    norms = (vectors**2).sum(1)
-    distances = np.maximum(norms[:, None] + norms - 2 * vectors @ vectors.T, 0)
+    from scipy.spatial.distance import cdist  # slow to import, and training does without
+
+    distances = cdist(vectors, vectors, "sqeuclidean")
     scale = np.median(distances[~np.eye(len(vectors), dtype=bool)]) or 1.0
     return _halved(np.exp(-distances / scale), np.arange(len(vectors)))
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from autodiff import convolve, convolve_vjp_x, getval
-from hcnn_core.backend import Array, array_namespace, constant
+from hcnn_core.backend import Array, array_namespace, constant, require_floating
 from hcnn_core.typing import Axes, NumpyArray
 
 __all__ = ["daubechies_filter", "dwt", "idwt"]
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16, typed=True)
 def daubechies_filter(moments: int) -> NumpyArray[np.float64]:
     """Return Daubechies' low-pass filter of least support for a number of vanishing moments.
 
@@ -71,7 +71,8 @@ def dwt(x: Array, levels: int, axes: Axes = (-2, -1), *, moments: int = 2) -> li
     -------
     list of array
         The low-pass coefficients, with the axes of x shortened by 2^levels; then wavelet coefficients from the coarsest
-        level to the finest, with a last axis of 2^d - 1 kinds of wavelets, for d axes.
+        level to the finest, with a last axis of 2^d - 1 kinds of wavelets, for d axes. Kind k is high-pass along the
+        axes that have a one in k + 1 in binary, the first axis the most significant digit; along the others low-pass.
 
     Raises
     ------
@@ -134,8 +135,9 @@ def _axes(x: Array, axes: Axes) -> tuple[int, ...]:
     """The axes counted from the first, since results have one more."""
     given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
     ndim = np.ndim(getval(x))
-    if any(not -ndim <= a < ndim for a in given):
-        raise ValueError(f"axes is {given}; the array has {ndim} axes")
+    require_floating(array_namespace(getval(x)), "x", getval(x))
+    if not given or any(not -ndim <= a < ndim for a in given):
+        raise ValueError(f"axes is {given}; the array has {ndim} axes: name one or more")
     return tuple(int(a) % ndim for a in given)
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
 
 __all__ = ["Principal", "principal_components"]
@@ -51,6 +52,7 @@ def principal_components(x: NumpyArray[Any], components: int) -> Principal:
     ValueError
         If x has other axes, or its covariance a lower rank than `components`.
     """
+    array_namespace(x)  # refuses masks
     if x.dtype not in (np.float32, np.float64):
         raise TypeError(f"x has dtype {x.dtype}; give float32 or float64")
     if x.ndim != 2 or len(x) < 2 or not x.shape[1]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
 
 __all__ = [
@@ -43,6 +44,7 @@ def randomize_phases(x: NumpyArray[Any], rng: np.random.Generator) -> NumpyArray
     TypeError
         If x is not real.
     """
+    array_namespace(x)  # refuses masks
     if np.asarray(x).dtype.kind != "f":
         raise TypeError(f"x has dtype {np.asarray(x).dtype}; give a real array of floats")
     noise = np.fft.fftn(rng.standard_normal(x.shape))

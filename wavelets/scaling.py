@@ -72,6 +72,7 @@ def scaling_exponents(moments: NumpyArray[Any], first: int, last: int) -> NumpyA
     ValueError
         If there are fewer than two scales from `first` to `last`, or S is not positive there.
     """
+    array_namespace(moments)  # refuses masks
     if not 0 <= first < last < moments.shape[0]:
         raise ValueError(f"scales {first} to {last} are no range of at least two among 0 to {moments.shape[0] - 1}")
     chosen = moments[first : last + 1]

@@ -50,7 +50,7 @@ def scattering(
         Arrays of scale 2^j are subsampled by 2^max(j - oversampling, 0). With J, nothing is.
     boundary : {"periodic", "reflect"}, optional
         How x is extended. It is mirrored to the bank's lengths as in Kymatio: by as many samples at both ends, or one
-        more at the other; the first and last are not repeated. Where 2^J divides n, that is by 2^J samples.
+        more at the other; `convolve` calls this "mirror". Where 2^J divides n, that is by 2^J samples.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def scattering(
     if order not in (0, 1, 2):
         raise ValueError(f"order is {order!r}; choose 0, 1 or 2")
     if boundary not in ("periodic", "reflect"):
-        raise ValueError(f"boundary is {boundary!r}; choose 'periodic' or 'reflect'")
+        raise ValueError(f"boundary is {boundary!r}; choose 'periodic' or 'reflect', which convolve calls 'mirror'")
     if oversampling < 0:
         raise ValueError(f"oversampling is {oversampling}; it must be at least 0")
     edge = 2**bank.scales if boundary == "reflect" else 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import getval
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, array_namespace
 from hcnn_core.typing import NumpyArray
 
 __all__ = ["hard_threshold", "ista", "learn_dictionary", "lista", "soft_threshold", "sparse_loss"]
@@ -32,14 +32,14 @@ def soft_threshold(x: Array, tau: Any) -> Array:
     Returns
     -------
     array
-        Of the shape and dtype of x.
+        Of the shape and dtype of x; of integers float64.
 
     Raises
     ------
     ValueError
         If `tau` is a negative number.
     """
-    tau = _threshold(tau)
+    x, tau = _floating(x), _threshold(tau)
     if np.iscomplexobj(x):
         size = np.abs(x)
         return x * (np.maximum(size - tau, 0) / np.where(size == 0, 1, size))
@@ -61,14 +61,14 @@ def hard_threshold(x: Array, tau: Any) -> Array:
     Returns
     -------
     array
-        Of the shape and dtype of x. The derivative with respect to `tau` is taken for 0.
+        Of the shape and dtype of x; of integers float64. The derivative with respect to `tau` is taken for 0.
 
     Raises
     ------
     ValueError
         If `tau` is a negative number.
     """
-    tau = _threshold(tau)
+    x, tau = _floating(x), _threshold(tau)
     return np.where(np.abs(getval(x)) > getval(tau), x, np.zeros_like(getval(x)))
 
 
@@ -94,7 +94,7 @@ def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Arr
     array, shape (N,)
         The loss, real.
     """
-    residual = x - code @ dictionary.T
+    residual = _floating(x) - code @ dictionary.T
     return np.sum(np.real(residual * np.conj(residual)), axis=-1) / 2 + penalty * np.sum(np.abs(code), axis=-1)
 
 
@@ -112,7 +112,7 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
     penalty : float
         Weight of the l1 norm, not negative.
     iterations : int
-        How often to threshold.
+        How often to threshold, at least once.
     step : float, optional
         At most 1 over the squared spectral norm of D, for the loss to fall at each iteration; that by default.
 
@@ -124,7 +124,7 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
     Raises
     ------
     ValueError
-        If the shapes do not match, the step is not positive, another number is negative, or D is 0.
+        If the shapes do not match, the penalty is negative, another number is not positive, or D is 0.
     """
     _require_dictionary(x, dictionary)
     if step is None:
@@ -134,6 +134,8 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
         step = 1 / norm**2
     if step <= 0:
         raise ValueError(f"step is {step}; it must be positive")
+    if penalty < 0:
+        raise ValueError(f"penalty is {penalty}; it must be at least 0")
     step = float(step)  # a number of NumPy's would make float32 float64
     return lista(x, dictionary, -step * np.conj(dictionary).T, step * penalty, iterations=iterations)
 
@@ -156,7 +158,7 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
     threshold : float or array
         Threshold, one for all codes or (m,).
     iterations : int
-        Layers of the network.
+        Layers of the network, at least 1.
 
     Returns
     -------
@@ -166,7 +168,7 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
     Raises
     ------
     ValueError
-        If the shapes do not match, or a number is negative.
+        If the shapes do not match, a threshold is a negative number, or `iterations` is below 1.
     """
     _require_dictionary(x, dictionary)
     expected = tuple(np.shape(dictionary))[::-1]
@@ -174,6 +176,7 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
         raise ValueError(f"encoder has shape {tuple(np.shape(encoder))}; this dictionary wants {expected}")
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}; it must be at least 1")
+    x = _floating(x)
     code = soft_threshold(-x @ encoder.T, threshold)  # the first, from 0
     for _ in range(iterations - 1):
         code = soft_threshold(code + (code @ dictionary.T - x) @ encoder.T, threshold)
@@ -194,7 +197,7 @@ def learn_dictionary(
     penalty : float
         Weight of the l1 norm, not negative.
     passes : int
-        How often both are done.
+        How often both are done, at least once.
     iterations : int, optional
         Of `ista` in each pass.
 
@@ -209,8 +212,10 @@ def learn_dictionary(
     Raises
     ------
     ValueError
-        If the shapes do not match, or a number is negative.
+        If the shapes do not match, or a number is out of range.
     """
+    if passes < 1:
+        raise ValueError(f"passes is {passes}; it must be at least 1")
     dictionary, losses = start.astype(np.result_type(x, start, np.float32)), []
     for _ in range(passes):
         code = ista(x, dictionary, penalty, iterations=iterations)
@@ -228,11 +233,17 @@ def learn_dictionary(
 
 def _threshold(tau: Any) -> Any:
     """An array, or a number, which is not negative and changes no dtype."""
-    if not isinstance(tau, float | int | np.floating):
+    if not isinstance(tau, float | int | np.number):
         return tau
     if not tau >= 0:
         raise ValueError(f"the threshold is {tau}; it must be at least 0")
     return float(tau)
+
+
+def _floating(x: Any) -> Any:
+    """A signal in a floating dtype: integers would overflow."""
+    array_namespace(getval(x))
+    return x.astype(np.float64) if getval(x).dtype.kind in "biu" else x
 
 
 def _require_dictionary(x: Array, dictionary: Array) -> None:

@@ -53,8 +53,9 @@ def wavelet_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> tupl
 def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> Array:
     """Return the real array whose wavelet transform is given, for a bank with a Littlewood-Paley sum of 1.
 
-    It is the transpose of `wavelet_transform`. If the sum A is 1 it is the inverse on what `wavelet_transform` returns,
-    and elsewhere the nearest array in the sense of least squares. If A is not 1, frequencies come back times A.
+    It is the adjoint of `wavelet_transform`: what `autodiff.vjp` makes of `low` and `high.conj()`. If the sum A is 1 it
+    is the inverse on what `wavelet_transform` returns, and elsewhere the nearest array in the sense of least squares.
+    If A is not 1, frequencies come back times A.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: A
     ValueError
         If the shapes and axes do not match.
     """
-    where = filtered_axes(low, bank, axes, bank.shape)
+    where = filtered_axes(low, bank, axes, bank.shape, "low")
     expected = (*low.shape, bank.scales, bank.angles)
     if tuple(high.shape) != expected:
         raise ValueError(f"high has shape {tuple(high.shape)}; low and the bank want {expected}")

@@ -140,19 +140,19 @@ def _numpys_name(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
-def require_floating(xp: Any, name: str, array: PublicArray) -> Array:
+def require_floating(xp: Any, name: str, array: PublicArray, advised: tuple[str, ...] = FLOATING_DTYPES) -> Array:
     """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
     found: Array = xp.asarray(on_host(array) if xp is np else array)
     dtype = dtype_name(found.dtype)
     if dtype not in FLOATING_DTYPES:
-        cure = f"{', '.join(FLOATING_DTYPES)}, as with {name}.astype('float64')"
+        cure = f"{', '.join(advised)}, as with {name}.astype('float64')"
         raise TypeError(f"{name} has dtype {dtype}; convert it to one of {cure}")
     return found
 
 
 def require_real(xp: Any, name: str, array: PublicArray) -> Array:
     """Return the argument as a float32 or float64 array; TypeError otherwise."""
-    found = require_floating(xp, name, array)
+    found = require_floating(xp, name, array, FLOATING_DTYPES[:2])
     if xp.isdtype(found.dtype, "complex floating"):
         raise TypeError(f"{name} has dtype {found.dtype}; this function takes float32 or float64")
     return found

@@ -203,6 +203,44 @@ def test_written_out_filters_check_as_the_library_does() -> None:
             assert a.shape == b.shape and np.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"mean": np.ones((3, 1))}, ValueError),
+        ({"covariance": np.ones((3, 1))}, ValueError),
+        ({"h": np.ones((2, 3), int)}, TypeError),
+        ({"g": np.ones((2, 3, 4), int)}, TypeError),
+        ({"bias": np.zeros(1)}, ValueError),
+        ({"bias": np.zeros((3, 1))}, ValueError),
+        ({"lengths": (3, 4)}, ValueError),
+        ({"boundary": "reflect"}, ValueError),
+    ],
+)
+def test_filters_that_do_not_fit_are_refused_as_by_the_library(given: dict[str, Any], error: type[Exception]) -> None:
+    arrays = {"h": np.ones((2, 3)), "g": np.ones((2, 3, 4)), "mean": np.ones(3), "covariance": np.eye(3)}
+    arrays |= {"bias": np.zeros(4)}
+    options = {"lengths": (3,), "stride": 1, "boundary": "zero", "epsilon": 0.1}
+    arrays |= {name: value for name, value in given.items() if name in arrays}
+    options |= {name: value for name, value in given.items() if name in options}
+    messages = []
+    for function in (ad.merge_factors, hcnn_core.merge_factors):
+        with pytest.raises(error) as caught:
+            function(*arrays.values(), **options)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] or error is TypeError  # the library names real dtypes alone
+    with pytest.raises(TypeError, match=r"merge_factors\(\) missing"):
+        ad.merge_factors(*arrays.values())
+    if given.keys() <= {"h", "mean", "covariance"}:
+        with pytest.raises(error):
+            ad.normalize_filters(arrays["h"], arrays["mean"], arrays["covariance"], epsilon=0.1)
+
+
+def test_cotangents_of_filters_are_real() -> None:
+    h, mean, covariance = np.ones((2, 3)), np.ones(3), np.eye(3)
+    with pytest.raises(TypeError, match="g_filters has dtype complex128; this function takes float32 or float64"):
+        hcnn_core.normalize_filters_vjp(1j * np.ones((3, 2)), np.ones(2), h, mean, covariance, epsilon=0.1)
+
+
 def test_transposed_by_an_integer_of_numpys() -> None:
     assert np.array_equal(grad(lambda x: np.sum(x.transpose(np.int64(0)) ** 2))(np.ones(3)), np.full(3, 2.0))
 

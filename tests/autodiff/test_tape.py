@@ -64,6 +64,9 @@ def test_rules_for_some_arguments() -> None:
         grad(lambda n: f(n, 1.0, 1.0))(2.0)
     with pytest.raises(ValueError):
         defvjp(f, None, argnums=(1, 2))
+    for plain in (np.clip, lambda x: x):
+        with pytest.raises(TypeError, match="is no primitive, so its derivative would not be used"):
+            defvjp(plain, None)  # type: ignore[arg-type]
 
 
 def test_a_joint_rule_shares_work() -> None:

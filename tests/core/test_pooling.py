@@ -125,6 +125,13 @@ def test_windows_of_more_taps_than_a_byte_counts() -> None:
     assert np.argwhere(found).tolist() == [[0, 300], [0, 350], [1, 0], [1, 655]]
 
 
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_cotangents_of_padded_windows_reach_samples(value: float) -> None:
+    """Padding is no sample, so it takes none of a cotangent, even where no sample is larger than it."""
+    assert np.array_equal(max_pool_vjp(np.ones(2), np.full(2, value), 0, 2, stride=2, padding=1), [1, 1])
+    assert np.array_equal(max_pool_vjp(np.ones(1), np.full(2, value), 0, 2), [1, 0])
+
+
 def test_not_a_number_stays() -> None:
     x = np.array([1.0, np.nan, 2.0, 3.0])
     assert np.isnan(max_pool(x, 0, 2)).tolist() == [True, False]
@@ -179,6 +186,9 @@ X = np.ones((2, 6))
         (lambda: mean_pool_vjp(X, X, 1, 2), ValueError, r"g has shape \(2, 6\); the result has \(2, 3\)"),
         (lambda: maxout(X, 4), ValueError, "x has length 6 along axis 1; maxout of 4 pieces needs a multiple"),
         (lambda: maxout(X, 0), ValueError, "pieces holds 0; give 1 or more"),
+        (lambda: maxout([1.0, 2, 3, 4], 3), ValueError, "x has length 4 along axis 0; maxout of 3 pieces"),
+        (lambda: maxout(X, 2, (0, 1)), ValueError, "axis has 2 entries for 1 axes"),
+        (lambda: maxout(X.astype(int), 2), TypeError, "convert it to one of float32, float64, as with"),
         (lambda: maxout(X, 2, axis=3), ValueError, "axis names axis 3 of an array with 2 axes"),
     ],
 )

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,14 @@ def test_a_run_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
     path.write_text('preset = "hcnn-fast"\nepochs = 3\n', "utf-8")  # a user's file is no record
     settings = read_toml(path)
     assert make_config(settings.pop("preset"), settings) == make_config("hcnn-fast", {"epochs": 3})
+
+
+def test_numbers_may_be_numpys() -> None:
+    """As those of a grid that NumPy made."""
+    config = make_config("sample", {"epochs": np.int64(3), "learning_rate": np.float32(0.5)})
+    assert config == make_config("sample", {"epochs": 3, "learning_rate": 0.5})
+    with pytest.raises(ConfigError, match=r"epochs is 3\.0; its type is int"):
+        make_config("sample", {"epochs": np.float64(3)})
 
 
 def test_changes_come_after_the_preset() -> None:

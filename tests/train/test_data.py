@@ -35,6 +35,7 @@ def dataset(labels: list[int], classes: int = 3) -> Dataset:
     [
         ({"train_images": np.zeros((4, 32, 32, 3), np.int64)}, "train_images is int64 of shape"),
         ({"train_images": np.zeros((4, 3, 32, 32), np.uint8)}, "training images are 3x32x32, test images 32x32x3"),
+        ({"train_images": np.zeros((4, 32, 32, 3), np.float32)}, "training images are float32, test images uint8"),
         ({"test_images": np.zeros((2, 3072), np.uint8)}, r"test_images is uint8 of shape \(2, 3072\)"),
         ({"train_labels": np.zeros(3, np.int64)}, r"train_labels .* expected int64 of shape \(4,\)"),
         ({"train_labels": np.zeros((4, 1), np.int64)}, r"train_labels .* of shape \(4, 1\)"),

@@ -206,6 +206,8 @@ def test_a_grey_network_takes_grey_arrays(tmp_path: Path) -> None:
     settings = make_config("sample", {"epochs": 1, "depth": 4, "width": 4, "validation_size": 0, "strided_layers": ()})
     with pytest.raises(TypeError, match=r"dataset is a dict; give a name, a path or a hcnn\.train\.Dataset"):
         fit(settings, arrays, out=tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="config is a dict; give a preset or a Config first, and images as dataset="):
+        fit({"epochs": 1})  # type: ignore[arg-type]
     network = fit(settings, dataset_from_arrays("grey", arrays), out=tmp_path / "run")
     images = arrays["x_test"]
     expected = network(images[..., None])

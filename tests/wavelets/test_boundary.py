@@ -27,6 +27,12 @@ def test_separate_classes_have_none_and_equal_ones_have_many() -> None:
     assert not local_support_vectors(x + 10 * labels[:, None], labels, 5).any()
 
 
+@pytest.mark.parametrize("factor", [1e-200, 1e200])
+def test_sizes_do_not_matter(factor: float) -> None:
+    x, labels = np.random.default_rng(2).standard_normal((50, 3)), np.arange(50) % 2
+    assert np.array_equal(local_support_vectors(factor * x, labels, 5), local_support_vectors(x, labels, 5))
+
+
 def test_bad_arguments_are_named() -> None:
     x, labels = np.zeros((4, 2)), np.arange(4)
     with pytest.raises(ValueError, match=r"labels \(3,\); expected"):
@@ -36,3 +42,5 @@ def test_bad_arguments_are_named() -> None:
             local_support_vectors(x, labels, neighbours)
     with pytest.raises(ValueError, match="not finite"):
         local_support_vectors(np.full((4, 2), np.nan), labels, 1)
+    with pytest.raises(TypeError, match="x has dtype complex128; give a real array"):
+        local_support_vectors(x + 1j, labels, 1)

@@ -54,6 +54,13 @@ def test_binary_answers_are_organised() -> None:
         assert abs(spearmanr(hidden[found], np.arange(64))[0]) > 0.9
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1, 1e8), (1e-200, 0), (1e200, 0)])
+def test_offsets_and_sizes_do_not_matter(factor: float, offset: float) -> None:
+    matrix = np.sin(np.outer(np.arange(8), np.arange(8)) / 5)
+    for one, other in zip(organize(matrix), organize(factor * matrix + offset), strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_bad_arguments_are_named() -> None:
     for bad in (np.zeros(4), np.zeros((1, 4)), np.full((3, 3), np.nan), np.zeros((3, 3), complex)):
         with pytest.raises(ValueError, match="give a finite real one with 2 rows and columns"):

@@ -64,6 +64,14 @@ def test_wavelets_do_not_see_polynomials() -> None:
         assert (np.abs(inner).max() < 1e-13) == (seen == 0)
 
 
+def test_kinds_are_in_the_order_of_the_docstring() -> None:
+    """What varies along one axis alone is high-pass along that axis."""
+    wave = (-1.0) ** np.arange(8)
+    for x, kind in ((np.outer(np.ones(8), wave), 0), (np.outer(wave, np.ones(8)), 1), (np.outer(wave, wave), 2)):
+        energies = np.sum(dwt(x, 1, (0, 1))[1] ** 2, axis=(0, 1))
+        assert energies[kind] > 0.99 * np.sum(x**2)
+
+
 def test_derivatives() -> None:
     check_grads(lambda x: dwt(x, 2, 0))(noise(2, (8, 2), "float64"))
     check_grads(lambda c: idwt(c, 0))(dwt(noise(3, (8, 2), "float64"), 2, 0))
@@ -77,5 +85,9 @@ def test_what_cannot_be_halved_is_refused() -> None:
         dwt(x, np.int64(64))
     with pytest.raises(ValueError, match=r"axes is \(0, 2\); the array has 2 axes"):
         dwt(x, 1, (0, 2))
+    with pytest.raises(ValueError, match=r"axes is \(\); the array has 2 axes: name one or more"):
+        dwt(x, 1, ())
+    with pytest.raises(TypeError, match="x has dtype int64; convert it"):
+        dwt(x.astype(np.int64), 0)
     with pytest.raises(ValueError, match=r"coefficients of a level have shape \(3, 4, 3\); expected \(6, 4, 3\)"):
         idwt([np.zeros((6, 4)), np.zeros((3, 4, 3))])

@@ -25,6 +25,9 @@ def test_thresholds_are_their_cases(dtype: str) -> None:
             threshold(x, -1)
         with pytest.raises(ValueError, match=r"the threshold is -1\.0; it must be at least 0"):
             threshold(x, np.float32(-1))
+        with pytest.raises(ValueError, match="the threshold is -1; it must be at least 0"):
+            threshold(x, np.int64(-1))
+        assert threshold(x, np.int64(1)).dtype == dtype
 
 
 def test_soft_thresholding_is_the_proximal_map() -> None:
@@ -130,6 +133,25 @@ def test_shapes_that_do_not_match_are_refused() -> None:
         ista(x, 0 * dictionary, 0.1, iterations=1)
     with pytest.raises(ValueError, match="step is -1; it must be positive"):
         ista(x, dictionary, 0.0, iterations=1, step=-1)
+    with pytest.raises(ValueError, match=r"penalty is -0\.1; it must be at least 0"):
+        ista(x, dictionary, -0.1, iterations=1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "bool"])
+def test_integers_are_signals_as_any(dtype: str) -> None:
+    """Bytes of an image would turn round where they are negated, and -128 is its own absolute value."""
+    x = np.array([[3, 0], [0, 4], [-128, 127]]).astype(dtype)
+    assert np.array_equal(ista(x, np.eye(2), 0.5, iterations=3), ista(x.astype(float), np.eye(2), 0.5, iterations=3))
+    code = np.ones((3, 2), dtype)
+    assert np.array_equal(sparse_loss(x, code, np.eye(2), 1.0), sparse_loss(x.astype(float), code, np.eye(2), 1.0))
+    for threshold in (soft_threshold, hard_threshold):
+        assert np.array_equal(threshold(x, 5), threshold(x.astype(float), 5)) and threshold(x, 5).dtype == np.float64
+
+
+@pytest.mark.parametrize("passes", [-1, 0])
+def test_no_passes_are_refused(passes: int) -> None:
+    with pytest.raises(ValueError, match=f"passes is {passes}; it must be at least 1"):
+        learn_dictionary(np.ones((3, 4)), np.ones((4, 2)), 0.1, passes=passes)
 
 
 def test_numbers_of_numpy_change_no_dtype() -> None:

@@ -77,6 +77,12 @@ def test_descent_solves_a_quadratic_problem() -> None:
     assert np.abs(y - expected).max() < 1e-4 and value == pytest.approx(residual[0], rel=1e-8)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_the_size_of_a_function_does_not_matter(size: float) -> None:
+    y, _ = lbfgs(lambda x: size * np.sum((x - 1) ** 2), np.zeros(2), iterations=100)
+    assert np.abs(y - 1).max() < 1e-6
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_adam_is_its_algorithm(dtype: str) -> None:
     """The algorithm of arXiv:1412.6980, with a falling rate, written out for one number after the other."""

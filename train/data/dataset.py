@@ -53,8 +53,8 @@ class Dataset:
     class_names : tuple of str
         One name per class; labels index it. Of yes/no labels and of numbers one for each.
     train_images, test_images : ndarray, shape (N, H, W, C), signals (N, T, C) or volumes (N, D, H, W, C)
-        uint8, int16, uint16, float32 or float64; the last axis is that of channels. All have the same shape. Or
-        `MappedImages`.
+        uint8, int16, uint16, float32 or float64; the last axis is that of channels. All have the same shape, dtype and
+        unit. Or `MappedImages`.
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``. Or bool (N, L), yes/no labels; or float64 (N, T), numbers.
 
@@ -84,9 +84,10 @@ class Dataset:
             raise DataError(f"{self.name}: class_names is {names!r}; expected {many}")
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
-            shapes = [_times(images.shape[1:]) for images in (self.train_images, self.test_images)]
-            raise DataError(f"{self.name}: training images are {shapes[0]}, test images {shapes[1]}; bring them to one")
+        one, other = ((_times(a.shape[1:]), str(a.dtype)) for a in (self.train_images, self.test_images))
+        for of_one, of_other in zip(one, other, strict=True):
+            if of_one != of_other:
+                raise DataError(f"{self.name}: training images are {of_one}, test images {of_other}; bring them to one")
 
     @property
     def image_shape(self) -> tuple[int, ...]:

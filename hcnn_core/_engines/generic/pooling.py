@@ -24,10 +24,10 @@ def maxima(xp: Any, x: Array, axis: int, window: Window, with_taps: bool = True)
     taps = _filled(xp, x, axis, window.out_length, kind, 0) if with_taps else None
 
     def compute(x: Array, y: Array, *taps: Array) -> None:
-        for tap, to, source in window.places(axis):
+        for tap, to, source in reversed([*window.places(axis)]):
             given, held = x[source], y[to]
-            for first in taps:
-                first[to] = xp.where(given > held, xp.full_like(first[to], tap), first[to])
+            for first in taps:  # also where all samples are -inf, or NaN: then of padding no tap may be left
+                first[to] = xp.where(given < held, first[to], xp.full_like(first[to], tap))
             y[to] = xp.maximum(given, held)
 
     _by_parts(xp, compute, axis, x, y, *(() if taps is None else (taps,)))
