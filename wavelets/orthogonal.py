@@ -18,7 +18,7 @@ from hcnn_core.typing import Axes, NumpyArray
 __all__ = ["daubechies_filter", "dwt", "idwt"]
 
 
-@functools.lru_cache(maxsize=16, typed=True)
+@functools.lru_cache(maxsize=16, typed=True)  # or 2.0 would pass once 2 has been asked for
 def daubechies_filter(moments: int) -> NumpyArray[np.float64]:
     """Return Daubechies' low-pass filter of least support for a number of vanishing moments.
 

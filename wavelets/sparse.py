@@ -176,8 +176,7 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
         raise ValueError(f"encoder has shape {tuple(np.shape(encoder))}; this dictionary wants {expected}")
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}; it must be at least 1")
-    x = _floating(x)
-    code = soft_threshold(-x @ encoder.T, threshold)  # the first, from 0
+    code = soft_threshold(-_floating(x) @ encoder.T, threshold)  # the first, from 0
     for _ in range(iterations - 1):
         code = soft_threshold(code + (code @ dictionary.T - x) @ encoder.T, threshold)
     return code
@@ -242,7 +241,7 @@ def _threshold(tau: Any) -> Any:
 
 def _floating(x: Any) -> Any:
     """A signal in a floating dtype: integers would overflow."""
-    array_namespace(getval(x))
+    array_namespace(getval(x))  # refuses masks
     return x.astype(np.float64) if getval(x).dtype.kind in "biu" else x
 
 

@@ -26,7 +26,7 @@ def maxima(xp: Any, x: Array, axis: int, window: Window, with_taps: bool = True)
     def compute(x: Array, y: Array, *taps: Array) -> None:
         for tap, to, source in reversed([*window.places(axis)]):
             given, held = x[source], y[to]
-            for first in taps:  # also where all samples are -inf, or NaN: then of padding no tap may be left
+            for first in taps:  # "not smaller", so that windows of -inf or NaN end at a sample and not at padding
                 first[to] = xp.where(given < held, first[to], xp.full_like(first[to], tap))
             y[to] = xp.maximum(given, held)
 
