@@ -302,7 +302,8 @@ def _check(
     for i, (name, g) in enumerate(zip(names, pull(w), strict=True)):
         v = tree_map(lambda leaf: _direction(leaf, rng) * np.maximum(1.0, abs(leaf)), args[i])
         v = tree_map(lambda dx, a: np.where(np.real(a * dx) < 0, -dx, dx), v, g)  # no term of <g, v> cancels another
-        plus, minus = (fun(*args[:i], _moved(args[i], v, step), *args[i + 1 :]) for step in (h, -h))
+        moved = [tree_map(lambda x, dx, step=step: x + step * dx, args[i], v) for step in (h, -h)]
+        plus, minus = (fun(*args[:i], arg, *args[i + 1 :]) for arg in moved)
         difference = tree_map(lambda a, b: (a - b) / (2 * h), plus, minus)
         numeric, exact = _inner(w, difference), _inner(g, v)
         rounding = 10 * eps / h * _norm(w) * (_norm(plus) + _norm(minus))
@@ -428,11 +429,6 @@ def _direction(x: Array, rng: np.random.Generator) -> Array:
     """A normal random array of the shape, dtype and namespace of x."""
     draw = rng.standard_normal(np.shape(x))
     return array_namespace(x).asarray(draw + 1j * rng.standard_normal(np.shape(x)) if np.iscomplexobj(x) else draw)
-
-
-def _moved(x: Any, v: Any, step: float) -> Any:
-    """The point a step away from x along v."""
-    return tree_map(lambda leaf, direction: leaf + step * direction, x, v)
 
 
 def _inner(a: Any, b: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Literal, overload
 import numpy as np
 
 from autodiff.functional import Argument, Arguments, Out, P, grad, vjp
-from autodiff.pytree import tree_map
+from autodiff.pytree import tree_leaves, tree_map
 from autodiff.tape import differentiable, getval
 from hcnn_core.backend import Array, array_namespace
 
@@ -56,13 +56,9 @@ def jvp(fun: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, 
     """
     if len(primals) != len(tangents):
         raise ValueError(f"{len(tangents)} tangents for {len(primals)} arguments")
-
-    def check(x: Any, tangent: Any) -> None:
-        if np.shape(x) != np.shape(tangent):
-            raise ValueError(f"a tangent has shape {np.shape(tangent)} for an argument of shape {np.shape(x)}")
-
-    tree_map(check, tuple(primals), tuple(tangents))
+    _require_direction("a tangent", tuple(primals), tuple(tangents))
     out, pull = vjp(fun, *primals)
+    tree_map(lambda leaf: _require_array(leaf, "jvp", "float or complex arrays"), out)
     _, push = vjp(pull, tree_map(np.zeros_like, out))
     return out, push(tuple(tangents))[0]
 
@@ -144,7 +140,10 @@ def hessian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
 
     @functools.wraps(fun)
     def second(*args: P.args, **kwargs: P.kwargs) -> Any:
-        _require_real(_of_one(fun, argnum, args, kwargs)[1])
+        x = _of_one(fun, argnum, args, kwargs)[1]
+        if isinstance(x, tuple | list | dict):
+            raise TypeError(f"hessian is by one float array, not a {type(x).__name__}: use hessian_vector_product")
+        _require_real(x)
         return derivatives(*args, **kwargs)
 
     return second
@@ -187,23 +186,22 @@ def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable
 
     @functools.wraps(fun)
     def product(*args: Any, **kwargs: Any) -> Any:
-        *args_, vector = args
-        of_one, x = _of_one(gradient, argnum, tuple(args_), kwargs)
+        if len(args) < 2:
+            raise TypeError(f"{len(args)} positional arguments: give those of the function and then the vector")
+        of_one, x = _of_one(gradient, argnum, args[:-1], kwargs)
         _require_real(x)
-        return vjp(of_one, x)[1](vector)[0]
+        _require_direction("the vector", x, args[-1])
+        return vjp(of_one, x)[1](args[-1])[0]
 
     return product
 
 
 def _require_real(argument: Any) -> None:
     """Raise TypeError for complex leaves: the gradient by them is conjugated, so it has no such derivatives."""
-
-    def check(leaf: Any) -> None:
-        dtype = getattr(getval(leaf), "dtype", None)
-        if isinstance(leaf, complex) or (dtype is not None and dtype.kind == "c"):
-            raise TypeError(f"second derivatives are by real arrays, not by one of {dtype or 'complex'}")
-
-    tree_map(check, argument)
+    for leaf in tree_leaves(argument):
+        if np.iscomplexobj(getval(leaf)):
+            dtype = getattr(getval(leaf), "dtype", "complex")
+            raise TypeError(f"second derivatives are by real arrays, not by one of {dtype}")
 
 
 @overload
@@ -258,8 +256,18 @@ def _of_one(fun: Callable[..., Any], argnum: int, args: tuple[Any, ...], kwargs:
     return lambda x: fun(*args[:argnum], x, *args[argnum + 1 :], **kwargs), args[argnum]
 
 
-def _require_array(out: Any, name: str) -> None:
-    """TypeError unless the output of a function is one array that can be differentiated."""
+def _require_direction(name: str, argument: Any, direction: Any) -> None:
+    """Raise ValueError unless a direction has the structure and the shapes of the argument."""
+
+    def check(x: Any, along: Any) -> None:
+        if np.shape(x) != np.shape(along):
+            raise ValueError(f"{name} has shape {np.shape(along)} for an argument of shape {np.shape(x)}")
+
+    tree_map(check, argument, direction)
+
+
+def _require_array(out: Any, name: str, wanted: str = "one float or complex array") -> None:
+    """TypeError unless what a function returns, or a leaf of it, is an array that can be differentiated."""
     if not (isinstance(out, float | complex) or differentiable(out)):
         what = f"dtype {out.dtype}" if hasattr(out, "dtype") else type(out).__name__
-        raise TypeError(f"{name} needs a function that returns one float or complex array, not {what}")
+        raise TypeError(f"{name} needs a function that returns {wanted}, not {what}")

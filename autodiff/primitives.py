@@ -393,6 +393,8 @@ def max_pool(x: Array, axes: Any, kernel_size: Any, *, stride: Any = None, paddi
 
 @functools.wraps(hcnn_core.maxout)
 def maxout(x: Array, pieces: int, axis: int = -1) -> Array:  # noqa: D103
+    if not isinstance(x, Traced):
+        return hcnn_core.maxout(x, pieces, axis)
     return max_pool(x, require_pieces(x, pieces, axis), pieces)
 
 
@@ -413,15 +415,15 @@ defvjp(mean_pool_vjp, lambda ans, g, x, *where, **kwargs: lambda h: mean_pool(h,
 _normalized_filters = primitive(hcnn_core.normalize_filters)
 
 
-def _normalize_filters_pullback(
-    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+def _of_filters_pullback(
+    adjoint: Any, written_out: Any, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     def pullback(g: dict[int, Array]) -> list[Array]:
         given = tuple(_with_zeros(g, ans))
         if any(isinstance(a, Traced) for a in (*given, *args)):
-            found = vjp(functools.partial(_normalized_filters_written_out, **kwargs), *args)[1](given)
+            found = vjp(functools.partial(written_out, **kwargs), *args)[1](given)
         else:
-            found = hcnn_core.normalize_filters_vjp(*given, *args, **kwargs)
+            found = adjoint(*given, *args, **kwargs)
         return [found[argnum] for argnum in argnums]
 
     return pullback
@@ -439,7 +441,10 @@ def _normalized_filters_written_out(
     return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
 
 
-defvjp_argnums(_normalized_filters, _normalize_filters_pullback)
+defvjp_argnums(
+    _normalized_filters,
+    functools.partial(_of_filters_pullback, hcnn_core.normalize_filters_vjp, _normalized_filters_written_out),
+)
 
 
 def _has_kernels(*arrays: Array) -> bool:
@@ -462,18 +467,6 @@ normalize_filters = functools.wraps(hcnn_core.normalize_filters)(_filters_normal
 _merged_factors = primitive(hcnn_core.merge_factors)
 
 
-def _merge_factors_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    def pullback(g: dict[int, Array]) -> list[Array]:
-        given = tuple(_with_zeros(g, ans))
-        if any(isinstance(a, Traced) for a in (*given, *args)):
-            found = vjp(functools.partial(_merged_factors_written_out, **kwargs), *args)[1](given)
-        else:
-            found = hcnn_core.merge_factors_vjp(*given, *args, **kwargs)
-        return [found[argnum] for argnum in argnums]
-
-    return pullback
-
-
 def _merged_factors_written_out(
     h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, *, lengths: Any, stride: Any, boundary: Any,
     epsilon: float,
@@ -488,7 +481,10 @@ def _merged_factors_written_out(
     return w, bias - shift
 
 
-defvjp_argnums(_merged_factors, _merge_factors_pullback)
+defvjp_argnums(
+    _merged_factors,
+    functools.partial(_of_filters_pullback, hcnn_core.merge_factors_vjp, _merged_factors_written_out),
+)
 
 
 def _factors_merged(

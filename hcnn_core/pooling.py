@@ -225,8 +225,8 @@ def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     ValueError
         If g does not have the shape of the result, or arguments do not fit.
     """
-    array_namespace(g, x)
-    return max_pool_vjp(g, x, require_pieces(x, pieces, axis), pieces)
+    given: Any = require_real(array_namespace(g, x), "x", x)
+    return max_pool_vjp(g, given, require_pieces(given, pieces, axis), pieces)
 
 
 def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:

@@ -123,11 +123,13 @@ def test_elementwise_grad() -> None:
         (lambda: jacobian(np.sin, 1)(X), TypeError, "argnum is 1, and the call has 1 positional"),
         (lambda: jacobian(np.add, (0, 1))(X, X), TypeError, r"argnum is \(0, 1\): give one integer"),
         (lambda: hessian(lambda x: x)(X), TypeError, "scalar output"),
-        (lambda: hessian(lambda p: np.sum(p["a"]))({"a": X}), TypeError, "one float or complex array, not dict"),
+        (lambda: hessian(lambda p: np.sum(p["a"]))({"a": X}), TypeError, "by one float array, not a dict"),
         (lambda: elementwise_grad(lambda x: 1j * x)(X), TypeError, "complex output by a real argument"),
         (lambda: jvp(np.sin, (X,), (X[0],)), ValueError, r"tangent has shape \(4,\) for an argument of shape \(3, 4\)"),
         (lambda: jvp(np.sin, (X,), ()), ValueError, "0 tangents for 1 arguments"),
-        (lambda: hessian_vector_product(loss)(X, X[0]), ValueError, r"shape \(4,\) for an output of shape \(3, 4\)"),
+        (lambda: jvp(np.argmax, (X,), (X,)), TypeError, "jvp needs a function that returns .*arrays, not dtype int64"),
+        (lambda: hessian_vector_product(loss)(X), TypeError, "1 positional arguments: .* and then the vector"),
+        (lambda: hessian_vector_product(loss)(X, X[0]), ValueError, r"vector has shape \(4,\) for an argument"),
     ],
 )
 def test_what_does_not_fit_says_so(call: Any, error: Any, message: str) -> None:
