@@ -20,7 +20,7 @@ from train.networks.registry import build
 from wavelets import momentum
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, epochs = (300, 3) if SMALL else (1000, 4)
+count, epochs = (300, 3) if SMALL else (500, 4)
 side, depth, rates, draws = 12, 6, (0.03, 0.1), 1 if SMALL else 3
 
 sample = load_dataset("sample")
