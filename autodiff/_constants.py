@@ -70,7 +70,8 @@ def kept(x: Any, watched: list[Watched]) -> Any:
 def watch(x: np.ndarray[Any, Any], watched: list[Watched]) -> None:
     """Note the fingerprint of an array, if anybody can write to it."""
     base = x if x.base is None else x.base
-    if not x.dtype.hasobject and (x.flags.writeable or (isinstance(base, np.ndarray) and base.flags.writeable)):
+    lasting = not base.flags.writeable if isinstance(base, np.ndarray) else isinstance(base, bytes)
+    if not x.dtype.hasobject and (x.flags.writeable or not lasting):
         watched.append((x, _fingerprint(x)))
 
 

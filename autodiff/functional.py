@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, TypeVarTuple, 
 
 import numpy as np
 
-from autodiff._constants import is_foreign, plain_array
+from autodiff._constants import PLAIN, is_foreign, kept, plain_array
 from autodiff.pytree import tree_leaves, tree_map, tree_paths, tree_structure, tree_unflatten
 from autodiff.tape import (
     Node,
@@ -168,8 +168,8 @@ def vjp(  # type: ignore[misc]  # mypy does not see that *primals takes *Argumen
     fun : callable
         Takes and returns pytrees of arrays.
     *primals : pytree
-        The arguments, all differentiated: their leaves are float or complex arrays. Do not change the arrays while the
-        pullback is in use.
+        The arguments, all differentiated: their leaves are float or complex arrays. Do not change the arrays, nor those
+        of `out`, while the pullback is in use.
 
     Returns
     -------
@@ -182,9 +182,14 @@ def vjp(  # type: ignore[misc]  # mypy does not see that *primals takes *Argumen
     Raises
     ------
     TypeError
-        If a leaf of `primals` is not of float or complex dtype.
+        If a leaf of `primals` is not of float or complex dtype, or the output holds something else than arrays.
     """
-    out, transpose = _record(fun, primals, release=False)
+    return vjp_by(0, fun, *primals)
+
+
+def vjp_by(first: int, fun: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """`vjp`, whose messages count the arguments from a number on."""
+    out, transpose = _record(fun, primals, first=first)
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         return _owned(transpose(cotangent), taken=tree_leaves(cotangent))
@@ -218,18 +223,18 @@ def checkpoint(fun: Callable[P, Out]) -> Callable[P, Out]:
         returned = None
 
         @functools.wraps(fun)
-        def flat(*leaves: Any) -> tuple[Any, ...]:
+        def flat(*leaves: Any, **options: Any) -> tuple[Any, ...]:
             nonlocal returned
-            out = fun(*tree_unflatten(taken, leaves), **kwargs)
+            out = fun(*tree_unflatten(taken, leaves), **options)
             returned = tree_structure(out)
             return tuple(tree_leaves(out))
 
-        def maker(argnums: tuple[int, ...], ans: Any, leaves: tuple[Any, ...], _: Any) -> Callable[[Any], Any]:
+        def maker(argnums: tuple[int, ...], ans: Any, leaves: tuple[Any, ...], options: Any) -> Callable[[Any], Any]:
             count = len(ans)
 
             def some(*chosen: Any) -> Any:
                 values = dict(zip(argnums, chosen, strict=True))
-                return flat(*(values.get(i, leaf) for i, leaf in enumerate(leaves)))
+                return flat(*(values.get(i, leaf) for i, leaf in enumerate(leaves)), **options)
 
             def pullback(g: dict[int, Array]) -> tuple[Any, ...]:
                 transpose = _record(some, tuple(leaves[i] for i in argnums), release=True)[1]
@@ -239,7 +244,7 @@ def checkpoint(fun: Callable[P, Out]) -> Callable[P, Out]:
 
         step = primitive(flat)
         defvjp_argnums(step, maker)
-        leaves = step(*tree_leaves(args))
+        leaves = step(*tree_leaves(args), **kwargs)
         out: Out = tree_unflatten(returned, leaves)
         return out
 
@@ -318,15 +323,17 @@ def _check(
 
 
 def _record(
-    fun: Callable[..., Any], primals: tuple[Any, ...], *, release: bool
+    fun: Callable[..., Any], primals: tuple[Any, ...], *, first: int = 0, release: bool = False
 ) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Evaluate fun and keep the tape; with release, the transpose can be called once and frees the tape on its way."""
     with Trace() as trace:
-        inputs = [_start(trace, primal, f"argument {i}") for i, primal in enumerate(primals)]
+        inputs = [_start(trace, primal, f"argument {i}") for i, primal in enumerate(primals, first)]
         out = fun(*inputs)
-        tree_map(_require_plain, out)
+        tree_map(_require_leaf, out)
         structure = tree_structure(out)
         split = [trace.split(leaf) for leaf in tree_leaves(out)]
+    if not release:  # the way back may read an output, and the caller has it
+        split = [(value if end is None else kept(value, end.watched), end) for value, end in split]
     ends = [(end, value if np.ndim(value) == 0 else None) for value, end in split]  # keeps no array alive
 
     def transpose(cotangent: Any) -> tuple[Any, ...]:
@@ -402,6 +409,13 @@ def _require_plain(leaf: Any) -> None:
             f"the function returned {library_of(leaf)}.{type(leaf).__qualname__}, through which no gradient flows: "
             "make constants NumPy arrays first, with np.asarray(a)"
         )
+
+
+def _require_leaf(leaf: Any) -> None:
+    """TypeError if an output is of a class that a gradient might hide in."""
+    _require_plain(leaf)
+    if not hasattr(leaf, "dtype") and type(leaf) not in PLAIN:
+        raise TypeError(f"the function returned {type(leaf).__qualname__}: give dicts, lists or tuples of arrays")
 
 
 def _require_real_scalar(value: Any) -> None:

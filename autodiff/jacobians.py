@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Literal, overload
 
 import numpy as np
 
-from autodiff.functional import Argument, Arguments, Out, P, grad, vjp
+from autodiff.functional import Argument, Arguments, Out, P, grad, vjp, vjp_by
 from autodiff.pytree import tree_leaves, tree_map
 from autodiff.tape import differentiable, getval
 from hcnn_core.backend import Array, array_namespace
@@ -52,7 +52,7 @@ def jvp(fun: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, 
     ValueError
         If a direction has another structure or shape than its argument.
     TypeError
-        If a leaf of `primals` or of the output is not of float or complex dtype.
+        If a leaf of `primals` or of the output is not of float or complex dtype, or a direction alone is complex.
     """
     if len(primals) != len(tangents):
         raise ValueError(f"{len(tangents)} tangents for {len(primals)} arguments")
@@ -88,7 +88,7 @@ def jacobian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
 
     @functools.wraps(fun)
     def derivatives(*args: P.args, **kwargs: P.kwargs) -> Any:
-        out, pull = vjp(*_of_one(fun, argnum, args, kwargs))
+        out, pull = vjp_by(argnum, *_of_one(fun, argnum, args, kwargs))
         _require_array(out, "jacobian")
         plain = np.multiply(getval(out), 1.0) if isinstance(out, float | complex) else getval(out)
         asarray, size = array_namespace(plain).asarray, int(np.size(plain))
@@ -191,7 +191,7 @@ def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable
         of_one, x = _of_one(gradient, argnum, args[:-1], kwargs)
         _require_real(x)
         _require_direction("the vector", x, args[-1])
-        return vjp(of_one, x)[1](args[-1])[0]
+        return vjp_by(argnum, of_one, x)[1](args[-1])[0]
 
     return product
 
@@ -238,7 +238,7 @@ def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., 
 
     @functools.wraps(fun)
     def derivatives(*args: Any, **kwargs: Any) -> Any:
-        out, pull = vjp(*_of_one(fun, argnum, args, kwargs))
+        out, pull = vjp_by(argnum, *_of_one(fun, argnum, args, kwargs))
         _require_array(out, "elementwise_grad")
         if np.iscomplexobj(out) and not np.iscomplexobj(args[argnum]):
             raise TypeError("elementwise_grad of a complex output by a real argument: take the real and imaginary part")
@@ -257,11 +257,15 @@ def _of_one(fun: Callable[..., Any], argnum: int, args: tuple[Any, ...], kwargs:
 
 
 def _require_direction(name: str, argument: Any, direction: Any) -> None:
-    """Raise ValueError unless a direction has the structure and the shapes of the argument."""
+    """ValueError unless a direction has the argument's structure and shapes, TypeError if it alone is complex."""
 
     def check(x: Any, along: Any) -> None:
+        if not isinstance(along, int | float | complex) and not hasattr(along, "dtype"):
+            raise ValueError(f"{name} has type {type(along).__name__} for an argument of shape {np.shape(x)}")
         if np.shape(x) != np.shape(along):
             raise ValueError(f"{name} has shape {np.shape(along)} for an argument of shape {np.shape(x)}")
+        if np.iscomplexobj(getval(along)) and not np.iscomplexobj(getval(x)):
+            raise TypeError(f"{name} is complex for a real argument: take its real part")
 
     tree_map(check, argument, direction)
 

@@ -152,19 +152,11 @@ class Primitive:
             elif type(arg) not in PLAIN and type(arg) is not Traced:
                 values[argnum] = plain_array(arg)
         ans = self(*values, **kwargs)
-        if type(ans) is not tuple:
-            if type(ans) in (bool, int, float, complex):
-                ans = np.asarray(ans)[()]
-            if not hasattr(ans, "dtype"):
-                raise TypeError(
-                    f"{self._name} returned {type(ans).__name__}; a primitive returns arrays, several as a tuple"
-                )
+        if type(ans) is tuple:
+            ans = tuple(a if type(a) in (bool, int, str, type(None)) else self._array(a) for a in ans)
+        else:
+            ans = self._array(ans)
             if ans.dtype.kind not in "fc":
-                if ans.dtype.kind == "O":
-                    raise TypeError(
-                        f"{self._name} of these operands has dtype object, which has no derivative: "
-                        "make them floats or arrays of floats first"
-                    )
                 return ans  # integers and booleans have no derivative
         if len(argnums) < len(values):
             values = [v if i in argnums else kept(v, watched) for i, v in enumerate(values)]
@@ -178,6 +170,21 @@ class Primitive:
             Traced(a, Node(top, (node,), functools.partial(_at_position, i), self._name, a)) if differentiable(a) else a
             for i, a in enumerate(ans)
         )
+
+    def _array(self, ans: Any) -> Array:
+        """An answer as an array, numbers too; TypeError for what would lose its gradient."""
+        if type(ans) in (bool, int, float, complex):
+            ans = np.asarray(ans)[()]
+        if not hasattr(ans, "dtype"):
+            raise TypeError(
+                f"{self._name} returned {type(ans).__name__}; a primitive returns arrays, several as a tuple"
+            )
+        if ans.dtype.kind == "O":
+            raise TypeError(
+                f"{self._name} of these operands has dtype object, which has no derivative: "
+                "make them floats or arrays of floats first"
+            )
+        return ans
 
     def pullback(self, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The way back from an answer to the cotangents of some arguments."""
@@ -354,7 +361,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
     return inputs
 
 
-WIDE = {"float32": np.float64, "complex64": np.complex128}
+WIDE = {"float16": np.float32, "float32": np.float64, "complex64": np.complex128}
 """In what sums over rows are made: NumPy adds row to row, so that rounding errors would add up."""
 
 

@@ -74,10 +74,13 @@ rule(np.radians, lambda ans, x: lambda g: g * DEGREE)
 rule(np.rad2deg, lambda ans, x: lambda g: g / DEGREE)
 rule(np.degrees, lambda ans, x: lambda g: g / DEGREE)
 rule(np.unwrap, lambda ans, p, discont=None, axis=-1, *, period=2 * math.pi: lambda g: g)
-rule(
-    np.nan_to_num,
-    lambda ans, x, copy=True, nan=0.0, posinf=None, neginf=None: lambda g: np.where(np.isfinite(x), g, 0),
-)
+
+
+@composite(np.nan_to_num)
+def nan_to_num(x: Array, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Array:
+    return np.where(np.isfinite(x), x, np.nan_to_num(getval(x), nan=nan, posinf=posinf, neginf=neginf))
+
+
 rule(np.fabs, lambda ans, x: lambda g: g * np.sign(x))
 rule(
     np.absolute,

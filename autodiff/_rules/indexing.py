@@ -10,7 +10,7 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, blank, composite, constant, rule
 from autodiff.functional import vjp
-from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
+from autodiff.tape import WIDE, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
 
 
@@ -22,7 +22,11 @@ def scatter(g: Array, index: Any, shape: Shape) -> Array:
     if all(isinstance(i, int | np.integer | slice | EllipsisType | None) for i in parts):
         out[index] = g
         return out
-    add = array_namespace(g).add  # an index may repeat
+    xp = array_namespace(g)
+    wide = WIDE.get(g.dtype.name) if xp is np else None
+    if wide is not None:  # an index may repeat
+        return scatter(g.astype(wide), index, shape).astype(g.dtype)
+    add = xp.add
     if np.iscomplexobj(g):  # CuPy adds real numbers only
         add.at(out.real, index, g.real)
         add.at(out.imag, index, g.imag)
@@ -106,6 +110,7 @@ def insert(arr: Array, obj: Any, values: Array, axis: int | None = None) -> Arra
         arr, axis = np.ravel(arr), 0
     (axis,) = axes_of(axis, np.ndim(arr))
     obj = obj if isinstance(obj, slice | int) else to_numpy(getval(obj))
+    obj = obj.astype(int) if np.size(obj) == 0 else obj
     shape, length = np.insert(blank(arr), obj, blank(values), axis).shape, np.shape(arr)[axis]
     added = shape[axis] - length
     values = np.reshape(values, (1,) * (np.ndim(arr) - np.ndim(values)) + np.shape(values)).astype(arr.dtype)

@@ -102,7 +102,7 @@ def sum(
     initial: Any = None,
     where: Any = None,
 ) -> Array:
-    result = _sum(a if where is None else np.where(where, a, 0), axis=axis, dtype=dtype, keepdims=keepdims)
+    result = _sum(a if where is None else np.where(_mask(where, a), a, 0), axis=axis, dtype=dtype, keepdims=keepdims)
     return result if initial is None else result + _of_dtype(initial, result)
 
 
@@ -117,7 +117,7 @@ def prod(
     where: Any = None,
 ) -> Array:
     a = a if dtype is None else a.astype(dtype)
-    result = _prod(a if where is None else np.where(where, a, 1), axis=axis, keepdims=keepdims)
+    result = _prod(a if where is None else np.where(_mask(where, a), a, 1), axis=axis, keepdims=keepdims)
     return result if initial is None else result * _of_dtype(initial, result)
 
 
@@ -161,12 +161,20 @@ def _chosen(name: str, a: Array, initial: Any, where: Any) -> Array:
         return a
     if initial is None:
         raise ValueError(f"numpy.{name} with where= needs initial=, the value where nothing is chosen")
-    return np.where(where, a, initial)
+    return np.where(_mask(where, a), a, initial)
+
+
+def _mask(where: Any, a: Array) -> Array:
+    """Booleans that broadcast to the shape of a; TypeError or ValueError, as NumPy's, for others."""
+    where = as_array(getval(where), a)
+    if where.dtype != bool:
+        raise TypeError(f"where has dtype {where.dtype}; give booleans")
+    return np.broadcast_to(where, np.shape(a))
 
 
 def _counted(a: Array, where: Any, axis: Any, keepdims: bool, dtype: Any) -> Array:
     """How many elements are chosen."""
-    return np.sum(np.broadcast_to(getval(where), np.shape(a)), axis=axis, keepdims=keepdims, dtype=dtype)
+    return np.sum(_mask(where, a), axis=axis, keepdims=keepdims, dtype=dtype)
 
 
 @composite(np.var)

@@ -102,6 +102,8 @@ def fftconvolve(in1: Array, in2: Array, mode: str = "full", axes: int | Sequence
     if np.size(in1) == 0 or np.size(in2) == 0:
         raise ValueError(f"in1 and in2 have shapes {np.shape(in1)} and {np.shape(in2)}; there is nothing to convolve")
     along = axes_of(axes if axes is None or isinstance(axes, int) else tuple(axes), np.ndim(in1))
+    if len(set(along)) < len(along):
+        raise ValueError(f"axes is {axes}, which names an axis twice")
     lengths, sizes = ([np.shape(x)[i] for i in along] for x in (in1, in2))
     parts = dict(zip(along, _parts(mode, lengths, sizes), strict=True))
     if not along:
@@ -120,6 +122,8 @@ def fftconvolve(in1: Array, in2: Array, mode: str = "full", axes: int | Sequence
 
 def _parts(mode: str, lengths: list[int], sizes: list[int]) -> tuple[slice, ...]:
     """The part of a full convolution along each axis."""
+    if 0 in (*lengths, *sizes):
+        raise ValueError(f"in1 and in2 have lengths {lengths} and {sizes}; there is nothing to convolve")
     if mode == "valid" and not (all(map(operator.ge, lengths, sizes)) or all(map(operator.le, lengths, sizes))):
         raise ValueError(
             f"mode is 'valid'; neither of the lengths {lengths} and {sizes} is the larger along every axis"

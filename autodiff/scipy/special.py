@@ -75,6 +75,8 @@ def log_softmax(x: Array, axis: Any = None) -> Array:
         Of the shape of `x`.
     """
     x = as_floats(x)
+    top = np.max(getval(x), axis=axis, keepdims=True)
+    x = x - np.where(np.isfinite(top), top, np.zeros_like(top))  # or large numbers have no digits left for the result
     return x - logsumexp(x, axis, keepdims=True)
 
 

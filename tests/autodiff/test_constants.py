@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
 
 import autodiff as ad
 from autodiff import _constants as constants
@@ -115,6 +116,19 @@ def test_an_argument_that_is_changed_before_the_way_back_is_refused(n: int) -> N
     x[1] = 9
     with pytest.raises(ValueError, match="was changed after the function had used it"):
         pullback(1.0)
+
+
+def test_a_view_that_cannot_be_written_to_is_watched_where_its_memory_can() -> None:
+    windows, memory = np.arange(1.0, LARGE), bytearray(8 * LARGE)
+    for view, change in (
+        (sliding_window_view(windows, 3), lambda: windows.fill(0)),
+        (np.frombuffer(memory, float), lambda: memory.__setitem__(3, 1)),
+    ):
+        view.flags.writeable = False
+        _, pullback = vjp(lambda x, view=view: np.sum(view * x), np.float64(1))
+        change()
+        with pytest.raises(ValueError, match="was changed after multiply had used it"):
+            pullback(1.0)
 
 
 def test_what_nobody_changes_is_neither_copied_nor_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import weakref
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -326,12 +327,54 @@ def test_a_closure_over_a_traced_value_is_an_error() -> None:
     for loss in (
         lambda x: np.sum(checkpoint(lambda y: y * x)(x)),
         lambda x: np.sum(checkpoint(lambda y: y * x)(np.ones(3))),
-        lambda x: np.sum(checkpoint(lambda y, k: y * k)(x, k=x)),
+        lambda x: np.sum(checkpoint(lambda y, k: y * k["k"])(x, k={"k": x})),
         lambda x: grad(lambda y: np.sum(checkpoint(lambda z: z * x)(y)))(np.ones(3)).sum(),
     ):
         with pytest.raises(TypeError) as error:
             grad(loss)(x)
         assert str(error.value) == message
+    with pytest.raises(TypeError, match="got a traced value as keyword 'k': pass it by position"):
+        grad(lambda x: np.sum(checkpoint(lambda y, k: y * k)(x, k=x)))(x)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (lambda y: np.sum(y**2).item(), r"item\(\) of a traced value"),
+        (lambda y: OrderedDict(h=2 * y), "returned OrderedDict; a primitive returns arrays"),
+    ],
+)
+def test_what_a_checkpoint_returns_loses_no_gradient_in_silence(block: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        vjp(lambda x: checkpoint(block)(x), np.ones(2))[1](1.0)
+
+
+def test_a_class_of_its_own_is_refused_as_an_output() -> None:
+    with pytest.raises(TypeError, match="the function returned OrderedDict: give dicts"):
+        vjp(lambda x: OrderedDict(h=2 * x), np.ones(2))
+
+
+@pytest.mark.parametrize("n", [2, 20_000])
+def test_keywords_of_a_checkpoint_are_kept_or_watched(n: int) -> None:
+    factor = np.full(n, 2.0)
+    _, pull = vjp(lambda x: checkpoint(lambda y, *, b: y * b)(x, b=factor), np.ones(n))
+    factor[:] = 9
+    if n == 2:
+        assert pull(np.ones(n))[0].tolist() == [2, 2]
+    else:
+        with pytest.raises(ValueError, match=r"shape \(20000,\) was changed"):
+            pull(np.ones(n))
+
+
+@pytest.mark.parametrize("n", [2, 20_000])
+def test_an_output_that_is_changed_before_the_way_back(n: int) -> None:
+    out, pull = vjp(np.exp, np.zeros(n))
+    out[:] = 0
+    if n == 2:
+        assert pull(np.ones(n))[0].tolist() == [1, 1]
+    else:
+        with pytest.raises(ValueError, match=r"shape \(20000,\) was changed after exp"):
+            pull(np.ones(n))
 
 
 # check_grads

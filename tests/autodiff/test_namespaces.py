@@ -146,6 +146,8 @@ def test_logsumexp_of_what_overflows() -> None:
     assert special.logsumexp(x) == scipy.special.logsumexp(x)
     assert numpy.array_equal(grad(special.logsumexp)(x), [0.5, 0.5])
     assert special.logsumexp(numpy.array([1.0, 2.0]), b=[1, -1], return_sign=True)[1] == -1
+    large = numpy.array([1e8, 1e8, -numpy.inf], numpy.float32)
+    numpy.testing.assert_array_equal(special.log_softmax(large), scipy.special.log_softmax(large))
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((0,), None), ((0, 3), 0), ((3, 0), 1), ((3, 0), 0), ((2, 0, 3), 1)])
@@ -589,6 +591,10 @@ def test_what_fftconvolve_refuses() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             signal.fftconvolve(a, b, mode)
+    with pytest.raises(ValueError, match="names an axis twice"):
+        signal.fftconvolve(X, X, axes=(1, -1))
+    with pytest.raises(ValueError, match="nothing to convolve"):
+        signal.convolve(X[0, :0], X[0])
 
 
 def test_convolution_along_some_axes() -> None:

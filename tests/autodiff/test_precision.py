@@ -129,6 +129,15 @@ def test_long_sums_over_what_was_broadcast() -> None:
     for call in (lambda b: np.sum(ad.elu(x, bias=b)) * 0.1, lambda b: np.sum(x + b) * 0.1):
         found = grad(call)(b)
         assert found.dtype == "float32" and np.abs(found / (0.1 * (1 << 18)) - 1).max() < 1e-6
+    half = grad(lambda b: np.sum((np.ones((5000, 2), np.float16) + b).astype(np.float32)))(np.zeros(2, np.float16))
+    assert half.dtype == "float16" and half.tolist() == [5000, 5000]
+
+
+def test_long_sums_over_what_was_picked_again_and_again() -> None:
+    for dtype, n in (("float32", 1 << 18), ("complex64", 1 << 18), ("float16", 5000)):
+        g = np.full(n, 1 if dtype == "float16" else 0.1, dtype)
+        (found,) = vjp(lambda a, n=n: a[np.zeros(n, int)], np.ones(1, dtype))[1](g)
+        assert found.dtype == dtype and abs(found[0] / (n * complex(g[0])) - 1) < 1e-6
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -54,6 +54,8 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "vander of no column": (lambda x: np.vander(x, 0), X[:, 0].copy()),
     "vander of float32": (lambda x: np.vander(x, 3), SMALL[:, 0].copy()),
     "insert, one list of several": (lambda x: np.insert(x, [1], [[5.0], [6.0]], 0), X),
+    "insert, nothing": (lambda x: np.insert(x, [], 7.0), X),
+    "nan_to_num in place": (lambda x: np.nan_to_num(1 * x, copy=False, nan=2.0, posinf=3.0), X),
     "insert into a list": (lambda x: np.insert([1.0, 2.0, 3.0], 2, x), X[0].copy()),
     "insert, a mask": (lambda x: np.insert(x, np.array([1, -1], np.int8), 7, axis=0), X),
     "interp of float32": (lambda x: np.interp(x, SMALL[:, 0], SMALL[:, 1]), np.sort(SMALL[:, 0])),
