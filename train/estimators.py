@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autodiff import tree_map
 from hcnn_core import log_softmax
 from train.config import Config, make_config
-from train.data import Images, Targets, channel_statistics, require_varying, standardise
+from train.data import Images, Targets, balanced_weights, channel_statistics, require_varying, standardise
 from train.data.dataset import MOST_AXES
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
@@ -40,6 +40,15 @@ TENTHS = 10
 """How often a row of mean weight is repeated, where weights are no integers."""
 
 NAMED = "epochs", "width", "depth", "learning_rate", "batch_size"
+
+OF_A_RUN = (
+    *("dataset", "data_dir", "train_size", "validation_size", "validation_every", "test", "init_from", "teacher"),
+    *("teacher_share", "temperature", "attention_transfer"),
+)
+"""Settings of what stands beside the training set."""
+
+MOST_REPEATS = 1000
+"""How many times as many rows weights may make, in the mean."""
 
 
 class _Memory:
@@ -98,6 +107,9 @@ class _Estimator(BaseEstimator):
         kind = "numbers" if isinstance(self, RegressorMixin) else "classes"
         X: Any = SimpleNamespace(name="X", image_shape=x.shape[1:], class_names=range(outputs), kind=kind)
         require_suitable(config, X)
+        plain = make_config(preset)
+        if changed := [name for name in OF_A_RUN if getattr(config, name) != getattr(plain, name)]:
+            raise ValueError(f"settings has {', '.join(changed)}, of no use to fit, which takes X and y as they are")
         return replace(config, epochs=max(1, config.epochs // repeats))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -144,12 +156,16 @@ class _Estimator(BaseEstimator):
         repeats = 1
         if (weight != np.rint(weight)).any():
             repeats, weight = TENTHS, np.rint(TENTHS * weight / weight.mean())
+        if weight.mean() > MOST_REPEATS:
+            raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
         keys = np.concatenate([np.reshape(y, (len(y), -1)), np.reshape(x, (len(x), -1))], axis=1)
         order = np.lexsort(keys.T[::-1])
         order = np.repeat(order, weight.astype(int)[order])
         config, (mean, std) = self._config(x, outputs, repeats), channel_statistics(x[order])
         require_varying("X", mean, std)
         images = Images(x[order], y[order], mean, std, config.dtype, by=config.standardize)
+        if config.class_weights == "balanced":
+            images = replace(images, class_weights=balanced_weights(y[order], outputs).astype(config.dtype))
         run: Any = _Memory()
         network = build(config, x.shape[1:-1], outputs, x.shape[-1])
         Trainer(np, config, network, images, None, run, {}, names).fit()
@@ -288,6 +304,8 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     def _targets(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, tuple[str, ...]]:
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)
         self.target_shape_, self.targets_ = np.shape(y)[1:], Targets.of(numbers, weight)
+        if not np.isfinite(self.targets_.std).all():
+            raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
         return self.targets_.taught(numbers, "float64"), numbers.shape[1], ()
 
     def _in_terms_of_y(self, found: NDArray[np.float64]) -> NDArray[Any]:

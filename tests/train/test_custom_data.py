@@ -308,6 +308,12 @@ def test_a_shift_out_of_sight_and_a_channel_without_news(tmp_path: Path) -> None
         arrays[part][..., 3] = 255
     np.savez(tmp_path / "b.npz", **arrays)
     run(*given, tmp_path / "b.npz").one_line(1, "channel 3 of the training images", "is 255 everywhere; leave it out")
+    for part in ("x_train", "x_test"):
+        arrays[part] = arrays[part] * [1, 1, 1e300, 1]
+    np.savez(tmp_path / "c.npz", **arrays)
+    run(*given, tmp_path / "c.npz").one_line(
+        1, "channel 2 of the training images", "values so large that their squares"
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -98,6 +98,29 @@ def test_a_weight_is_a_number_of_rows_and_their_order_does_not_matter() -> None:
     for bad, message in ((-1.0, "none negative"), (np.nan, "finite numbers"), (0.0, "zero everywhere")):
         with pytest.raises(ValueError, match=message):
             HCNNClassifier(**few).fit(x, y, np.full(30, bad))
+    with pytest.raises(ValueError, match=r"sample_weight is 3\.33e\+05 in the mean, and repeats rows"):
+        HCNNClassifier(**few).fit(x, y, np.r_[1e7, np.ones(29)])
+
+
+def test_settings_count_or_are_refused() -> None:
+    x, y = waves(30)[0], np.arange(30) > 26
+    found = [
+        HCNNClassifier(epochs=2, **{**SMALL, "settings": SMALL["settings"] | {"class_weights": weights}}).fit(x, y)
+        for weights in ("none", "balanced")
+    ]
+    plain, balanced = (each.predict_proba(x)[:, 1].mean() for each in found)
+    assert balanced > plain + 0.01
+    for name, value in (("init_from", "a"), ("teacher", "a"), ("train_size", 20), ("validation_size", 7)):
+        with pytest.raises(ValueError, match=f"settings has {name}, of no use to fit"):
+            HCNNClassifier(**{**SMALL, "settings": SMALL["settings"] | {name: value}}).fit(x, y)
+
+
+def test_values_whose_squares_overflow_are_refused() -> None:
+    x, y = waves(30)
+    with pytest.raises(ValueError, match="of X has values so large that their squares overflow"):
+        HCNNRegressor(**SMALL).fit(1e200 * x, y)
+    with pytest.raises(ValueError, match="y has numbers so large"):
+        HCNNRegressor(**SMALL).fit(x, 1e200 * y)
 
 
 def test_images_and_signals_of_many_channels() -> None:

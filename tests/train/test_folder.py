@@ -131,6 +131,24 @@ def test_an_interrupted_conversion_leaves_nothing(pictures: Path, monkeypatch: p
     assert "cannot be kept in" in load_kept(pictures).notes[-1]
 
 
+def test_pictures_of_16_bits_are_no_pictures(pictures: Path) -> None:
+    """One of them does not make grey pictures coloured; where all are, it is said why nothing can be read."""
+    grey = np.zeros((8, 8), np.uint8)
+    for path in [*(pictures / "cat").iterdir(), *(pictures / "dog").iterdir()]:
+        path.unlink()
+    for k in range(10):
+        for name in ("cat", "dog"):
+            write(pictures / name / f"{k}.png", grey)
+    write(pictures / "cat" / "deep.png", grey.astype(np.uint16))
+    found = load_kept(pictures)
+    assert found.image_shape == (8, 8, 1) and "deep.png cannot be read: the image has mode I;16" in found.notes[-1]
+    for k in range(10):
+        for name in ("cat", "dog"):
+            write(pictures / name / f"{k}.png", grey.astype(np.uint16))
+    with pytest.raises(DataError, match=r"mode I;16, not 8 bits .*; convert it to 8 bits, nor any other of"):
+        load_kept(pictures)
+
+
 def test_folders_that_do_not_do_are_refused(pictures: Path, tmp_path: Path) -> None:
     shutil.rmtree(pictures / "dog")
     for root, message in (
@@ -146,6 +164,12 @@ def test_folders_that_do_not_do_are_refused(pictures: Path, tmp_path: Path) -> N
     shutil.rmtree(pictures / "cut")
     write(pictures / "eel" / "a.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DataError, match="no class has the 5 pictures of which one is for the test"):
+        load_kept(pictures)
+    for part in ("train", "test"):
+        (pictures / part).mkdir()
+    for name in ("dog", "eel"):
+        (pictures / name).rename(pictures / "train" / name)
+    with pytest.raises(DataError, match="test holds no pictures; give it some, or take it away"):
         load_kept(pictures)
     with pytest.raises(ConfigError, match=r"choose cifar10, cifar100, sample, a file FILE\.npz, a folder"):
         make_config("sample", {"dataset": "not-there"})

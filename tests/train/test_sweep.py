@@ -130,6 +130,7 @@ def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
         ),
         ("[variants]\na = {seed = 3}", "seed is varied in two places"),
         ("[variants]\na = {width = 3}\n[grid]\nwidth = [5]", "width is varied in two places"),
+        ("[grid]\ntest = [true, false]", "test is true; a sweep never reads the test set"),
         ("[random]\nwidth = [3]\n[grid]\nwidth = [5]", "give it in one of variants, grid and random"),
     ],
 )

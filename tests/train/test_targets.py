@@ -181,4 +181,6 @@ def test_settings_of_classes_are_refused_for_others(tmp_path: Path) -> None:
     run_here((*options, "--class-weights", "balanced"), None).one_line(2, "which is for classes", "has numbers")
     same = written(tmp_path / "same.npz", np.where(np.arange(100) < 80, 3.5, waves()[1]), ("height",))
     run_here((*FEW, "--dataset", same, "--out", tmp_path / "run"), None).one_line(1, "height is 3.5 for all training")
+    large = written(tmp_path / "large.npz", 1e200 * waves()[1], ("height",))
+    run_here((*FEW, "--dataset", large, "--out", tmp_path / "run"), None).one_line(1, "height has values so large")
     assert class_notes(dataset_from_arrays("d", arrays(np.eye(6)[:, :2] > 0)), np.arange(6)) == []

@@ -43,7 +43,8 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
     sums = summed(lambda x: np.einsum("nc->c", x, dtype=kind))
     if kind is np.float64:
         mean = sums / count
-        return mean, np.sqrt(summed(lambda x: np.square(x - mean).sum(axis=0)) / count)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return mean, np.sqrt(summed(lambda x: np.square(x - mean).sum(axis=0)) / count)
     squares = summed(lambda x: np.einsum("nc,nc->c", x, x, dtype=kind))
     # Python integers: count * square passes 2**63 on CIFAR-10.
     variances = [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.targets import kind_of
+from train.data.targets import Targets, kind_of
 
 IMAGE_SHAPE = (32, 32, 3)
 """Of CIFAR."""
@@ -167,7 +167,13 @@ def are_class_names(names: Sequence[Any]) -> bool:
 
 
 def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
-    """Raise DataError if a channel has the same value everywhere: it cannot be standardised."""
+    """Raise DataError if a channel cannot be standardised: its values are the same everywhere, or too large."""
+    if not np.isfinite(std).all():
+        place = int(np.isfinite(std).argmin())
+        raise DataError(
+            f"channel {place} of the training images of {name} has values so large that their squares overflow; make "
+            "its unit larger, and see whether they stand for what is missing"
+        )
     if not std.all():
         raise DataError(
             f"channel {int(std.argmin())} of the training images of {name} is {mean[std.argmin()]:g} everywhere; "
@@ -176,8 +182,11 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
 
 
 def require_varying_numbers(dataset: Dataset, kept: NDArray[np.int64]) -> None:
-    """Raise DataError if a number to predict is the same for all training samples that are kept."""
+    """Raise DataError if a number to predict is the same for all training samples that are kept, or too large."""
     labels = dataset.train_labels[kept]
+    if dataset.kind == "numbers" and not (finite := np.isfinite(Targets.of(labels).std)).all():
+        name = dataset.class_names[int(finite.argmin())]
+        raise DataError(f"{name} has values so large that their squares overflow; make its unit larger")
     if dataset.kind == "numbers" and (same := (labels == labels[:1]).all(axis=0)).any():
         name, value = dataset.class_names[int(same.argmax())], labels[0, int(same.argmax())]
         raise DataError(f"{name} is {value:g} for all training samples of {dataset.name}; leave it out")
@@ -193,7 +202,7 @@ def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.floa
     return np.divide(len(labels), np.count_nonzero(counts) * counts, out=np.zeros(classes), where=counts > 0)
 
 
-def class_notes(dataset: Dataset, kept: NDArray[np.int64]) -> list[str]:
+def class_notes(dataset: Dataset, kept: NDArray[np.int64], weights: str = "none") -> list[str]:
     """Return what there is to say of the classes of the training images that are kept, and of the test images."""
     if dataset.kind != "classes":
         labels, why = dataset.train_labels[kept], "is the same for all training samples: nothing can be learned of it"
@@ -204,7 +213,7 @@ def class_notes(dataset: Dataset, kept: NDArray[np.int64]) -> list[str]:
     if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
         said.append(f"no training image is of class {', '.join(missing)}: nothing can be learned of that")
     least, most = (int(chosen(np.where(counts > 0, counts, counts.max()))) for chosen in (np.argmin, np.argmax))
-    if counts[most] >= UNEVEN * counts[least]:
+    if weights == "none" and counts[most] >= UNEVEN * counts[least]:
         said.append(
             f"class {names[most]} has {counts[most]:,} training images, {names[least]} {counts[least]:,}: "
             "--class-weights balanced lets classes count alike"

@@ -132,6 +132,8 @@ def _files(root: Path) -> tuple[list[Path], list[int], list[str], list[bool]]:
             files, labels = files + own, labels + [label] * len(own)
             share = 0 if "test" in of_part else round(len(own) / TESTED)
             tested += (rng.permutation(len(own)) < share).tolist() if part == "train" else [True] * len(own)
+    if "test" in of_part and not any(tested):
+        raise DataError(f"{parts['test']} holds no pictures; give it some, or take it away")
     if not any(tested):
         raise DataError(f"{root}: no class has the {TESTED} pictures of which one is for the test; make a folder test")
     return files, labels, names, tested
@@ -173,6 +175,8 @@ def _decoded(
     shape = (*size, max(channels))
     made = attempt(lambda path: pixels(path, shape), files)
     failed = [(path, image) for path, image in zip(files, made, strict=True) if isinstance(image, str)]
+    if len(failed) == len(files):
+        raise DataError(f"{listed(failed)[0]}, nor any other of {root}")
     arrays: dict[str, Any] = {"class_names": np.array(names)}
     for part, of_test in (("train", False), ("test", True)):
         chosen = [k for k, image in enumerate(made) if tested[k] == of_test and not isinstance(image, str)]

@@ -50,10 +50,7 @@ def pixels(image: Photograph, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     height, width, channels = shape
     if channels not in MODES:
         raise ValueError(f"the network takes {channels} channels, which no photograph has; give arrays")
-    if image.mode[0] in "FI":
-        raise ValueError(
-            f"the image has mode {image.mode}, not 8 bits for each value; give an array of floats from 0 to 1"
-        )
+    _require_bytes(image)
     upright = ImageOps.exif_transpose(image).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert(MODES[channels])
     return np.asarray(ImageOps.fit(opaque, (width, height))).reshape(shape)
@@ -69,6 +66,7 @@ def shape_of(path: str | os.PathLike[str]) -> tuple[int, int, int]:
         rows, columns, *channels = array.shape
         return rows, columns, *(channels or [1])
     with Image.open(path) as image:
+        _require_bytes(image)
         turned = image.getexif().get(0x0112, 1) > 4  # which the orientation lays on its side
         rows, columns = image.size if turned else image.size[::-1]
         return rows, columns, 1 if image.mode in ("1", "L", "LA") else 3
@@ -82,6 +80,11 @@ def _of_array(path: str | os.PathLike[str], shape: tuple[int, ...]) -> NDArray[n
     if image.shape[3] != shape[2] and image.shape[3] != 1:
         raise ValueError(f"it has {image.shape[3]} channels; {shape[2]} are expected")
     return np.asarray(np.broadcast_to(fitted(image, shape[:2])[0], shape))
+
+
+def _require_bytes(image: Image) -> None:
+    if image.mode[0] in "FI":
+        raise ValueError(f"the image has mode {image.mode}, not 8 bits for each value; convert it to 8 bits")
 
 
 def _require_image(array: NDArray[Any]) -> None:

@@ -28,11 +28,12 @@ class Targets:
 
     @classmethod
     def of(cls, labels: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Targets:
-        """Return those of a training part; a number that is constant has the deviation 1."""
+        """Return those of a training part; a number that is constant has the deviation 1, one too large none finite."""
         if (kind := kind_of(labels)) != "numbers":
             return cls(kind)
-        mean = np.average(labels, axis=0, weights=weights)
-        std = np.sqrt(np.average((labels - mean) ** 2, axis=0, weights=weights))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.average(labels, axis=0, weights=weights)
+            std = np.sqrt(np.average((labels - mean) ** 2, axis=0, weights=weights))
         return cls(kind, mean, np.where(std > 0, std, 1.0))
 
     def taught(self, labels: NDArray[Any], dtype: str) -> NDArray[Any]:

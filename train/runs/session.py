@@ -304,7 +304,7 @@ class Session:
                 f"a tenth of the {total:,} training images, {count:,}, is held out to measure {measure} on, and "
                 f"{len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
             )
-        for line in class_notes(dataset, kept):
+        for line in class_notes(dataset, kept, config.class_weights):
             self.say(line)
 
         def images(index: np.ndarray[Any, Any]) -> Images:
