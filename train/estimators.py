@@ -218,7 +218,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     epochs, width, depth, learning_rate, batch_size : int or float, optional
         Settings that are often searched; by default the preset's.
     settings : dict, optional
-        Any others by name, as `make_config` takes them.
+        Any others by name, as `make_config` takes them; none of data, a teacher or weights to begin with.
     random_state : int, RandomState or None, optional
         Of initial weights, order and augmentation.
 
@@ -276,7 +276,7 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     epochs, width, depth, learning_rate, batch_size : int or float, optional
         Settings that are often searched; by default the preset's.
     settings : dict, optional
-        Any others by name, as `make_config` takes them.
+        Any others by name, as `make_config` takes them; none of data, a teacher or weights to begin with.
     random_state : int, RandomState or None, optional
         Of initial weights, order and augmentation.
 
