@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
+from wavelets.transform import plain
 
 __all__ = ["local_support_vectors"]
 
@@ -40,7 +40,7 @@ def local_support_vectors(x: NumpyArray[Any], labels: NumpyArray[Any], neighbour
     ValueError
         If the shapes do not match, `neighbours` is out of range, or x is not finite.
     """
-    array_namespace(x)  # refuses masks
+    x = plain(x)
     if np.iscomplexobj(x):
         raise TypeError(f"x has dtype {x.dtype}; give a real array")
     count = len(x)

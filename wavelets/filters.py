@@ -47,8 +47,10 @@ class FilterBank:
     def __post_init__(self) -> None:
         """Hold the arrays to their contract."""
         xp = array_namespace(self.phi, self.psi)
-        for name, array in (("phi", self.phi), ("psi", self.psi)):
-            if require_floating(xp, name, array).dtype.kind != "f":
+        for name in ("phi", "psi"):
+            array = require_floating(xp, name, getattr(self, name))
+            object.__setattr__(self, name, array)  # of no subclass
+            if array.dtype.kind != "f":
                 raise TypeError(f"{name} has dtype {array.dtype}; give the real spectra of the filters")
         if len(self.shape) not in (1, 2) or self.psi.shape[2:] != self.shape or not all(self.psi.shape):
             raise ValueError(

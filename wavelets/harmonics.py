@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from autodiff import defvjp, getval, primitive
 from hcnn_core.backend import Array, moveaxis
 from hcnn_core.typing import Axes
 from wavelets.filters import FilterBank
-from wavelets.transform import inverse_wavelet_transform, last_axes, wavelet_transform
+from wavelets.transform import inverse_wavelet_transform, last_axes, plain, wavelet_transform
 
 __all__ = [
     "from_rectified",
@@ -52,7 +53,7 @@ def phase_harmonic(z: Array, k: int) -> Array:
         raise TypeError(f"z is of {got}; phase harmonics are of arrays of dtype complex64 or complex128")
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise TypeError(f"k is {k!r}; give an integer")
-    return _harmonic(z, int(k))
+    return _harmonic(plain(z), int(k))
 
 
 def _phase(z: Array) -> Array:
@@ -107,7 +108,7 @@ def rectifier_coefficient(k: int) -> float:
     float
         1/pi, 1/4, 1/(3 pi), 0, -1/(15 pi), ... for abs(k) = 0, 1, 2, 3, 4, ...
     """
-    k = abs(k)
+    k = abs(operator.index(k))
     if k == 1:
         return 1 / 4
     return 0.0 if k % 2 else -((-1) ** (k // 2)) / (math.pi * (k * k - 1))

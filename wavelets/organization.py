@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
+from wavelets.transform import plain
 
 __all__ = ["organize"]
 
@@ -41,8 +41,7 @@ def organize(matrix: NumpyArray[Any], *, passes: int = 3) -> tuple[NumpyArray[An
     ValueError
         If the matrix is not of this kind, or `passes` is below 1.
     """
-    array_namespace(matrix)  # refuses masks
-    matrix = np.asarray(matrix)
+    matrix = plain(matrix)
     if matrix.ndim != 2 or min(matrix.shape) < 2 or matrix.dtype.kind not in "fiub" or not np.isfinite(matrix).all():
         raise ValueError(
             f"matrix has shape {matrix.shape} and dtype {matrix.dtype}; give a finite real one with 2 rows and columns"

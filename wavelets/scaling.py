@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,7 +108,7 @@ def leverage(x: Array, lags: int) -> NumpyArray[np.float64]:
         If `lags` is negative or not below n.
     """
     x = require_real(array_namespace(x), "x", x).astype(np.float64)  # cubes need its range
-    n = x.shape[-1]
+    n, lags = x.shape[-1], operator.index(lags)
     if not 0 <= lags < n:
         raise ValueError(f"lags is {lags}; it must be from 0 to {n - 1}")
     power = x * x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def scattering(
     if edge:
         x = _mirrored(x, bank, where, edge)
     last = last_axes(bank)
-    cascade = _Cascade(bank.like(x), oversampling)
+    cascade = _Cascade(bank.like(x), operator.index(oversampling))
     result = moveaxis(_in_blocks(cascade, moveaxis(x, where, last), order), last, where)
     if edge:
         cut = edge // 2 ** cascade.octaves(bank.scales)

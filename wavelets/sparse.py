@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from autodiff import getval
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array
 from hcnn_core.typing import NumpyArray
+from wavelets.transform import plain
 
 __all__ = ["hard_threshold", "ista", "learn_dictionary", "lista", "soft_threshold", "sparse_loss"]
 
@@ -94,7 +95,8 @@ def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Arr
     array, shape (N,)
         The loss, real.
     """
-    residual = _floating(x) - code @ dictionary.T
+    x, code, dictionary = map(_floating, (x, code, dictionary))
+    residual = x - code @ dictionary.T
     return np.sum(np.real(residual * np.conj(residual)), axis=-1) / 2 + penalty * np.sum(np.abs(code), axis=-1)
 
 
@@ -126,7 +128,7 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
     ValueError
         If the shapes do not match, the penalty is negative, another number is not positive, or D is 0.
     """
-    _require_dictionary(x, dictionary)
+    x, dictionary = _with_dictionary(x, dictionary)
     if step is None:
         norm = float(np.linalg.norm(getval(dictionary), 2))
         if not norm:
@@ -170,13 +172,13 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
     ValueError
         If the shapes do not match, a threshold is a negative number, or `iterations` is below 1.
     """
-    _require_dictionary(x, dictionary)
+    (x, dictionary), encoder = _with_dictionary(x, dictionary), _floating(encoder)
     expected = tuple(np.shape(dictionary))[::-1]
     if tuple(np.shape(encoder)) != expected:
         raise ValueError(f"encoder has shape {tuple(np.shape(encoder))}; this dictionary wants {expected}")
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}; it must be at least 1")
-    code = soft_threshold(-_floating(x) @ encoder.T, threshold)  # the first, from 0
+    code = soft_threshold(-x @ encoder.T, threshold)  # the first, from 0
     for _ in range(iterations - 1):
         code = soft_threshold(code + (code @ dictionary.T - x) @ encoder.T, threshold)
     return code
@@ -215,6 +217,7 @@ def learn_dictionary(
     """
     if passes < 1:
         raise ValueError(f"passes is {passes}; it must be at least 1")
+    x, start = plain(x), plain(start)
     dictionary, losses = start.astype(np.result_type(x, start, np.float32)), []
     for _ in range(passes):
         code = ista(x, dictionary, penalty, iterations=iterations)
@@ -233,21 +236,22 @@ def learn_dictionary(
 def _threshold(tau: Any) -> Any:
     """An array, or a number, which is not negative and changes no dtype."""
     if not isinstance(tau, float | int | np.number):
-        return tau
+        return plain(tau)
     if not tau >= 0:
         raise ValueError(f"the threshold is {tau}; it must be at least 0")
     return float(tau)
 
 
 def _floating(x: Any) -> Any:
-    """A signal in a floating dtype: integers would overflow."""
-    array_namespace(getval(x))  # refuses masks
+    """An array in a floating dtype: integers would overflow."""
+    x = plain(x)
     return x.astype(np.float64) if getval(x).dtype.kind in "biu" else x
 
 
-def _require_dictionary(x: Array, dictionary: Array) -> None:
+def _with_dictionary(x: Array, dictionary: Array) -> tuple[Array, Array]:
     if np.ndim(x) != 2 or np.ndim(dictionary) != 2 or np.shape(x)[1] != np.shape(dictionary)[0]:
         raise ValueError(
             f"x has shape {tuple(np.shape(x))} and the dictionary {tuple(np.shape(dictionary))}; "
             "expected (N, d) and (d, m)"
         )
+    return _floating(x), _floating(dictionary)

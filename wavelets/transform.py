@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autodiff import getval
-from hcnn_core.backend import Array, dtype_name, library_of, moveaxis
+from hcnn_core.backend import Array, array_namespace, dtype_name, library_of, moveaxis
 from hcnn_core.typing import Axes
 from wavelets._fourier import fftn, ifftn
 from wavelets.filters import FilterBank
@@ -87,6 +89,11 @@ def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: A
     spectrum = np.sum(spectrum, axis=(-len(where) - 2, -len(where) - 1))
     spectrum = spectrum + fftn(moveaxis(low, where, last), last) * bank.phi
     return moveaxis(np.real(ifftn(spectrum, last)), last, where)
+
+
+def plain(x: Any) -> Any:
+    """Without its subclass, in which ``*`` may be another product, unless traced; TypeError for a mask."""
+    return np.asarray(x) if array_namespace(getval(x)) is np and getval(x) is x else x
 
 
 def last_axes(bank: FilterBank) -> tuple[int, ...]:

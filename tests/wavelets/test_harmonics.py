@@ -58,6 +58,7 @@ def test_harmonics_of_something_else_are_refused() -> None:
 def test_coefficients_of_the_rectifier_are_its_integrals(k: int) -> None:
     integral = integrate.quad(lambda a: max(math.cos(a), 0) * math.cos(k * a), -math.pi / 2, math.pi / 2)[0]
     assert rectifier_coefficient(k) == pytest.approx(integral / (2 * math.pi), abs=1e-14)
+    assert rectifier_coefficient(np.int8(14 * k)) == rectifier_coefficient(14 * k)
 
 
 @pytest.mark.parametrize("phases", [4, 5, 8, 16])

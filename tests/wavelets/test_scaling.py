@@ -48,6 +48,7 @@ def test_leverage_is_its_definition() -> None:
         assert found[lag + 3] == pytest.approx(np.mean(terms) / (x**2).mean() ** 1.5, rel=1e-12)
     assert np.allclose(leverage(x[:, ::-1], 3)[3], found[3])
     assert not np.allclose(leverage(x[:, ::-1], 3), found)
+    assert np.array_equal(leverage(x, np.uint8(3)), found)
 
 
 def test_single_precision_has_range_enough() -> None:

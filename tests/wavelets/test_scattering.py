@@ -84,6 +84,7 @@ def test_subsampling_aliases_little(oversampling: int) -> None:
     """The moduli are not band-limited, so subsampled values are near, but not equal to every n-th of the others."""
     x, bank = noise(2, (16, 16), "float64"), morlet_bank((16, 16), 2, 4)
     whole, found = (scattering(x, bank, oversampling=n) for n in (2, oversampling))
+    assert np.array_equal(scattering(x, bank, oversampling=np.uint8(oversampling)), found)
     step = 2 ** max(2 - oversampling, 0)
     assert found.shape[:2] == (16 // step, 16 // step)
     difference = np.linalg.norm(found - whole[::step, ::step]) / np.linalg.norm(whole[::step, ::step])

@@ -144,6 +144,9 @@ def test_integers_are_signals_as_any(dtype: str) -> None:
     assert np.array_equal(ista(x, np.eye(2), 0.5, iterations=3), ista(x.astype(float), np.eye(2), 0.5, iterations=3))
     code = np.ones((3, 2), dtype)
     assert np.array_equal(sparse_loss(x, code, np.eye(2), 1.0), sparse_loss(x.astype(float), code, np.eye(2), 1.0))
+    signals, wide = np.full((3, 2), 200.0), np.full((2, 2), 100).astype(dtype)
+    expected = sparse_loss(signals, code.astype(float), wide.astype(float), 1.0)
+    assert np.array_equal(sparse_loss(signals, code, wide, 1.0), expected)
     for threshold in (soft_threshold, hard_threshold):
         assert np.array_equal(threshold(x, 5), threshold(x.astype(float), 5)) and threshold(x, 5).dtype == np.float64
 
