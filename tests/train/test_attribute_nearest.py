@@ -59,6 +59,19 @@ def test_arrays_that_rounding_confuses(monkeypatch: pytest.MonkeyPatch, offset: 
         assert not np.array_equal(products.argmin(axis=1), expected[1][:, 0])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "exponent"), [("float32", e) for e in (-140, -73, 63, 127)] + [("float64", e) for e in (-1000, -535, 511)]
+)
+def test_sizes_do_not_matter(dtype: str, exponent: int) -> None:
+    """Squares of such numbers overflow or vanish."""
+    rng = np.random.default_rng(0)
+    queries, database = (np.ldexp(rng.uniform(-1, 1, (n, 5)).astype(dtype), exponent) for n in (20, 400))
+    distances, indices = nearest(queries, database, 3)
+    expected = brute_force(np.ldexp(queries.astype(float), -exponent), np.ldexp(database.astype(float), -exponent), 3)
+    assert np.array_equal(indices, expected[1])
+    np.testing.assert_allclose(np.ldexp(distances, -exponent), expected[0], rtol=1e-12)
+
+
 def test_of_equal_arrays_the_first_is_found() -> None:
     database = np.tile(np.eye(3, dtype=np.float32), (70, 1))
     _, indices = nearest(np.eye(3, dtype=np.float32), database, 2, exclude=np.asarray([0, -1, 2]))

@@ -100,10 +100,11 @@ def test_similarity_of_orders() -> None:
     assert similarity_of_orders(np.asarray([[0, 3, 1, 4, 2, 5]]), True)[0] < 1
 
 
-def test_a_filter_of_zeros_is_like_no_neighbour() -> None:
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_a_constant_filter_is_like_no_neighbour(value: float) -> None:
     rng = np.random.default_rng(0)
     filters = rng.standard_normal((5, 30))
-    filters[3] = 0
+    filters[3:] = value
     c = np.corrcoef(filters[:3])
     found = neighbour_correlation(filters, False, rng)
     assert found.value == pytest.approx((c[0, 1] + c[1, 2]) / 4) and found.p > 0.01

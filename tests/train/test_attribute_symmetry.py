@@ -56,6 +56,22 @@ def test_it_is_its_definition() -> None:
     assert np.isclose(found.share, found.shares.mean())
 
 
+@pytest.mark.parametrize("offset", [1e5, 1e9])
+def test_what_all_arrays_have_in_common_does_not_matter(offset: float) -> None:
+    h = np.random.default_rng(1).standard_normal((N, N, 3))
+
+    def found(offset: float) -> Any:
+        rng = np.random.default_rng(0)
+        x, rotation = circle(rng, 50)
+        layers = (lambda x: np.maximum(x @ rotation, 0) + offset, lambda x: np.tanh(np.tensordot(x, h, 1)) + offset)
+        act = acting(rotation)
+        return [translation_explains(f, act, x, elements=[1, 3, 7], axis=1, rng=rng) for f in layers]
+
+    for far, near in zip(found(offset), found(0.0), strict=True):
+        assert np.allclose(far.shares, near.shares, atol=1e-6) and np.array_equal(far.shifts, near.shifts)
+        assert far.p == near.p
+
+
 def test_layers_that_are_not_covariant() -> None:
     """In random order, with random filters, and invariant: more than in random orders in none of the three."""
     rng = np.random.default_rng(1)
@@ -85,5 +101,8 @@ def test_what_it_refuses() -> None:
     for axis in (0, 2, -2):
         with pytest.raises(ValueError, match=f"axis {axis} is not an attribute"):
             translation_explains(lambda x: x, act, x, elements=[1], axis=axis, rng=rng)
-    with pytest.raises(ValueError, match="no variance to explain"):
-        translation_explains(lambda x: np.ones((len(x), N)), act, x, elements=[1], axis=1, rng=rng)
+    for value in (0.0, 0.1, 1.0, 1e9 / 3):
+        with pytest.raises(ValueError, match="no variance to explain"):
+            translation_explains(
+                lambda x, value=value: np.full((len(x), N), value), act, x, elements=[1], axis=1, rng=rng
+            )

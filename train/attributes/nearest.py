@@ -6,6 +6,7 @@ among the smallest, given a bound of that rounding, is a candidate. Candidates a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,20 @@ def nearest(
     if not 0 < count <= size - (exclude is not None):
         raise ValueError(f"{count} nearest of {size} arrays are asked for, one left out: {exclude is not None}")
     xp = array_namespace(queries, database)
+    top = float(np.max([float(xp.max(xp.abs(array))) for array in (queries, database) if array.size] or 0))
+    if not np.isfinite(top):
+        raise ValueError("arrays to be compared are not finite; train with a lower learning rate")
+    if top and not 1e-12 <= top <= 1e12:  # squares might overflow or vanish
+        exponent = math.frexp(top)[1]
+        scaled = (xp.ldexp(array, -exponent) for array in (queries, database))
+        distances, indices = nearest(*scaled, count, exclude=exclude)
+        return np.ldexp(distances, exponent), indices
     host, host_queries = to_numpy(database), to_numpy(queries)
     centre = xp.mean(database, axis=0)  # distances stay, and are less wrong the smaller the arrays are
     padding = -size % GROUP
     centred = xp.concat([database - centre, xp.zeros((padding, width), dtype=database.dtype)])
     norms = xp.sum(centred * centred, axis=1)
     largest = float(xp.max(norms)) ** 0.5
-    if not np.isfinite(largest) or not bool(xp.all(xp.isfinite(queries))):
-        raise ValueError("arrays to be compared are not finite; train with a lower learning rate")
     norms[size:] = xp.inf
     distances, indices = np.empty((len(queries), count)), np.empty((len(queries), count), np.int64)
     for begin in range(0, len(queries), QUERIES):

@@ -65,6 +65,8 @@ def _turns(length: int, circular: bool) -> int:
 
 def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Correlations of each row with each; of a constant row 0."""
+    deviations = rows.std(axis=1, dtype=np.float64, keepdims=True)
+    rows = np.where(deviations > 1e-12 * np.abs(rows).max(axis=1, keepdims=True), rows, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(np.corrcoef(rows))
 

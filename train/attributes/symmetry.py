@@ -104,14 +104,16 @@ def translation_explains(
         raise ValueError("elements is empty: give elements of the group, as 1 for its generator")
     if not -base.ndim < axis < base.ndim or axis == 0:
         raise ValueError(f"axis {axis} is not an attribute of arrays of shape {base.shape}: axis 0 is that of inputs")
-    base = _rows(base, axis)
+    middle = base.mean(axis=(0, axis), keepdims=True)  # constant along the axis: no difference below changes by it
+    base = _rows(base - middle, axis)
     grams, energies, variances = [], [], []
     for s in elements:
         moved = np.asarray(represent(act(s, inputs)), np.float64)
         variance = float(np.sum((moved - moved.mean(axis=0)) ** 2))
-        if not variance:
+        rounding = len(moved) * np.finfo(np.float64).eps * float(np.abs(moved).max())  # of the mean
+        if variance <= moved.size * rounding**2:
             raise ValueError(f"all inputs have the same arrays after element {s}, so there is no variance to explain")
-        moved = _rows(moved, axis)
+        moved = _rows(moved - middle, axis)
         grams.append(moved.T @ base)
         energies.append(float(np.sum(moved**2) + np.sum(base**2)))
         variances.append(variance)
