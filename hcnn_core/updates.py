@@ -205,7 +205,8 @@ def muon_update(
     -----
     Five Newton-Schulz iterations bring singular values to between 0.68 and 1.21, if they are at least 0.0015 of the
     root of the sum of their squares. Smaller ones become up to 485 times that part, so they stay below. The polynomial
-    is that of https://kellerjordan.github.io/posts/muon: fast rather than exact.
+    is that of https://kellerjordan.github.io/posts/muon: fast rather than exact. The sum has 1e-30 added, so that no
+    singular value s becomes more than 485e15 s: U vanishes with v.
     """
     _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
     momentum, weight_decay = float(momentum), float(weight_decay)

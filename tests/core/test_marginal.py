@@ -115,3 +115,16 @@ X = np.ones((2, 3, 4))
 def test_wrong_arguments_are_refused(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(200_000, 2), (400, 2, 500)])
+def test_many_rows_keep_their_digits(shape: tuple[int, ...], dtype: str) -> None:
+    """Added row to row in single precision, the first would be off by 4e-4."""
+    x = 100 + np.abs(noise(0, shape, dtype)).astype(dtype)
+    axes = tuple(a for a, n in enumerate(shape) if n > 2)
+    for found, expected in (
+        (marginal(x, axes), wide(x).sum(axis=axes)),
+        (marginal(x, axes, reduction="mean"), wide(x).mean(axis=axes)),
+    ):
+        assert found.dtype == dtype and np.abs(found - expected).max() <= eps(dtype) * np.abs(expected).max()

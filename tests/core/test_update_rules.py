@@ -122,6 +122,8 @@ def test_singular_values_of_a_muon_step_are_what_its_notes_say() -> None:
     large = of_norm >= 0.0015
     assert large.sum() == 8 and (found[large] > 0.68).all() and (found[large] < 1.21).all()
     assert (found[~large] < 486 * of_norm[~large]).all() and (found[~large] > 400 * of_norm[~large]).all()
+    nearly_zero, _ = muon_update(np.zeros((12, 12)), 1e-20 * gradient, np.zeros((12, 12)), rate=-1.0)
+    assert 0.06 < np.linalg.norm(nearly_zero, 2) / (486e-5 * np.linalg.norm(gradient, 2)) < 1
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -13,6 +13,9 @@ from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 from hcnn_core.backend import AnyArray, Array, in_memory_order, lasting_zeros, reduced
 
+MANY = 2**16
+"""Terms that are added up in double precision: NumPy adds row to row, and a sum in single stops to grow at 2^24."""
+
 
 def _zero(x: Array) -> Any:
     """A zero that broadcasts to an array; on a GPU it is made once."""
@@ -70,7 +73,11 @@ def dropout(xp: Any, x: AnyArray, kept: Array, scale: float) -> AnyArray:
 
 def marginal(xp: Any, x: AnyArray, axes: tuple[int, ...], reduction: str) -> AnyArray:
     """Sum or mean over some axes."""
-    return reduced(xp.sum if reduction == "sum" else xp.mean, x, axes)
+    function = xp.sum if reduction == "sum" else xp.mean
+    if xp is np and math.prod(x.shape[a] for a in axes) >= MANY:
+        wide: Any = reduced(function, x, axes, dtype=np.result_type(x, np.float64))
+        return wide.astype(x.dtype, copy=False)
+    return reduced(function, x, axes)
 
 
 def add(x: Array, y: Array) -> Array:
