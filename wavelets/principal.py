@@ -57,11 +57,13 @@ def principal_components(x: NumpyArray[Any], components: int) -> Principal:
         raise TypeError(f"x has dtype {x.dtype}; give float32 or float64")
     if x.ndim != 2 or len(x) < 2 or not x.shape[1]:
         raise ValueError(f"x has shape {x.shape}; give at least two vectors, (N, d)")
-    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False, dtype=np.float64).reshape(x.shape[1], x.shape[1]))
+    size = float(np.abs(x).max()) or 1.0  # whose square might overflow or vanish
+    scaled = np.divide(x, size, dtype=np.float64)
+    values, vectors = np.linalg.eigh(np.cov(scaled, rowvar=False).reshape(x.shape[1], x.shape[1]))
     rank = int(np.sum(values > np.finfo(x.dtype).eps * x.shape[1] * values[-1]))
     if not 1 <= components <= rank:
         raise ValueError(f"components is {components}; the covariance of x has rank {rank}: give 1 to {rank}")
-    deviations, vectors = np.sqrt(values[-components:]), vectors[:, -components:]
+    deviations, vectors = size * np.sqrt(values[-components:]), vectors[:, -components:]
     mean = x.mean(0, dtype=np.float64)  # NumPy adds rows up one by one, which takes digits in single precision
     return Principal(
         mean.astype(x.dtype), (vectors / deviations).astype(x.dtype), (vectors * deviations).T.astype(x.dtype)

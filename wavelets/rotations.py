@@ -28,7 +28,9 @@ def rototranslation_scattering(x: Array, bank: FilterBank, axes: Axes = (-2, -1)
     The moduli U(u, theta) = abs(x * psi_(j1, theta)) are a function of places and angles. If x is rotated, they are
     rotated in space and translated along theta. So they are convolved by wavelets that turn with theta, psi_(j2, theta
     + beta), and then with wavelets along theta; the moduli are averaged over theta and, by the low-pass filter, in
-    space. Averages over theta of `scattering` are invariant too, but lose which angles meet at one place.
+    space. Averages over theta of `scattering` are invariant too, but lose which angles meet at one place. Quarter turns
+    around sample 0, ``np.roll(np.rot90(x), 1, 0)``, change no mean; ``np.rot90(x)`` does a little, since every 2^J-th
+    sample is then another one.
 
     Parameters
     ----------

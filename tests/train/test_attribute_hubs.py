@@ -32,8 +32,8 @@ def test_images_found_equally_often_are_no_hubs() -> None:
     assert np.isnan(measured.skewness)
 
 
-def test_weighted_means_of_independent_rows_spread_as_the_mean_does() -> None:
-    """Of rows that share neither query nor image, products of weights have variance 3: mildly conservative."""
+def test_weighted_means_of_independent_rows_spread_by_the_root_of_three() -> None:
+    """Of rows that share neither query nor image, products of weights have variance 3: the spread is sqrt(3) times."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((400, 1))
     (means,) = weighted_means([Rows.of(np.arange(400)[:, None], values)], rng)

@@ -48,3 +48,12 @@ def test_many_vectors_in_single_precision_keep_their_mean() -> None:
     x[::2] += 1
     mean = principal_components(x, 1).mean
     assert mean.dtype == np.float32 and np.abs(mean - x.mean(0, dtype=float)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("factor", [2.0**-600, 2.0**600])
+def test_sizes_do_not_matter(factor: float) -> None:
+    x = noise(0, (50, 3), "float64")
+    found, expected = principal_components(factor * x, 3), principal_components(x, 3)
+    assert np.allclose(factor * found.whiten, expected.whiten) and np.allclose(
+        found.unwhiten / factor, expected.unwhiten
+    )

@@ -61,6 +61,8 @@ def test_a_quarter_turn_changes_nothing_and_other_coefficients_much(angles: int)
         return np.abs(one - other).max() / np.abs(one).max()
 
     assert change(lambda a, bank: rototranslation_scattering(a, bank, angular_scales=1)) < 1e-13
+    turned = np.rot90(x, axes=(1, 2))
+    assert 1e-4 < change(lambda a, bank: rototranslation_scattering(a, bank, angular_scales=1)) < 0.1
     assert change(scattering) > 1e-3
 
 

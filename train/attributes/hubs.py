@@ -76,12 +76,12 @@ class Rows(NamedTuple):
 
 
 def weighted_means(tables: Sequence[Rows], rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:
-    """Return weighted means of each table, (SAMPLES,) or (SAMPLES, P), whose spread is that of the mean.
+    """Return weighted means of each table, (SAMPLES,) or (SAMPLES, P), whose spread is at least that of the mean.
 
     Each query and each image draws a weight of mean 1 and variance 1 (Poisson), and a row has the product of the two
-    (A. Owen and D. Eckles, 2012, AoAS 6:895). This needs no independence of rows, and is mildly conservative where
-    images are many. All tables share the weights, so differences of their means can be taken sample by sample. A mean
-    is NaN if all its weights are 0.
+    (A. Owen and D. Eckles, 2012, AoAS 6:895). This needs no independence of rows; where none share a query or an image,
+    the spread is sqrt(3) times that of the mean. All tables share the weights, so differences of their means can be
+    taken sample by sample. A mean is NaN if all its weights are 0.
     """
     everything, places = np.unique(np.concatenate([t.images for t in tables]), return_inverse=True)
     of_table = np.split(places.ravel(), np.cumsum([len(t.images) for t in tables])[:-1])

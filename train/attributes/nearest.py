@@ -37,8 +37,8 @@ def nearest(
         raise ValueError("arrays to be compared are not finite; train with a lower learning rate")
     if top and not 1e-12 <= top <= 1e12:  # squares might overflow or vanish
         exponent = math.frexp(top)[1]
-        scaled = (xp.ldexp(array, -exponent) for array in (queries, database))
-        distances, indices = nearest(*scaled, count, exclude=exclude)
+        queries, database = (xp.ldexp(array, -exponent) for array in (queries, database))
+        distances, indices = nearest(queries, database, count, exclude=exclude)
         return np.ldexp(distances, exponent), indices
     host, host_queries = to_numpy(database), to_numpy(queries)
     centre = xp.mean(database, axis=0)  # distances stay, and are less wrong the smaller the arrays are
