@@ -24,7 +24,7 @@ def scatter(g: Array, index: Any, shape: Shape) -> Array:
         return out
     xp = array_namespace(g)
     wide = WIDE.get(g.dtype.name) if xp is np else None
-    if wide is not None:  # an index may repeat
+    if wide is not None:  # an index may repeat, so that rounding errors would add up
         return scatter(g.astype(wide), index, shape).astype(g.dtype)
     add = xp.add
     if np.iscomplexobj(g):  # CuPy adds real numbers only

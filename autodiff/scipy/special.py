@@ -76,7 +76,7 @@ def log_softmax(x: Array, axis: Any = None) -> Array:
     """
     x = as_floats(x)
     top = np.max(getval(x), axis=axis, keepdims=True)
-    x = x - np.where(np.isfinite(top), top, np.zeros_like(top))  # or large numbers have no digits left for the result
+    x = x - np.where(np.isfinite(top), top, np.zeros_like(top))  # or the result would have none of its digits
     return x - logsumexp(x, axis, keepdims=True)
 
 
