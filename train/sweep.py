@@ -116,9 +116,9 @@ def read_sweep(text: str) -> Sweep:
         if twice := [key for key in keys if keys.count(key) > 1]:
             where = "as the list seeds alone" if twice[0] == "seed" else "in one of variants, grid and random"
             raise ConfigError(f"{twice[0]} is varied in two places, so that one would not count; give it {where}")
+        if "test" in keys:
+            raise ConfigError("test is varied; a sweep never reads the test set: leave it out")
         given = settings | changed | chosen
-        if given.get("test"):
-            raise ConfigError("test is true; a sweep never reads the test set: leave it out")
         config = make_config(given.pop("preset", preset), given | {"test": False})
         if not config.held_out(MOST):
             raise ConfigError(

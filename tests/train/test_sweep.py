@@ -73,6 +73,12 @@ def test_trials_are_all_combinations_with_all_draws_and_seeds() -> None:
     assert read_sweep(text).trials == trials  # draws depend on the file alone
 
 
+def test_settings_of_a_run_are_those_of_a_sweep_which_leaves_the_test_set_unread() -> None:
+    config = read_sweep(SETTINGS).trials[0].config
+    of_a_run = to_toml(dataclasses.replace(config, test=True), {}).partition("[versions]")[0]
+    assert [trial.config for trial in read_sweep("[settings]\n" + of_a_run).trials] == [config]
+
+
 def test_a_variant_changes_settings_under_a_name_of_its_own() -> None:
     text = "seeds = [3, 4]\n" + SETTINGS + "[variants]\nas-it-is = {}\n'K = 6' = {width = 6, epochs = 1}\n"
     trials = read_sweep(text + "released = {preset = 'released'}\n[grid]\nshift = [1]\n").trials
@@ -130,7 +136,7 @@ def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
         ),
         ("[variants]\na = {seed = 3}", "seed is varied in two places"),
         ("[variants]\na = {width = 3}\n[grid]\nwidth = [5]", "width is varied in two places"),
-        ("[grid]\ntest = [true, false]", "test is true; a sweep never reads the test set"),
+        ("[grid]\ntest = [true, false]", "test is varied; a sweep never reads the test set"),
         ("[random]\nwidth = [3]\n[grid]\nwidth = [5]", "give it in one of variants, grid and random"),
     ],
 )
