@@ -60,6 +60,7 @@ ARMS = {
     "annealed": Arm(annealed=4.0),
     "annealed, asymmetric": Arm(annealed=4.0, symmetric=False),
     "dense, moved": Arm(layer="dense", moved=True),
+    "dense, moved, asymmetric": Arm(layer="dense", moved=True, symmetric=False),
 }
 
 
@@ -255,6 +256,8 @@ COMPARED = (
     ("annealed", "symmetric", "whole"),
     ("smooth", "smooth, asymmetric", "above"),
     ("annealed", "annealed, asymmetric", "above"),
+    ("dense, moved", "dense", "whole"),
+    ("dense, moved", "dense, moved, asymmetric", "above"),
 )
 
 
