@@ -166,12 +166,12 @@ def table(task: Task, rows: list[dict[str, str]]) -> str:
                 more, pairs, p = compared(first, second, task.paired)
                 difference, low, high = newcombe(above[one, j], above[other, j], len(first))
                 shown = f"{difference:+.2f} | {low:+.2f} to {high:+.2f}"
-                lines.append(f"| {one} - {other} | {j} | {more} of {pairs} | {p:.2g} | {shown} |")
+                lines.append(f"| {one} - {other} | {j} | {more:g} of {pairs} | {p:.2g} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
-def compared(first: Array, second: Array, paired: bool) -> tuple[int, int, float]:
-    """Return in how many pairs the first is larger, of how many, and the one-sided p.
+def compared(first: Array, second: Array, paired: bool) -> tuple[float, int, float]:
+    """Return in how many pairs the first is larger, ties counting half, of how many, and the one-sided p.
 
     Pairs are those of the same seed, with the p of a sign test; or all, with that of a test of rank sums.
     """
@@ -179,7 +179,7 @@ def compared(first: Array, second: Array, paired: bool) -> tuple[int, int, float
         n, more = len(first), int((first > second).sum())
         return more, n, float(binomtest(more, n, alternative="greater").pvalue)
     found = mannwhitneyu(first, second, alternative="greater", method="exact")
-    return int(found.statistic), len(first) * len(second), float(found.pvalue)
+    return float(found.statistic), len(first) * len(second), float(found.pvalue)
 
 
 def main(about: str, task_of: Callable[[int], Task], networks: int, steps: int) -> None:

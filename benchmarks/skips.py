@@ -4,8 +4,9 @@ Networks have periodic boundaries, strides of 2 along attributes, and random wei
 8 x 8 pixels. An array x_j, j from 3 to 8 or to the last layer but one, is translated by one sample along one attribute,
 which is no multiple of the strides to come. What skips it is translated with it. The figure is the largest change of a
 logit over the largest logit, of each image, in the mean over depths and images; the table shows its mean over networks,
-the least and the most. Moments are those of the images before the translation ("evaluation"), or of the batch as it
-comes ("training"). "previous, no means" takes one of two neighbours of x_{j-1} where "previous" takes their mean.
+the least and the most, and in how many it is below that of the same weights without skips. Moments are those of the
+images before the translation ("evaluation"), or of the batch as it comes ("training"). "previous, no means" takes one
+of two neighbours of x_{j-1} where "previous" takes their mean.
 """
 
 from __future__ import annotations
@@ -86,11 +87,14 @@ def main() -> None:
                 by_axis.setdefault(name, []).append(change)
             found.setdefault((mode, kind), []).append(by_axis)
     names: Any = sorted({name for runs in found.values() for name in runs[0]})
-    print(f"{'moments':11}{'skip':21}" + "".join(f"{name:>24}" for name in names))
+    print(f"{'moments':11}{'skip':21}" + "".join(f"{name:>24}{'below':>9}" for name in names))
     for (mode, kind), runs in sorted(found.items(), key=lambda item: item[0][0]):
-        cells = [[100 * float(np.mean(run[name])) for run in runs] for name in names]
-        shown = (f"{np.mean(c):.1f} % ({min(c):.1f} to {max(c):.1f})" for c in cells)
-        print(f"{mode:11}{kind:21}" + "".join(f"{cell:>24}" for cell in shown))
+        line = f"{mode:11}{kind:21}"
+        for name in names:
+            c, without = (np.array([100 * np.mean(run[name]) for run in of]) for of in (runs, found[mode, "none"]))
+            below = "" if kind == "none" else f"{np.sum(c < without)} of {len(c)}"
+            line += f"{f'{c.mean():.1f} % ({c.min():.1f} to {c.max():.1f})':>24}{below:>9}"
+        print(line.rstrip())
 
 
 if __name__ == "__main__":

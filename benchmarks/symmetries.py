@@ -182,6 +182,8 @@ class Result(NamedTuple):
     accuracy: float
     unseen: float  # accuracy where the first bump is on the second half of the circle
     explained: Explained
+    turned: Array  # (16, 16): x_1(g_s x) of one x, for every s
+    translated: Array  # x_1(x) moved along v_1 by the best translation of each s
 
 
 def measure(weights: Weights, hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> list[Result]:
@@ -200,7 +202,10 @@ def measure(weights: Weights, hidden: list[Hidden], arm: Arm, rng: np.random.Gen
 
         x, _ = one.samples(TESTED, arm, rng, range(SIZE))
         explained = translation_explains(represent, one.act, x, elements=ELEMENTS, axis=1, orders=ORDERS, rng=rng)
-        results.append(Result(accuracy(range(SIZE)), accuracy(range(SIZE // 2, SIZE)), explained))
+        turned = np.concatenate([represent(one.act(s, x[:1])) for s in range(SIZE)])
+        translated = np.stack([np.roll(turned[0], shift) for shift in (0, *explained.shifts)])
+        accuracies = accuracy(range(SIZE)), accuracy(range(SIZE // 2, SIZE))
+        results.append(Result(*accuracies, explained, turned, translated))
     return results
 
 
@@ -275,6 +280,19 @@ def draw(results: dict[str, list[Result]], path: Path) -> None:
     fig.savefig(path, dpi=100)
 
 
+def draw_actions(results: dict[str, list[Result]], path: Path) -> None:
+    """Draw x_1(g_s x) beside the best translations of x_1(x), of the network of each arm with the median share."""
+    fig, axes = plt.subplots(len(results), 2, figsize=(6, 3.1 * len(results)), layout="constrained", squeeze=False)
+    for row, (name, networks) in zip(axes, results.items(), strict=True):
+        median = sorted(networks, key=lambda r: r.explained.share)[len(networks) // 2]
+        pictures = {"x_1(g_s x)": median.turned, "its best translation": median.translated}
+        for ax, (title, picture) in zip(row, pictures.items(), strict=True):
+            ax.imshow(picture, vmin=median.turned.min(), vmax=median.turned.max())
+            ax.set(title=title, xlabel="v_1", ylabel="s", xticks=[], yticks=[])
+        row[0].set_ylabel(f"{name}, share {median.explained.share:.2f}\ns")
+    fig.savefig(path, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", type=int, default=30, metavar="N", help="of each arm [30]")
@@ -306,6 +324,7 @@ def main() -> None:
                     shifts = " ".join(map(str, e.shifts))
                     rows.writerow([name, k, *(f"{x:.4f}" for x in row), shifts])
         draw(found, options.out / "arms.png")
+        draw_actions(found, options.out / "actions.png")
 
 
 if __name__ == "__main__":

@@ -475,8 +475,14 @@ def test_what_cannot_be_decided_is_not_counted() -> None:
     assert claims.orders(study) == [
         "Seriation: 1 of 1 are more organised than chance at p <= 0.05, untrained 0; 1 more cannot be decided."
     ]
+    (of_order,) = claims._order(study)
+    assert of_order.result.startswith("1 of 1 tests after correction, untrained 0; before it: 1 of 1 are")
     table = report._organisation_table(study)
     assert table is not None and [line[5] for line in table.lines] == ["0.01", "cannot be decided"]
+    by_chance = Organisation(3, "v_j", "seriation", Comparison(1, 0, 1, 0.3, 0.001), Comparison(1, 0, 1, 0.002, 0.001))
+    study.organisation = [*study.organisation, by_chance]
+    (of_order,) = claims._order(study)
+    assert of_order.result.startswith("1 of 2 tests after correction, untrained 1; before it: 1 of 2 are")
 
 
 def test_what_an_exploration_that_was_killed_left_goes_at_the_next_one(tmp_path: Path) -> None:

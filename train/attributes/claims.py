@@ -323,18 +323,18 @@ def _order(study: Study) -> list[Claim]:
         "Haar coefficients": "Haar coefficients along some attribute are smaller than in random order",
         "seriation": "Seriation comes nearer to the natural order of some attribute than chance",
     }
-    found = []
+    claims = []
     for measure in dict.fromkeys(o.measure for o in study.organisation):
         own = [o for o in study.organisation if o.measure == measure]
-        smallest = [o.trained.smallest_p for o in own]
-        ps = [p for p in corrected([o.trained.p for o in own], smallest) if not math.isnan(p)]
-        significant = sum(p <= LEVEL for p in ps)
-        result = f"{significant} of {len(ps)} tests after correction; before it: " if ps else ""
-        sentence = next(s for s in orders(study) if s.lower().startswith(measure.lower()))
-        result += sentence.split(": ", 1)[1].rstrip(".")
-        verdict = UNDECIDED if not ps else YES if significant else NOT_SHOWN
-        found.append(Claim(claim[measure], "order of the axis", min(smallest), result, verdict))
-    return found
+        kinds = [[getattr(o, kind) for o in own] for kind in ("trained", "untrained")]
+        ps, control = (corrected([c.p for c in of], [c.smallest_p for c in of]) for of in kinds)
+        found, of_control = (sum(p <= LEVEL for p in of) for of in (ps, control))
+        decided = len(ps) - sum(map(math.isnan, ps))
+        result = f"{found} of {decided} tests after correction, untrained {of_control}; before it: " if decided else ""
+        result += next(s for s in orders(study) if s.lower().startswith(measure.lower())).split(": ", 1)[1].rstrip(".")
+        verdict = UNDECIDED if not decided else YES if found else NOT_SHOWN
+        claims.append(Claim(claim[measure], "order of the axis", min(c.smallest_p for c in kinds[0]), result, verdict))
+    return claims
 
 
 def _distances(study: Study) -> list[Claim]:
