@@ -205,7 +205,7 @@ MISTAKES = (
         *('result = g_x if role == "x" else g_w', 'result = g_x if role == "x" else -g_w'),
     ),
     Mistake(
-        *("33", "the adjoint is the operator itself", "hcnn_core/operators.py"),
+        *("05", "the adjoint of linear_operator is the operator itself", "hcnn_core/operators.py"),
         *(
             "convolve_vjp_x(given, (count, *self.x_shape), self.filters, self.axes, **self.options)",
             "convolve(given, self.filters, self.axes, **self.options)",
