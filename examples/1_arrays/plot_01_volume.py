@@ -40,9 +40,8 @@ for center, radius in zip(centers, radii, strict=True):
 # SciPy's response to an impulse is the filter itself. The four filters, a Gaussian and its three partial derivatives,
 # are the last axis of ``w``, and so of the result.
 
-sigma, size = 1.5, 13  # SciPy cuts a Gaussian off after four standard deviations
-impulse = np.zeros((size, size, size))
-impulse[size // 2, size // 2, size // 2] = 1
+sigma = 1.5
+impulse = np.pad(np.ones((1, 1, 1)), 6)  # SciPy cuts a Gaussian off after four standard deviations
 orders = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
 w = np.stack([ndimage.gaussian_filter(impulse, sigma, order) for order in orders], axis=-1)  # (13, 13, 13, 4)
 

@@ -14,6 +14,7 @@ import os
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import ndimage
+from skimage.util import montage
 
 from autodiff import convolve, value_and_grad
 from hcnn_core import translate
@@ -39,8 +40,8 @@ y = convolve(x, w_true, axes, boundary="periodic")
 y = y + 0.1 * y.std() * rng.standard_normal(lengths)
 
 # %%
-# The largest step that is safe
-# -----------------------------
+# Gradient descent, by the largest step that is safe
+# --------------------------------------------------
 # With periodic boundaries the Hessian of half the mean squared error is an autocorrelation of x. Its eigenvalues are at
 # most the largest power of a frequency of x, and descent converges for steps below twice the reciprocal.
 
@@ -61,10 +62,6 @@ taps = list(np.ndindex(size))
 columns = [translate(x, np.array(t) - np.array(size) // 2, axes, boundary="periodic").ravel() for t in taps]
 w_best = np.linalg.lstsq(np.stack(columns, axis=1), y.ravel(), rcond=None)[0].reshape(size)
 
-# %%
-# Gradient descent
-# ----------------
-
 for _ in range(steps):
     loss, gradient = value_and_grad(loss_of)(w)
     w = w - gradient / largest
@@ -79,19 +76,15 @@ assert distances[-1] < 0.1 * error, "what descent has still to go is small again
 # %%
 # The truth (above) and the fit (below) in the plane u3 = 0 at each time, and how the distance falls.
 
-fig = plt.figure(figsize=(11, 4), layout="constrained")
-left, right = fig.subfigures(1, 2)
-panels = left.subplots(2, size[3])
-for row, (name, filters) in zip(panels, {"truth": w_true, "fit": w}.items(), strict=True):
-    row[0].set_ylabel(name)
-    for t, ax in enumerate(row):
-        ax.imshow(filters[:, :, 1, t], vmin=0, vmax=w_true.max(), cmap="magma")
-        ax.set(title=f"t = {t}", xticks=[], yticks=[])
-ax = right.subplots()
-ax.semilogy(distances, label="from least squares")
-ax.axhline(error, color="gray", ls="--", label="least squares from the truth")
-ax.set(xlabel="step", ylabel="relative distance")
-ax.legend()
+fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3), layout="constrained")
+planes = np.moveaxis(np.concatenate([w_true[:, :, 1], w[:, :, 1]], axis=-1), -1, 0)  # (8, 3, 3)
+left.imshow(montage(planes, np.nan, grid_shape=(2, size[3]), padding_width=1), vmin=0, cmap="magma")
+left.set(xticks=4 * np.arange(size[3]) + 2, xticklabels=[f"t = {t}" for t in range(size[3])])
+left.set(yticks=[2, 6], yticklabels=["truth", "fit"])
+right.semilogy(distances, label="from least squares")
+right.axhline(error, color="gray", ls="--", label="least squares from the truth")
+right.set(xlabel="step", ylabel="relative distance")
+right.legend()
 
 # %%
 # Conjugate gradients (:ref:`sphx_glr_gallery_1_arrays_plot_05_deconvolution.py`) would need far fewer steps.

@@ -30,12 +30,11 @@ orders = np.arange(0.5, 4.1, 0.5)
 # Each is a sum of increments, made periodic: the line from its first to its last value is subtracted.
 
 s2, lambda2 = 0.08, 0.03
-cascade = lambda: lognormal_cascade(levels, s2, rng), orders - s2 * orders * (orders - 1) / (2 * np.log(2))
-walk = lambda: multifractal_noise(n, lambda2, rng), orders / 2 - lambda2 * orders * (orders - 2) / 2
-processes = {"Brownian motion": (lambda: rng.standard_normal(n), orders / 2)}  # increments, and zeta(q) in theory
-processes |= {"cascade": cascade, "multifractal walk": walk}
-theory = {name: zeta for name, (_, zeta) in processes.items()}
-steps = {name: np.stack([make() for _ in range(realisations)]) for name, (make, _) in processes.items()}
+steps = {"Brownian motion": rng.standard_normal((realisations, n))}
+steps["cascade"] = np.stack([lognormal_cascade(levels, s2, rng) for _ in range(realisations)])
+steps["multifractal walk"] = np.stack([multifractal_noise(n, lambda2, rng) for _ in range(realisations)])
+theory = {"Brownian motion": orders / 2, "multifractal walk": orders / 2 - lambda2 * orders * (orders - 2) / 2}
+theory["cascade"] = orders - s2 * orders * (orders - 1) / (2 * np.log(2))
 fields = {name: np.cumsum(x - x.mean(axis=1, keepdims=True), axis=1) for name, x in steps.items()}
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
 for ax, (name, x) in zip(axes, steps.items(), strict=True):

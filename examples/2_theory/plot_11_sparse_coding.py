@@ -66,11 +66,9 @@ excess = {"ISTA": [], "LISTA": []}
 for depth in depths:
     start = {"encoder": -eta * dictionary.T, "log_threshold": np.full(m, np.log(eta * penalty))}
 
-    def code_of(p, x, depth=depth):
-        return lista(x, dictionary, p["encoder"], np.exp(p["log_threshold"]), iterations=depth)
-
-    def loss_of(p, x, code_of=code_of):
-        return np.mean(sparse_loss(x, code_of(p, x), dictionary, penalty))
+    def loss_of(p, x, depth=depth):
+        code = lista(x, dictionary, p["encoder"], np.exp(p["log_threshold"]), iterations=depth)
+        return np.mean(sparse_loss(x, code, dictionary, penalty))
 
     batches = [draw(128) for _ in range(100 if SMALL else 600)]
     learned = adam(loss_of, start, batches, rate=3e-3)
@@ -78,15 +76,11 @@ for depth in depths:
         excess[name].append(loss_of(parameters, tested) / losses.mean() - 1)
         print(f"{depth} layers of {name}: {excess[name][-1]:.1%} above the least loss")
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for name, values in excess.items():
-    left.semilogy(depths, values, "o-", label=name)
-left.set(xlabel="layers, or iterations", ylabel="loss above the minimum, relative", title="new signals", xticks=depths)
-left.legend()
-right.plot(best[0], "C1o", mfc="none", label="minimum")
-right.plot(code_of(learned, tested)[0], "C0x", label=f"LISTA, {depth} layers")
-right.set(xlabel="atom", ylabel="coefficient", title="the code of one signal")
-right.legend()
+    ax.semilogy(depths, values, "o-", label=name)
+ax.set(xlabel="layers, or iterations", ylabel="loss above the minimum, relative", title="new signals", xticks=depths)
+ax.legend()
 assert all(0 < a < 0.9 * b for a, b in zip(excess["LISTA"], excess["ISTA"], strict=True))
 
 # %%

@@ -85,7 +85,6 @@ reduced = {part: (y - mean) / deviation @ whiten for part, y in places.items()}
 chosen = np.random.default_rng(0).permutation(reduced["train"].reshape(-1, components))[:4000]
 start = chosen[:atoms].T / np.linalg.norm(chosen[:atoms].T, axis=0)
 dictionary, losses = learn_dictionary(chosen, start, penalty, passes=8)
-print(f"loss per place {losses[0]:.1f} in the first pass, {losses[-1]:.1f} in the last")
 assert losses[-1] < losses[0]
 random_atoms = np.random.default_rng(1).standard_normal(dictionary.shape).astype(np.float32)
 

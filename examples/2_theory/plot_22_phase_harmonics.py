@@ -19,8 +19,7 @@ from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_t
 # %%
 # Each line is followed by its mirror image. Gaussian lines have the power spectrum of the photograph and random phases.
 
-image = data.camera().astype(float)
-photograph = np.concatenate([image, image[:, ::-1]], axis=1)  # (512 lines, 1024)
+photograph = np.pad(data.camera().astype(float), [(0, 0), (0, 512)], mode="symmetric")  # (512 lines, 1024)
 photograph -= photograph.mean(axis=1, keepdims=True)
 lines = {"photograph": photograph, "Gaussian": randomize_phases(photograph, np.random.default_rng(0))}
 scales = 6

@@ -84,7 +84,8 @@ for name, transform in (("scattering", scattering), ("roto-translation", rototra
 # %%
 # Few training images
 # -------------------
-# A linear classifier on the logarithms of the coefficients, whose ridge is the same for all.
+# A linear classifier on the logarithms of the coefficients, whose ridge is the same for all. Its accuracies on other
+# images are printed for 8, 16 and 32 training images of each class; by chance they are 25 %.
 
 tests = slice(4 * sizes[-1], None)
 accuracy = {}
@@ -93,13 +94,6 @@ for name, y in representations.items():
     pairs = [(y[: 4 * size], labels[: 4 * size], y[tests], labels[tests]) for size in sizes]
     accuracy[name] = [linear_accuracy(*pair, ridge=0.01) for pair in pairs]
     print(f"{name:21} {y.shape[1]:3} numbers:", ", ".join(f"{a:.1%}" for a in accuracy[name]))
-
-fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-for name, values in accuracy.items():
-    ax.plot(sizes, values, "o-", label=name)
-ax.axhline(1 / 4, color="gray", ls=":", label="chance")
-ax.set(xlabel="training images of each class", ylabel=f"accuracy on {4 * tested} images", xticks=sizes)
-ax.legend()
 
 error = np.sqrt(0.25 / (4 * tested))  # the largest standard error of an accuracy
 last = {name: values[-1] for name, values in accuracy.items()}

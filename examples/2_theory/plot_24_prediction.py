@@ -28,14 +28,9 @@ rng = np.random.default_rng(0)
 
 places, heights = rng.integers(0, n, (lines, 12)), rng.standard_normal((lines, 12))
 jumps = np.stack([np.bincount(*pair, n) for pair in zip(places, heights - heights.mean(1, keepdims=True), strict=True)])
-image = data.camera()[:lines].astype(float)
-photograph = np.concatenate([image, image[:, ::-1]], axis=1)
+photograph = np.pad(data.camera()[:lines].astype(float), [(0, 0), (0, 512)], mode="symmetric")
 photograph -= photograph.mean(axis=1, keepdims=True)
-signals = {
-    "steps": np.cumsum(jumps, axis=1),
-    "photograph": photograph,
-    "Gaussian": randomize_phases(photograph, rng),
-}
+signals = {"steps": np.cumsum(jumps, axis=1), "photograph": photograph, "Gaussian": randomize_phases(photograph, rng)}
 is_known = np.arange(lines) % 64 < 32
 scales = 6
 bank = steerable_bank(n, scales)

@@ -20,8 +20,7 @@ from wavelets import lbfgs, moment_distance, steerable_bank
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 
 # %%
-# A signal with six jumps
-# -----------------------
+# A signal with six jumps.
 
 finest, (d, octaves, steps) = 4, (1024, 9, 200) if SMALL else (4096, 11, 300)
 rng = np.random.default_rng(0)

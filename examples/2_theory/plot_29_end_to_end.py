@@ -21,7 +21,8 @@ n, reduced, atoms, penalty, layers = 32, 12, 32, 0.3, 6
 rng = np.random.default_rng(0)
 
 # %%
-# Those of :ref:`sphx_glr_gallery_2_theory_plot_23_rotations.py`: pairs of bars at right angles, or all at random.
+# Those of :ref:`sphx_glr_gallery_2_theory_plot_23_rotations.py`, where they are shown: pairs of bars at right angles,
+# strewn, crossed or joined to corners, or all bars at random angles.
 
 
 def bars(places, theta):
@@ -43,11 +44,6 @@ def texture(kind):
 
 labels = np.arange(count + tested) % 4
 images = np.stack([texture(kind) for kind in labels]).astype(np.float32)
-fig, axes = plt.subplots(2, 4, figsize=(9, 4.8), layout="constrained")
-for ax, image, kind in zip(axes.flat, images, labels, strict=False):
-    ax.imshow(image, cmap="gray")
-    ax.set(title=("strewn", "crossed", "corners", "random")[kind], xticks=[], yticks=[])
-
 moduli = np.abs(wavelet_transform(images, morlet_bank((n, n), 3, dtype=np.float32))[1]).reshape(-1, n, n, 24)
 moduli = moduli.reshape(-1, 8, 4, 8, 4, 24).mean(axis=(2, 4)).reshape(-1, 64, 24)  # 64 places
 train, test = slice(count), slice(count, None)
@@ -66,7 +62,8 @@ def logits(p, index, iterations=layers):
     """Logits (N, 4) of some images."""
     z = moduli[index].reshape(-1, 24) @ p["L"]
     code = ista(z, p["D"], penalty, iterations=iterations) if iterations else z @ p["D"]
-    both = np.concatenate([code, -code], axis=1) if not iterations else np.maximum(np.concatenate([code, -code], 1), 0)
+    both = np.concatenate([code, -code], axis=1)
+    both = np.maximum(both, 0) if iterations else both
     return np.mean(both.reshape(-1, 64, 2 * atoms), axis=1) @ p["W"] + p["bias"]
 
 

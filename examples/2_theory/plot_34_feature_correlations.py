@@ -11,6 +11,7 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 """
 
 import os
+from itertools import islice
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,22 +43,18 @@ filters = {"trained": classifier.merged, "random": network.merged(by_chance, net
 
 def correlations(weights, x):
     """A matrix (channels, channels) of each layer, of a gray image (n, n)."""
-    found = []
-    for _, y, _ in network.folded().trace(weights, np.stack([x, x, x], axis=-1)[None]):
-        flat = np.reshape(y, (y.shape[1] * y.shape[2], -1))
-        found.append(flat.T @ flat / flat.shape[0])
-        if len(found) == layers:
-            return found
+    traced = islice(network.folded().trace(weights, np.stack([x, x, x], axis=-1)[None]), layers)
+    flat = [np.reshape(y, (y.shape[1] * y.shape[2], -1)) for _, y, _ in traced]
+    return [a.T @ a / a.shape[0] for a in flat]
 
 
 def correlation_distance(weights):
     """The squared distance of an image's correlations to those of gravel, and how many they are."""
     wanted = correlations(weights, gravel)
-    sizes = [np.sum(matrix**2) for matrix in wanted]
 
     def distance(x):
         found = correlations(weights, x)
-        return sum(np.sum((a - b) ** 2) / size for a, b, size in zip(found, wanted, sizes, strict=True))
+        return sum(np.sum((a - b) ** 2) / np.sum(b**2) for a, b in zip(found, wanted, strict=True))
 
     return distance, sum(len(matrix) * (len(matrix) + 1) // 2 for matrix in wanted)
 
@@ -90,10 +87,8 @@ flat = {name: flatness(field) for name, field in fields.items()}
 for ax, (name, field) in zip(axes, fields.items(), strict=True):
     ax.imshow(field, cmap="gray", vmin=-3, vmax=3)
     ax.set(title=f"{name}, flatness {flat[name]:.2f}", xticks=[], yticks=[])
-print("flatness:", ", ".join(f"{name} {value:.2f}" for name, value in flat.items()))
 
-counts = {name: count for name, (_, count) in models.items()}
-assert counts["harmonics"] < gravel.size < counts["trained"] == counts["random"]
+assert models["harmonics"][1] < gravel.size < models["trained"][1] == models["random"][1]
 for name in models:
     assert left[name, name] < 0.1, "the moments are met, and random phases do not have them"
     assert abs(flat[name] - flat["original"]) < abs(flat["random phases"] - flat["original"])

@@ -25,10 +25,8 @@ side, depth, rates, draws = 12, 6, (0.03, 0.1), 1 if SMALL else 3
 
 sample = load_dataset("sample")
 statistics = channel_statistics(sample.train_images)
-train, test = (
-    np.asarray(resize(standardise(images, *statistics), side)) for images in (sample.train_images, sample.test_images)
-)
-train, classes = train[:count], sample.train_labels[:count]
+train, test = (resize(standardise(x, *statistics), side) for x in (sample.train_images[:count], sample.test_images))
+classes = sample.train_labels[:count]
 
 # %%
 # Both networks have five layers with weights. The last of the hierarchical one makes the logits, which are means of its

@@ -30,8 +30,7 @@ patches, iterations = (2000, 40) if SMALL else (8000, 120)
 # ``|W'W x - x|^2 + strength sum log cosh(W x)``, a mean over patches x.
 
 photographs = [color.rgb2gray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
-of_each = range(patches // len(photographs))
-corners = [(p, *rng.integers(0, np.array(p.shape) - side)) for p in photographs for _ in of_each]
+corners = [(p, *rng.integers(0, np.array(p.shape) - side)) for p in photographs for _ in range(patches // 4)]
 x = np.stack([p[i : i + side, j : j + side].ravel() for p, i, j in corners])
 x -= x.mean(axis=1, keepdims=True)
 x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-3)
@@ -49,7 +48,6 @@ def cost(w):
 start = np.linalg.qr(rng.standard_normal((filters, filters)))[0]
 w, least = lbfgs(cost, start, iterations=iterations)
 learned = (w @ unwhiten).reshape(-1, side, side)  # atoms: what the filters look for in a picture
-print(f"cost {cost(start):.2f} at the start, {least:.2f} after at most {iterations} iterations")
 assert least < cost(start)
 
 # %%
@@ -66,8 +64,7 @@ assert np.median(r2) > np.median(control) + 0.1
 # so the good fit of the network that ships says nothing.
 
 w = load("hcnn-fast").merged["layer01"]["w"]  # (colours, 3, 3, filters)
-shipped = np.moveaxis(w, -1, 1).reshape(-1, 3, 3)
-shipped = shipped[:12] if SMALL else shipped
+shipped = np.moveaxis(w, -1, 1).reshape(-1, 3, 3)[: 12 if SMALL else None]
 small = [np.median([fit_gabor(f)[1] for f in kind]) for kind in (shipped, rng.standard_normal(shipped.shape))]
 print(f"median R^2 at 3 x 3 taps: {small[0]:.3f} trained, {small[1]:.3f} random numbers")
 assert small[0] - small[1] < (np.median(r2) - np.median(control)) / 2, "so few taps hardly tell"

@@ -32,7 +32,6 @@ count = 60 if SMALL else 300
 classifier = load("hcnn-fast")
 network, filters = classifier.network, classifier.merged
 sample = load_dataset("sample", None)
-labels = sample.test_labels[:count]
 x = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
 factored = [layer for layer in hierarchy(network) if layer.factors]
 
@@ -40,7 +39,7 @@ factored = [layer for layer in hierarchy(network) if layer.factors]
 def accuracy(changed):
     """Part of the images that filters, some of them changed, classify right."""
     logits = np.concatenate([network.apply_merged(filters | changed, x[i : i + 100]) for i in range(0, count, 100)])
-    return np.mean(logits.argmax(axis=1) == labels)
+    return np.mean(logits.argmax(axis=1) == sample.test_labels[:count])
 
 
 logits = network.apply_merged(filters, x[:20])
@@ -53,8 +52,7 @@ assert np.allclose(logits, classifier(sample.test_images[:20]), atol=1e-3 * abs(
 # inverse after it. No r spatial factors explain more. Two bases are the same for all layers: *derivatives* of orders
 # (a, b) with a, b <= 2, those of lowest total order first, and *random* functions. Nine of each span everything.
 
-impulse = np.zeros((9, 9))
-impulse[4, 4] = 1
+impulse = np.pad([[1.0]], 4)
 orders = sorted(((a, b) for a in range(3) for b in range(3)), key=sum)
 derivatives = np.stack([gaussian_filter(impulse, 0.8, order)[3:6, 3:6] for order in orders])
 bases = {"derivatives": derivatives.reshape(9, 9).T, "random": np.random.default_rng(1).standard_normal((9, 9))}
@@ -66,7 +64,7 @@ for ax, order, shown in zip(panels, orders, derivatives, strict=True):
 
 
 def cut(layer, rank, way):
-    """A layer's filters of lower rank, their numbers, the part of the energy on patches, and singular values."""
+    """A layer's filters of lower rank, their numbers, and the part of the energy on patches."""
     w, moments = filters[layer.name]["w"].astype(float), classifier.moments[layer.name]  # (3, 3, s1, s2, K)
     second = moments["covariance"] + np.outer(moments["mean"], moments["mean"]) + 1e-6 * np.eye(9)
     root, whole = np.linalg.cholesky(second).T, w.reshape(9, -1)
@@ -78,14 +76,14 @@ def cut(layer, rank, way):
     assert way in bases or np.isclose(np.linalg.norm(low - target), np.linalg.norm(s[:, rank:]), atol=1e-9 * s.max())
     low = np.moveaxis(np.linalg.solve(weight, low), 0, -1).reshape(w.shape)
     energy = 1 - np.sum((root @ (low.reshape(9, -1) - whole)) ** 2) / np.sum((root @ whole) ** 2)
-    return low.astype("float32"), len(target) * rank * (9 * (way not in bases) + target.shape[-1]), energy, s
+    return low.astype("float32"), len(target) * rank * (9 * (way not in bases) + target.shape[-1]), energy
 
 
 ranks = (3, 6, 9) if SMALL else (3, 4, 5, 6, 7, 8, 9)
 found = {}
 for way in ("own terms", "shared", "shared, weighted", *bases):
     for rank in ranks:
-        low, numbers, energy, _ = zip(*(cut(layer, rank, way) for layer in factored), strict=True)
+        low, numbers, energy = zip(*(cut(layer, rank, way) for layer in factored), strict=True)
         changed = {la.name: {**filters[la.name], "w": w} for la, w in zip(factored, low, strict=True)}
         found[way, rank] = sum(numbers), np.mean(energy), accuracy(changed)
         print("{:16} rank {}: {:6,} numbers, {:.1%} of the energy, {:.1%} right".format(way, rank, *found[way, rank]))
@@ -99,12 +97,7 @@ for rank in (3, 6):
     assert found["shared, weighted", rank][1] >= found["derivatives", rank][1] > found["random", rank][1]
 assert found["derivatives", 6][1] > 0.9
 
-fig, (left, *panels) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-for layer in factored:
-    s = cut(layer, 9, "shared, weighted")[3][0]
-    left.semilogy(range(1, 10), s / s[0], marker=".", label=f"layer {layer.j}")
-left.set(xlabel="rank", ylabel="singular value, of the largest", title="weighted by the patches")
-left.legend(fontsize="small", ncols=2)
+fig, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for part, ax, name in zip((1, 2), panels, ("explained energy", "accuracy"), strict=True):
     for way in dict.fromkeys(way for way, _ in found):
         ax.plot(ranks, [found[way, rank][part] for rank in ranks], marker="o", label=way)

@@ -16,7 +16,6 @@ import numpy as np
 from skimage.util import montage
 
 from train import fit, load_dataset, make_config
-from train.data import standardise
 from train.networks.lenet import CONNECTIONS, build
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
@@ -60,24 +59,19 @@ if not SMALL:
 
 parameters = classifier.checkpoint.state.evaluated
 image = sample.test_images[1]
-x = standardise(image[None], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
-responses = {layer.name: y[0] for layer, y, _ in classifier.network.trace(parameters, x)}
 assert not parameters["C3"]["w"].transpose(0, 3, 1, 2)[~CONNECTIONS].any(), "what is not connected learns nothing"
-
 
 fig, panels = plt.subplots(1, 6, figsize=(12, 2.8), layout="constrained", width_ratios=[1, 1.5, 1.5, 1.5, 1.5, 1.5])
 panels[0].imshow(image)
 panels[0].set_title(f"image: {sample.class_names[sample.test_labels[1]]}")
 w = parameters["C1"]["w"].transpose(3, 1, 2, 0)  # (6, 5, 5, colours)
-filters = w / (2 * abs(w).max()) + 0.5
-panels[1].imshow(montage(filters, [1, 1, 1], grid_shape=(2, 3), padding_width=1, channel_axis=-1))
+panels[1].imshow(montage(0.5 + w / (2 * abs(w).max()), [1, 1, 1], grid_shape=(2, 3), padding_width=1, channel_axis=-1))
 panels[1].set_title("filters of C1")
 for ax, (name, rows) in zip(panels[2:], {"C1": 2, "S2": 2, "C3": 4, "S4": 4}.items(), strict=True):
-    maps = responses[name].transpose(2, 0, 1)
+    maps = classifier.features(image, name).transpose(2, 0, 1)
     ax.imshow(montage(maps, 1.72, grid_shape=(rows, len(maps) // rows), padding_width=1), cmap="gray", vmin=-1.72)
     ax.set_title(f"responses of {name}")
-for ax in panels:
-    ax.set(xticks=[], yticks=[])
+plt.setp(panels, xticks=[], yticks=[])
 
 # %%
 # This shows that a classical network takes 150 lines on this tape, and the same commands. It does not show what LeNet-5

@@ -91,8 +91,6 @@ for j, y in responses.items():
         natural, order = np.arange(y.shape[axis]), organize(parts[0])[0]
         chance = [roughness(parts[1], rng.permutation(len(natural))) for _ in range(200)]
         table[name, j] = roughness(parts[1], natural), roughness(parts[1], order), *np.quantile(chance, (0.025, 0.975))
-        shown = "natural {:.2f}, organised {:.2f}, by chance {:.2f} to {:.2f}".format(*table[name, j])
-        print(f"x_{j} along {name:7}: {shown}")
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
 depths = list(responses)
