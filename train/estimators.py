@@ -93,7 +93,7 @@ class _Estimator(BaseEstimator):
         self.epochs, self.width, self.depth = epochs, width, depth
         self.learning_rate, self.batch_size = learning_rate, batch_size
 
-    def _config(self, x: NDArray[Any], outputs: int, repeats: int) -> Config:
+    def _config(self, x: NDArray[Any], outputs: int) -> Config:
         axes = x.ndim - 2
         preset = BY_AXES[axes] if self.preset is None else self.preset
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -110,7 +110,7 @@ class _Estimator(BaseEstimator):
         plain = make_config(preset)
         if changed := [name for name in OF_A_RUN if getattr(config, name) != getattr(plain, name)]:
             raise ValueError(f"settings has {', '.join(changed)}, of no use to fit, which takes X and y as they are")
-        return replace(config, epochs=max(1, config.epochs // repeats))
+        return config
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train a network.
@@ -122,7 +122,8 @@ class _Estimator(BaseEstimator):
         y : array, shape (N,), of numbers also (N, n_targets)
             Their classes, or numbers.
         sample_weight : array, shape (N,), optional
-            How often each counts.
+            How often each counts: rows are repeated. Other than whole numbers are rounded to a tenth of their mean, or,
+            if there are fewer than ten epochs, to the mean over their number.
 
         Returns
         -------
@@ -153,15 +154,17 @@ class _Estimator(BaseEstimator):
         self, x: NDArray[Any], weight: NDArray[np.float64], y: NDArray[Any], outputs: int, names: tuple[str, ...]
     ) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
-        repeats = 1
+        config = self._config(x, outputs)
         if (weight != np.rint(weight)).any():
-            repeats, weight = TENTHS, np.rint(TENTHS * weight / weight.mean())
+            repeats = min(TENTHS, config.epochs) if np.ptp(weight) else 1
+            weight = np.rint(repeats * weight / weight.mean())
+            config = replace(config, epochs=round(config.epochs / repeats))
         if weight.mean() > MOST_REPEATS:
             raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
         keys = np.concatenate([np.reshape(y, (len(y), -1)), np.reshape(x, (len(x), -1))], axis=1)
         order = np.lexsort(keys.T[::-1])
         order = np.repeat(order, weight.astype(int)[order])
-        config, (mean, std) = self._config(x, outputs, repeats), channel_statistics(x[order])
+        mean, std = channel_statistics(x[order])
         require_varying("X", mean, std)
         images = Images(x[order], y[order], mean, std, config.dtype, by=config.standardize)
         if config.class_weights == "balanced":

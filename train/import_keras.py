@@ -55,6 +55,8 @@ def import_keras(source: Path) -> Checkpoint:
     try:
         parameters, moments = _parameters(pairs, dense)
         width, factors = dense[0].shape[0], pairs[2][0][0].shape[-1]
+        if width % 4:  # TensorFlow's strides then begin elsewhere
+            raise ValueError(f"width {width}, no multiple of 4")
     except (ValueError, IndexError) as error:
         raise _other_network(source, str(error)) from error
     depth = 2 + (len(pairs) - 2) // 2 + 1

@@ -439,7 +439,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         mean = statistics.fmean(known) if known else -math.inf
         deviations = [statistics.stdev(known)] if len(known) > 1 else []
         reached = _score(kind, mean, *deviations) if known else "-"
-        seconds = f"{statistics.fmean(row['seconds'] for row in group):.0f}"
+        seconds = f"{statistics.fmean(row['seconds'] for row in group if not of or _reached(row)):.0f}"
         cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
         found.append((kind, mean, f"| {' | '.join(cells)} |"))
     found.sort(key=lambda row: (not row[0], row[0], -row[1]))

@@ -423,3 +423,7 @@ def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:
     for command in ("--evaluate", "--report"):
         outcome = run_here((command, run, "--dataset", files["ba"]), None)
         assert outcome.status == 1 and "calls class 0 'a'" in outcome.err and "calls it 'b'" in outcome.err
+    parts = {name: a / np.float32(255) if name.startswith("x") else a for name, a in arrays.items()}
+    np.savez(tmp_path / "parts.npz", **parts, class_names=["a", "b"], space_axes=2)
+    outcome = run_here(("--evaluate", run, "--dataset", tmp_path / "parts.npz"), None)
+    assert outcome.status == 1 and "takes values of uint8, those of" in outcome.err and "are float32" in outcome.err

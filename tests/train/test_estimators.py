@@ -95,6 +95,11 @@ def test_a_weight_is_a_number_of_rows_and_their_order_does_not_matter() -> None:
     assert np.array_equal(turned.predict_proba(x), expected)
     assert not np.array_equal(HCNNClassifier(**few).fit(x, y).predict_proba(x), expected)
     assert HCNNClassifier(**few).fit(x, y, weight + 0.5).n_iter_ == 1
+    alike = [HCNNClassifier(**few).fit(x, y, np.full(30, value)).predict_proba(x) for value in (1.0, 0.7)]
+    assert np.array_equal(*alike)
+    for epochs, passes in ((2, 1), (9, 1), (19, 2)):  # over rows that are repeated twice, nine and ten times
+        network = HCNNClassifier(**SMALL, epochs=epochs).fit(x, y, np.where(np.arange(30) % 2, 0.5, 1.5))
+        assert network.n_iter_ == passes
     for bad, message in ((-1.0, "none negative"), (np.nan, "finite numbers"), (0.0, "zero everywhere")):
         with pytest.raises(ValueError, match=message):
             HCNNClassifier(**few).fit(x, y, np.full(30, bad))

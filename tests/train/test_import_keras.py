@@ -116,7 +116,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def damaged(path: Path, kind: str) -> None:
-    write_keras(path, depth=5)
+    write_keras(path, depth=5, width=6 if kind == "width 6" else 4)
     if kind == "cut":
         path.write_bytes(path.read_bytes()[:3000])
         return
@@ -156,6 +156,7 @@ def damaged(path: Path, kind: str) -> None:
         ("text", "not a whole file of weights"),
         ("no names", "save_weights"),
         ("a layer less", "another network"),
+        ("width 6", "width 6, no multiple of 4"),
         ("two layers less", "another network"),
         ("missing group", "not a whole file"),
         ("not finite", "not finite"),

@@ -46,6 +46,7 @@ KINDS = [
     ((8, 6, 7), {}),
     ((20, 12), {"boundary": "periodic"}),
     ((12,), {"boundary": "attributes", "reduction": "sum"}),
+    ((8,), {"boundary": "periodic", "space_kernel": 9, "strided_layers": (1, 2)}),  # it goes around more than once
     ((12, 11), {"skip": "aligned", "depth": 7}),
     ((12, 11), {"skip": "previous", "depth": 7}),
     ((12, 11), {"skip": "aligned-mean", "depth": 7, "boundary": "attributes"}),

@@ -18,7 +18,7 @@ def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
     Parameters
     ----------
     logits : (N, C) array
-        Of N images, at least two, in an order that does not depend on the class.
+        Of N images, at least two. Each half has as many of each class, to one.
     labels : (N,) array of int
         Their classes.
 
@@ -36,7 +36,8 @@ def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
 
     if len(labels) < 2:
         raise ValueError(f"{len(labels)} image(s) cannot be split in halves: give at least two")
-    halves = [(logits[k::2].astype(np.float64), labels[k::2]) for k in (0, 1)]
+    order = np.argsort(labels, kind="stable")
+    halves = [(logits[part].astype(np.float64), labels[part]) for part in (order[::2], order[1::2])]
 
     def fitted(half: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> float:
         found = minimize_scalar(lambda log: _loss(half[0] / np.exp(log), half[1]), bounds=(-4, 4), method="bounded")

@@ -227,7 +227,12 @@ def require_finite(path: Path, tree: Tree, kind: str) -> None:
 
 
 def require_same_classes(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
-    """Raise CheckpointError unless a network tells the classes of a data set apart, in their order."""
+    """Raise CheckpointError unless a network takes such values, and tells a set's classes apart in their order."""
+    if (checkpoint.values == "uint8") != (dataset.train_images.dtype == np.uint8):
+        raise CheckpointError(
+            f"{path} takes values of {checkpoint.values}, those of {dataset.name} are {dataset.train_images.dtype}: "
+            "give them as the network was trained on them"
+        )
     for index, names in enumerate(zip(checkpoint.class_names, dataset.class_names, strict=False)):
         if names[0] != names[1]:
             raise CheckpointError(

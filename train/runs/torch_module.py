@@ -28,8 +28,21 @@ def _convolution(dense: Dense) -> nn.Sequential:
     made = kind(inputs * dense.groups, outputs, size, dense.stride, groups=dense.groups, bias=dense.bias is not None)
     arrays = {"weight": dense.weight} | ({} if dense.bias is None else {"bias": dense.bias})
     made.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
-    pad = getattr(nn, f"{'Circular' if dense.periodic else 'Zero'}Pad{axes}d")
-    return nn.Sequential(*([pad(dense.pads * axes)] if max(dense.pads) else []), made)
+    pad = _Periodic(dense.pads) if dense.periodic else getattr(nn, f"ZeroPad{axes}d")(dense.pads * axes)
+    return nn.Sequential(*([pad] if max(dense.pads) else []), made)
+
+
+class _Periodic(nn.Module):
+    """Samples of the other end before and after each axis of space, of which there may be fewer than are wanted."""
+
+    def __init__(self, pads: tuple[int, int]) -> None:
+        super().__init__()
+        self.before, self.after = pads
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, n in enumerate(x.shape[2:], 2):
+            x = x.index_select(axis, torch.arange(-self.before, n + self.after, device=x.device) % n)
+        return x
 
 
 class _Layer(nn.Module):
