@@ -121,7 +121,7 @@ def largest(c, count):
 
 
 # %%
-# A redundant frame's n largest coefficients are not its best n. Ten steps of iterative hard thresholding choose and fit
+# A redundant frame's n largest coefficients are not its best n. Five steps of iterative hard thresholding choose and fit
 # them, each time from those for n / 2. The other control is an image of points, which have no directions.
 
 few, rng, found = 2 ** np.arange(6, int(np.log2(n)) + 1), np.random.default_rng(0), {}
@@ -140,7 +140,7 @@ for ax, (title, image) in zip(axes, {"cartoon": cartoon, "points": points - poin
         plain = np.sum(improve(windows, image, largest(c, few[-1]))[0] ** 2) / norm
         assert plain > errors["wavelets"][-1], "the largest coefficients are not enough"
         for count in few:
-            for _ in range(10):
+            for _ in range(5):
                 rest, c = improve(windows, image, largest(c, count))
             errors[name].append(np.sum(rest**2) / norm)
     for name in errors:
