@@ -100,6 +100,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,  # every page says its own
     "run_stale_examples": True,  # their size may have changed, or the package
     "image_scrapers": ("matplotlib",),
+    "capture_repr": (),  # pages print what they show, and would show what calls of Matplotlib return
     "matplotlib_animations": False,
     "copyfile_regex": "",
     "min_reported_time": 1,
