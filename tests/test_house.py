@@ -17,7 +17,7 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_LINES = {"hcnn": 225, "hcnn_core": 20_022, "autodiff": 6_562, "wavelets": 2_455, "train": 18_473}
+MOST_LINES = {"hcnn": 225, "hcnn_core": 20_022, "autodiff": 6_562, "wavelets": 2_455, "train": 18_481}
 """Of the modules of each package. Raising one is a line in a commit that says why; deleting is better."""
 
 ENGINES = "hcnn_core._engines"

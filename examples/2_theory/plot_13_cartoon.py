@@ -121,8 +121,8 @@ def largest(c, count):
 
 
 # %%
-# A redundant frame's n largest coefficients are not its best n. Five steps of iterative hard thresholding choose and fit
-# them, each time from those for n / 2. The other control is an image of points, which have no directions.
+# A redundant frame's n largest coefficients are not its best n. Five steps of iterative hard thresholding choose and
+# fit them, each time from those for n / 2. The other control is an image of points, which have no directions.
 
 few, rng, found = 2 ** np.arange(6, int(np.log2(n)) + 1), np.random.default_rng(0), {}
 kinds = {"curvelets": [1, 1, 8, 8, 16, 16, 32, 32, 64][: levels + 1], "8 wedges": [1, 1] + [8] * (levels - 1)}

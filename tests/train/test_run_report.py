@@ -135,6 +135,9 @@ def test_all_right() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     text = text_of(Classified("held-out", images, np.array([0, 1]), np.eye(2)), class_names=("a", "b"))
     assert "all held-out images are classified right" in text and "2 of 2 are right" in text
+    signals = Classified("held-out", np.zeros((2, 4, 1), np.float32), np.array([0, 1]), np.eye(2)[::-1])
+    text = text_of(signals, class_names=("a", "b"))
+    assert "0 of 2 are right" in text and "Most wrong" not in text  # they cannot be shown
 
 
 @pytest.mark.parametrize(("channels", "classes"), [(1, 3), (2, 3), (4, 3), (3, 100)])

@@ -63,6 +63,13 @@ def test_numbers_are_standardised_and_scored_in_their_units() -> None:
     fits = r_squared(found, y)
     np.testing.assert_allclose(fits[:2], [1 - np.mean((found - y)[:, k] ** 2) / y[:, k].var() for k in (0, 1)])
     assert np.isnan(fits[2])
+    assert np.isnan(r_squared(np.zeros((10, 1)), np.full((10, 1), 0.3))).all(), "whatever the mean is rounded to"
+
+
+@pytest.mark.parametrize("labels", [7, 14, 15, 30])
+def test_all_labels_right_are_no_more_than_the_images(labels: int) -> None:
+    yes = np.ones((50, labels), bool)
+    assert right(np.ones((50, labels), np.float32), yes) == 50
 
 
 def waves(count: int = 100) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:

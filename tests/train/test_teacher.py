@@ -19,13 +19,13 @@ from tests.train.commands import Command, made_up
 from tests.train.runs import SMALL, assert_same_state, contents, interrupted_at_a_step, metrics, run_here, saved_state
 from train import load
 from train.config import make_config, read_toml
-from train.data import INFO, Dataset, resize
+from train.data import INFO, Dataset, load_dataset, resize
 from train.networks.registry import build
 from train.recipes.losses import attention_distance, divergence
 from train.runs import checkpoint as checkpoints
 from train.runs import memory, session
 from train.runs.shipped import bare
-from train.runs.teacher import Teacher, network_of
+from train.runs.teacher import Teacher, network_of, require_unseen
 from train.runs.training import Trainer
 
 ONE_STEP = (*SMALL, "--epochs", 1, "--batch-size", 32, "--shift", 0, "--no-flip", "--no-test")
@@ -322,6 +322,16 @@ def test_teachers_that_cannot_be(
 def test_a_teacher_that_has_seen_what_is_held_out(command: Command, trained: Path, tmp_path: Path) -> None:
     flags = ("--teacher", trained, "--seed", 1, "--out", tmp_path / "run")
     command(*SMALL, *flags).one_line(1, f"--teacher {trained}", "of the 8 images that are held out", "--seed 0")
+    flags = ("--teacher", "hcnn-fast", "--out", tmp_path / "run")
+    command(*SMALL, *flags).one_line(1, "was trained on cifar10, which shares images with sample")
+
+
+def test_a_file_is_the_same_by_another_name(tmp_path: Path) -> None:
+    whole, theirs = load_dataset("sample"), make_config("sample", {"dataset": str(tmp_path / "a.npz"), "seed": 1})
+    again = make_config("sample", {"dataset": str(tmp_path / "b" / ".." / "a.npz"), "validation_size": 8})
+    with pytest.raises(checkpoints.CheckpointError, match="of the 8 images that are held out here"):
+        require_unseen("--teacher", tmp_path, theirs, whole, again)
+    require_unseen("--teacher", tmp_path, theirs, whole, make_config("sample", {"dataset": str(tmp_path / "c.npz")}))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from hcnn_core.backend import Array, DeviceTables, array_namespace, constant, dt
 LEAST = 16
 """Rounding errors of one; a channel whose deviation is no larger is constant."""
 
-BLOCK = 1000
-"""Images that are summed at once."""
+BLOCK, VALUES = 1000, 2**23
+"""Images that are summed at once, or as many as have so many values."""
 
 
 def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -37,7 +37,8 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
     kind = np.float64 if images.dtype.kind == "f" else np.int64
 
     def summed(term: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-        blocks = (np.asarray(images[begin : begin + BLOCK]) for begin in range(0, len(images), BLOCK))
+        size = max(1, min(BLOCK, VALUES * len(images) // images.size))
+        blocks = (np.asarray(images[begin : begin + size]) for begin in range(0, len(images), size))
         return sum((term(block.reshape(-1, channels)) for block in blocks), np.zeros(channels, kind))
 
     sums = summed(lambda x: np.einsum("nc->c", x, dtype=kind))

@@ -82,7 +82,7 @@ def right(logits: Array, labels: Array) -> Array:
         return count_right(logits, labels)
     xp = array_namespace(logits, labels)
     if dtype_name(labels.dtype) == "bool":
-        return xp.sum(xp.astype((logits > 0) == labels, logits.dtype)) * (1 / labels.shape[1])
+        return xp.sum(xp.astype((logits > 0) == labels, logits.dtype)) / labels.shape[1]
     return 0 * xp.sum(xp.argmax(logits, axis=1))
 
 

@@ -100,7 +100,7 @@ def page(
         confusion_picture=_confusion_picture(classified, class_names) if classified and not few else None,
         class_names=class_names,
         right=classified.right if classified else "",
-        wrong=_wrong(classified, class_names) if classified and classified.are_pictures else [],
+        wrong=_wrong(classified, class_names) if classified and classified.are_pictures else None,
         filters=[] if filters is None else [_filter_picture(filters[..., k], k) for k in range(filters.shape[-1])],
         separate=filters is not None and filters.shape[0] != 3,
         seen=seen and Picture(seen, "Training images, augmented"),

@@ -5,6 +5,7 @@ Section 5.2 of arXiv:1703.04140 compares with networks that were trained so, the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import dropwhile
@@ -102,7 +103,12 @@ def require_unseen(flag: str, path: Path, theirs: Config, whole: Dataset, config
 
     What this run reaches on them would then say nothing of new images.
     """
-    if theirs.dataset != config.dataset or config.dataset == UNNAMED:
+    if {theirs.dataset, config.dataset} == {"cifar10", "sample"} and config.held_out(len(whole.train_labels)):
+        raise CheckpointError(
+            f"{flag} {path} was trained on {theirs.dataset}, which shares images with {config.dataset}, so with those "
+            "that are held out here; take --validation-size 0"
+        )
+    if os.path.realpath(theirs.dataset) != os.path.realpath(config.dataset) or config.dataset == UNNAMED:
         return
     splits = []
     for one in (config, theirs):
