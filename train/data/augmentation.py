@@ -37,7 +37,7 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
     kind = np.float64 if images.dtype.kind == "f" else np.int64
 
     def summed(term: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-        size = max(1, min(BLOCK, VALUES * len(images) // images.size))
+        size = max(1, min(BLOCK, VALUES // math.prod(images.shape[1:])))
         blocks = (np.asarray(images[begin : begin + size]) for begin in range(0, len(images), size))
         return sum((term(block.reshape(-1, channels)) for block in blocks), np.zeros(channels, kind))
 
