@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.machine import describe_machine
+from benchmarks.planted import records
 from train import fit, load, load_dataset, make_config
 from train.data import Dataset, split_validation
 
@@ -76,7 +77,7 @@ def main() -> None:
         fit(make_config("hcnn-fast", still), dataset, out=f"{folder}/random")  # for its moments; its weights stay
         for seed in options.seeds:
             for arm in options.arms:
-                if (arm, seed) in records(file):
+                if (arm, seed) in accuracies(file):
                     continue
                 settings = STUDENT | ARMS[arm] | {"seed": seed}
                 if settings.get("teacher") == "random":
@@ -84,19 +85,17 @@ def main() -> None:
                 network = fit(make_config("hcnn-fast", settings), dataset, out=f"{folder}/{arm}-{seed}")
                 accuracy = np.mean(network.logits(dataset.test_images).argmax(axis=1) == dataset.test_labels)
                 with file.open("a", newline="") as target:
-                    csv.writer(target, lineterminator="\n").writerow([arm, seed, accuracy])
+                    rows = csv.writer(target, lineterminator="\n")
+                    rows.writerows(([] if target.tell() else [["arm", "seed", "accuracy"]]) + [[arm, seed, accuracy]])
                 print(arm, seed, flush=True)
-    text = table(records(file))
+    text = table(accuracies(file))
     print(text)
     (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
 
 
-def records(file: Path) -> dict[tuple[str, int], float]:
-    """Accuracies of the networks that have ended."""
-    if not file.exists():
-        return {}
-    with file.open(newline="") as source:
-        return {(arm, int(seed)): float(accuracy) for arm, seed, accuracy in csv.reader(source)}
+def accuracies(file: Path) -> dict[tuple[str, int], float]:
+    """Of the networks that have ended."""
+    return {(row["arm"], int(row["seed"])): float(row["accuracy"]) for row in records(file)}
 
 
 if __name__ == "__main__":

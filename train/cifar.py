@@ -225,7 +225,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     for note in dataset.notes:
         say(note)
     _require_same_kind(path, checkpoint, config.dataset, dataset.info)
-    checkpoints.require_same_classes(path, checkpoint, dataset)
+    checkpoints.require_fits(path, checkpoint, dataset)
     test = Images(
         xp.asarray(dataset.test_images),
         xp.asarray(checkpoint.targets.taught(dataset.test_labels, config.dtype)),
@@ -280,7 +280,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if (tested or config.held_out(MOST)) and checkpoint.targets.kind == "classes":
         dataset = Session(options.ranks).load(xp, config)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
-        checkpoints.require_same_classes(path, checkpoint, dataset)
+        checkpoints.require_fits(path, checkpoint, dataset)
         count = config.held_out(len(dataset.train_labels))
         kept, held_out = split_validation(dataset, count, config.seed)
         if tested:

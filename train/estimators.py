@@ -122,8 +122,8 @@ class _Estimator(BaseEstimator):
         y : array, shape (N,), of numbers also (N, n_targets)
             Their classes, or numbers.
         sample_weight : array, shape (N,), optional
-            How often each counts: rows are repeated. Other than whole numbers are rounded to a tenth of their mean, or,
-            if there are fewer than ten epochs, to the mean over their number.
+            How often each counts: rows are repeated. If some are not whole, all are rounded to a tenth of their mean;
+            with fewer than ten epochs, to their mean divided by the number of epochs.
 
         Returns
         -------

@@ -117,8 +117,8 @@ class NormalizationSettings(Section):
     moment_decay: float = setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
     moment_images: int = setting(
         1000,
-        "training images whose moments, means over batches of them with the weights that are evaluated, replace the "
-        "running ones after each epoch (arXiv:2105.07576); 0: none",
+        "training images whose moments (means over batches, with the weights that are evaluated) replace the running "
+        "ones after each epoch (arXiv:2105.07576); 0: none",
         low=0,
     )
 

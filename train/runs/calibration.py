@@ -18,7 +18,7 @@ def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
     Parameters
     ----------
     logits : (N, C) array
-        Of N images, at least two. Each half has as many of each class, to one.
+        Of N images, at least two. Both halves get the same number of each class, to one image.
     labels : (N,) array of int
         Their classes.
 

@@ -226,8 +226,8 @@ def require_finite(path: Path, tree: Tree, kind: str) -> None:
             raise CheckpointError(f"{path}: {kind} {name} holds values that are not finite")
 
 
-def require_same_classes(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
-    """Raise CheckpointError unless a network takes such values, and tells a set's classes apart in their order."""
+def require_fits(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Raise CheckpointError unless a network takes the values of a data set, and has its classes in their order."""
     if (checkpoint.values == "uint8") != (dataset.train_images.dtype == np.uint8):
         raise CheckpointError(
             f"{path} takes values of {checkpoint.values}, those of {dataset.name} are {dataset.train_images.dtype}: "

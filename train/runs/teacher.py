@@ -95,7 +95,7 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
             f"--teacher {path} takes images of {shapes[0]}, those of {dataset.name} are {shapes[1]}; name a network of "
             "such images"
         )
-    checkpoints.require_same_classes(path, teacher, dataset)
+    checkpoints.require_fits(path, teacher, dataset)
 
 
 def require_unseen(flag: str, path: Path, theirs: Config, whole: Dataset, config: Config) -> None:
@@ -105,8 +105,8 @@ def require_unseen(flag: str, path: Path, theirs: Config, whole: Dataset, config
     """
     if {theirs.dataset, config.dataset} == {"cifar10", "sample"} and config.held_out(len(whole.train_labels)):
         raise CheckpointError(
-            f"{flag} {path} was trained on {theirs.dataset}, which shares images with {config.dataset}, so with those "
-            "that are held out here; take --validation-size 0"
+            f"{flag} {path} was trained on {theirs.dataset}, which shares images with {config.dataset}, so it may have "
+            "seen some that are held out here; take --validation-size 0"
         )
     if os.path.realpath(theirs.dataset) != os.path.realpath(config.dataset) or config.dataset == UNNAMED:
         return
