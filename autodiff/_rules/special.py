@@ -240,18 +240,14 @@ defvjp(less_log1p, lambda ans, x: lambda g: g * (x / (1 + x)))
 
 
 def gamma_density(a: Array, x: Array) -> Array:
-    return np.exp(log_gamma_density(a, x))
-
-
-def log_gamma_density(a: Array, x: Array) -> Array:
-    """For large a by Stirling's series around x = a, where (a - 1) log(x) - x - gammaln(a) would lose digits."""
+    """Use Stirling's series around x = a for large a, where (a - 1) log(x) - x - gammaln(a) would lose digits."""
     large = (a > 20) & (x > 0)
     mean, at = np.where(large, a, 20.0), np.where(large, x, 20.0)
     inverse, step = 1 / mean, (at - mean) / mean
     rest = polynomial(np.square(inverse), tuple(STIRLING)) / inverse
     near = np.log(mean / (2 * math.pi)) / 2 - rest - np.log(at) - mean * less_log1p(step)
     a, x = np.where(large, 1.0, a), np.where(large, 1.0, x)
-    return np.where(large, near, sp.xlogy(a - 1, x) - x - sp.gammaln(a))
+    return np.exp(np.where(large, near, sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
 
 
 second(sp.betainc, lambda ans, a, b, x: lambda g: g * beta_density(a, b, x), argnum=2)

@@ -83,21 +83,33 @@ def padded_length(n: int, size: int, stride: int, boundary: str) -> int:
 
 def fast_length(n: int, size: int, boundary: str, real: bool) -> int:
     """FFT length: n for a periodic axis, or the next length from `padded_length` on that is fast."""
-    return n if boundary == "periodic" else next_fast_length(padded_length(n, size, 1, boundary), real)
+    return n if boundary == "periodic" else next_fast_length(padded_length(n, size, 1, boundary), PRIMES[real])
+
+
+PRIMES = {False: (2, 3, 5, 7, 11), True: (2, 3, 5)}
+"""Prime factors of the lengths that `scipy.fft.next_fast_len` returns for complex and for real transforms."""
 
 
 @lru_cache(maxsize=1024)
-def next_fast_length(n: int, real: bool) -> int:
-    """As `scipy.fft.next_fast_len`: the least length from n on whose prime factors are 5, or for complex 11, at most.
+def next_fast_length(n: int, primes: tuple[int, ...]) -> int:
+    """Return the least length from n on that has these prime factors alone.
 
     The cost model needs it in every process, and importing SciPy takes 0.2 s.
     """
     lengths = [1]
-    for prime in (2, 3, 5) if real else (2, 3, 5, 7, 11):
+    for prime in primes:
         for length in lengths:  # those that are appended are visited too
             if length < n:
                 lengths.append(length * prime)
     return min(length for length in lengths if length >= n)
+
+
+def roughness(n: int, primes: tuple[int, ...]) -> int:
+    """Return the part of a length that has none of these prime factors, for which an FFT is slower."""
+    for prime in primes:
+        while n % prime == 0:
+            n //= prime
+    return n
 
 
 def tap_positions(size: int) -> np.ndarray[Any, Any]:

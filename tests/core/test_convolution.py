@@ -29,7 +29,7 @@ from hcnn_core._engines.cpu.winograd import WinogradProducts
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
-from hcnn_core._engines.transform import Identity, next_fast_length
+from hcnn_core._engines.transform import PRIMES, Identity, next_fast_length
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import DEFAULT, Tuning, tuned
 from tests.core.oracle import (
@@ -288,7 +288,7 @@ def test_what_was_asked_for_is_not_chosen_again() -> None:
 @pytest.mark.parametrize("real", [True, False])
 def test_fast_lengths_are_those_of_scipy(real: bool) -> None:
     for n in (*range(1, 2000), 1_000_003, 2**31 - 1):
-        assert next_fast_length(n, real) == scipy.fft.next_fast_len(n, real)
+        assert next_fast_length(n, PRIMES[real]) == scipy.fft.next_fast_len(n, real)
 
 
 @pytest.mark.skipif(VECTOR_BYTES != 64, reason="the model's coefficients are of vectors of 64 bytes")

@@ -10,7 +10,7 @@ import numpy as np
 
 from hcnn_core._engines.cpu.allocator import zeros
 from hcnn_core._engines.cpu.kernels.operands import NDArray
-from hcnn_core._engines.transform import fast_length, tap_positions
+from hcnn_core._engines.transform import PRIMES, fast_length, roughness, tap_positions
 from hcnn_core._problem import Problem
 from hcnn_core._threads import threads_for
 from hcnn_core._tuning import Tuning, Units
@@ -97,7 +97,8 @@ class FFTPlan:
             # the axes before this one are not padded yet
             of_x, of_y, of_w = (math.prod(map(min, shape[:i], padded)) * math.prod(padded[i:]) for shape in shapes)
             lone = LONE_LINES if math.prod(padded) * batch < LINES * length else 1
-            units["fft_pass"] += lone * roughness(length) * (batch * (of_x + of_y) + of_w)
+            rough = min(max(1.0, roughness(length, PRIMES[False]) / 11), 8.0)
+            units["fft_pass"] += lone * rough * (batch * (of_x + of_y) + of_w)
             units["copy"] += (shapes[0][i] != length) * 2 * batch * of_x
         return units
 
@@ -155,14 +156,6 @@ class FFTPlan:
 
     def _threads(self) -> int:
         return threads_for() if self.threaded else 1
-
-
-def roughness(n: int) -> float:
-    """Factor by which an FFT is slower if its length has a large prime factor."""
-    for p in (2, 3, 5, 7, 11):
-        while n % p == 0:
-            n //= p
-    return min(max(1.0, n / 11), 8.0)
 
 
 def _along(axis: int, places: Places) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.fft import laid_on_circle, taken_off_circle
-from hcnn_core._engines.transform import padded_length
+from hcnn_core._engines.transform import next_fast_length, padded_length, roughness
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Units
 from hcnn_core.backend import Array, fft_namespace, joined, permute_dims, placement, reshape
@@ -53,7 +53,7 @@ class FFTPlan:
                 self.padded.append(n)
             else:
                 step = math.lcm(self.folds[k], 2 if real and k == count - 1 else 1)
-                self.padded.append(step * fast_length(-(-padded_length(n, size, 1, bound) // step)))
+                self.padded.append(step * next_fast_length(-(-padded_length(n, size, 1, bound) // step), PRIMES))
         self.batch = math.prod(g.x_shape[a] for a in g.batch_axes)
 
     @classmethod
@@ -68,7 +68,7 @@ class FFTPlan:
         A call of cuFFT along several axes takes a pass for each of them and one for zeros around samples.
         """
         points, batch, count = math.prod(self.padded), self.batch, len(self.axes)
-        rough = math.prod(_roughness(n) for n in self.padded)
+        rough = math.prod(price(n) for n in self.padded)
         spectra = (2 * batch + 1) * points
         return {"call": 1, "fft_pass": 3 * (count * rough + 2) * spectra}
 
@@ -189,19 +189,7 @@ class FFTPlan:
         return reshape(xp, permute_dims(xp, x, order), tuple(shape))
 
 
-def fast_length(n: int) -> int:
-    """The least length from n on whose prime factors are `PRIMES`."""
-    lengths = [1]
-    for prime in PRIMES:
-        for length in lengths:  # those that are appended are visited too
-            if length < n:
-                lengths.append(length * prime)
-    return min(length for length in lengths if length >= n)
-
-
-def _roughness(n: int) -> float:
-    """Factor by which cuFFT is slower for a length with another prime factor, which it reaches by several FFTs."""
-    for prime in PRIMES:
-        while n % prime == 0:
-            n //= prime
-    return 1.0 if n == 1 else 1.5 if n <= 127 else 4.0
+def price(n: int) -> float:
+    """Return the factor by which cuFFT is slower for a length with other prime factors: it takes several FFTs."""
+    rest = roughness(n, PRIMES)
+    return 1.0 if rest == 1 else 1.5 if rest <= 127 else 4.0
