@@ -1,9 +1,10 @@
 """Soft targets and attention transfer beside training alone, on few images; docs/recipes.md has the protocol.
 
-    python -m benchmarks.attention --data-dir data --out benchmarks/results/attention
+    python -m benchmarks.attention --data data --out benchmarks/results/attention
 
-Students see 5,000 of the images that the teacher, `hcnn-fast`, was trained on. They are tested on the 1,000 training
-images that it held out; the test set is not read. A teacher of random weights is the control of attention.
+Students see 5,000 of the images that the teacher, `hcnn-fast`, was trained on, at 16 x 16 pixels; the teacher sees them
+at its own 32 x 32. Students are tested on the 1,000 training images that it held out, at 16 x 16 as they were trained
+and at 32 x 32; the test set is not read. A teacher of random weights is the control of attention.
 """
 
 import argparse
@@ -15,10 +16,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from autodiff import tree_map
 from benchmarks.machine import describe_machine
 from benchmarks.planted import records
-from train import fit, load, load_dataset, make_config
+from benchmarks.reduced import reduced
+from train import Classifier, fit, load, load_dataset, make_config
 from train.data import Dataset, split_validation
+from train.networks.registry import build
 
 ARMS: dict[str, dict[str, Any]] = {
     "alone": {},
@@ -31,35 +35,57 @@ ARMS: dict[str, dict[str, Any]] = {
 COMPARED = [(arm, "alone") for arm in list(ARMS)[1:4]] + [
     (f"attention, {w}", f"random attention, {w}") for w in (1, 10)
 ]
-STUDENT = {"width": 8, "epochs": 8, "image_sizes": [16], "validation_size": 0, "test": False}
+SIZE, BATCH, BATCHES = 16, 50, 20
+STUDENT = {"width": 8, "epochs": 8, "image_sizes": [SIZE], "validation_size": 0, "test": False}
+Found = dict[tuple[str, int], float]
 
 
 def images(data: str, count: int) -> Dataset:
-    """Training images that the teacher has seen, and, as test images, those that it held out."""
-    whole, theirs = load_dataset("cifar10", data), load("hcnn-fast").checkpoint.config
-    seen, held_out = split_validation(whole, theirs.held_out(len(whole.train_labels)), theirs.seed)
+    """Return training images that the teacher has seen, and, as test images, those that it held out."""
+    whole, config = load_dataset("cifar10", data), load("hcnn-fast").checkpoint.config
+    seen, held_out = split_validation(whole, config.held_out(len(whole.train_labels)), config.seed)
     seen = seen[np.random.default_rng(0).permutation(len(seen))[:count]]
     parts = [(whole.train_images[k], whole.train_labels[k]) for k in (seen, held_out)]
     return Dataset("held out by hcnn-fast", whole.class_names, *parts[0], *parts[1])
 
 
-def compared(found: dict[tuple[str, int], float], arm: str, other: str, of: int) -> str:
-    """A row on the differences of two arms over seeds, in points, with an interval corrected for several of them."""
-    seeds = sorted({seed for name, seed in found if name == arm} & {seed for name, seed in found if name == other})
-    differences = 100 * np.array([found[arm, seed] - found[other, seed] for seed in seeds])
+def accuracy_at(network: Classifier, dataset: Dataset, size: int) -> float:
+    """Return the part of held-out images that is right at a size, with moments of training images of that size."""
+    checkpoint = network.checkpoint
+    weights, mean, std = checkpoint.state.evaluated, checkpoint.channel_mean, checkpoint.channel_std
+    one = build(checkpoint.config, size, len(dataset.class_names), 3)
+
+    def inputs(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        x: np.ndarray[Any, Any] = ((reduced(images, size) - mean) / std).astype(np.float32)
+        return x
+
+    batches = np.split(dataset.train_images[: BATCH * BATCHES], BATCHES)
+    moments = tree_map(lambda *of: sum(of) / BATCHES, *(one(weights, inputs(x))[1] for x in batches))
+    right = [
+        one(weights, inputs(x), moments)[0].argmax(axis=1) == y
+        for x, y in zip(np.split(dataset.test_images, 10), np.split(dataset.test_labels, 10), strict=True)
+    ]
+    return float(np.mean(right))
+
+
+def compared(accuracies: Found, arm: str, other: str, of: int) -> str:
+    """Return a row on the differences of two arms over seeds, in points, with an interval corrected for several."""
+    seeds = sorted({seed for name, seed in accuracies if name == arm} & {seed for a, seed in accuracies if a == other})
+    differences = 100 * np.array([accuracies[arm, seed] - accuracies[other, seed] for seed in seeds])
     mean, error = differences.mean(), stats.sem(differences)
     low, high = mean + error * stats.t.ppf([0.025 / of, 1 - 0.025 / of], len(seeds) - 1)
-    return f"| {arm} - {other} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |"
+    return f"| {arm} - {other} | {len(seeds)} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |"
 
 
-def table(found: dict[tuple[str, int], float]) -> str:
-    """Accuracies of the arms, and what is compared."""
+def table(accuracies: Found) -> str:
+    """Return accuracies of the arms, and the comparisons."""
     lines = ["| arm | networks | accuracy, % |", "| --- | --- | --- |"]
-    for arm in ARMS:
-        own = [100 * accuracy for (name, _), accuracy in found.items() if name == arm]
-        lines.append(f"| {arm} | {len(own)} | {np.mean(own):.2f} ({min(own):.1f} to {max(own):.1f}) |")
-    lines += ["", "| compared | points | interval |", "| --- | --- | --- |"]
-    return "\n".join([*lines, *(compared(found, *pair, len(COMPARED)) for pair in COMPARED)]) + "\n"
+    for arm in dict.fromkeys(name for name, _ in accuracies):
+        values = [100 * accuracy for (name, _), accuracy in accuracies.items() if name == arm]
+        lines.append(f"| {arm} | {len(values)} | {np.mean(values):.2f} ({min(values):.1f} to {max(values):.1f}) |")
+    lines += ["", "| compared | pairs | points | interval |", "| --- | --- | --- | --- |"]
+    pairs = [(a, b) for a, b in COMPARED if sum(name == a for name, _ in accuracies) > 1]
+    return "\n".join([*lines, *(compared(accuracies, *pair, len(COMPARED)) for pair in pairs)]) + "\n"
 
 
 def main() -> None:
@@ -77,25 +103,25 @@ def main() -> None:
         fit(make_config("hcnn-fast", still), dataset, out=f"{folder}/random")  # for its moments; its weights stay
         for seed in options.seeds:
             for arm in options.arms:
-                if (arm, seed) in accuracies(file):
+                if (arm, seed) in accuracies(file, "at 16"):
                     continue
                 settings = STUDENT | ARMS[arm] | {"seed": seed}
                 if settings.get("teacher") == "random":
                     settings["teacher"] = f"{folder}/random"
                 network = fit(make_config("hcnn-fast", settings), dataset, out=f"{folder}/{arm}-{seed}")
-                accuracy = np.mean(network.logits(dataset.test_images).argmax(axis=1) == dataset.test_labels)
+                row = [arm, seed, *(accuracy_at(network, dataset, size) for size in (SIZE, 32))]
                 with file.open("a", newline="") as target:
                     rows = csv.writer(target, lineterminator="\n")
-                    rows.writerows(([] if target.tell() else [["arm", "seed", "accuracy"]]) + [[arm, seed, accuracy]])
+                    rows.writerows(([] if target.tell() else [["arm", "seed", "at 16", "at 32"]]) + [row])
                 print(arm, seed, flush=True)
-    text = table(accuracies(file))
+    text = "\n".join(f"{key} pixels\n\n{table(accuracies(file, key))}" for key in ("at 16", "at 32"))
     print(text)
     (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
 
 
-def accuracies(file: Path) -> dict[tuple[str, int], float]:
-    """Of the networks that have ended."""
-    return {(row["arm"], int(row["seed"])): float(row["accuracy"]) for row in records(file)}
+def accuracies(file: Path, size: str) -> Found:
+    """Return accuracies of the networks that have ended, at a size."""
+    return {(row["arm"], int(row["seed"])): float(row[size]) for row in records(file)}
 
 
 if __name__ == "__main__":

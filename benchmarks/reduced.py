@@ -7,6 +7,7 @@ images, so that nothing can read the test set through it.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,17 @@ from train.data.augmentation import resize
 from train.data.cifar import load_dataset
 
 
+def reduced(images: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Return images (N, size, size, C), uint8."""
+    small: np.ndarray[Any, Any] = np.rint(resize(images.astype(np.float32), size)).astype(np.uint8)
+    return small
+
+
 def main(size: str, count: str, data_dir: str, target: str) -> None:
     """Write the file."""
     data = load_dataset("cifar10", data_dir)
     images, labels = data.train_images[: int(count)], data.train_labels[: int(count)]
-    small = np.rint(resize(images.astype(np.float32), int(size))).astype(np.uint8)
+    small = reduced(images, int(size))
     arrays = {"x_train": small, "y_train": labels, "x_test": small[:10], "y_test": labels[:10]}
     np.savez(target, **arrays, class_names=np.array(data.class_names))
 
