@@ -147,7 +147,7 @@ def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved"), ("recipes", "attention")]
+    ("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved")]
 )
 def test_pages_have_the_tables_on_record(page: str, folder: str) -> None:
     record = (ROOT / "benchmarks" / "results" / folder / "arms.md").read_text("utf-8").split("\n\n{")[0]
