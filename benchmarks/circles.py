@@ -1,0 +1,383 @@
+"""What makes a network's attribute the hidden circle: controls of the arm `smooth` of symmetries.py.
+
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.circles --out benchmarks/results/circles
+
+docs/symmetries.md has the protocol. Each network has its own circle, samples, weights and, where the arm has one, order
+of v_1. Networks of an arm are trained side by side in float32. An arm is recorded when it has ended; the same command
+goes on with those that are missing.
+"""
+
+import argparse
+import csv
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from autodiff import elu, value_and_grad
+from autodiff.primitives import cross_entropy
+from benchmarks.machine import describe_machine
+from benchmarks.symmetries import BATCH, CLASSES, ELEMENTS, RATE, SIZE, STEPS, TESTED, bump, newcombe
+from hcnn_core.updates import adamw_update
+from train.attributes.symmetry import translation_explains
+
+Array = np.ndarray[Any, Any]
+Weights = dict[str, Any]
+SEED, SAMPLES, NOISE, DECOYS, EQUAL = 2, 2000, 0.1, 19, 5
+ENOUGH, NEAR, RIDGE = 0.9, 0.25, 0.01
+PERMITTED = 5.0  # points of accuracy
+
+
+class Arm(NamedTuple):
+    """The networks of one arm."""
+
+    layer: str = "natural"  # how v_1 is filtered: "natural" order, "other" order, "tied" by chance, or "dense"
+    symmetric: bool = True  # whether turning the circle keeps the class
+    smooth: float = 1.0  # weight of the differences of neighbours along v_1, falling to 0
+    group: bool = False  # whether x_1 is the group: translations of one trained filter
+    width: int = SIZE  # samples along v_1
+    stride: int = 1
+    equal_power: bool = False  # whether frequencies 1 to 5 of a bump have the same power
+    second: float = 1.0  # height of the second bump
+    steps: int = STEPS
+    networks: int = 30
+
+
+LAYERS = ("natural", "other", "tied", "dense")
+SHORT = {"natural": "convolution", "other": "other order", "tied": "tied", "dense": "dense"}
+ARMS = {f"{SHORT[layer]}{labels}": Arm(layer, not labels) for labels in ("", ", asymmetric") for layer in LAYERS}
+ARMS |= {f"{name}, group": arm._replace(group=True, networks=6) for name, arm in ARMS.items()}
+ARMS |= {
+    "equal power": Arm(equal_power=True),
+    "equal power, group": Arm(equal_power=True, group=True, networks=6),
+    "unequal bumps": Arm(second=0.6),
+    "untrained": Arm(steps=0),
+    **{f"K = {width}": Arm(width=width, networks=12) for width in (8, 12, 24, 32)},
+    "stride 2": Arm(stride=2, networks=12),
+    **{f"{SHORT[layer]}, no penalty": Arm(layer, smooth=0.0) for layer in ("natural", "dense")},
+    "convolution, asymmetric, no penalty": Arm(symmetric=False, smooth=0.0),
+}
+COMPARED = (
+    ("convolution", "other order"), ("convolution", "tied"), ("convolution", "dense"), ("other order", "dense"),
+    ("tied", "dense"), ("convolution", "equal power"), ("convolution", "convolution, asymmetric"),
+)  # fmt: skip
+
+
+class Circle(NamedTuple):
+    """The hidden circle of one network, and its task."""
+
+    rotation: Array  # (16, 16), from the circle to the input
+    labels: Array  # (16, 7): the class by the first bump's place and the distance
+    shape: Array  # (16,): the bump at place 0
+
+    @classmethod
+    def draw(cls, arm: Arm, rng: np.random.Generator) -> "Circle":
+        rotation, _ = np.linalg.qr(rng.standard_normal((SIZE, SIZE)))
+        start = np.zeros(SIZE, int) if arm.symmetric else rng.integers(CLASSES, size=SIZE)
+        shape = bump(np.zeros(1, int))[0]
+        if arm.equal_power:
+            spectrum = np.fft.rfft(shape)
+            size = np.abs(spectrum[1 : EQUAL + 1])
+            spectrum[1 : EQUAL + 1] *= np.sqrt(np.mean(size**2)) / size
+            shape = np.fft.irfft(spectrum, SIZE)
+        return cls(rotation, (start[:, None] + np.arange(CLASSES)) % CLASSES, shape)
+
+    def samples(self, count: int, arm: Arm, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return inputs (count, 16), float32, and classes."""
+        place, distance = rng.integers(SIZE, size=count), rng.integers(CLASSES, size=count)
+        at = (np.arange(SIZE) - place[:, None]) % SIZE
+        circle = self.shape[at] + arm.second * self.shape[(at - 1 - distance[:, None]) % SIZE]
+        circle = circle + NOISE * rng.standard_normal((count, SIZE))
+        return (circle @ self.rotation.T).astype(np.float32), self.labels[place, distance]
+
+    def act(self, element: int, x: Array) -> Array:
+        """Turn the circle."""
+        return np.roll(x @ self.rotation, element, axis=-1) @ self.rotation.T
+
+    def reflect(self, element: int, x: Array) -> Array:
+        """Reverse the circle, then turn it."""
+        return np.roll((x @ self.rotation)[:, ::-1], element, axis=-1) @ self.rotation.T
+
+    def decoy(self, speeds: Array, element: int, x: Array) -> Array:
+        """Turn frequency k, from 1 to 7, at the speed `speeds[k - 1]`, the others as `act` does."""
+        turned = np.array([0, *speeds, SIZE // 2])
+        spectrum = np.fft.rfft(x @ self.rotation, axis=-1) * np.exp(-2j * np.pi * element * turned / SIZE)
+        circle: Array = np.fft.irfft(spectrum, SIZE, axis=-1) @ self.rotation.T
+        return circle
+
+
+def sharing(arm: Arm, rng: np.random.Generator) -> Array:
+    """Return the matrix (v_1 * v_2, coefficients) that spreads the coefficients of one network over its layer."""
+    k, out = arm.width, arm.width // arm.stride
+    v, v_2 = np.arange(k)[:, None], np.arange(out)
+    if arm.layer == "tied":
+        index = rng.permutation(np.repeat(np.arange(k), out))
+    elif arm.layer == "dense":
+        index = np.arange(k * out)
+    else:
+        order = rng.permutation(k) if arm.layer == "other" else np.arange(k)
+        index = ((arm.stride * v_2 - order[v]) % k).ravel()
+    return np.eye(index.max() + 1, dtype=np.float32)[index]
+
+
+def spread(trained: Weights, fixed: Weights) -> tuple[Any, Any]:
+    """Return the first layer (networks, 16, v_1) and its bias (networks, 1, v_1 or 1)."""
+    if "f" in trained:  # the circle, then translations of one filter
+        many = len(trained["f"])
+        filters = (fixed["turns"] @ trained["f"]).reshape(many, SIZE, SIZE)
+        return fixed["rotation"] @ filters, trained["a"]
+    return trained["h"], trained["a"]
+
+
+def first_layer(weights: tuple[Any, Any], x: Any) -> Any:
+    """Eq. (3): x_1 (networks, samples, v_1)."""
+    return elu(x @ weights[0] + weights[1])
+
+
+def logits(trained: Weights, fixed: Weights, x_1: Any) -> Any:
+    """Eqs. (4), (5): the sum over v_2's places of ELU(x_1 * g + b), (networks, samples, classes)."""
+    many, _, width = x_1.shape
+    g = (fixed["sharing"] @ trained["g"]).reshape(many, width, -1)
+    return elu(x_1 @ g + trained["b"] @ fixed["places"].T) @ fixed["places"]
+
+
+def loss(trained: Weights, fixed: Weights, x: Array, targets: Array, smooth: float) -> Any:
+    """Cross-entropy, mean over samples and summed over networks, and the penalty."""
+    x_1 = first_layer(spread(trained, fixed), x)
+    z = logits(trained, fixed, x_1)
+    total = len(x) * cross_entropy(z.reshape(-1, CLASSES), targets.ravel())
+    if smooth:
+        between = ((x_1 @ fixed["differences"]) ** 2).sum(axis=(1, 2))
+        centred = x_1 - x_1.mean(axis=1, keepdims=True)
+        total = total + smooth * (between / (centred**2).sum(axis=(1, 2))).sum()
+    return total
+
+
+def train(arm: Arm, circles: list[Circle], rngs: list[np.random.Generator], order: Any) -> tuple[Weights, Weights]:
+    """Return the trained and the fixed weights of all networks after AdamW; the first axis is theirs."""
+    drawn = [one.samples(SAMPLES, arm, rng) for one, rng in zip(circles, rngs, strict=True)]
+    inputs, classes = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
+    many, k, out = len(circles), arm.width, arm.width // arm.stride
+    shared = np.stack([sharing(arm, rng) for rng in rngs])
+    g = [rng.standard_normal((shared.shape[2], CLASSES)) / k**0.5 for rng in rngs]
+    trained = {"a": np.zeros((many, 1, k)), "g": np.stack(g), "b": np.zeros((many, 1, CLASSES))}
+    eye = np.eye(k, dtype=np.float32)
+    fixed: Weights = {
+        "sharing": shared, "places": np.tile(np.eye(CLASSES, dtype=np.float32), (out, 1)),
+        "differences": np.roll(eye, -1, axis=1) - eye,
+    }  # fmt: skip
+    if arm.group:
+        trained |= {"f": np.stack([rng.standard_normal((SIZE, 1)) / SIZE**0.5 for rng in rngs])}
+        trained["a"] = np.zeros((many, 1, 1))
+        v = np.arange(SIZE)
+        fixed["turns"] = np.eye(SIZE, dtype=np.float32)[((v - v[:, None]) % SIZE).ravel()]
+        fixed["rotation"] = np.stack([one.rotation for one in circles]).astype(np.float32)
+    else:
+        trained["h"] = np.stack([rng.standard_normal((SIZE, k)) / SIZE**0.5 for rng in rngs])
+    trained = {name: w.astype(np.float32) for name, w in trained.items()}
+    mean = {name: np.zeros_like(w) for name, w in trained.items()}
+    square = {name: np.zeros_like(w) for name, w in trained.items()}
+    gradient_of = value_and_grad(loss)
+    for step in range(arm.steps):
+        chosen, part = order.integers(SAMPLES, size=BATCH), step / arm.steps
+        smooth = arm.smooth * (1 - part)
+        _, gradients = gradient_of(trained, fixed, inputs[:, chosen], classes[:, chosen], smooth)
+        rate = RATE * (1 + math.cos(math.pi * part)) / 2
+        for name, w in trained.items():
+            trained[name], mean[name], square[name] = adamw_update(
+                w, gradients[name], mean[name], square[name], rate=rate, step=step + 1
+            )
+    return trained, fixed
+
+
+def fractional(before: Array, after: Array) -> tuple[float, float]:
+    """Return the largest share of `after` that a translation of `before` by t samples explains, and t.
+
+    t goes from 0 to K in steps of 0.05; between samples arrays are interpolated by Fourier series.
+    """
+    k = before.shape[1]
+    f, g = np.fft.fft(before, axis=1), np.fft.fft(after, axis=1)
+    shifts = np.arange(20 * k) / 20
+    frequency = np.fft.fftfreq(k, 1 / k)
+    phases = np.exp(-2j * np.pi * shifts[:, None] * frequency / k)
+    if k % 2 == 0:
+        phases[:, k // 2] = np.cos(np.pi * shifts)
+    cross = (f * g.conj()).sum(axis=0)
+    inner = (phases @ cross).real / k
+    energy = np.abs(phases) ** 2 @ (np.abs(f) ** 2).sum(axis=0) / k + (after**2).sum()
+    shares = 1 - (energy - 2 * inner) / ((after - after.mean(axis=0)) ** 2).sum()
+    best = int(shares.argmax())
+    return float(shares[best]), float(shifts[best])
+
+
+def near_group(shifts: Array, width: int) -> bool:
+    """Say whether the translations, one for each s from 1 to 15, are a s K / 16 within 0.25 samples for one odd a."""
+    s = np.arange(1, SIZE)
+    away = [(shifts - a * s * width / SIZE + width / 2) % width - width / 2 for a in range(1, SIZE, 2)]
+    return any(np.abs(one).max() <= NEAR + 1e-9 for one in away)
+
+
+def recovered(first: tuple[Array, Array], circle: Circle, x: Array) -> float:
+    """Return the variance of g_s x that affine maps A_t of inputs explain, from the weights and unlabelled inputs.
+
+    A_t x is the y, near the mean, whose x_1 is nearest to L_t x_1(x) before ELU: ridge, of 0.01 mean eigenvalues.
+    The score is the mean over s of the share of A_{a s}, for the odd a that is best.
+    """
+    h, a = (np.asarray(w, np.float64) for w in first)
+    mean = x.mean(axis=0)
+    gram = h @ h.T
+    back = np.linalg.solve(gram + RIDGE * np.trace(gram) / SIZE * np.eye(SIZE), h)
+    z = x @ h + a
+    moved = [mean + (np.roll(z, t, axis=1) - a - mean @ h) @ back.T for t in range(h.shape[1])]
+    shares = np.empty((SIZE, len(moved)))
+    for s in range(SIZE):
+        turned = circle.act(s, x)
+        shares[s] = [1 - ((turned - y) ** 2).sum() / ((turned - turned.mean(axis=0)) ** 2).sum() for y in moved]
+    return float(max(np.mean([shares[s, a * s % SIZE] for s in ELEMENTS]) for a in range(1, SIZE, 2)))
+
+
+def order_free(before: Array, turned: list[Array]) -> float:
+    """Return the share of the powers of one permutation of v_1: the best for g_1 on half of the inputs, on the rest."""
+    half = len(before) // 2
+    middle = before.mean(axis=(0, 1))
+    inner = (turned[0][:half] - middle).T @ (before[:half] - middle)
+    permutation = linear_sum_assignment(-inner)[1]
+    powers, shares = np.arange(before.shape[1]), []
+    for after in turned:
+        powers = powers[permutation]
+        rest, moved = after[half:], before[half:, powers]
+        shares.append(1 - ((rest - moved) ** 2).sum() / ((rest - rest.mean(axis=0)) ** 2).sum())
+    return float(np.mean(shares))
+
+
+def measure(
+    arm: Arm, name: str, circles: list[Circle], rngs: list[np.random.Generator], trained: Weights, fixed: Weights
+) -> list[dict[str, Any]]:
+    """Return what is recorded of each network."""
+    rows, layers = [], spread(trained, fixed)
+    for k, (one, rng) in enumerate(zip(circles, rngs, strict=True)):
+        first = layers[0][k], layers[1][k]
+
+        def represent(x: Array, first: tuple[Any, Any] = first) -> Array:
+            return np.asarray(first_layer(first, x.astype(np.float32)), np.float64)
+
+        x, classes = one.samples(4 * TESTED, arm, rng)
+        own = ({key: w[k : k + 1] for key, w in trained.items()}, {**fixed, "sharing": fixed["sharing"][k : k + 1]})
+        right = (logits(*own, represent(x)[None].astype(np.float32))[0].argmax(axis=1) == classes).mean()
+        x = x[:TESTED].astype(np.float64)
+        base = represent(x)
+        centred = base - base.mean(axis=0)
+        along = ((centred - centred.mean(axis=1, keepdims=True)) ** 2).sum() / (centred**2).sum()
+        turned = [represent(one.act(s, x)) for s in ELEMENTS]
+        row: dict[str, Any] = {"arm": name, "network": k, "accuracy": float(right), "along": float(along)}
+        found = [fractional(base, after) for after in turned]
+        shifts = np.array([t for _, t in found])
+        row["odd"], row["even"] = (float(np.mean([found[s - 1][0] for s in range(b, SIZE, 2)])) for b in (1, 2))
+        row["fractional"] = float(np.mean([share for share, _ in found]))
+        row["near"] = int(near_group(shifts, arm.width))
+        if arm.width == SIZE:
+            explained = partial(translation_explains, represent, elements=ELEMENTS, axis=1, orders=0, rng=rng)
+            whole = explained(one.act, x)
+            row["share"], row["isomorphic"] = whole.share, int(whole.is_isomorphic(ELEMENTS, SIZE))
+            speeds = [decoys(rng) for _ in range(DECOYS)]
+            row["decoys"] = max(explained(partial(one.decoy, m), x).share for m in speeds)
+            reflected = [best_translation(base[:, ::-1], represent(one.reflect(s, x))) for s in range(SIZE)]
+            row["reflections"] = float(np.mean(reflected))
+            row["order-free"] = order_free(base, turned)
+            row["recovered"] = recovered(first, one, x)
+            row["null"] = recovered(first, circles[(k + 1) % len(circles)], x)
+        rows.append(row)
+    return rows
+
+
+def best_translation(before: Array, after: Array) -> float:
+    """Return the largest share of `after` that a translation of `before` by whole samples explains."""
+    total = ((after - after.mean(axis=0)) ** 2).sum()
+    return float(max(1 - ((after - np.roll(before, t, axis=1)) ** 2).sum() / total for t in range(before.shape[1])))
+
+
+def decoys(rng: np.random.Generator) -> Array:
+    """Return speeds of the frequencies 1 to 7 in another order."""
+    while np.array_equal(speeds := rng.permutation(np.arange(1, SIZE // 2)), np.arange(1, SIZE // 2)):
+        pass
+    return speeds
+
+
+def run(name: str, networks: int | None = None) -> tuple[list[dict[str, Any]], Weights]:
+    """Train the networks of an arm and return what is recorded of each, and their weights."""
+    arm = ARMS[name]
+    many = networks or arm.networks
+    rngs = [np.random.default_rng([SEED, list(ARMS).index(name), k]) for k in range(many)]
+    circles = [Circle.draw(arm, rng) for rng in rngs]
+    trained, fixed = train(arm, circles, rngs, np.random.default_rng([SEED, list(ARMS).index(name)]))
+    return measure(arm, name, circles, rngs, trained, fixed), trained
+
+
+def is_whole(row: dict[str, Any]) -> bool:
+    """Say whether a network found the whole group; of K other than 16, by fractional translations."""
+    if not row["share"]:
+        return bool(int(row["near"])) and float(row["fractional"]) > ENOUGH
+    share = float(row["share"])
+    return bool(int(row["isomorphic"])) and share > ENOUGH and share > float(row["decoys"])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the arms as a table in Markdown, their admission, and the comparisons."""
+    of = {name: [row for row in rows if row["arm"] == name] for name in ARMS}
+    of = {name: some for name, some in of.items() if some}
+    keys = "accuracy", "share", "decoys", "along", "reflections", "order-free", "recovered", "null"
+    lines = [f"| arm | networks | group's translations | whole | {' | '.join(keys)} |", "| --- " * 12 + "|"]
+    for name, some in of.items():
+        medians = [f"{np.median([float(row[key]) for row in some]):.3f}" if some[0][key] else "" for key in keys]
+        group = sum(int(row["isomorphic"] or row["near"]) for row in some)
+        lines.append(f"| {name} | {len(some)} | {group} | {sum(map(is_whole, some))} | {' | '.join(medians)} |")
+    lines += ["", "| arm | accuracy, free | accuracy, x_1 the group | admission |", "| --- | --- | --- | --- |"]
+    for name, some in of.items():
+        if given := of.get(f"{name}, group"):
+            free, group_ = (100 * np.median([float(row["accuracy"]) for row in part]) for part in (some, given))
+            verdict = "permitted" if group_ >= free - PERMITTED else "forbidden by accuracy"
+            lines.append(f"| {name} | {free:.1f} % | {group_:.1f} % | {verdict} |")
+    lines += ["", "| compared | whole | difference | 95 % interval |", "| --- | --- | --- | --- |"]
+    for first, second in COMPARED:
+        if first in of and second in of:
+            a, b, n = sum(map(is_whole, of[first])), sum(map(is_whole, of[second])), len(of[first])
+            difference, low, high = newcombe(a, b, n)
+            shown = f"{a} and {b} of {n} | {difference:+.2f} | {low:+.2f} to {high:+.2f}"
+            lines.append(f"| {first} - {second} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+FIELDS = (
+    "arm", "network", "accuracy", "share", "isomorphic", "decoys", "along", "fractional", "near", "odd", "even",
+    "reflections", "order-free", "recovered", "null",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the networks and the table")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "networks.csv"
+    if not file.exists():
+        file.write_text(",".join(FIELDS) + "\n", "utf-8")
+    for name in options.arms:
+        if name in {row["arm"] for row in csv.DictReader(file.open(newline=""))}:
+            continue
+        rows, _ = run(name)
+        with file.open("a", newline="") as target:
+            writer = csv.DictWriter(target, FIELDS, restval="", lineterminator="\n")
+            writer.writerows({key: f"{v:.4f}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
+        print(name, sum(map(is_whole, (dict.fromkeys(FIELDS, "") | row for row in rows))), "of", len(rows), flush=True)
+    with file.open(newline="") as source:
+        text = table(list(csv.DictReader(source)))
+    print(text)
+    (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
