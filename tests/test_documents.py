@@ -146,9 +146,7 @@ def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
     assert f"[{len(read)} runs on record have]" in recipes
 
 
-@pytest.mark.parametrize(
-    ("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved")]
-)
+@pytest.mark.parametrize(("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved")])
 def test_pages_have_the_tables_on_record(page: str, folder: str) -> None:
     record = (ROOT / "benchmarks" / "results" / folder / "arms.md").read_text("utf-8").split("\n\n{")[0]
     document = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
