@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 RECORD = (
     "hcnn",
     "hcnn-best",
+    "hcnn-best-second-part",
     "hcnn-paper-strides",
     "hcnn-medium",
     "hcnn-periodic",

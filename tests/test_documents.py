@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import re
@@ -16,6 +17,7 @@ import autodiff
 import hcnn_core
 from benchmarks import table1
 from hcnn.__main__ import COMMANDS
+from train.config import make_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README, SPEED = ((ROOT / name).read_text("utf-8") for name in ("README.md", "benchmarks/results/speed.md"))
@@ -168,3 +170,76 @@ def test_symmetries_has_what_is_on_record_of_the_first_layer(task: str) -> None:
     if task == "sound":  # its document leaves two columns out
         rows = [row[:2] + row[3:] if len(row) == 7 else row[:3] for row in rows]
     assert shown == rows
+
+
+def results(path: str) -> list[dict[str, str]]:
+    with (ROOT / "benchmarks" / "results" / path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
+    page = (ROOT / "docs" / "symmetries.md").read_text("utf-8")
+    counts: dict[str, list[float]] = {}
+    odd = [a * np.arange(1, 16) % 16 for a in range(1, 16, 2)]
+    for row in results("symmetries/networks.csv"):
+        if any(np.array_equal(np.array(row["shifts"].split(), int) % 16, shifts) for shifts in odd):
+            counts.setdefault(row["arm"], []).append(float(row["share"]))
+    smooth, moved = (np.array(counts[arm]) for arm in ("smooth", "dense, moved"))
+    few = smooth[smooth <= 0.9]
+    assert f"{sum(smooth > 0.9)} of the {len(smooth)} networks of `smooth` are left" in page
+    assert f"(the other {'five' if len(few) == 5 else few} have {few.min():.2f} to {few.max():.2f})" in page
+    assert f"{sum(moved > 0.9)} of the {len(moved)} of `dense, moved`" in page
+    hue = [row for row in results("hue/networks.csv") if row["x_1 v_1 whole"] == "1"]
+    assert f"({' and '.join(format(float(row['x_1 v_1 share']), '.2f') for row in hue)})" in page
+
+
+def test_recipes_compares_its_first_part_with_the_paper() -> None:
+    config = make_config("hcnn-best")
+    sizes = np.array(config.image_sizes)
+    epochs = 240 / (config.epochs * np.mean(sizes**2) / 32**2)
+    updates = 240 * 50_000 / 50 / (config.epochs * 49_000 / config.batch_size)
+    recipes = " ".join((ROOT / "docs" / "recipes.md").read_text("utf-8").split())
+    assert f"is {epochs:.1f} times our first part in epochs of full size, and {updates:.1f} times in updates" in recipes
+
+
+def test_trials_say_how_little_they_show() -> None:
+    folder = ROOT / "benchmarks" / "results" / "table1-trials"
+
+    def loss(run: str) -> float:
+        last = (folder / run / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
+        return float(json.loads(last)["validation_tempered_loss"])
+
+    changes = {
+        name: [loss(f"{name}{seed}") - loss(f"base{seed}") for seed in ("", "-seed-1")]
+        for name in ("affine-half", "decay-of-scales")
+    }
+    deviation = np.sqrt(np.mean([np.var(pair, ddof=1) for pair in changes.values()]))
+    page = " ".join((folder / "README.md").read_text("utf-8").split())
+    assert f"standard deviation of a paired difference of one seed is {deviation:.3f} nats" in page
+    blur, decay = ((loss("base") - loss(name)) / deviation for name in ("blur", "weight-decay-0.03"))
+    assert f"blur stands at {blur:.0f} of them, and the weight decay at {decay:.1f}" in page
+
+
+def test_weights_that_claims_rest_on_are_kept_and_small() -> None:
+    recipes = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    table = recipes.split("<!-- kept: begin -->")[1].split("<!-- kept: end -->")[0]
+    listed = {ROOT / path for path in re.findall(r"\| \[(.*?)\]", table)}
+    assert listed == {*ROOT.glob("train/weights/*.h5"), *ROOT.glob("benchmarks/results/**/*.h5")}
+    assert sum(path.stat().st_size for path in listed) < 10e6
+
+
+def test_aliasing_says_what_translations_of_attributes_change() -> None:
+    page = (ROOT / "docs" / "aliasing.md").read_text("utf-8")
+    said = re.findall(r"by (\d+) to (\d+) % in the mean, single shifts by up to (\d+) %", page)[0]
+    aliased = [
+        row
+        for row in results("aliasing/trained-periodic.csv")
+        if (row["statement"], row["kind"], row["mode"]) == ("invariance", "aliased", "evaluation")
+        and row["axis"][0] == "v"
+    ]
+    depths: dict[tuple[str, str], list[float]] = {}
+    for row in aliased:
+        depths.setdefault((row["j"], row["axis"]), []).append(100 * float(row["mean"]))
+    means = [np.mean(values) for values in depths.values()]
+    largest = max(100 * float(row["largest"]) for row in aliased)
+    assert said == tuple(f"{value:.0f}" for value in (min(means), max(means), largest))

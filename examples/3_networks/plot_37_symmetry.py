@@ -110,4 +110,4 @@ if not SMALL:
 
 # %%
 # Six networks of each kind say little. `docs/symmetries.md` has 30 of each of 14 arms, by a protocol that was fixed
-# first, with controls whose labels lack the symmetry: with the penalty 27 of 30 find the whole group, without it none.
+# first, with controls whose labels lack the symmetry: with the penalty 22 of 30 find the whole group, without it none.
