@@ -1,4 +1,4 @@
-"""The table of convolutions: conventions of its peers, what it refuses to time, and its command line; no timing."""
+"""The table of convolutions: conventions of its peers, and results that it refuses to time; no timing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ class NotInstalled:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NotInstalled())  # None in sys.modules SciPy would take for a library
 """
-RUN = "import runpy; runpy.run_module('benchmarks.convolve', run_name='__main__')"
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,68 +113,3 @@ def test_what_is_moved_flipped_or_of_the_other_boundary_is_not_within_rounding_e
     for tolerance, right, wrong in evaluate(ALONE + ERRORS):
         assert max(right) <= tolerance
         assert not any(error <= 10 * tolerance for error in wrong)
-
-
-def test_record_names_what_it_skips_and_its_ratios_are_those_of_its_times(tmp_path: Path) -> None:
-    every_round = "from benchmarks import convolve; convolve.SLOW = float('inf'); raise SystemExit(convolve.main())"
-    result = run(ALONE + every_round, "--rounds", "2", "--only", "kernel 16", "--out", str(tmp_path))
-    assert result.returncode == 0, result.stderr
-    record = json.loads((tmp_path / "convolve.json").read_text("utf-8"))
-    (row,) = record["rows"]
-    assert row["skipped"] == {"torch": "not installed", "jax": "not installed"}
-    assert set(row["peers"]) == {"ndimage", "fftconvolve", "oaconvolve", "rfftn"}
-    assert [len(found["seconds"]) for found in (row["ours"], *row["peers"].values())] == [2, 2, 2, 2, 2]
-    fastest = min(row["peers"].values(), key=lambda peer: peer["ms"])
-    assert row["peers"][row["best"]] == fastest
-    assert row["ratio"] == row["ours"]["ms"] / fastest["ms"]
-    assert set(row["methods"]) == {"direct", "fft"}
-    assert row["regret"] == row["ours"]["ms"] / min(found["ms"] for found in row["methods"].values())
-    text = (tmp_path / "convolve.txt").read_text("utf-8")
-    assert text.splitlines() == result.stdout.splitlines()[: len(text.splitlines())]
-    assert "  torch: not installed (1 of 1)" in text
-    assert f"slower than 1.1 times the best peer: {int(row['ratio'] > 1.1)} of 1 rows" in text
-    assert "\nratio to scipy.ndimage: median " in text
-
-    picture = (tmp_path / "convolve.png").read_bytes()
-    assert int.from_bytes(picture[16:20], "big") == 1200
-    (tmp_path / "convolve.png").unlink()
-    assert run(ALONE + RUN, "--plot", str(tmp_path / "convolve.json")).returncode == 0
-    assert (tmp_path / "convolve.png").read_bytes() == picture
-
-
-def test_a_peer_that_disagrees_is_not_timed() -> None:
-    wrong = "import scipy.ndimage\nscipy.ndimage.convolve = scipy.ndimage.correlate\n"
-    result = run(ALONE + wrong + RUN, "--rounds", "1", "--only", "kernel 16")
-    assert result.returncode == 1, result.stderr
-    assert "  ndimage disagrees on 64 signals 512, kernel 16, periodic: it is off by " in result.stdout
-    assert "ratio to scipy.ndimage:" not in result.stdout
-
-
-ARGUMENTS = """
-import contextlib, io, json, sys
-from benchmarks.convolve import arguments
-found = []
-for given in {given!r}:
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        sys.argv[1:] = given
-        try:
-            arguments()
-        except SystemExit as end:
-            found.append([end.code, said.getvalue().splitlines()[-1]])
-print(json.dumps(found))
-"""
-
-
-def test_bad_arguments_give_one_line() -> None:
-    messages = {
-        ("--rounds", "0"): "--rounds is 0; give 1 or more",
-        ("--only", "cube"): "--only is 'cube', which no case has in its name; ",
-        ("--quick", "--only", "volume"): "--only is 'volume', which no case of --quick has in its name; ",
-        ("--out", "README.md"): "--out is README.md, which cannot be a folder: ",
-        ("--plot", "README.md"): "--plot is README.md; give a convolve.json that --out wrote",
-        ("--plot", "none.json"): "--plot is none.json; give a convolve.json that --out wrote",
-    }
-    found = evaluate(ARGUMENTS.format(given=list(messages)))
-    for (status, said), message in zip(found, messages.values(), strict=True):
-        assert status == 2
-        assert said.startswith(f"python -m benchmarks.convolve: error: {message}")

@@ -15,7 +15,7 @@ import pytest
 
 import autodiff
 import hcnn_core
-from benchmarks import table1
+from benchmarks import circles, table1
 from hcnn.__main__ import COMMANDS
 from train.config import make_config
 
@@ -243,3 +243,17 @@ def test_aliasing_says_what_translations_of_attributes_change() -> None:
     means = [np.mean(values) for values in depths.values()]
     largest = max(100 * float(row["largest"]) for row in aliased)
     assert said == tuple(f"{value:.0f}" for value in (min(means), max(means), largest))
+
+
+def test_performance_has_the_tables_on_record() -> None:
+    assert SPEED in (ROOT / "docs" / "performance.md").read_text("utf-8")
+
+
+def test_a_network_of_the_hidden_circle_is_made_again_by_its_seed() -> None:
+    """The others differ by rounding alone, which 4,000 steps may enlarge."""
+    (untrained,), (group,) = (circles.run(name, networks=1)[0] for name in ("untrained", "convolution, group"))
+    record = {(row["arm"], row["network"]): row for row in results("circles/networks.csv")}
+    for key in ("accuracy", "along", "share", "decoys", "reflections", "order-free", "recovered"):
+        assert untrained[key] == pytest.approx(float(record["untrained", "0"][key]), abs=2e-3)
+    assert group["accuracy"] == pytest.approx(float(record["convolution, group", "0"]["accuracy"]), abs=0.02)
+    assert circles.is_whole(group)
