@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from hcnn._siblings import claim
 
 COMMANDS = {
     "train": ("train.cifar", "train a network, or go on with one"),
+    "describe": ("train.describe", "print a network as a table of its layers"),
+    "augmented": ("train.augmented", "draw images as training sees them"),
     "evaluate": ("train.evaluate", "accuracy, loss and confusion of a network on test images"),
     "predict": ("train.predict", "classify pictures in files and folders by a network"),
+    "export": ("train.export", "write a network alone: .h5, .safetensors or .onnx"),
+    "report": ("train.report", "write the report of a run anew"),
+    "plot": ("train.plot", "draw the learning curve of a run"),
     "verify": ("train.verify", "verify Proposition 3.1 on a network"),
     "explore": ("train.explore", "show what the attributes of a network mean"),
     "compare": ("train.compare", "compare runs in a table and a picture"),
@@ -28,13 +34,11 @@ def main() -> int:
     called = "hcnn" if Path(sys.argv[0]).stem == "hcnn" else "python -m hcnn"
     name, rest = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:]
     if name in ("-h", "--help"):
-        print(_help(called))
-        return 0
+        return _say(_help(called))
     if name == "--version":
         from hcnn import __version__
 
-        print(f"hcnn {__version__}")
-        return 0
+        return _say(f"hcnn {__version__}")
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         given = f"{name!r} is no command" if name else "no command is given"
@@ -44,6 +48,16 @@ def main() -> int:
     sys.argv = [f"{called} {name}", *rest]
     claim("train")
     return int(importlib.import_module("train.commands.console").run(COMMANDS[name][0]))
+
+
+def _say(text: str) -> int:
+    """Print a text, and return the exit status: 1 where nobody reads it any more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when the interpreter ends
+        return 1
+    return 0
 
 
 def _help(called: str) -> str:

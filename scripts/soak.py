@@ -52,12 +52,12 @@ from tests.train.runs import (
     assert_same_run,
     assert_same_state,
     checkpoints,
+    digest_of,
     metrics,
     saved_state,
-    without_digest,
 )
 from tests.train.test_import_keras import write_keras
-from train import cifar, compare, explore, import_keras, sweep, verify
+from train import cifar, compare, evaluate, explore, export, import_keras, plot, report, sweep, verify
 from train.attributes import hubs, meaning, organisation
 from train.commands import trial
 from train.config import Config
@@ -500,15 +500,15 @@ class Soak:
         """Killed while a network is exported: the file is whole or absent, and nothing else stays."""
         run.mkdir()
         target = run / self.rng.choice(["a.h5", "a.safetensors"])
-        arguments = ("--export", self.reference / "best.h5", target)
-        command = Command(arguments)
+        arguments = (self.reference / "best.h5", target)
+        command = Command(arguments, program=export)
         time.sleep(self.rng.uniform(0, 0.1))
         command.send(signal.SIGKILL)
         command.finish()
         killed = not target.exists()
         if killed:
-            status, text = Command(arguments).finish()
-            require_line(command.arguments, status, text)
+            status, text = Command(arguments, program=export).finish()
+            require_line(command.arguments, status, text, export)
         if [path.name for path in run.iterdir()] != [target.name]:
             raise BrokenPromiseError(f"after an export: {list(run.iterdir())}")
         if target.suffix == ".h5":
@@ -594,8 +594,7 @@ class Soak:
     def restructured(self, path: Path) -> None:
         """Delete, replace or rename some objects and attributes of an HDF5 file; it stays one."""
         with h5py.File(path, "r+") as file:
-            if "digest" in file.attrs and self.rng.random() < 0.7:  # else hardly anything but the digest is tried
-                without_digest(file)
+            signed = "digest" in file.attrs and self.rng.random() < 0.7  # else hardly anything but the digest is tried
             for _ in range(self.rng.choice([1, 1, 2, 5])):
                 names: list[str] = []
                 file.visit(names.append)
@@ -610,6 +609,9 @@ class Soak:
                     del where[name]
                     if self.rng.random() < 0.8:
                         where[name] = value
+            if signed:
+                with contextlib.suppress(AttributeError, KeyError, ValueError, TypeError, OSError, RuntimeError):
+                    file.attrs["digest"] = digest_of(file)
 
     def structures(self, run: Path) -> str:
         """Files of the right format whose content Hypothesis draws."""
@@ -665,7 +667,7 @@ class Soak:
         run.mkdir()
         shutil.copy(self.reference / "best.h5", run / "a.h5")
         self.damaged(run / "a.h5")
-        outcome = self.tried("safetensors", ("--export", run / "a.h5", run / "a.safetensors"))
+        outcome = self.tried("safetensors", (run / "a.h5", run / "a.safetensors"), export)
         if (run / "a.safetensors").exists():
             tensors = load_file(run / "a.safetensors")
             if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
@@ -754,14 +756,16 @@ class Soak:
             os.mkfifo(path)
         else:
             path.symlink_to({"link": mine, "dangling link": absent, "device": Path("/dev/zero")}[kind])
-        arguments = self.rng.choice([("--resume", run), ("--plot", run), ("--report", run), ("--evaluate", run)])
-        if arguments[0] == "--resume" and self.rng.random() < 0.5:
-            arguments += ("--epochs", 4)
-        command = Command(arguments)
+        program, *arguments = self.rng.choice([(cifar, "--resume", run), (plot, run), (report, run), (evaluate, run)])
+        if program is cifar and self.rng.random() < 0.5:
+            arguments += ["--epochs", 4]
+        command = Command(arguments, program=program)
         status, text = command.finish()
-        require_line(command.arguments, status, text)
+        require_line(command.arguments, status, text, program)
         if mine.read_text() != "mine" or absent.exists():
-            raise BrokenPromiseError(f"{arguments[0]} with {path.name} as a {kind} writes outside: {status}: {text}")
+            raise BrokenPromiseError(
+                f"{program.__name__} with {path.name} as a {kind} writes outside: {status}: {text}"
+            )
         mine.unlink()
         return f"{kind}, {'refused' if status else 'not needed'}"
 
@@ -771,13 +775,13 @@ class Soak:
         said = run / "said"
         said.touch()
         if self.rng.random() < 0.5:
-            kind, path, load = "classes", run / "a.h5", cifar.load_dataset
+            kind, path, load = "classes", run / "a.h5", evaluate.load_dataset
             whole = checkpoint.load(self.reference / "best.h5")
             classes = tuple(f"{self.drawn(HOSTILE)}{n}" for n in range(len(whole.class_names)))
             checkpoint.save(path, dataclasses.replace(whole, class_names=classes), {})
-            cifar.load_dataset = lambda name, folder: dataclasses.replace(load(name, folder), class_names=classes)
+            evaluate.load_dataset = lambda name, folder: dataclasses.replace(load(name, folder), class_names=classes)
             command = Command(("--evaluate", path), output=str(said))
-            cifar.load_dataset = load
+            evaluate.load_dataset = load
         else:
             kind, name = "run", self.drawn(HOSTILE).strip("/.")[:60] or "x"
             shutil.copytree(self.reference, run / name)
@@ -879,7 +883,7 @@ def few_images() -> None:
     def load(name: str, folder: Path) -> Dataset:
         return few if name == "sample" else load_dataset(name, folder, download=False)
 
-    cifar.load_dataset = session.load_dataset = explore.load_dataset = load
+    evaluate.load_dataset = session.load_dataset = explore.load_dataset = load
     meaning.PERMUTATIONS = organisation.ORDERS = hubs.SAMPLES = 19
 
 

@@ -188,8 +188,12 @@ def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        ((), 2, "hcnn: no command is given; choose one of train, evaluate, predict, "),
-        (("trian",), 2, "hcnn: 'trian' is no command (did you mean train?); choose one of train, evaluate, predict, "),
+        ((), 2, "hcnn: no command is given; choose one of train, describe, augmented, "),
+        (
+            ("trian",),
+            2,
+            "hcnn: 'trian' is no command (did you mean train?); choose one of train, describe, ",
+        ),
         (("--version",), 0, f"hcnn {hcnn.__version__}\n"),
         (("--help",), 0, "usage: python -m hcnn COMMAND ...\n"),
         (("train", "--help"), 0, "usage: python -m hcnn train [-h] [--version] "),
@@ -201,6 +205,17 @@ def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> N
 def test_what_python_m_hcnn_says(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
     done = python(tmp_path, "-m", "hcnn", *arguments)
     assert done.returncode == status and (done.stderr if status else done.stdout).startswith(said), done
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_a_closed_pipe_is_no_failure_to_talk_about(tmp_path: Path, flag: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hcnn", flag]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(

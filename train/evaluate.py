@@ -7,31 +7,122 @@ begin("train.evaluate", __name__)
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from train import cifar
-from train.commands.command_line import Parser, run_command
+from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
+from train.commands.flags import add_network, given_settings
 from train.config import Config
-from train.runs.shipped import list_networks
+from train.data import INFO, DatasetInfo, Images, load_dataset
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.runs.session import (
+    calibration_lines,
+    figures,
+    namespace,
+    opened,
+    part_right,
+    require_named,
+    test_lines,
+)
+from train.runs.shipped import card
+from train.runs.training import Result, evaluate, evaluate_views, restore
 
-HELP = {
-    "dataset": "another set whose test images to take: cifar10, cifar100, sample, a file FILE.npz, a folder DIR, or "
-    "MODULE:FUNCTION [the one that it was trained on]",
-    "data_dir": "folder that holds, or will hold, the data set [as when it was trained]",
-    "batch_size": "images at a time [as when it was trained]",
-}
-"""Of the flags that mean something else than when a network is trained."""
+WITH_NETWORK = ("backend", "batch_size", "data_dir", "dataset")
+"""Settings that a network may be evaluated with."""
+
+
+class InUse(NamedTuple):
+    """A trained network on the device, with the settings that it is used with."""
+
+    path: Path
+    checkpoint: Checkpoint
+    xp: Any
+    config: Config
+    network: Network
+    parameters: Parameters
+    moments: Moments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = _parser()
+    return run_command(_parser(), arguments, _act, "a smaller --batch-size may do")
 
-    def act(options: argparse.Namespace) -> int:
-        debug = ["--debug"] if options.debug else []
-        return cifar.main(["--evaluate", options.network, *parser.given(options, "network"), *debug])
 
-    return run_command(parser, arguments, act, "a smaller --batch-size may do")
+def _act(options: argparse.Namespace) -> int:
+    say_accuracy(options.network, given_settings(options), f"evaluate {options.network}")
+    return 0
+
+
+def network_for_use(name_or_path: Path, settings: Mapping[str, Any]) -> InUse:
+    """Return a network that a command names, of a run the latest, with other settings than it was trained with."""
+    path, checkpoint = opened(name_or_path, say)
+    config = dataclasses.replace(checkpoint.config, **{"backend": "auto", **settings})  # it may come from elsewhere
+    xp = namespace(config.backend)
+    return InUse(path, checkpoint, xp, config, *restore(path, checkpoint, config, xp))
+
+
+def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -> None:
+    """Print the accuracy, loss, calibration and confusion of a network on test images."""
+    path, checkpoint, xp, config, network, parameters, moments = network_for_use(name_or_path, settings)
+    require_named(config.dataset, "dataset" in settings, action)
+    if config.dataset in INFO:
+        require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
+    dataset = load_dataset(config.dataset, config.data_dir)
+    for note in dataset.notes:
+        say(note)
+    require_same_kind(path, checkpoint, config.dataset, dataset.info)
+    checkpoints.require_fits(path, checkpoint, dataset)
+    test = Images(
+        xp.asarray(dataset.test_images),
+        xp.asarray(checkpoint.targets.taught(dataset.test_labels, config.dtype)),
+        checkpoint.channel_mean,
+        checkpoint.channel_std,
+        config.dtype,
+        targets=checkpoint.targets,
+        by=config.standardize,
+    )
+    subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
+    result = evaluate(*subject)
+    labelled = config, said, checkpoint.class_names
+    say(next(test_lines(figures(result), *labelled)))  # before the views are begun, which take six times as long
+    result = evaluate_views(*subject, result)
+    _, *lines = test_lines(figures(result), *labelled)
+    for line in (*lines, *calibration_lines(result, dataset.test_labels)):
+        say(line)
+    if dataset.kind != "classes":
+        return
+    if checkpoint.figures:
+        say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
+    say(_confusion(result, dataset.class_names))
+    if text := card(path):
+        say(f"\n{text.rstrip()}")
+
+
+def require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str, data: DatasetInfo) -> None:
+    """Refuse images of another shape, or of another number of classes, than a network was trained on."""
+    trained = checkpoint.image_shape, len(checkpoint.class_names), checkpoint.targets.kind
+    both = trained, (data.image_shape, data.classes, data.kind)
+    if both[0] != both[1]:
+        kinds = [f"{count} {kind} of {'x'.join(map(str, shape))} images" for shape, count, kind in both]
+        raise CheckpointError(
+            f"{path} tells {kinds[0]} apart, {name} has {kinds[1]}; name the set it was trained on with --dataset"
+        )
+
+
+def _confusion(result: Result, names: Sequence[str]) -> str:
+    """Return the counts, a row for each true class, and the part of each class that was predicted right."""
+    width = max(len(str(int(result.confusion.max()))), 4)
+    names = [" ".join(name.split()) for name in names]  # a line feed in one would forge a line
+    label = max(map(len, names))
+    lines = [" " * label + " " + " ".join(name[:width].rjust(width) for name in names) + "  right, 95 % interval"]
+    for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
+        counts = " ".join(str(int(n)).rjust(width) for n in row)
+        lines.append(f"{name.rjust(label)} {counts}  {part_right(int(row[k]), int(row.sum()))}".rstrip())
+    return "rows: true class; columns: predicted\n" + "\n".join(lines)
 
 
 def _parser() -> Parser:
@@ -41,11 +132,8 @@ def _parser() -> Parser:
         "set it was trained on; then its accuracy by the mean of several views of each, which takes six times as long.",
         epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
     )
-    ships = ", ".join(list_networks()) or "none"
-    parser.add_argument("network", metavar="NETWORK", help=f"one that ships ({ships}), a run's folder or a checkpoint")
-    for field in dataclasses.fields(Config):
-        if field.name in cifar.WITH_EVALUATE:
-            cifar.add_flag(parser, field).help = HELP.get(field.name, field.metadata["help"])
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
+    add_network(parser, WITH_NETWORK)
     return parser
 
 

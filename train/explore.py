@@ -24,7 +24,7 @@ from hcnn_core.plans import user_cache
 from train.attributes import report
 from train.attributes.features import AXES, FIRST, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
-from train.commands.command_line import Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
 from train.config import ConfigError
 from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
 from train.networks.hierarchical import hierarchy
@@ -33,8 +33,7 @@ from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
 from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
-from train.runs.session import namespace, require_named
-from train.runs.shipped import find
+from train.runs.session import namespace, opened, require_named
 from train.runs.training import restore
 from train.storage.files import flush_entries, make_folder, remove_partial_files
 
@@ -64,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _act(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     xp = namespace(options.backend)
-    path = find(options.checkpoint)
-    checkpoint = checkpoints.load(path)
+    path, checkpoint = opened(options.checkpoint, say)
     architecture = architecture_of(checkpoint.config)
     if ATTRIBUTES in architecture.lacks:
         raise CheckpointError(
@@ -288,9 +286,7 @@ def _parser() -> Parser:
         "without a network, pictures, and numbers as JSON and CSV.",
     )
     count, natural = at_least(1), at_least(0)
-    parser.add_argument(
-        "--checkpoint", type=given_path, required=True, metavar="FILE", help="a trained network, or the name of one"
-    )
+    parser.add_argument("--checkpoint", type=given_path, required=True, metavar="NETWORK", help=NETWORK)
     parser.add_argument(
         "--dataset",
         type=_images,

@@ -173,7 +173,7 @@ def _act(options: argparse.Namespace) -> int:
         raise RunError(f"{options.out} is there already; name a new file")
     remove_partial_files(options.out.parent, re.escape(options.out.name))  # of a conversion that was killed
     checkpoints.save(options.out, checkpoint, versions("numpy"))
-    say(f"{options.out}: evaluate it with python -m train.cifar --evaluate {options.out}")
+    say(f"{options.out}: evaluate it with python -m hcnn evaluate {options.out}")
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from train.classifier import BATCH, Classifier, load
-from train.commands.command_line import Parser, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
 from train.data import DataError
 from train.data.folder import ENDINGS, attempt, files_in, listed
 from train.data.photographs import pixels
@@ -92,7 +92,7 @@ def _parser() -> Parser:
         description="Classify pictures by a trained network: a table of the five most probable classes of each.",
         epilog="Exit status: 0; 1 it failed, or files that are listed cannot be read; 2 the command line is wrong.",
     )
-    parser.add_argument("network", type=given_path, metavar="NETWORK", help="name of one that ships, run or checkpoint")
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
     parser.add_argument(
         "paths", type=given_path, nargs="+", metavar="PATH", help=f"files, or folders of files {', '.join(ENDINGS)}"
     )

@@ -20,7 +20,7 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core.backend import to_numpy
-from train.commands.command_line import Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
 from train.data import (
     INFO,
@@ -37,8 +37,7 @@ from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
 from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
-from train.runs.session import namespace, require_named
-from train.runs.shipped import find
+from train.runs.session import namespace, opened, require_named
 from train.runs.training import Interrupted, TrainingError, restore
 from train.storage.files import remove_partial_files, write_atomically
 from train.verification import counterexamples
@@ -76,7 +75,9 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace, xp: Any) -> int:
-    checkpoint = checkpoints.load(find(options.checkpoint)) if options.checkpoint else None
+    checkpoint = None
+    if options.checkpoint:
+        _, checkpoint = opened(options.checkpoint, say)
     boundary = options.boundary or (checkpoint.config.boundary if checkpoint else "both")
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
     dataset = _dataset(options, checkpoint)
@@ -193,7 +194,7 @@ def _subject(
             )
         _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, boundary=boundary, **given)
-        network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
+        network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
         config = dataclasses.replace(config, dtype=dtype)
         network = build(config, checkpoint.image_size, network.classes, checkpoint.channels)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
@@ -365,7 +366,7 @@ def _parser() -> Parser:
         "128 and the number of the signal that stopped it.",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", type=given_path, metavar="FILE", help="verify a trained network")
+    which.add_argument("--checkpoint", type=given_path, metavar="NETWORK", help=f"verify {NETWORK}")
     which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
     which.add_argument(
         "--replay",
@@ -395,7 +396,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--images", type=at_least(1), default=1, metavar="N", help="images in each of them [1]")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of weights and images [0]")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
     return parser
 
 

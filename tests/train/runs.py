@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib
 import io
 import json
 import os
@@ -18,7 +20,8 @@ import h5py
 import numpy as np
 import pytest
 
-from train import cifar, explore
+from hcnn.__main__ import COMMANDS
+from train import describe, evaluate, explore
 from train.attributes import hubs, meaning, organisation
 from train.data import Dataset
 from train.runs import session
@@ -46,11 +49,12 @@ class Outcome:
     status: int
     out: str
     err: str
+    module: str = "train.cifar"
 
     def one_line(self, status: int, *fragments: str) -> str:
         """Check the status, and that one line on standard error holds every fragment; return the line."""
         assert self.status == status, self
-        assert self.err.startswith("train.cifar: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self
+        assert self.err.startswith(f"{self.module}: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self
         assert [fragment for fragment in fragments if fragment not in self.err] == [], self
         return self.err
 
@@ -61,18 +65,24 @@ class Outcome:
 
 
 def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
-    """Run the command line in this process, on the given images, or on those that it names."""
+    """Run the command line in this process, on the given images, or on those that it names.
+
+    Arguments that begin with a command of `hcnn` are that command's, all others those of training.
+    """
+    module, words = "train.cifar", [str(argument) for argument in arguments]
+    if words and words[0] in COMMANDS:
+        module = COMMANDS[words.pop(0)][0]
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
-            for module in (cifar, session):
-                patch.setattr(module, "load_dataset", lambda name, data_dir: dataset)
+            for user in (describe, evaluate, session):
+                patch.setattr(user, "load_dataset", lambda name, data_dir: dataset)
         try:
-            status = cifar.main([str(argument) for argument in arguments])
+            status = importlib.import_module(module).main(words)
         except SystemExit as stop:
             assert isinstance(stop.code, int)
             status = stop.code
-    return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
+    return Outcome(status, out.getvalue(), without_notice(err.getvalue()), module)
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -175,10 +185,25 @@ def saved_state(path: Path) -> dict[str, Any]:
     return found
 
 
-def without_digest(file: Any) -> None:
-    """Make an open checkpoint one of schema 2, so that changes of it are not refused for its digest."""
-    del file.attrs["digest"]
-    file.attrs["schema"] = 2
+def digest_of(file: Any) -> str:
+    """SHA-256 of a line for each attribute and array, in the order of names, and its bytes; h5py and hashlib alone."""
+    arrays: dict[str, Any] = {}
+    file.visititems(lambda name, item: arrays.update({f"/{name}": item}) if isinstance(item, h5py.Dataset) else None)
+    found = hashlib.sha256()
+    for name, value in sorted({**{n: v for n, v in file.attrs.items() if n != "digest"}, **arrays}.items()):
+        content = value.encode() if isinstance(value, str) else value[()].tobytes()
+        kind = f"<U{max(len(value), 1)}" if isinstance(value, str) else value.dtype.str
+        shape = () if isinstance(value, str) else value.shape
+        found.update(f"{name} {kind} {shape} {len(content)}\n".encode() + content)
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def edited(path: Path) -> Iterator[Any]:
+    """An open checkpoint to be changed; its digest is then that of its new content, so that it refuses no change."""
+    with h5py.File(path, "r+") as file:
+        yield file
+        file.attrs["digest"] = digest_of(file)
 
 
 def assert_same_state(found: Path, expected: Path) -> None:

@@ -18,7 +18,7 @@ from tests.train.runs import SMALL
 from train import load
 from train.config import make_config
 from train.networks.activations import ACTIVATIONS, Activation
-from train.networks.hierarchical import FactoredLayer, HierarchicalLayer
+from train.networks.hierarchical import HierarchicalLayer
 from train.networks.network import Network
 from train.networks.registry import build
 from train.verification.covariance import Subject, measure
@@ -90,12 +90,6 @@ def test_layers_with_gelu_are_what_the_equations_say(changes: dict[str, Any]) ->
     written = [row for row in rows if row.statement == "definition"]
     assert {row.j for row in written} == set(range(5)) and all(row.holds for row in rows if row.must_hold)
     check_grads(lambda p: cross_entropy(network(p, x)[0], np.array([0, 7, 2])), 1)(weights)
-
-
-def test_what_would_be_ignored_is_refused() -> None:
-    for base in (HierarchicalLayer, FactoredLayer):
-        with pytest.raises(TypeError, match="_rho would not be used: give layers an `activation`"):
-            type("Tanh", (base,), {"_rho": staticmethod(np.tanh)})
 
 
 def test_an_activation_is_one_entry(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

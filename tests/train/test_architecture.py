@@ -53,10 +53,10 @@ def test_it_is_trained_resumed_evaluated_reported_and_exported(drawing_command: 
     page = (whole / "report.html").read_text("utf-8")
     assert "Confusion" in page and "First filters" not in page
     assert "test: accuracy" in drawing_command("--evaluate", whole).success()
-    drawing_command("--export", whole, tmp_path / "alone.h5").success()
+    drawing_command("export", whole, tmp_path / "alone.h5").success()
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     assert np.array_equal(load(tmp_path / "alone.h5").logits(images), load(whole).logits(images))
-    refused = drawing_command("--export", whole, tmp_path / "merged.safetensors")
+    refused = drawing_command("export", whole, tmp_path / "merged.safetensors")
     refused.one_line(1, "a linear classifier has no filters to merge: export .h5")
 
 

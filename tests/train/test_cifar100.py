@@ -65,7 +65,7 @@ def test_the_whole_path(tmp_path: Path) -> None:
     result = f"test: accuracy {hits / 2:.2f} %, loss {loss:.4f} nats, 200 images"
     assert result in said and result in run_here(("--evaluate", run, *data), None).success()
     (run / "report.html").unlink()
-    run_here(("--report", run, *data), None).success()
+    run_here(("report", run, *data), None).success()
     assert f"{hits} of 200 are right" in (run / "report.html").read_text("utf-8")
 
 

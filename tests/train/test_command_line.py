@@ -23,7 +23,7 @@ from tests.train.runs import (
     run_here,
     start,
 )
-from train import cifar
+from train import evaluate
 from train.commands.command_line import Parser, run_command, say
 from train.config import PRESETS, Config, make_config
 from train.data import DataError, Dataset
@@ -93,6 +93,42 @@ def test_a_signal_before_the_first_step_does_not_wait_for_kernels(tmp_path: Path
     outcome.one_line(128 + signal.SIGTERM, "stopped at once", f"continue with --resume {tmp_path / 'run'}")
 
 
+IN_A_CALLBACK = """
+import os, signal, sys, time
+from numba.core import codegen
+from train.commands.command_line import Parser, run_command
+
+hook = codegen.JITCodeLibrary._object_compiled_hook.__func__
+
+def interrupted(cls, module, code):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(100):
+        pass
+    return hook(cls, module, code)
+
+codegen.JITCodeLibrary._object_compiled_hook = classmethod(interrupted)
+from hcnn_core._engines.cpu.kernels.jit import compiled
+
+@compiled()
+def kernel(x):
+    return x + 1
+
+def action(options):
+    kernel(1)
+    for _ in range(100):
+        time.sleep(0.1)
+    return 0
+
+sys.exit(run_command(Parser(prog="python -m train.cifar"), [], action, ""))
+"""
+
+
+def test_ctrl_c_in_a_callback_of_llvm_is_no_other_error(tmp_path: Path) -> None:
+    """What a handler raises there is lost: Numba then said "no compiled object yet for <Library ...>"."""
+    process = start("-c", IN_A_CALLBACK, env={"NUMBA_CACHE_DIR": str(tmp_path), "HCNN_QUIET": "1"})
+    finish(process).one_line(128 + signal.SIGINT, "interrupted; what was saved before is whole")
+
+
 def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     def action(options: argparse.Namespace) -> int:
         say("a cat\x1b[2J\u202e, \x07a dog\nun \xe9l\xe9phant\t1")
@@ -137,14 +173,15 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
         (["--preset", "sample", "--train-size", "-1"], ["train_size is -1"]),
         (["--preset", "sample", "--validation-size", "40"], ["--validation-size", "40", "0 to 39"]),
         (["--describe", "--evaluate", "a.h5"], ["--describe", "--evaluate", "exclude"]),
-        (["--resume", "a", "--plot", "a"], ["--resume", "--plot", "exclude"]),
         (["--out", ""], ["--out", "'' is no path"]),
         (["--out", "a\0b"], ["--out", "is no path"]),
         (["--resume", ""], ["--resume", "'' is no path"]),
         (["--data-dir", "\udcff"], ["data_dir is '\\udcff'", "not UTF-8"]),
         (["--describe", "--out", "a"], ["--describe", "remove --out"]),
-        (["--plot", "a", "--epochs", "3"], ["--plot", "remove --epochs"]),
-        (["--plot", "a", "--out", "b"], ["--plot", "remove --out"]),
+        (["--resume", "a", "--plot", "a"], ["--plot is a command of its own: python -m hcnn plot RUN"]),
+        (["--export", "a.h5", "b.onnx"], ["--export is a command of its own: python -m hcnn export NETWORK FILE"]),
+        (["--report", "a", "--data-dir", "b"], ["--report is a command of its own: python -m hcnn report RUN"]),
+        (["--show-augmented", "9"], ["is a command of its own: python -m hcnn augmented --count N --out FILE"]),
         (["--evaluate", "a.h5", "--train-size", "5"], ["--evaluate", "remove --train-size"]),
     ],
     ids=" ".join,
@@ -264,8 +301,8 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = tmp_path / ("a" * 280)
-    for flag in ("--out", "--resume", "--plot", "--evaluate"):
-        line = command(*SMALL[: 2 * (flag == "--out")], flag, long).one_line(1, "cannot use", "File name too long")
+    for words in (*SMALL[:2], "--out"), ("--resume",), ("plot",), ("--evaluate",):
+        line = command(*words, long).one_line(1, "cannot use", "File name too long")
         assert "--debug" not in line
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_file", denied)
@@ -318,7 +355,7 @@ def test_an_error_nobody_thought_of(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(cifar, "evaluate", fail)
+    monkeypatch.setattr(evaluate, "evaluate", fail)
     command("--evaluate", trained / "best.h5").one_line(1, type(error).__name__, "--debug shows where")
     assert "Traceback" in command("--evaluate", trained / "best.h5", "--debug").err
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -24,13 +23,13 @@ from tests.train.runs import (
     Outcome,
     checkpoints,
     contents,
+    edited,
     finish,
     metrics,
     saved_state,
     start,
-    without_digest,
 )
-from train import cifar
+from train import evaluate
 from train.config import make_config
 from train.data import INFO
 from train.networks.network import Network
@@ -151,8 +150,7 @@ def test_a_checkpoint_that_claims_a_large_network_is_refused_before_one_is_made(
 ) -> None:
     path = tmp_path / "large.h5"
     shutil.copy(trained / "best.h5", path)
-    with h5py.File(path, "r+") as file:
-        without_digest(file)
+    with edited(path) as file:
         file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | {"width": 10**8})
     monkeypatch.setattr(Network, "initialize", None)
     command("--evaluate", path).one_line(1, "not enough memory", "weights need", "GiB are free")
@@ -162,7 +160,7 @@ def test_memory_that_runs_out_elsewhere(command: Command, trained: Path, monkeyp
     def out_of_memory(*arguments: Any, **options: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(cifar, "evaluate", out_of_memory)
+    monkeypatch.setattr(evaluate, "evaluate", out_of_memory)
     command("--evaluate", trained / "best.h5").one_line(1, "not enough memory", "--batch-size")
 
 
@@ -172,7 +170,7 @@ def test_threads_that_the_system_does_not_allow(
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(cifar, "evaluate", refuse)
+    monkeypatch.setattr(evaluate, "evaluate", refuse)
     command("--evaluate", trained / "best.h5").one_line(1, "no other thread", "ulimit -u")
 
 

@@ -1,4 +1,4 @@
-"""The command line and run directories: --out, --resume, --plot, --evaluate."""
+"""The command line and run directories: --out, --resume, --evaluate, and plot."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.train.runs import (
     assert_same_run,
     checkpoints,
     contents,
+    edited,
     metrics,
-    without_digest,
 )
 from train.data import Dataset
 from train.runs import run, session
@@ -168,7 +168,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_hide_the_result(
     assert "test_accuracy" in metrics(tmp_path / "run")[-1]
 
 
-# --resume and --plot
+# --resume and plot
 
 
 def test_resume_of_a_finished_run(drawing_command: Command, trained: Path, first_run: tuple[Path, Outcome]) -> None:
@@ -184,7 +184,7 @@ def test_resume_of_a_finished_run(drawing_command: Command, trained: Path, first
     ]
 
 
-@pytest.mark.parametrize("action", ["--resume", "--plot"])
+@pytest.mark.parametrize("action", ["--resume", "plot"])
 def test_resume_and_plot_of_no_run(command: Command, tmp_path: Path, action: str) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "absent", tmp_path, tmp_path / "file"):
@@ -222,35 +222,17 @@ def test_resume_with_every_checkpoint_damaged(command: Command, trained: Path, t
 def test_resume_with_an_epoch_that_cannot_be_changes_nothing(command: Command, trained: Path, tmp_path: Path) -> None:
     """A negative one would have emptied metrics.jsonl."""
     path = part_of(trained, tmp_path)
-    with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
-        without_digest(file)
+    with edited(path / "epoch0002-step000000.h5") as file:
         file.attrs["epoch"] = -1
     before = contents(path)
     command("--resume", path).one_line(1, "epoch0002-step000000.h5", "epoch is -1 of 4")
     assert contents(path) == before
 
 
-def test_a_run_of_an_earlier_version_goes_on_and_is_told_that_it_has_no_digest(
-    command: Command, trained: Path, tmp_path: Path
-) -> None:
-    assert "digest" not in command("--resume", part_of(trained, tmp_path)).success()
-    shutil.rmtree(tmp_path / "part")
-    last = part_of(trained, tmp_path) / "epoch0002-step000000.h5"
-    with h5py.File(last, "r+") as file:
-        without_digest(file)
-    assert "digest" not in command("--evaluate", last).success()
-    lines = command("--resume", last.parent).success().splitlines()
-    assert [line for line in lines if "digest" in line] == [
-        f"{last} is of an earlier version and has no digest: nobody would notice damage to its settings"
-    ]
-    assert_same_run(last.parent, trained)
-
-
 def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
     for group in ("parameters", "optimizer/velocity", "moments"):
         path = part_of(trained, tmp_path)
-        with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
-            without_digest(file)
+        with edited(path / "epoch0002-step000000.h5") as file:
             name = "covariance" if group == "moments" else "g"
             del file[group]["layer03"][name]
             file[group]["layer03"][name] = np.zeros((4, 7, 11, 5), "f4")
@@ -304,7 +286,7 @@ def test_resume_from_another_data_dir_and_backend(command: Command, trained: Pat
         assert json.loads(file.attrs["config"])["data_dir"] == "elsewhere"
 
 
-@pytest.mark.parametrize("action", ["--resume", "--plot"])
+@pytest.mark.parametrize("action", ["--resume", "plot"])
 @pytest.mark.parametrize(
     "bad", ["[" * 10**5, "9" * 5000, "{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"]
 )
@@ -348,14 +330,14 @@ def test_a_test_that_is_no_number_is_read_again(command: Command, trained: Path,
 
 def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_lo')
-    drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")
+    drawing_command("plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 1}\n{"epoch": 2, "train_accuracy": 1}\n')
-    drawing_command("--plot", tmp_path).success()
+    drawing_command("plot", tmp_path).success()
     (tmp_path / "learning-curve.png").unlink()
     (tmp_path / "metrics.jsonl").write_text(
         '{"epoch": 1, "train_loss": 1}\n{"epoch": 2, "train_loss": 1, "train_accuracy": 1}\n'
     )
-    drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "train_accuracy")
+    drawing_command("plot", tmp_path).one_line(1, "cannot draw", "train_accuracy")
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -382,8 +364,7 @@ def test_evaluate_another_schema_or_network(command: Command, trained: Path, tmp
     ]
     for change, fragment in changes:
         shutil.copy(trained / "best.h5", path)
-        with h5py.File(path, "r+") as file:
-            without_digest(file)
+        with edited(path) as file:
             change(file)
         command("--evaluate", path).one_line(1, str(path), fragment)
 

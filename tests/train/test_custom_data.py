@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
 from tests.train.commands import Arrays, made_up
-from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start, without_digest
+from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
 from train.config import PRESETS, ConfigError, make_config
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
@@ -338,22 +337,6 @@ def test_evaluated_on_other_images(tmp_path: Path) -> None:
     run("--resume", tmp_path / "part", "--dataset", tmp_path / "moved.npz").success()
 
 
-def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
-    """The form that files had when all images were square and RGB."""
-    run(
-        *SMALL, "--epochs", 1, "--dataset", "sample", "--train-size", 40, "--no-test", "--out", tmp_path / "run"
-    ).success()
-    path = tmp_path / "run" / "best.h5"
-    images = load_dataset("sample").test_images[:3]
-    expected = load(path).logits(images)
-    with h5py.File(path, "r+") as file:
-        assert file.attrs["schema"] == 3 and file.attrs["image_shape"].tolist() == [32, 32, 3]
-        without_digest(file)
-        del file.attrs["image_shape"]
-        file.attrs["schema"], file.attrs["image_size"] = 1, 32
-    assert np.array_equal(load(path).logits(images), expected)
-
-
 def test_sizes_keep_the_proportion_of_oblong_images() -> None:
     config = make_config("hcnn", {"image_sizes": [8, 12], "epochs": 4})
     assert [image_size(config, epoch, (24, 41)) for epoch in range(4)] == [(8, 14)] * 2 + [(12, 21)] * 2
@@ -420,7 +403,7 @@ def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:
     flags = (*SMALL, "--shift", 1, "--epochs", 1, "--dataset", files["ab"], "--out", run)
     run_plainly(flags, None).success()
     run_here(("--evaluate", run, "--dataset", files["ab"]), None).success()
-    for command in ("--evaluate", "--report"):
+    for command in ("--evaluate", "report"):
         outcome = run_here((command, run, "--dataset", files["ba"]), None)
         assert outcome.status == 1 and "calls class 0 'a'" in outcome.err and "calls it 'b'" in outcome.err
     parts = {name: a / np.float32(255) if name.startswith("x") else a for name, a in arrays.items()}

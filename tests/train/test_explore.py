@@ -239,7 +239,7 @@ def test_bad_arguments(
     first_run: Any, few_images: Dataset, tmp_path: Path, arguments: Any, status: int, fragments: Any
 ) -> None:
     outcome = explore_here(
-        few_images, "--checkpoint", first_run[0] / "best.h5", "--cache", tmp_path, "--out", tmp_path / "p", *arguments
+        few_images, "--checkpoint", first_run[0], "--cache", tmp_path, "--out", tmp_path / "p", *arguments
     )
     one_line(outcome, status, *fragments)
     assert list(tmp_path.iterdir()) == []

@@ -135,6 +135,6 @@ def test_a_run_resumes_exactly_and_is_loaded(command: Command, tmp_path: Path) -
     network = load(whole / last)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     assert network.network.image_shape == (32, 32, 3) and network.logits(images).shape == (3, 10)
-    exported = command("--export", whole / "best.h5", tmp_path / "net.safetensors")
+    exported = command("export", whole / "best.h5", tmp_path / "net.safetensors")
     exported.one_line(1, "this network filters scattering coefficients", "export .h5")
     assert not (tmp_path / "net.safetensors").exists()

@@ -1,8 +1,8 @@
 """Runs of version 0.1.0 before train had rooms: their checkpoints are read, and their training goes on.
 
-``frozen/NAME`` holds a run's directory after one of two epochs, its checkpoint of schema 2, as the code of commit
-f56248c wrote it; ``frozen/expected/NAME.h5`` is the checkpoint after the second epoch, by the same code. The commands
-are in ``frozen/README.md``.
+``frozen/NAME`` holds a run's directory after one of two epochs, trained by the code of commit f56248c;
+``frozen/expected/NAME.h5`` is the checkpoint after the second epoch, by the same code. The commands are in
+``frozen/README.md``.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def raw(path: Path) -> dict[str, np.ndarray]:
 
 
 def arrays_of(checkpoint: checkpoints.Checkpoint) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint by the name that schema 2 has for it."""
+    """Every array of a checkpoint by the name that its file has for it."""
     state = checkpoint.state
-    trees = {"parameters": state.parameters, "moments": state.moments, "average": state.average, **state.optimizer}
+    trees = {"parameters": state.parameters, "moments": state.moments, "average": state.average}
+    trees |= {f"optimizer/{name}": tree for name, tree in state.optimizer.items()}
     found = {
         f"{kind}/{layer}/{name}": np.asarray(array)
         for kind, tree in trees.items()

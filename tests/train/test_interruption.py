@@ -293,7 +293,7 @@ def test_an_interruption_while_the_last_picture_is_drawn_says_that_all_else_is_s
     with monkeypatch.context() as patch:
         patch.setattr(session, "plot_learning_curve", interrupt)
         command(*SMALL, "--out", path).one_line(
-            130, f"interrupted while {path / 'learning-curve.png'} was drawn", "all else", f"--plot {path}"
+            130, f"interrupted while {path / 'learning-curve.png'} was drawn", "all else", f"hcnn plot {path}"
         )
     assert_same_run(path, trained)
     command("--resume", path).success()
@@ -355,7 +355,7 @@ def test_what_an_export_that_was_killed_left_goes_at_the_next_one(
     kept = [f".b.{suffix}.{pid}.partial", f".axh5.{pid}.partial", f".a.{suffix}.{os.getppid()}.partial"]
     for name in (*kept, f".a.{suffix}.{pid}.partial"):
         (tmp_path / name).touch()
-    command("--export", trained / "best.h5", tmp_path / f"a.{suffix}").success()
+    command("export", trained / "best.h5", tmp_path / f"a.{suffix}").success()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, f"a.{suffix}"])
 
 

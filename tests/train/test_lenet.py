@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from scipy.signal import convolve as scipy_convolve
@@ -16,10 +15,10 @@ from tests.core.oracle import noise
 from tests.train.runs import (
     Outcome,
     assert_same_state,
+    edited,
     metrics,
     run_plainly,
     saved_state,
-    without_digest,
     without_pictures,
 )
 from train import explore, load, verify
@@ -185,12 +184,12 @@ def test_its_weights_go_on_and_go_out(command: Command, tmp_path: Path) -> None:
     given, taken = (saved_state(folder / "best.h5") for folder in (run, other))
     assert np.array_equal(given["parameters/C3/w"], taken["parameters/C3/w"])
 
-    command("--export", run, tmp_path / "alone.h5").success()
+    command("export", run, tmp_path / "alone.h5").success()
     network = load(tmp_path / "alone.h5")
     assert np.array_equal(network.logits(images), load(run).logits(images))
     with pytest.raises(TypeError, match="LeNet-5 has no merged filters"):
         network.merged  # noqa: B018
-    refused = command("--export", run, tmp_path / "merged.safetensors")
+    refused = command("export", run, tmp_path / "merged.safetensors")
     refused.one_line(1, "LeNet-5 has no filters to merge: export .h5")
 
 
@@ -207,7 +206,6 @@ def test_what_needs_attributes_refuses_it(command: Command, tmp_path: Path, caps
         assert "no attributes" in said and said.count("\n") == 1
     small = command(*RUN, "--image-sizes", 16, 32, "--out", tmp_path / "small")
     small.one_line(2, "images are 16x16; LeNet-5 takes sides of at least 32")
-    with h5py.File(run / "best.h5", "a") as file:
-        without_digest(file)
+    with edited(run / "best.h5") as file:
         del file["parameters/S2"]
     command("--evaluate", run / "best.h5").one_line(1, "parameters S2/bias is absent")

@@ -272,7 +272,7 @@ def test_images_are_shown_as_training_sees_them(drawing_command: Command, few_im
         ("again", ("--mixup", 0.4, "--rotate", 0.5)),
     ):
         out = tmp_path / f"{name}.png"
-        assert str(out) in drawing_command("--show-augmented", 10, *plain, *more, "--out", out).success()
+        assert str(out) in drawing_command("augmented", "--count", 10, *plain, *more, "--out", out).success()
         pictures.append(np.rint(255 * imread(out)[..., :3]).astype(int))
     assert [picture.shape for picture in pictures] == [(68, 272, 3)] * 3
     images = few_images.train_images
@@ -280,11 +280,11 @@ def test_images_are_shown_as_training_sees_them(drawing_command: Command, few_im
     assert np.array_equal(pictures[0][1:33, 1:33], images[chosen[0]])
     assert np.array_equal(pictures[0][35:67, 35:67], images[chosen[9]]) and (pictures[0][34:, 68:] == 255).all()
     assert np.array_equal(pictures[1], pictures[2]) and not np.array_equal(pictures[0], pictures[1])
-    drawing_command("--show-augmented", 1, *plain, "--out", tmp_path / "plain.png").one_line(1, "is there already")
-    drawing_command("--show-augmented", 0).one_line(2, "at least 1")
+    drawing_command("augmented", "--count", 1, *plain, "--out", tmp_path / "plain.png").one_line(1, "is there already")
+    drawing_command("augmented", "--count", 0).one_line(2, "at least 1")
     drawing_command(*RUN, "--epochs", 1, "--out", tmp_path / "run").success()
     report = tmp_path / "run" / "report.html"
     assert 'alt="Training images, augmented"' in report.read_text("utf-8")
     report.unlink()
-    drawing_command("--report", tmp_path / "run").success()
+    drawing_command("report", tmp_path / "run").success()
     assert 'alt="Training images, augmented"' in report.read_text("utf-8")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -25,11 +24,11 @@ from tests.train.runs import (
     assert_same_state,
     checkpoints,
     contents,
+    edited,
     finish,
     metrics,
     saved_state,
     start,
-    without_digest,
 )
 from train.config import make_config
 from train.data import Dataset, Images
@@ -429,8 +428,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
         checkpoint = run / f"epoch0002-step{int(change == 'order'):06}.h5"
         shutil.copy(trained / "epoch0002-step000000.h5", checkpoint)
         shutil.copy(trained / "metrics.jsonl", run)
-        with h5py.File(checkpoint, "r+") as file:
-            without_digest(file)
+        with edited(checkpoint) as file:
             if change == "generator":
                 file.attrs["generator"] = json.dumps(np.random.default_rng(1).bit_generator.state)
             elif change == "order":

@@ -115,12 +115,12 @@ def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
     with interrupted_at_a_step():
         assert command("--resume", run, "--epochs", 2).status == 130
     latest = run / "epoch0001-step000001.h5"
-    assert f"{latest}: after epoch 1 of 2 and step 1 of the next\n" in command("--export", run, target).success()
+    assert f"{latest}: after epoch 1 of 2 and step 1 of the next\n" in command("export", run, target).success()
     assert not checkpoints.load(target).figures
-    command("--export", run / "epoch0001-step000000.h5", tmp_path / "tested.h5").success()
+    command("export", run / "epoch0001-step000000.h5", tmp_path / "tested.h5").success()
     assert checkpoints.load(tmp_path / "tested.h5").figures["test_accuracy"] == metrics(run)[-1]["test_accuracy"]
     monkeypatch.setattr(session, "page", lambda *arguments: str(arguments[-2]))
-    command("--report", run).success()
+    command("report", run).success()
     assert (run / "report.html").read_text("utf-8") == "None"  # images that it shows
 
 

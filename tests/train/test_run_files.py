@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.train.runs import assert_same_run, checkpoints, contents, run_here
-from train import cifar, config, explore, load, sweep
+from train import config, evaluate, explore, load, sweep
 from train.attributes import pictures, report
 from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
@@ -199,5 +199,5 @@ def test_variants_are_drawn_letter_for_letter(tmp_path: Path) -> None:
 
 def test_a_class_of_two_lines_takes_one_in_the_table() -> None:
     result = SimpleNamespace(confusion=np.array([[3, 1], [0, 4]]))
-    lines = cifar._confusion(result, ["cat\ndog 9 9 100 %", "ship"]).splitlines()  # type: ignore[arg-type]
+    lines = evaluate._confusion(result, ["cat\ndog 9 9 100 %", "ship"]).splitlines()  # type: ignore[arg-type]
     assert len(lines) == 4 and lines[2].startswith("cat dog 9 9 100 %    3    1") and "ship    0    4" in lines[3]

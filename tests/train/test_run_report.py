@@ -186,7 +186,7 @@ def test_it_is_written_anew_with_test_images_where_none_are_held_out(drawing_com
     page = tmp_path / "run" / "report.html"
     first = page.read_text("utf-8")
     page.unlink()
-    drawing_command("--report", tmp_path / "run").success()
+    drawing_command("report", tmp_path / "run").success()
     assert page.read_text("utf-8") == first and "no confusion is shown" not in first
 
 
@@ -194,12 +194,13 @@ def test_it_is_written_anew(drawing_command: Command, first_run: tuple[Path, Out
     path = tmp_path / "run"
     shutil.copytree(first_run[0], path)
     (path / "report.html").unlink()
-    assert f"there is no {path / 'report.html'}; --report {path} writes it" in drawing_command("--resume", path).out
-    drawing_command("--report", path).success()
+    again = f"there is no {path / 'report.html'}; python -m hcnn report {path} writes it"
+    assert again in drawing_command("--resume", path).out
+    drawing_command("report", path).success()
     before, after = (re.sub("Run run", "", (p / "report.html").read_text("utf-8")) for p in (first_run[0], path))
     assert after == before
-    drawing_command("--report", path, "--epochs", 3).one_line(2, "--report", "remove --epochs")
-    drawing_command("--report", tmp_path).one_line(1, "holds no run")
+    drawing_command("report", path, "--epochs", 3).one_line(2, "unrecognized arguments: --epochs 3")
+    drawing_command("report", tmp_path).one_line(1, "holds no run")
 
 
 def test_a_report_of_a_run_that_did_not_read_the_test_set_does_not_read_it(
@@ -207,7 +208,7 @@ def test_a_report_of_a_run_that_did_not_read_the_test_set_does_not_read_it(
 ) -> None:
     drawing_command(*SMALL, "--epochs", 1, "--no-test", "--out", tmp_path / "run").success()
     first = contents(tmp_path / "run")
-    drawing_command("--report", tmp_path / "run").success()
+    drawing_command("report", tmp_path / "run").success()
     assert contents(tmp_path / "run") == first
 
 
@@ -219,7 +220,7 @@ def test_a_report_that_cannot_be_written_loses_nothing(
 
     monkeypatch.setattr(session, "page", fail)
     outcome = command(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
-    outcome.one_line(1, "cannot write", "report.html: no fonts", "all else of the run is saved", "--report")
+    outcome.one_line(1, "cannot write", "report.html: no fonts", "all else of the run is saved", "hcnn report")
     assert "test: accuracy" in outcome.out
 
 

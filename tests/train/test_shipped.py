@@ -253,9 +253,9 @@ def test_names_are_found_unless_a_path_is_there_and_others_refused(
     shutil.copytree(trained, "hcnn-fast")
     assert find("hcnn-fast") == Path("hcnn-fast") and load("hcnn-fast").checkpoint.state.epoch == 4
     (tmp_path / "hcnn-fast" / "report.html").unlink()
-    command("--report", "./hcnn-fast").success()
+    command("report", "./hcnn-fast").success()
     assert (tmp_path / "hcnn-fast" / "report.html").is_file()
-    command("--report", "hcnn-best").one_line(1, "hcnn-best holds no run")
+    command("report", "hcnn-best").one_line(1, "hcnn-best holds no run")
     with pytest.raises(CheckpointError, match="there is no checkpoint at hcnn-bst; networks that ship: "):
         load("hcnn-bst")
     command("--evaluate", "hcnn-bst").one_line(1, "no checkpoint at hcnn-bst", *list_networks())
@@ -286,7 +286,7 @@ def test_what_ships_is_the_average_and_evaluates_as_recorded(
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     last = run / "epoch0002-step000000.h5"
-    assert "tiny.h5" in command("--export", last, tmp_path / "tiny.h5").success()
+    assert "tiny.h5" in command("export", last, tmp_path / "tiny.h5").success()
     assert list_networks() == ["tiny"]
     before, after = checkpoints.load(last), checkpoints.load(tmp_path / "tiny.h5")
     assert np.array_equal(after.state.parameters["layer03"]["g"], before.state.average["layer03"]["g"])
@@ -327,7 +327,7 @@ def test_exported_filters_are_the_network(
         0,
     )
     command(*small, *settings, "--no-test", "--out", run).success()
-    command("--export", run / "best.h5", target).success()
+    command("export", run / "best.h5", target).success()
     classifier, tensors = load(run / "best.h5"), safetensors.load_file(target)
     config = classifier.network.config
     x = standardise(few_images.test_images, tensors["data.channel_mean"], tensors["data.channel_std"])
@@ -356,12 +356,12 @@ def test_exported_filters_are_the_network(
 
 def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path) -> None:
     best = trained / "best.h5"
-    command("--export", best, tmp_path / "net.pt").one_line(2, "ends in none of .h5", ".safetensors", ".onnx")
+    command("export", best, tmp_path / "net.pt").one_line(2, "ends in none of .h5", ".safetensors", ".onnx")
     (tmp_path / "net.h5").write_text("mine")
-    command("--export", best, tmp_path / "net.h5").one_line(1, "is there already; name a new file")
+    command("export", best, tmp_path / "net.h5").one_line(1, "is there already; name a new file")
     assert (tmp_path / "net.h5").read_text() == "mine"
-    command("--export", tmp_path / "no.h5", tmp_path / "new.h5").one_line(1, "there is no checkpoint at")
-    command("--export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "--export takes its settings")
+    command("export", tmp_path / "no.h5", tmp_path / "new.h5").one_line(1, "there is no checkpoint at")
+    command("export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "unrecognized arguments: --epochs 3")
 
 
 @pytest.mark.parametrize("name", list_networks())
@@ -378,8 +378,8 @@ def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(command: Command, train
     checkpoints.save(last, replace(checkpoint, config=config), {})
     expected = [line for line in command("--evaluate", trained).success().splitlines() if "accuracy" in line]
     assert [line for line in command("--evaluate", path).success().splitlines() if "accuracy" in line] == expected
-    command("--report", path).success()
-    command("--export", path, tmp_path / "network.h5").success()
+    command("report", path).success()
+    command("export", path, tmp_path / "network.h5").success()
     assert checkpoints.load(tmp_path / "network.h5").config.backend == "auto"
 
 

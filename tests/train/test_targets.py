@@ -128,7 +128,7 @@ def test_a_run_on_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     session = runtime.InferenceSession(str(tmp_path / "net.onnx"))
     (written_by_onnx,) = session.run(None, {"images": x[80:, :, None].astype(np.float32)})
     np.testing.assert_allclose(written_by_onnx, found, rtol=1e-4)
-    for action in (("--report", run), ("--resume", run)):
+    for action in (("report", run), ("--resume", run)):
         assert run_here(action, None).status == 0
     with pytest.raises(CheckpointError, match="predicts numbers; name a network of classes"):
         require_same_task(path, checkpoint, dataset_from_arrays("d", arrays(np.arange(8) % 2)), Config())

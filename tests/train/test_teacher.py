@@ -239,7 +239,7 @@ def test_a_run_goes_on_without_the_files_of_its_teacher(command: Command, traine
     assert_same_state(stopped / "epoch0002-step000000.h5", whole / "epoch0002-step000000.h5")
     assert read_toml(stopped / "config.toml")["teacher"] == str(teacher)
     target = tmp_path / "network.h5"
-    command("--export", stopped, target).success()
+    command("export", stopped, target).success()
     assert checkpoints.load(target).config.teacher == ""  # of which no other machine knows
     (whole / "teacher.h5").write_bytes(b"damaged")
     (whole / "epoch0002-step000000.h5").unlink()

@@ -169,7 +169,7 @@ def test_a_picture_is_drawn(drawing_command: Command, trained: Path, tmp_path: P
     assert min(picture.shape[:2]) > 300
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20  # not blank: lines, text, their edges
     shutil.copy(trained / "metrics.jsonl", tmp_path)
-    out = drawing_command("--plot", tmp_path).success()
+    out = drawing_command("plot", tmp_path).success()
     assert out.splitlines() == [str(tmp_path / "learning-curve.png")]
     assert pixels(tmp_path / "learning-curve.png").shape == picture.shape
 
@@ -535,7 +535,7 @@ def test_hours_that_are_no_time(command: Command, tmp_path: Path, hours: Any) ->
 
 
 def test_hours_are_for_training(command: Command, trained: Path) -> None:
-    command("--plot", trained, "--hours", 1).one_line(2, "--hours limits training", "--plot")
+    command("--evaluate", trained, "--hours", 1).one_line(2, "--hours limits training", "--evaluate")
 
 
 def test_held_out_images_are_read_every_few_epochs_and_after_the_last(

@@ -18,7 +18,7 @@ import pytest
 from hcnn_core import convolve, elu
 from tests.train.commands import made_up
 from tests.train.defects import make_layers
-from tests.train.runs import SMALL, Outcome, finish, run_plainly, start, without_digest, without_notice
+from tests.train.runs import SMALL, Outcome, edited, finish, run_plainly, start, without_notice
 from train import verify
 from train.config import PRESETS
 from train.data import load_dataset
@@ -229,9 +229,7 @@ def test_wrong_command_lines(arguments: tuple[object, ...], fragments: tuple[str
 def changed_copy(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
     """A copy of an HDF5 file with something changed in it."""
     shutil.copy(source, target)
-    with h5py.File(target, "a") as file:
-        if "digest" in file.attrs:
-            without_digest(file)
+    with edited(target) as file:
         change(file)
     return target
 
@@ -308,18 +306,17 @@ def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch
 
 def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
     one_line(verifying("--checkpoint", tmp_path / "none.h5"), 1, "there is no checkpoint at")
-    one_line(verifying("--checkpoint", trained), 1, "is a directory")
+    for network in (trained, trained / "best.h5"):  # a run's folder names its latest
+        one_line(verifying("--checkpoint", network, "--dtype", "complex64"), 2, "those of a checkpoint are real")
     one_line(verifying("--replay", tmp_path / "none.h5"), 1, "there is no file of counterexamples at")
     one_line(verifying("--replay", trained / "best.h5"), 1, "holds no counterexamples")
     (tmp_path / "text.h5").write_text("no HDF5")
     one_line(verifying("--replay", tmp_path / "text.h5"), 1, "truncated, damaged or of another program")
-    one_line(verifying("--checkpoint", trained / "best.h5", "--dtype", "complex64"), 2, "checkpoint are real")
 
     other = tmp_path / "other.h5"
     shutil.copy(trained / "best.h5", other)
-    with h5py.File(other, "a") as file:
+    with edited(other) as file:
         weights = file["parameters/layer03/g"][...]
-        without_digest(file)
         del file["parameters/layer03/g"]
         file["parameters/layer03/g"] = weights[:, :-1]
     one_line(verifying("--checkpoint", other), 1, "is of another network: parameters layer03/g")

@@ -12,6 +12,7 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,14 +25,15 @@ from train.ranks.ranks import Ranks
 from train.runs import compiling
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import RunError
+from train.runs.shipped import list_networks
 from train.runs.training import Interrupted, TrainingError
-from train.storage.files import harmless
-
-ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingError)
-"""Errors whose message is all a user needs."""
+from train.storage.files import harmless, user_path
 
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
+
+NETWORK = f"a run's folder, a checkpoint, or a network that ships: {', '.join(list_networks()) or 'none'}"
+"""Help of the argument that names a network, alike in every command."""
 
 _unwritten: list[OSError] = []
 """Why what this command said could not be written: output without a buffer does not keep it for the last flush."""
@@ -94,20 +96,9 @@ def run_command(
     parser knows --debug, which shows tracebacks and warnings. Of several ranks, rank 0 speaks; an error that only one
     of them knows ends all.
     """
-    debug = False
     ranks = ranks or Ranks()
+    report = _Report(parser, ranks, memory_hint)
     _unwritten.clear()
-
-    def fail(status: int, error: object) -> int:
-        with contextlib.suppress(OSError):  # of a terminal that has gone
-            if debug:
-                traceback.print_exc()
-            if ranks.size > 1 and not getattr(sys.exception(), "agreed", False):
-                ranks.fail(one_line(str(error)), status)
-            if ranks.writes:
-                print(f"{parser.module}: {harmless(one_line(str(error)))}", file=sys.stderr)
-        return status
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text in the terminal's encoding
     try:
@@ -116,38 +107,66 @@ def run_command(
         except SystemExit:
             _flush()
             raise
-        debug = options.debug
+        report.debug = options.debug
         with warnings.catch_warnings(), compiling.said(parser.module if ranks.writes else None):
-            if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
+            if not options.debug:  # a value that is not finite ends the run with a line; few users have a GPU
                 warnings.simplefilter("ignore")
             status = action(options)
         _flush()
         return status
-    except ConfigError as error:
-        return fail(2, error)
-    except Interrupted as error:
-        return fail(128 + error.signum, error)
-    except ONE_LINE as error:
-        return fail(1, error)
-    except MemoryError as error:
-        return fail(1, f"not enough memory: {str(error) or 'an array could not be made'}; {memory_hint}")
-    except KeyboardInterrupt:
-        return fail(128 + signal.SIGINT, "interrupted; what was saved before is whole")
     except BrokenPipeError:  # who closed the pipe has read enough
         return 1
-    except OSError as error:
-        return fail(1, _of_the_system(error))
-    except ModuleNotFoundError as error:
-        cure = install_command("train") if error.name in NEEDED else "--debug shows where"
-        return fail(1, f"{error.name} is not installed: {cure}")
-    except Exception as error:
-        if "start new thread" in str(error):
-            return fail(1, "the system lets no other thread begin (ulimit -u shows how many it allows)")
-        return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
+    except (KeyboardInterrupt, Exception) as error:
+        return report.status(error)
     finally:
         with contextlib.suppress(OSError, RunError):
             _flush()
         ranks.leave()
+
+
+@dataclass
+class _Report:
+    """Says in one line why a command failed."""
+
+    parser: Parser
+    ranks: Ranks
+    memory_hint: str
+    debug: bool = False
+
+    def status(self, error: BaseException) -> int:
+        """Print the line of an error, and return the exit status."""
+        status, text = _explained(error, self.memory_hint)
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            if self.debug:
+                traceback.print_exception(error)
+            if self.ranks.size > 1 and not getattr(error, "agreed", False):
+                self.ranks.fail(one_line(text), status)
+            if self.ranks.writes:
+                print(f"{self.parser.module}: {harmless(one_line(text))}", file=sys.stderr)
+        return status
+
+
+def _explained(error: BaseException, memory_hint: str) -> tuple[int, str]:
+    """Return the exit status and the words of an error."""
+    match error:
+        case ConfigError():
+            return 2, str(error)
+        case Interrupted():
+            return 128 + error.signum, str(error)
+        case CheckpointError() | DataError() | DistributedError() | RunError() | TrainingError():
+            return 1, str(error)
+        case MemoryError():
+            return 1, f"not enough memory: {str(error) or 'an array could not be made'}; {memory_hint}"
+        case KeyboardInterrupt():
+            return 128 + signal.SIGINT, "interrupted; what was saved before is whole"
+        case OSError():
+            return 1, _of_the_system(error)
+        case ModuleNotFoundError():
+            cure = install_command("train") if error.name in NEEDED else "--debug shows where"
+            return 1, f"{error.name} is not installed: {cure}"
+    if "start new thread" in str(error):
+        return 1, "the system lets no other thread begin (ulimit -u shows how many it allows)"
+    return 1, f"{type(error).__name__}: {error}; --debug shows where"
 
 
 def one_line(text: str) -> str:
@@ -160,7 +179,7 @@ def given_path(text: str) -> Path:
     """The path that a flag gives."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no path; name a file or a directory")
-    return Path(text)
+    return user_path(text)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

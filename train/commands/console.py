@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from train.commands.process import leave_on_interrupt, raise_on_interrupt
@@ -19,6 +22,20 @@ def run(module: str) -> int:
     main = importlib.import_module(module).main
     raise_on_interrupt()
     return int(main())
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM when its standard input ends: a pipe of the parent's, which the system closes.
+
+    A trial of a sweep then saves and stops, however the sweep ended.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="hcnn_parent", daemon=True).start()
 
 
 train = functools.partial(run, "train.cifar")

@@ -28,7 +28,12 @@ PATIENCE = 60.0
 """Seconds that a trial waits for a process that has its run, as one whose sweep was killed has until it has saved."""
 
 PLACE = str(Path(__file__).resolve().parents[2])
-CHILD = f"import sys; sys.path.append({PLACE!r}); from hcnn.train.commands.child import main; sys.exit(main())"
+CHILD = f"""import sys
+sys.path.append({PLACE!r})
+from hcnn.train.commands.console import end_with_parent, run
+end_with_parent()
+sys.exit(run("train.cifar"))
+"""
 """What a trial's process runs, with `-P`: modules of the working directory are not imported in place of others."""
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]

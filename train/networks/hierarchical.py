@@ -165,12 +165,6 @@ class HierarchicalLayer(Layer):
     skip: AlignedSkip | None = None  # of x_{j-2}, which is read too, or of x_{j-1}
     activation: Activation = ACTIVATIONS["elu"]  # rho
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse what once replaced rho in some of the layers alone."""
-        super().__init_subclass__(**options)
-        if "_rho" in vars(cls):
-            raise TypeError(f"{cls.__name__}._rho would not be used: give layers an `activation`, or replace `made_by`")
-
     nonlinear = False
     """Whether rho stands between the factors: the (+) layer."""
 

@@ -27,10 +27,7 @@ from train.storage.files import write_atomically
 from train.storage.hdf5 import DENSEST, LIBVER, opened, read_array, unreadable, write_array
 
 SCHEMA = 3
-"""Of files that are written. Schemas 1 and 2, which are read too, have no digest, and a group /velocity in the place of
-/optimizer. Schema 1 has the attribute image_size, pixels along each side of RGB images, in the place of image_shape."""
-DIGESTED = 3
-"""The first schema whose files have a digest."""
+"""Version of the file format."""
 GROUPS = ("parameters", "optimizer", "moments", "average")
 """Trees of arrays, each a field of `State` and a group of the file; their depth is their own."""
 LEAST_OF_GROUP = 64
@@ -84,7 +81,6 @@ class Checkpoint:
     channel_std: Any
     # what the network reached; of those that ship with the package alone
     figures: dict[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA  # of the file it was read from
     # checksum of the labels it was trained and validated on; of runs since they are kept
     labels: int | None = None
     values: str = "uint8"  # dtype of the images
@@ -158,15 +154,11 @@ def load(path: Path) -> Checkpoint:
             schema = attributes.get("schema")
             if schema is None:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a checkpoint: it has no attribute 'schema'")
-            if int(schema) not in range(1, SCHEMA + 1):
-                raise CheckpointError(f"{path} has schema {schema}; this version reads schema 1 to {SCHEMA}")
+            if int(schema) != SCHEMA:
+                raise CheckpointError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
             trees = _read_tree(file, [DENSEST * file.id.get_filesize()])
-            digest = attributes.pop("digest", None)
-            # a digest counts in a file of any schema, which may itself be what is damaged
-            if (int(schema) >= DIGESTED or digest is not None) and digest != _digest(attributes, dict(flatten(trees))):
+            if attributes.pop("digest", None) != _digest(attributes, dict(flatten(trees))):
                 raise CheckpointError(f"{path} is not a whole checkpoint: damaged or changed, since its digest differs")
-            if "velocity" in trees:  # of a schema whose optimisers kept nothing else
-                trees["optimizer"] = {"velocity": trees.pop("velocity")}
             config = json.loads(attributes["config"])
             checkpoint = Checkpoint(
                 State(
@@ -182,11 +174,10 @@ def load(path: Path) -> Checkpoint:
                 ),
                 make_config(config.pop("preset"), with_defaults(config)),
                 tuple(json.loads(attributes["class_names"])),
-                _image_shape(attributes),
+                tuple(map(int, attributes["image_shape"])),
                 trees["data"]["channel_mean"],
                 trees["data"]["channel_std"],
                 json.loads(attributes.get("figures", "{}")),
-                int(schema),
                 int(attributes["labels"]) if "labels" in attributes else None,
                 str(attributes.get("values", "uint8")),
                 Targets(
@@ -268,7 +259,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield "class_names is not a list of different names"
     shape, within = checkpoint.image_shape, range(2, MOST_AXES + 2)
     if len(shape) not in within or min(shape) < 1 or max(shape[:-1]) > LARGEST_IMAGE:
-        yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"
+        yield f"image_shape is {checkpoint.image_shape}"
     if checkpoint.values not in DTYPES:
         yield f"values is {checkpoint.values!r}"
     kind, given = checkpoint.targets.kind, (checkpoint.targets.mean, checkpoint.targets.std)
@@ -290,18 +281,10 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _metrics(attributes: Any) -> dict[str, float]:
-    """What metrics hold; earlier versions knew one."""
+    """Return the metrics; a file without them counts right images alone, as two networks that ship do."""
     if "metrics" not in attributes:
         return {"accuracy": float(attributes["correct"])}
     return {str(name): float(number) for name, number in json.loads(attributes["metrics"]).items()}
-
-
-def _image_shape(attributes: Any) -> tuple[int, ...]:
-    """Lengths of the axes of space, and channels, as either schema has them."""
-    if int(attributes["schema"]) == 1:
-        side = int(attributes["image_size"])
-        return side, side, 3
-    return tuple(map(int, attributes["image_shape"]))
 
 
 def flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

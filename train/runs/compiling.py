@@ -7,10 +7,16 @@ import logging
 import os
 import signal
 import sys
+import threading
+from _thread import interrupt_main
 from collections.abc import Iterator
+from types import FrameType
 
 COMPILING = "compiling kernels for this processor (once)"
 """What is said before the first of them is compiled."""
+
+CALLBACKS = ("_raw_object_cache_notify", "_raw_object_cache_getbuffer")
+"""Functions of llvmlite that LLVM calls. An exception in one is lost, and with it the compiled code."""
 
 
 class _Notice(logging.Handler):
@@ -18,7 +24,7 @@ class _Notice(logging.Handler):
 
     def __init__(self, module: str) -> None:
         super().__init__()
-        self.module, self.said, self.under_way = module, False, 0
+        self.module, self.said, self.under_way, self.pending = module, False, 0, 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count what is being compiled; say so the first time."""
@@ -29,6 +35,17 @@ class _Notice(logging.Handler):
                 return
             with contextlib.suppress(OSError):
                 print(f"{self.module}: {COMPILING}", file=sys.stderr, flush=True)
+
+    def interrupt(self, signum: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, of a callback of LLVM as soon as it is over; for handlers of signals."""
+        signum, self.pending = self.pending or signum, 0
+        while frame:
+            if frame.f_code.co_name in CALLBACKS:
+                self.pending = signum
+                threading.Timer(0.01, interrupt_main).start()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt(signum)
 
 
 _notices: list[_Notice] = []
@@ -41,24 +58,30 @@ def said(module: str | None) -> Iterator[None]:
         yield
         return
     logger, notice = logging.getLogger("hcnn_core"), _Notice(module)
-    level = logger.level
+    level, before = logger.level, signal.getsignal(signal.SIGINT)
+    interrupts = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     logger.addHandler(notice)
     logger.setLevel(logging.DEBUG)
     _notices.append(notice)
     try:
+        if interrupts:
+            signal.signal(signal.SIGINT, notice.interrupt)
         yield
     finally:
+        if interrupts:
+            signal.signal(signal.SIGINT, before)
         _notices.remove(notice)
         logger.removeHandler(notice)
         logger.setLevel(level)
 
 
-def answer(signum: int, at_once: bool = False) -> None:
+def answer(signum: int, frame: FrameType | None, at_once: bool = False) -> None:
     """While kernels are compiled, stop `at_once`, or say that a signal is answered later; for handlers of signals."""
     for notice in _notices:
         if notice.under_way:
             if at_once:
-                raise KeyboardInterrupt(signum)
+                notice.interrupt(signum, frame)
+                return
             text = f"{signal.Signals(signum).name}: stopping after {COMPILING}; a second one stops at once"
             with contextlib.suppress(OSError):
                 os.write(2, f"{notice.module}: {text}\n".encode())

@@ -185,10 +185,6 @@ class Session:
                 self.say(f"{notice}; going on from {path}")
             if lost := ranks.from_first(lambda: run.unrecorded(state.epoch)):
                 self.say(lost)
-            if checkpoint.schema < checkpoints.DIGESTED:
-                self.say(
-                    f"{path} is of an earlier version and has no digest: nobody would notice damage to its settings"
-                )
             if changed:
                 ranks.agree(lambda: _require_extensible(run, checkpoint, config.epochs))
             test = ranks.from_first(run.test_record)
@@ -428,13 +424,13 @@ class Session:
             run.write_config(config, versions(config.backend))
         self._finish(run)
         if not run.report_path.exists():
-            self.say(f"there is no {run.report_path}; --report {run.path} writes it")
+            self.say(f"there is no {run.report_path}; python -m hcnn report {run.path} writes it")
 
     def _finish(self, run: Run) -> None:
         """Draw the curve of a run, and say where it is."""
         if not run.writes:
             return
-        rest = f"all else of the run is saved; --plot {run.path} draws it"
+        rest = f"all else of the run is saved; python -m hcnn plot {run.path} draws it"
         try:
             draw(run)
         except RunError as error:
@@ -492,7 +488,7 @@ def write_report(
         w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] <= MOST_COLOURS
     ]
     filters = to_numpy(of_channels[0]) if of_channels else None
-    name, again = run.path.resolve().name, f"--report {run.path} writes it"
+    name, again = run.path.resolve().name, f"python -m hcnn report {run.path} writes it"
     try:
         seen = None if trained is None else augmented(network.config, trained)
         text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen, kind)

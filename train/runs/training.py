@@ -538,7 +538,7 @@ def _stop_requests(
     def receive(signum: int, frame: Any) -> None:
         received.append(signum)
         signal.signal(signum, before[signum])
-        compiling.answer(signum, nothing_to_lose())
+        compiling.answer(signum, frame, nothing_to_lose())
 
     signals: list[int] = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -29,6 +29,16 @@ def harmless(text: str) -> str:
     return COMMANDS_OF_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gives, on a command line or as an argument: `~` is the home folder.
+
+    Whatever opens a user's path calls this. A user of whom the system knows no home stays as written.
+    """
+    with contextlib.suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of a file of a run, for `open` as its opener; OSError if `path` is a link, or no regular file."""
     descriptor = -1

@@ -1,0 +1,62 @@
+"""Draw images as training sees them: `python -m hcnn augmented --preset hcnn-best`."""
+
+from train.commands.process import begin, raise_on_interrupt
+
+begin("train.augmented", __name__)
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from train.commands.command_line import Parser, at_least, given_path, run_command, say
+from train.commands.flags import add_settings, config_of
+from train.config import ConfigError
+from train.data import Images, channel_statistics
+from train.extras import require_installed
+from train.runs.augmented import augmented
+from train.runs.run import RunError
+from train.runs.session import Session, require_named, require_suitable
+from train.storage.files import write_atomically
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    return run_command(_parser(), arguments, _act, "draw fewer images")
+
+
+def _act(options: argparse.Namespace) -> int:
+    require_installed()
+    config, target = config_of(options), options.out
+    if os.path.lexists(target):
+        raise RunError(f"{target} is there already; name a new file with --out")
+    require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
+    dataset = Session().load(np, config)
+    require_suitable(config, dataset)
+    statistics, by = channel_statistics(dataset.train_images), config.standardize
+    data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)
+    if (picture := augmented(config, data, options.count)) is None:
+        raise ConfigError(f"only images of bytes are drawn, which {config.dataset} does not hold")
+    write_atomically(target, picture)
+    say(str(target))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.augmented", description="Draw images as training sees them in its first epoch."
+    )
+    parser.add_argument("--count", type=at_least(1), default=16, metavar="N", help="images to draw [16]")
+    parser.add_argument(
+        "--out", type=given_path, default=Path("augmented.png"), metavar="FILE", help="new PNG file [augmented.png]"
+    )
+    add_settings(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    raise_on_interrupt()
+    sys.exit(main())

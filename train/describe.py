@@ -1,0 +1,50 @@
+"""Print a network as a table: `python -m hcnn describe --preset hcnn`."""
+
+from train.commands.process import begin, raise_on_interrupt
+
+begin("train.describe", __name__)
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from train.commands.command_line import Parser, run_command, say
+from train.commands.flags import add_settings, config_of
+from train.config import Config, ConfigError
+from train.data import INFO, is_function, load_dataset
+from train.networks.registry import build
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    return run_command(_parser(), arguments, _act, "describe a smaller network")
+
+
+def _act(options: argparse.Namespace) -> int:
+    say(described(config_of(options)))
+    return 0
+
+
+def described(config: Config) -> str:
+    """Return a network's layers as a table: axes, support, strides, coefficients, products and memory of each."""
+    if is_function(config.dataset):
+        raise ConfigError(
+            f"a description calls no function, and dataset is {config.dataset!r}; give a file of such images"
+        )
+    info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, config.data_dir).info
+    return build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe()
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.describe",
+        description="Print a network as a table: axes, support, strides, coefficients, products and memory of each "
+        "layer, and totals.",
+    )
+    add_settings(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    raise_on_interrupt()
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Write the report of a run anew: `python -m hcnn report RUN`."""
+
+from train.commands.process import begin, raise_on_interrupt
+
+begin("train.report", __name__)
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from train.commands.command_line import Parser, given_path, run_command, say
+from train.commands.flags import add_network, given_settings
+from train.config import MOST
+from train.data import Images, split_validation
+from train.evaluate import network_for_use, require_same_kind
+from train.extras import require_installed
+from train.runs import checkpoint as checkpoints
+from train.runs.run import Run, RunError
+from train.runs.session import Session, classified, locked, on_device, require_named, write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    return run_command(_parser(), arguments, _act, "report on another machine")
+
+
+def _act(options: argparse.Namespace) -> int:
+    """Write the report: of the test images only if the run has read them."""
+    require_installed()
+    run = Run(options.run)
+    if not run.path.is_dir():
+        raise RunError(f"{run.path} holds no run: it is no directory")
+    path, checkpoint, xp, config, network, parameters, moments = network_for_use(run.path, given_settings(options))
+    require_named(config.dataset, options.dataset is not None, f"report {run.path}")
+    test, state, shown, trained = run.test_record(), checkpoint.state, None, None
+    tested = test and (test["epoch"], 0) == (state.epoch, state.step)
+    if (tested or config.held_out(MOST)) and checkpoint.targets.kind == "classes":
+        dataset = Session().load(xp, config)
+        require_same_kind(path, checkpoint, config.dataset, dataset.info)
+        checkpoints.require_fits(path, checkpoint, dataset)
+        count = config.held_out(len(dataset.train_labels))
+        kept, held_out = split_validation(dataset, count, config.seed)
+        if tested:
+            part, images, labels = "test", dataset.test_images, dataset.test_labels
+        else:  # none of fewer than ten
+            part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
+        statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
+        if tested or count:
+            data = Images(on_device(xp, images), xp.asarray(labels), *statistics, by=config.standardize)
+            shown = classified(part, network, parameters, moments, data)
+        trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)
+    with locked(run):
+        kind = checkpoint.targets.kind
+        say(write_report(run, network, checkpoint.class_names, parameters, shown, trained, kind))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.report",
+        description="Write the report.html of a run anew. The test images are shown only if the run has read them.",
+    )
+    parser.add_argument("run", type=given_path, metavar="RUN", help="folder of a run")
+    add_network(parser, ("backend", "data_dir", "dataset"))
+    return parser
+
+
+if __name__ == "__main__":
+    raise_on_interrupt()
+    sys.exit(main())
