@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import hcnn  # noqa: E402
-from tests.train.test_onnx import KINDS, network  # noqa: E402
+from tests.train.test_onnx import BASELINES, KINDS, network, randomised  # noqa: E402
+from train.config import make_config  # noqa: E402
 from train.data import load_dataset  # noqa: E402
 from train.runs.checkpoint import CheckpointError  # noqa: E402
 
@@ -29,6 +30,14 @@ def test_a_module_has_the_same_logits(size: tuple[int, ...], changes: dict[str, 
     expected, found = one(x), module(channels_first(x)).detach().numpy()
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
     assert np.abs(module(channels_first(x[:, ::-1].copy())).detach().numpy() - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(("preset", "size"), BASELINES)
+def test_baselines_have_the_same_logits(preset: str, size: tuple[int, ...]) -> None:
+    one = randomised(make_config(preset), size, 3)
+    x = np.random.default_rng(1).standard_normal((2, *size, 3)).astype(np.float32)
+    expected, found = one(x), one.to_torch().eval()(channels_first(x)).detach().numpy()
+    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 def test_a_network_that_ships_is_exported_and_trained_further() -> None:
@@ -51,6 +60,6 @@ def test_a_network_that_ships_is_exported_and_trained_further() -> None:
 
 def test_what_cannot_be_a_module_is_refused() -> None:
     with pytest.raises(
-        CheckpointError, match="a network on scattering has no filters that PyTorch's convolutions take"
+        CheckpointError, match="scattering is ScatteringLayer, which is none of the layers that PyTorch has here"
     ):
         network((16, 16), scattering=1).to_torch()

@@ -12,7 +12,7 @@ import pytest
 import hcnn
 from tests.train.runs import run_here
 from train.classifier import Classifier
-from train.config import make_config
+from train.config import Config, make_config
 from train.data import standardise
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
@@ -27,12 +27,16 @@ TINY: dict[str, Any] = {"width": 4, "factors": 4, "depth": 6, "attribute_kernel"
 
 def network(size: tuple[int, ...], channels: int = 2, **changes: Any) -> Classifier:
     """A network with random weights and moments, of numbers of any size."""
-    config = make_config("hcnn", {**TINY, **changes})
+    return randomised(make_config("hcnn", {**TINY, **changes}), size, channels)
+
+
+def randomised(config: Config, size: tuple[int, ...], channels: int) -> Classifier:
+    """The network of a configuration, every weight and moment random."""
     table, rng = build(config, size, 3, channels), np.random.default_rng(0)
     weights = table.initialize(rng)
     for arrays in weights.values():
-        if "bias" in arrays:
-            arrays["bias"] = rng.standard_normal(arrays["bias"].shape).astype(np.float32)
+        for name in {"bias", "scale"} & arrays.keys():
+            arrays[name] = rng.standard_normal(arrays[name].shape).astype(np.float32)
     _, moments = table(weights, rng.standard_normal((4, *size, channels)).astype(np.float32))
     state = State(weights, {}, moments, dict(np.random.default_rng(0).bit_generator.state))
     mean, std = np.arange(channels) + 0.5, np.arange(channels) + 2.0
@@ -52,6 +56,8 @@ KINDS = [
     ((12, 11), {"skip": "aligned-mean", "depth": 7, "boundary": "attributes"}),
     ((12, 11), {"normalization": "both", "head": "dense"}),
     ((12,), {"head": "sum"}),
+    ((12,), {"width": 8, "reduction": "sum"}),  # parts of several terms, Eq. (6)
+    ((12, 11), {"width": 8, "boundary": "periodic"}),
     ((12, 11), {"blur": True}),
     ((8, 8), {"blur": True, "boundary": "periodic", "strided_layers": (1, 3)}),
     ((12, 11), {"activation": "gelu", "space_kernel": 4}),
@@ -83,13 +89,32 @@ def test_onnx_has_the_same_logits(size: tuple[int, ...], changes: dict[str, Any]
         assert np.abs(session.run(None, {"images": larger})[0] - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
+BASELINES = [(name, (32, 32)) for name in ("resnet20", "all-cnn", "nin", "wrn-student", "fitnet", "lenet")]
+BASELINES += [("resnet20", (20, 27)), ("lenet", (36, 40))]
+
+
+@pytest.mark.parametrize(("preset", "size"), BASELINES)
+def test_baselines_have_the_same_logits_in_onnx(preset: str, size: tuple[int, ...], tmp_path: Path) -> None:
+    """Pooling, normalisation, maxout, dense layers and skips, at the size that they are made for and at another."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    one, rng = randomised(make_config(preset), size, 3), np.random.default_rng(1)
+    write_onnx(tmp_path / "net.onnx", tmp_path, one.checkpoint)
+    session = runtime.InferenceSession(str(tmp_path / "net.onnx"))
+    x = rng.standard_normal((2, *size, 3)).astype(np.float32)
+    expected = one(x)
+    (found,) = session.run(None, {"images": x})
+    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert np.abs(found - one(x[:, ::-1])).max() > 1e-3 * np.abs(expected).max()
+
+
 def test_a_dense_filter_is_block_toeplitz() -> None:
     """Moving the output's attribute by one moves what it meets by the stride, without reaching beyond the ends."""
     one = network((9,), boundary="attributes", width=8)
     layer = hierarchy(one.network)[3]
-    dense = dense_filters(layer, one.merged[layer.name], hierarchy(one.network)[2].outputs)
+    dense = dense_filters(layer, one.merged[layer.name])
     weight = dense.weight.reshape(*layer.outputs[1:], *layer.inputs[1:], 3)
-    assert dense.parts == hierarchy(one.network)[2].outputs[1] and dense.stride == layer.stride[:1]
+    assert dense.stride == layer.stride[:1]
     for axis in (0, 1):
         moved = np.roll(weight, (1, 2), (axis, 3 + axis))
         np.testing.assert_allclose(moved, weight, atol=1e-7)
@@ -98,20 +123,23 @@ def test_a_dense_filter_is_block_toeplitz() -> None:
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scattered = network((16, 16), scattering=1)
-    with pytest.raises(CheckpointError, match="a network on scattering has no filters that ONNX's convolutions take"):
+    with pytest.raises(
+        CheckpointError,
+        match="scattering is ScatteringLayer, which is none of the layers that ONNX has",
+    ):
         write_onnx(tmp_path / "net.onnx", tmp_path, scattered.checkpoint)
     other = network((12,))
     monkeypatch.delitem(onnx_module.ACTIVATIONS, "elu")
     with pytest.raises(CheckpointError, match=r"ONNX's operator for activation 'elu' is not known here: export \.h5"):
         write_onnx(tmp_path / "net.onnx", tmp_path, other.checkpoint)
-    run_here(("--export", "hcnn-fast", tmp_path / "net.txt"), None).one_line(2, ".safetensors (filters) and .onnx")
+    run_here(("export", "hcnn-fast", tmp_path / "net.txt"), None).one_line(2, ".safetensors (filters) and .onnx")
 
 
 def test_the_command_exports_a_network_that_ships(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     file = tmp_path / "fast.onnx"
-    assert str(file) in run_here(("--export", "hcnn-fast", file), None).success()
+    assert str(file) in run_here(("export", "hcnn-fast", file), None).success()
     assert file.stat().st_size < 4 * 2**20
     images = hcnn.train.load_dataset("sample").test_images[:8]
     session = runtime.InferenceSession(str(file))
@@ -145,7 +173,7 @@ def test_features_are_what_layers_make(size: tuple[int, ...]) -> None:
 def test_the_reader_of_the_page_reads_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
-    run_here(("--export", "hcnn-fast", "hcnn-fast.safetensors"), None).success()
+    run_here(("export", "hcnn-fast", "hcnn-fast.safetensors"), None).success()
     (code,) = re.findall(r"^```python reader\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert code.count("\n") <= 20
     found: dict[str, Any] = {}

@@ -1,78 +1,167 @@
-"""Hierarchical networks as ordinary convolutions, with attributes laid out as channels.
+"""Networks as steps that every framework has: convolutions, pooling, linear maps, with channels first.
 
-Along attributes a filter is a block-Toeplitz matrix: its row for one value of an output's attributes holds the taps at
-the values of the input's that they meet. Space stays convolved.
+Attributes are laid out as channels. Along them a filter is a block-Toeplitz matrix: its row for one value of an
+output's attributes holds the taps at the values of the input's that they meet. Space stays convolved.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core import convolve
-from train.data import Targets
-from train.networks.hierarchical import Head, HierarchicalLayer, NonlinearLayer, hierarchy, low_pass
-from train.networks.layer import Weights
+from train.networks import lenet, plain
+from train.networks.hierarchical import FactoredLayer, Head, HierarchicalLayer, NonlinearLayer, low_pass
+from train.networks.layer import IMAGES, Layer, Moments, Parameters, Weights
 from train.networks.network import Network
-from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs.checkpoint import Checkpoint, CheckpointError
 
-__all__ = ["Dense", "DenseHead", "DenseLayer", "dense_filters", "dense_head", "dense_layers", "require_dense"]
+__all__ = [
+    "Activation",
+    "Add",
+    "Convolve",
+    "Flatten",
+    "Linear",
+    "Maxout",
+    "Parts",
+    "Pool",
+    "Scale",
+    "Step",
+    "Whole",
+    "dense_filters",
+    "dense_steps",
+]
+
+Float = NDArray[np.float32]
 
 
-def require_dense(checkpoint: Checkpoint, activations: Any, form: str) -> None:
-    """Raise CheckpointError unless a network is made of such convolutions, with an activation that `form` has."""
-    architecture, config = architecture_of(checkpoint.config), checkpoint.config
-    if MERGED_FILTERS in architecture.lacks or config.scattering:
-        what = architecture.title if MERGED_FILTERS in architecture.lacks else "a network on scattering"
-        raise CheckpointError(f"{what} has no filters that {form}'s convolutions take: export .h5")
-    if config.activation not in activations:
-        raise CheckpointError(f"{form}'s operator for activation {config.activation!r} is not known here: export .h5")
+class Convolve(NamedTuple):
+    """A correlation of channels along space."""
 
-
-class Dense(NamedTuple):
-    """A layer as a correlation of channels along space."""
-
-    weight: NDArray[np.float32]  # (outputs, inputs, *taps)
-    bias: NDArray[np.float32] | None  # (outputs,)
+    weight: Float  # (outputs, inputs / groups, *taps)
+    bias: Float | None  # (outputs,)
     stride: tuple[int, ...]
     pads: tuple[int, int]  # samples before and after each axis of space
-    periodic: bool  # whether they are those of the other end, or zeros
-    parts: int  # of the input's channels, of which the mean or sum (Eq. 6) is taken first; 1: none
+    periodic: bool = False  # whether they are those of the other end, or zeros
     groups: int = 1
+    learned: bool = True
 
 
-class DenseLayer(NamedTuple):
-    """A layer: a mean or sum, a low-pass, a correlation, the activation, and what skips it, in this order.
+class Parts(NamedTuple):
+    """The mean or the sum of equal parts of the channels, Eq. (6)."""
 
-    A (+) layer has another correlation before, of each channel with its Q filters in space, and an activation.
+    kind: str
+    parts: int
+
+
+class Maxout(NamedTuple):
+    """The largest of some channels that follow each other."""
+
+    pieces: int
+
+
+class Scale(NamedTuple):
+    """Each channel times a factor, plus an offset; both (C, 1, ..) for maps and (C,) for units."""
+
+    factor: Float
+    offset: Float
+
+
+class Activation(NamedTuple):
+    """A nonlinearity: elu, gelu, relu, or LeNet's squash."""
+
+    name: str
+
+
+class Pool(NamedTuple):
+    """The maximum or the mean of windows; samples beyond the ends do not count."""
+
+    kind: str
+    taps: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: int
+
+
+class Whole(NamedTuple):
+    """The mean, the sum or the maximum of each map."""
+
+    kind: str
+
+
+class Flatten(NamedTuple):
+    """Maps as units, channels last."""
+
+
+class Linear(NamedTuple):
+    """A linear map of units."""
+
+    matrix: Float  # (inputs, outputs)
+    offset: Float  # (outputs,)
+
+
+class Add(NamedTuple):
+    """The sum of two arrays."""
+
+
+Operation = Convolve | Parts | Maxout | Scale | Activation | Pool | Whole | Flatten | Linear | Add
+
+
+class Step(NamedTuple):
+    """One operation, and which outputs it reads: 0 for standardised images, k for those of step k, from 1."""
+
+    operation: Operation
+    reads: tuple[int, ...]
+
+
+class _Steps(list[Step]):
+    """Steps in the making."""
+
+    def then(self, operation: Operation, *reads: int) -> int:
+        """Add an operation on what other steps make, and return its number."""
+        self.append(Step(operation, reads))
+        return len(self)
+
+
+def dense_steps(
+    checkpoint: Checkpoint,
+    network: Network,
+    parameters: Parameters,
+    moments: Moments,
+    activations: Collection[str],
+    form: str,
+) -> list[Step]:
+    """Return a network as steps, from standardised images, channels first, to logits, or numbers in their units.
+
+    CheckpointError, in the name of a `form` such as ONNX, for a layer that is no such steps, or an activation that is
+    none of `activations`.
     """
+    steps, merged = _Steps(), network.merged(parameters, moments)
+    places, shapes = {IMAGES: 0}, {IMAGES: network.image_shape}
+    for layer in network.table:
+        write = LAYERS.get(type(layer))
+        if write is None:
+            raise CheckpointError(
+                f"{layer.label} is {type(layer).__name__}, which is none of the layers that {form} has here: export .h5"
+            )
+        if isinstance(layer, HierarchicalLayer) and network.config.activation not in activations:
+            raise CheckpointError(
+                f"{form}'s operator for activation {network.config.activation!r} is not known here: export .h5"
+            )
+        weights = {**moments.get(layer.name, {}), **merged.get(layer.name, {})}
+        read = [(places[name], shapes[name]) for name in layer.reads]
+        places[layer.name] = write(steps, layer, weights, read, network)
+        shapes[layer.name] = layer.outputs
+    if (targets := checkpoint.targets).mean is not None:
+        steps.then(Scale(_f32(targets.std), _f32(targets.mean)), len(steps))
+    return steps
 
-    copies: Dense | None
-    dense: Dense
-    reduction: str  # of the input's parts: mean or sum
-    blur: Dense | None
-    skip: Dense | None  # of what was made `back` layers before
-    back: int
 
-
-class DenseHead(NamedTuple):
-    """Logits of the means or sums of channels over space."""
-
-    matrix: NDArray[np.float32]  # (channels, classes)
-    offset: NDArray[np.float32]  # (classes,)
-    sums: bool
-
-
-def dense_filters(layer: HierarchicalLayer, merged: Weights, shape: tuple[int, ...]) -> Dense:
-    """Return a layer as a correlation, by what its filters make of each input that is 1 at one place and 0 elsewhere.
-
-    `shape` are the lengths of x_{j-1} without the batch, before the marginal of Eq. (6).
-    """
+def dense_filters(layer: HierarchicalLayer, merged: Weights) -> Convolve:
+    """Return a layer as a correlation, by what its filters make of inputs that are 1 at one place."""
     axes, size = len(layer.space), layer.kernel_size[0]
     channels = layer.inputs[axes:]
     count, before, after = math.prod(channels), size - 1 - size // 2, size // 2
@@ -93,76 +182,164 @@ def dense_filters(layer: HierarchicalLayer, merged: Weights, shape: tuple[int, .
     weight = np.moveaxis(np.reshape(y, (*y.shape[: 1 + axes], -1)), (0, -1), (1, 0))
     made = layer.outputs[axes:]
     bias = np.broadcast_to(merged["bias"], made).reshape(-1)
-    parts = shape[axes] if len(shape) == axes + 3 else 1
     periodic = {"zero": False, "periodic": True}[layer.boundary[0]]
-    return Dense(_f32(weight), _f32(bias), layer.stride[:axes], (before, after), periodic, parts)
+    return Convolve(_f32(weight), _f32(bias), layer.stride[:axes], (before, after), periodic)
 
 
-def _nonlinear(layer: NonlinearLayer, merged: Weights, shape: tuple[int, ...]) -> tuple[Dense, Dense]:
+def _nonlinear(layer: NonlinearLayer, merged: Weights) -> tuple[Convolve, Convolve]:
     """Return a (+) layer as two: h for each channel alone, whose Q copies stand side by side, and g at each place."""
     axes, h = len(layer.space), np.asarray(merged["h"])
     size, count, factors = layer.kernel_size[0], math.prod(layer.inputs[axes:]), h.shape[-1]
     taps = np.flip(np.moveaxis(h, -1, 0), tuple(range(1, 1 + axes)))
     weight, bias = np.tile(taps[:, None], (count, *(1,) * (1 + axes))), np.tile(merged["shift"], count)
     pads, periodic = (size - 1 - size // 2, size // 2), layer.boundary[0] == "periodic"
-    copies = Dense(_f32(weight), _f32(bias), layer.stride[:axes], pads, periodic, 1, groups=count)
+    copies = Convolve(_f32(weight), _f32(bias), layer.stride[:axes], pads, periodic, groups=count)
     _, along_attributes = layer.linear_maps(merged)
     places = np.eye(count * factors, dtype=np.float32)
     y = along_attributes(np.reshape(places, (len(places), *(1,) * axes, *layer.inputs[axes:], factors)))
     matrix = np.reshape(y, (len(places), -1)).T
     bias = np.broadcast_to(merged["bias"], layer.outputs[axes:]).reshape(-1)
-    parts = shape[axes] if len(shape) == axes + 3 else 1
-    of_g = Dense(_f32(matrix.reshape(*matrix.shape, *(1,) * axes)), _f32(bias), (1,) * axes, (0, 0), False, parts)
-    return copies, of_g
+    return copies, Convolve(_at_each_place(matrix, axes), _f32(bias), (1,) * axes, (0, 0))
 
 
-def _skipping(layer: HierarchicalLayer, shape: tuple[int, ...]) -> Dense:
-    """What a layer adds of an earlier x, whose attributes have these lengths, as a correlation of single samples."""
+def _skipping(layer: HierarchicalLayer, shape: tuple[int, ...]) -> Convolve:
+    """Return what a layer adds of an earlier x with attributes of these lengths, as a correlation by one tap."""
     assert layer.skip is not None
     axes, made = len(layer.space), layer.outputs[len(layer.space) :]
     count = math.prod(shape)
     kept = layer.skip(np.reshape(np.eye(count, dtype=np.float32), (count, *(1,) * axes, *shape)))
     matrix = np.broadcast_to(kept, (count, *(1,) * axes, *made)).reshape(count, -1).T
-    return Dense(_f32(matrix.reshape(*matrix.shape, *(1,) * axes)), None, layer.skip.space, (0, 0), False, 1)
+    return Convolve(_at_each_place(matrix, axes), None, layer.skip.space, (0, 0), learned=False)
 
 
-def _blurring(axes: int, channels: int, periodic: bool) -> Dense:
-    """The setting `blur`, of each channel alone."""
+def _blurring(axes: int, channels: int, periodic: bool) -> Convolve:
+    """Return the setting `blur`, of each channel alone."""
     taps = _f32(np.broadcast_to(low_pass(axes), (channels, 1, *(3,) * axes)))
-    return Dense(taps, None, (1,) * axes, (1, 1), periodic, 1, groups=channels)
+    return Convolve(taps, None, (1,) * axes, (1, 1), periodic, groups=channels, learned=False)
 
 
-def dense_layers(network: Network, merged: dict[str, Weights]) -> Iterator[DenseLayer]:
-    """Yield the layers of a network whose weights are merged."""
-    shapes = [network.image_shape]
-    for layer in hierarchy(network):
-        copies, weights = None, merged[layer.name]
-        if isinstance(layer, NonlinearLayer):
-            copies, dense = _nonlinear(layer, weights, shapes[-1])
-        else:
-            dense = dense_filters(layer, weights, shapes[-1])
-        channels, periodic = math.prod(layer.inputs[len(layer.space) :]), layer.boundary[0] == "periodic"
-        blur = _blurring(len(layer.space), channels, periodic) if layer.blurs else None
-        back = layer.skip.back if layer.skip else 0
-        skip = _skipping(layer, shapes[-back][len(layer.space) :]) if back else None
-        yield DenseLayer(copies, dense, layer.reduction, blur, skip, back)
-        shapes.append(layer.outputs)
+Read = list[tuple[int, tuple[int, ...]]]
+"""Of what a layer reads: the number of the step that makes it, and the lengths of its axes, channels last."""
 
 
-def dense_head(network: Network, merged: dict[str, Weights], targets: Targets) -> DenseHead:
-    """Return how logits, or numbers in units of the data, are made of the last layer's channels."""
-    head = network.table[-1]
-    assert isinstance(head, Head)
-    axes, shape = len(network.image_shape) - 1, head.inputs[len(network.image_shape) - 1 :]
-    units, weights = np.eye(math.prod(shape), dtype=np.float32), merged.get(head.name, {})
+def _hierarchical(steps: _Steps, layer: HierarchicalLayer, weights: Weights, read: Read, network: Network) -> int:
+    """Add the marginal of Eq. (6), a low-pass, filters, the activation, and what skips the layer, in this order."""
+    (x, shape), axes = read[0], len(layer.space)
+    y, channels, periodic = x, math.prod(layer.inputs[axes:]), layer.boundary[0] == "periodic"
+    if len(shape) == axes + 3 and shape[axes] > 1:
+        y = steps.then(Parts(layer.reduction, shape[axes]), y)
+    if layer.blurs:
+        y = steps.then(_blurring(axes, channels, periodic), y)
+    filters = _nonlinear(layer, weights) if isinstance(layer, NonlinearLayer) else (dense_filters(layer, weights),)
+    for convolution in filters:
+        y = steps.then(Activation(network.config.activation), steps.then(convolution, y))
+    if layer.skip and layer.skip.back:
+        earlier, lengths = read[-1]
+        y = steps.then(Add(), y, steps.then(_skipping(layer, lengths[axes:]), earlier))
+    return y
 
-    def made(x: NDArray[Any]) -> NDArray[Any]:
-        logits = np.asarray(head.apply(weights, np.reshape(x, (len(x), *(1,) * axes, *shape))))
-        return np.asarray(targets.in_units(logits))
 
-    offset = made(np.zeros((1, len(units)), np.float32))
-    return DenseHead(_f32(made(units) - offset), _f32(offset[0]), head.kind == "sum")
+def _head(steps: _Steps, layer: Head, weights: Weights, read: Read, network: Network) -> int:
+    """Add a linear map of the mean or the sum of each channel."""
+    axes = len(network.image_shape) - 1
+    shape = layer.inputs[axes:]
+    units = np.eye(math.prod(shape), dtype=np.float32)
+    x = np.concatenate([np.zeros((1, len(units)), np.float32), units])
+    offset, *rows = np.asarray(layer.apply(weights, np.reshape(x, (len(x), *(1,) * axes, *shape))))
+    whole = steps.then(Whole("sum" if layer.kind == "sum" else "mean"), read[0][0])
+    return steps.then(Linear(_f32(np.stack(rows) - offset), _f32(offset)), whole)
 
 
-def _f32(array: Any) -> NDArray[np.float32]:
+def _convolution(steps: _Steps, layer: plain.Convolution, weights: Weights, read: Read, network: Network) -> int:
+    """Add filters, which see no end where they are cropped."""
+    w, before = np.asarray(weights["w"]), layer.taps - 1 - layer.taps // 2
+    taps = np.flip(np.moveaxis(w, -1, 0), (2, 3))
+    bias = _f32(weights["bias"]) if layer.bias else None
+    pads = before - layer.crop, layer.taps // 2 - layer.crop
+    if min(pads) < 0:
+        raise CheckpointError(f"{layer.label} has filters of even length that see no end, which is not known here")
+    return steps.then(Convolve(_f32(taps), bias, (layer.stride,) * 2, pads), read[0][0])
+
+
+def _normalization(steps: _Steps, layer: plain.Normalization, weights: Weights, read: Read, network: Network) -> int:
+    slope = np.asarray(weights["scale"]) / np.sqrt(np.asarray(weights["output_variance"]) + layer.epsilon)
+    offset = np.asarray(weights["bias"]) - np.asarray(weights["output_mean"]) * slope
+    return steps.then(_scale(slope, offset, read[0][1]), read[0][0])
+
+
+def _pool(steps: _Steps, layer: plain.Pool, weights: Weights, read: Read, network: Network) -> int:
+    kind = layer.support.rpartition(" ")[2]
+    return steps.then(Pool(kind, (layer.taps,) * 2, (layer.stride,) * 2, layer.padding), read[0][0])
+
+
+def _sum(steps: _Steps, layer: plain.Sum, weights: Weights, read: Read, network: Network) -> int:
+    """Add an output to an earlier one, subsampled, with zeros as new maps."""
+    (x, shape), (skipping, earlier) = read
+    if shape != earlier:
+        stride = tuple(-(-n // m) for n, m in zip(earlier[:2], shape[:2], strict=True))
+        taps = _at_each_place(np.eye(shape[2], earlier[2]), 2)
+        skipping = steps.then(Convolve(taps, None, stride, (0, 0), learned=False), skipping)
+    return steps.then(Add(), x, skipping)
+
+
+def _dense(steps: _Steps, layer: plain.Dense, weights: Weights, read: Read, network: Network) -> int:
+    return steps.then(Linear(_f32(weights["w"]), _f32(weights["bias"])), read[0][0])
+
+
+def _squashed(steps: _Steps, layer: lenet.Convolution, weights: Weights, read: Read, network: Network) -> int:
+    weights = {**weights, "w": np.asarray(weights["w"]) * layer.seen[:, None, None]}
+    return steps.then(Activation("squash"), _convolution(steps, layer, weights, read, network))
+
+
+def _average(steps: _Steps, layer: lenet.Average, weights: Weights, read: Read, network: Network) -> int:
+    means = steps.then(Pool("mean", (2, 2), (2, 2), 0), read[0][0])
+    scale = _scale(np.asarray(weights["scale"]), np.asarray(weights["bias"]), layer.outputs)
+    return steps.then(Activation("squash"), steps.then(scale, means))
+
+
+def _unit(steps: _Steps, layer: lenet.Dense, weights: Weights, read: Read, network: Network) -> int:
+    x, shape = read[0]
+    y = _dense(steps, layer, weights, [(steps.then(Whole("mean"), x) if len(shape) > 1 else x, layer.inputs)], network)
+    return y if layer.tells_classes else steps.then(Activation("squash"), y)
+
+
+def _simple(operation: Callable[[Any], Operation]) -> Any:
+    """Return what adds one operation, which depends on the layer alone."""
+    return lambda steps, layer, weights, read, network: steps.then(operation(layer), read[0][0])
+
+
+LAYERS: dict[type[Layer], Callable[..., int]] = {
+    HierarchicalLayer: _hierarchical,
+    FactoredLayer: _hierarchical,
+    NonlinearLayer: _hierarchical,
+    Head: _head,
+    plain.Convolution: _convolution,
+    plain.Normalization: _normalization,
+    plain.Relu: _simple(lambda layer: Activation("relu")),
+    plain.Maxout: _simple(lambda layer: Maxout(layer.pieces)),
+    plain.Pool: _pool,
+    plain.Whole: _simple(lambda layer: Whole(layer.support)),
+    plain.Flatten: _simple(lambda layer: Flatten()),
+    plain.Dense: _dense,
+    plain.Dropout: lambda steps, layer, weights, read, network: read[0][0],
+    plain.Sum: _sum,
+    lenet.Convolution: _squashed,
+    lenet.Average: _average,
+    lenet.Dense: _unit,
+}
+"""What adds the steps of a layer, by its class alone: a subclass may compute something else."""
+
+
+def _scale(factor: NDArray[Any], offset: NDArray[Any], shape: tuple[int, ...]) -> Scale:
+    """Return factors and offsets of each channel of an array with these lengths, channels last."""
+    along = (-1, *(1,) * (len(shape) - 1))
+    return Scale(_f32(factor.reshape(along)), _f32(offset.reshape(along)))
+
+
+def _at_each_place(matrix: NDArray[Any], axes: int) -> Float:
+    """Return a matrix as filters of one tap."""
+    return _f32(matrix.reshape(*matrix.shape, *(1,) * axes))
+
+
+def _f32(array: Any) -> Float:
     return np.ascontiguousarray(array, np.float32)

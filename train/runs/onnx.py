@@ -1,4 +1,4 @@
-"""Hierarchical networks as ONNX files of ordinary convolutions, see `train.runs.dense`."""
+"""Networks as ONNX files, see `train.runs.dense`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from train.data import Targets
 from train.data.augmentation import LEAST
 from train.extras import install_command
-from train.networks.layer import Weights
-from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint, CheckpointError
-from train.runs.dense import Dense, dense_head, dense_layers, require_dense
+from train.runs.dense import (
+    Activation,
+    Add,
+    Convolve,
+    Flatten,
+    Linear,
+    Maxout,
+    Operation,
+    Parts,
+    Pool,
+    Scale,
+    Whole,
+    dense_steps,
+)
 from train.runs.training import restore
 from train.storage.files import write_atomically
 
@@ -24,14 +34,19 @@ OPSET = 20
 """Of ONNX; the first with GELU."""
 
 
-ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {"elu": ("Elu", {}), "gelu": ("Gelu", {"approximate": "tanh"})}
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "elu": ("Elu", {}),
+    "gelu": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
 """Operators of ONNX, by the names of the setting `activation`."""
 
 
 class _Graph:
     """Nodes and constants of an ONNX graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, axes: int) -> None:
+        self.axes = axes  # of space
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -57,29 +72,31 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
 
     The batch is free, and so are the lengths of space.
     """
-    require_dense(checkpoint, ACTIVATIONS, "ONNX")
+    network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
+    steps = dense_steps(checkpoint, network, parameters, moments, ACTIVATIONS, "ONNX")
     try:
         import onnx
         from onnx import TensorProto, helper
     except ImportError as error:
         raise CheckpointError(f"onnx is not installed: {install_command('onnx')}") from error
-    network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
-    graph = _Graph()
     axes = len(checkpoint.image_size)
+    graph = _Graph(axes)
     lengths = ("rows", "columns", "slices")[:axes] if axes > 1 else ("samples",)
     x = graph.add("Sub", "images", graph.constant(np.asarray(checkpoint.channel_mean, np.float32)))
     x = graph.add("Div", x, graph.constant(np.asarray(checkpoint.channel_std, np.float32)))
     if checkpoint.config.standardize == "sample":
         x = _by_sample(graph, x, axes)
     x = graph.add("Transpose", x, perm=[0, axes + 1, *range(1, axes + 1)])
-    _logits(graph, network, network.merged(parameters, moments), x, checkpoint.targets)
+    names = [x, *(f"step{k}" for k in range(1, len(steps))), "logits"]
+    for name, (operation, reads) in zip(names[1:], steps, strict=True):
+        _written(graph, operation, tuple(names[k] for k in reads), name)
     inputs = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *lengths, checkpoint.channels])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.classes])
     made = helper.make_graph(graph.nodes, "hcnn", [inputs], [logits], graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="hcnn")
     model.ir_version = 9  # of that opset
-    names = {"class_names": json.dumps(checkpoint.class_names), "targets": checkpoint.targets.kind}
-    helper.set_model_props(model, {**names, "values": checkpoint.values})
+    properties = {"class_names": json.dumps(checkpoint.class_names), "targets": checkpoint.targets.kind}
+    helper.set_model_props(model, {**properties, "values": checkpoint.values})
     onnx.checker.check_model(model)
     write_atomically(target, model.SerializeToString())
 
@@ -97,35 +114,47 @@ def _by_sample(graph: _Graph, x: str, axes: int) -> str:
     return made
 
 
-def _convolved(graph: _Graph, y: str, dense: Dense) -> str:
-    """Add a correlation of y, and return the name of what it makes."""
-    axes, (before, after) = len(dense.stride), dense.pads
+def _written(graph: _Graph, operation: Operation, x: tuple[str, ...], name: str) -> None:
+    """Add one step under a name."""
+    match operation:
+        case Convolve():
+            _convolve(graph, operation, x[0], name)
+        case Parts(kind, count):
+            parts = graph.add("Split", x[0], axis=1, num_outputs=count, outputs=count)
+            graph.add("Mean" if kind == "mean" else "Sum", *parts, name=name)
+        case Maxout(pieces):
+            axis, step, end = (graph.constant(np.array([n], np.int64)) for n in (1, pieces, np.iinfo(np.int64).max))
+            begins = (graph.constant(np.array([k], np.int64)) for k in range(pieces))
+            graph.add("Max", *(graph.add("Slice", x[0], begin, end, axis, step) for begin in begins), name=name)
+        case Scale(factor, offset):
+            graph.add("Add", graph.add("Mul", *x, graph.constant(factor)), graph.constant(offset), name=name)
+        case Activation("squash"):
+            inner = graph.add("Tanh", graph.add("Mul", *x, graph.constant(np.float32(2 / 3))))
+            graph.add("Mul", inner, graph.constant(np.float32(1.7159)), name=name)
+        case Activation(kind):
+            operator, options = ACTIVATIONS[kind]
+            graph.add(operator, *x, name=name, **options)
+        case Pool(kind, taps, stride, padding):
+            window: dict[str, Any] = {"kernel_shape": taps, "strides": stride, "pads": [padding] * (2 * len(taps))}
+            graph.add("MaxPool" if kind == "max" else "AveragePool", *x, name=name, **window)  # padding does not count
+        case Whole(kind):
+            along = graph.constant(np.arange(2, 2 + graph.axes, dtype=np.int64))
+            graph.add(f"Reduce{kind.capitalize()}", *x, along, keepdims=0, name=name)
+        case Flatten():
+            last = graph.add("Transpose", *x, perm=[0, *range(2, 2 + graph.axes), 1])
+            graph.add("Flatten", last, name=name)
+        case Linear(matrix, offset):
+            graph.add("Gemm", *x, graph.constant(matrix), graph.constant(offset), name=name)
+        case Add():
+            graph.add("Add", *x, name=name)
+
+
+def _convolve(graph: _Graph, filters: Convolve, x: str, name: str) -> None:
+    """Add a correlation."""
+    axes, (before, after) = graph.axes, filters.pads
     pads: dict[str, Any] = {"pads": [before] * axes + [after] * axes}
-    if dense.periodic:
+    if filters.periodic:
         around = np.array([0, 0, *(before,) * axes, 0, 0, *(after,) * axes], np.int64)
-        y, pads = graph.add("Pad", y, graph.constant(around), mode="wrap"), {}
-    filters = [graph.constant(array) for array in (dense.weight, dense.bias) if array is not None]
-    made: str = graph.add("Conv", y, *filters, strides=dense.stride, group=dense.groups, **pads)
-    return made
-
-
-def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str, targets: Targets) -> None:
-    """Add the layers, from standardised images, channels first, to the output "logits"."""
-    axes, made = len(network.image_shape) - 1, [x]
-    for layer in dense_layers(network, merged):
-        y = made[-1]
-        if layer.dense.parts > 1:
-            parts = graph.add("Split", y, axis=1, num_outputs=layer.dense.parts, outputs=layer.dense.parts)
-            y = graph.add("Mean" if layer.reduction == "mean" else "Sum", *parts)
-        if layer.blur:
-            y = _convolved(graph, y, layer.blur)
-        kind, options = ACTIVATIONS[network.config.activation]
-        for dense in [layer.copies, layer.dense] if layer.copies else [layer.dense]:
-            y = graph.add(kind, _convolved(graph, y, dense), **options)
-        if layer.skip:
-            y = graph.add("Add", y, _convolved(graph, made[-layer.back], layer.skip))
-        made.append(y)
-    head = dense_head(network, merged, targets)
-    along = graph.constant(np.arange(2, 2 + axes, dtype=np.int64))
-    whole = graph.add("ReduceSum" if head.sums else "ReduceMean", made[-1], along, keepdims=0)
-    graph.add("Gemm", whole, graph.constant(head.matrix), graph.constant(head.offset), name="logits")
+        x, pads = graph.add("Pad", x, graph.constant(around), mode="wrap"), {}
+    arrays = [graph.constant(array) for array in (filters.weight, filters.bias) if array is not None]
+    graph.add("Conv", x, *arrays, name=name, strides=filters.stride, group=filters.groups, **pads)

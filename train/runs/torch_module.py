@@ -1,9 +1,12 @@
-"""Hierarchical networks as modules of PyTorch made of ordinary convolutions, see `train.runs.dense`.
+"""Networks as modules of PyTorch, see `train.runs.dense`.
 
 Nothing imports this module before PyTorch is asked for; it needs the extra ``torch``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +15,101 @@ from train.data.augmentation import LEAST
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint
-from train.runs.dense import Dense, DenseLayer, dense_head, dense_layers, require_dense
+from train.runs.dense import (
+    Activation,
+    Convolve,
+    Flatten,
+    Linear,
+    Maxout,
+    Operation,
+    Parts,
+    Pool,
+    Scale,
+    Whole,
+    dense_steps,
+)
 
 __all__ = ["ACTIVATIONS", "Convolutions"]
 
-ACTIVATIONS = {"elu": nn.ELU, "gelu": lambda: nn.GELU("tanh")}
-"""Modules, by the names of the setting `activation`."""
+
+class _Squash(nn.Module):
+    """The sigmoid of LeNet."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.7159 * torch.tanh(x * (2 / 3))
 
 
-def _convolution(dense: Dense) -> nn.Sequential:
-    """A correlation, after the samples that it wants beyond the ends."""
-    axes = len(dense.stride)
-    outputs, inputs, *size = dense.weight.shape
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": lambda: nn.GELU("tanh"),
+    "relu": nn.ReLU,
+    "squash": _Squash,
+}
+"""Modules, by the names of activations."""
+
+
+def _module(operation: Operation) -> nn.Module:
+    """Return a step as a module of what it reads."""
+    match operation:
+        case Convolve():
+            return _convolution(operation)
+        case Activation(name):
+            return ACTIVATIONS[name]()
+        case Pool("max", taps, stride, padding):
+            return nn.MaxPool2d(taps, stride, padding)
+        case Pool(_, taps, stride, padding):
+            return nn.AvgPool2d(taps, stride, padding, count_include_pad=False)
+        case Linear(matrix, offset):
+            linear = nn.Linear(*matrix.shape)
+            linear.load_state_dict({"weight": torch.tensor(matrix.T), "bias": torch.tensor(offset)})
+            return linear
+        case Scale(factor, offset):
+            return _Scale(factor, offset)
+        case Parts(kind, count):
+            return _Of(lambda x: getattr(x.unflatten(1, (count, -1)), kind)(1))
+        case Maxout(pieces):
+            return _Of(lambda x: x.unflatten(1, (-1, pieces)).amax(2))
+        case Whole(kind):
+            reduce = "amax" if kind == "max" else kind
+            return _Of(lambda x: getattr(x.flatten(2), reduce)(2))
+        case Flatten():
+            return _Of(lambda x: x.movedim(1, -1).flatten(1))
+    return _Of(torch.add)
+
+
+class _Of(nn.Module):
+    """A function without weights."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return self.function(*x)
+
+
+class _Scale(nn.Module):
+    """Each channel times a factor, plus an offset."""
+
+    def __init__(self, factor: Any, offset: Any) -> None:
+        super().__init__()
+        self.factor, self.offset = nn.Parameter(torch.tensor(factor)), nn.Parameter(torch.tensor(offset))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.offset
+
+
+def _convolution(filters: Convolve) -> nn.Sequential:
+    """Return a correlation, after the samples that it wants beyond the ends."""
+    axes = len(filters.stride)
+    outputs, inputs, *size = filters.weight.shape
     kind = getattr(nn, f"Conv{axes}d")
-    made = kind(inputs * dense.groups, outputs, size, dense.stride, groups=dense.groups, bias=dense.bias is not None)
-    arrays = {"weight": dense.weight} | ({} if dense.bias is None else {"bias": dense.bias})
-    made.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
-    pad = _Periodic(dense.pads) if dense.periodic else getattr(nn, f"ZeroPad{axes}d")(dense.pads * axes)
-    return nn.Sequential(*([pad] if max(dense.pads) else []), made)
+    options = {"groups": filters.groups, "bias": filters.bias is not None}
+    convolution = kind(inputs * filters.groups, outputs, size, filters.stride, **options)
+    arrays = {"weight": filters.weight} | ({} if filters.bias is None else {"bias": filters.bias})
+    convolution.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    pad = _Periodic(filters.pads) if filters.periodic else getattr(nn, f"ZeroPad{axes}d")(filters.pads * axes)
+    return nn.Sequential(*([pad] if max(filters.pads) else []), convolution).requires_grad_(filters.learned)
 
 
 class _Periodic(nn.Module):
@@ -45,31 +125,8 @@ class _Periodic(nn.Module):
         return x
 
 
-class _Layer(nn.Module):
-    """A layer, from what all layers before it made."""
-
-    def __init__(self, layer: DenseLayer, activation: str) -> None:
-        super().__init__()
-        self.parts, self.sums, self.back = layer.dense.parts, layer.reduction == "sum", layer.back
-        self.blur = _convolution(layer.blur).requires_grad_(False) if layer.blur else nn.Identity()
-        self.copies = _convolution(layer.copies) if layer.copies else None
-        self.convolution = _convolution(layer.dense)
-        self.activation = ACTIVATIONS[activation]()
-        self.skip = _convolution(layer.skip).requires_grad_(False) if layer.skip else None
-
-    def forward(self, made: list[Tensor]) -> Tensor:
-        x = made[-1]
-        if self.parts > 1:
-            parts = x.unflatten(1, (self.parts, -1))
-            x = parts.sum(1) if self.sums else parts.mean(1)
-        x = self.blur(x)
-        x = x if self.copies is None else self.activation(self.copies(x))
-        x = self.activation(self.convolution(x))
-        return x if self.skip is None else x + self.skip(made[-self.back])
-
-
 class Convolutions(nn.Module):
-    """A trained network as Conv1d, Conv2d or Conv3d layers, from tensors (N, C, *space) in the units of its data.
+    """A trained network of Conv1d, Conv2d or Conv3d, pooling and linear maps, from tensors (N, C, *space).
 
     Parameters
     ----------
@@ -83,22 +140,17 @@ class Convolutions(nn.Module):
     Raises
     ------
     CheckpointError
-        If its layers are no such convolutions.
+        If one of its layers is none of these.
     """
 
     def __init__(self, checkpoint: Checkpoint, network: Network, parameters: Parameters, moments: Moments) -> None:
         super().__init__()
-        require_dense(checkpoint, ACTIVATIONS, "PyTorch")
-        self.by = checkpoint.config.standardize
-        merged, axes = network.merged(parameters, moments), len(checkpoint.image_size)
+        steps = dense_steps(checkpoint, network, parameters, moments, ACTIVATIONS, "PyTorch")
+        self.by, axes = checkpoint.config.standardize, len(checkpoint.image_size)
         for name, values in (("mean", checkpoint.channel_mean), ("std", checkpoint.channel_std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(-1, *(1,) * axes))
-        self.layers = nn.ModuleList(
-            _Layer(layer, checkpoint.config.activation) for layer in dense_layers(network, merged)
-        )
-        head = dense_head(network, merged, checkpoint.targets)
-        self.sums, self.head = head.sums, nn.Linear(*head.matrix.shape)
-        self.head.load_state_dict({"weight": torch.tensor(head.matrix.T), "bias": torch.tensor(head.offset)})
+        self.steps = nn.ModuleList(_module(operation) for operation, _ in steps)
+        self.reads = [reads for _, reads in steps]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of images, signals or volumes (N, C, *space)."""
@@ -108,8 +160,7 @@ class Convolutions(nn.Module):
             mean, deviation = x.mean(space, keepdim=True), x.std(space, correction=0, keepdim=True)
             varies = deviation > LEAST * torch.finfo(x.dtype).eps * (1 + mean.abs())
             x = torch.where(varies, (x - mean) / torch.where(varies, deviation, 1.0), 0.0)
-        made = [x]
-        for layer in self.layers:
-            made.append(layer(made))
-        whole = made[-1].flatten(2)
-        return self.head(whole.sum(2) if self.sums else whole.mean(2))
+        outputs = [x]
+        for step, reads in zip(self.steps, self.reads, strict=True):
+            outputs.append(step(*(outputs[k] for k in reads)))
+        return outputs[-1]
