@@ -58,11 +58,12 @@ class Step:
 
     def __init__(
         self, preset: str, boundary: str | None, batch_size: int, xp: Any = np, seed: int = 0,
-        size: tuple[int, int] | None = None, **changes: Any,
+        size: tuple[int, int] | None = None, plans: str = "estimate", **changes: Any,
     ) -> None:  # fmt: skip
         changes |= {} if boundary is None else {"boundary": boundary}
         self.config = make_config(preset, {"batch_size": batch_size, **changes})
-        planned = ", measured plans" if self.config.planning == "measure" else ""
+        self.plans = plans
+        planned = ", measured plans" if plans == "measure" else ""
         self.name = f"{preset}, {self.config.boundary}{planned}"
         network = self.network = build(self.config)
         self.rng = np.random.default_rng(seed)
@@ -82,7 +83,7 @@ class Step:
         )
         if noise := self.network.noise(self.rng, config.batch_size):
             inputs["noise"] = noise
-        with planning(config.planning):
+        with planning(self.plans):
             self.arrays, loss, _ = self.take(self.arrays, inputs)
         return loss
 
@@ -119,7 +120,7 @@ def main() -> None:
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     choices = itertools.product(options.preset, options.boundary, options.planning)
-    steps = [Step(p, b, options.batch_size, planning=how) for p, b, how in choices]
+    steps = [Step(p, b, options.batch_size, plans=how) for p, b, how in choices]
     seconds: dict[str, list[float]] = {step.name: [] for step in steps}
     for step in steps:
         step()  # compiles, and fills caches

@@ -11,14 +11,14 @@ from typing import Unpack
 
 from hcnn_core._engines import planner
 from hcnn_core._engines import wisdom as store
-from hcnn_core._planning import PLANNINGS, planning
+from hcnn_core._planning import planning
 from hcnn_core._problem import OPTIONS, make_problem, takes
 from hcnn_core._tuning import current
 from hcnn_core.backend import card_of, dtype_name, library_of
 from hcnn_core.convolution import operands
 from hcnn_core.typing import Array, Axes, ConvolveOptions
 
-__all__ = ["PLANNINGS", "explain", "planning", "wisdom"]
+__all__ = ["explain", "planning", "wisdom"]
 
 user_cache = store.user_cache
 ASKED = {"y": "result", "dx": "of x", "dw": "of w", "dxdw": "of both"}

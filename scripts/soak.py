@@ -749,7 +749,7 @@ class Soak:
         shutil.copytree(self.reference, run)
         mine, absent = self.folder / f"{run.name}-mine", self.folder / f"{run.name}-absent"
         mine.write_text("mine")
-        path = run / self.rng.choice([p.name for p in sorted(run.iterdir())] + [".lock", "plans.txt"])
+        path = run / self.rng.choice([p.name for p in sorted(run.iterdir())] + [".lock"])
         path.unlink(missing_ok=True)
         kind = self.rng.choice(["link", "dangling link", "pipe", "device"])
         if kind == "pipe":

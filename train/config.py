@@ -16,7 +16,6 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from hcnn_core.plans import PLANNINGS
 from hcnn_core.precisions import PRECISIONS
 from train.data.augmentation import STANDARDS
 from train.data.cifar import INFO
@@ -106,11 +105,6 @@ class BackendSettings(Section):
     dtype: str = setting("float32", "of weights and activations", choices=("float32", "float64"))
     precision: str = setting(
         "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
-    )
-    planning: str = setting(
-        "estimate",
-        "of convolutions: a model chooses how they are computed, or a clock in the first step",
-        choices=PLANNINGS,
     )
 
 
@@ -336,10 +330,11 @@ def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings, with the default of those that it does not name since they are newer than it.
 
-    The same of those that earlier versions recorded although no part that was chosen had them.
+    The same of those that earlier versions recorded although no part that was chosen had them. `planning`, which said
+    who chose the engines of convolutions, is no setting any more.
     """
     defaults = {f.name: f.default for f in dataclasses.fields(config_class()) if f.name != "preset"}
-    complete = defaults | dict(settings)
+    complete = defaults | {name: value for name, value in settings.items() if name != "planning"}
     if all(complete[kind] in parts for kind, parts in CHOICES.items()):
         complete |= {name: defaults[name] for name in unused(SimpleNamespace(**complete), RECIPE)}
     return complete

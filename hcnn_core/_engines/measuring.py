@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,6 +31,12 @@ SAMPLE = 2e-4
 
 LEADS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.05, 1.05)
 """One for each round: who takes so many times as long as the fastest is out of the race."""
+
+PAIRS = 3, 40
+"""Least and most runs in turn of a choice and the estimate, until it is sure which is faster."""
+
+SURE = 0.995
+"""It is sure once Student's interval of the mean of their ratios, with so much on each side, excludes one."""
 
 _one_by_one = threading.RLock()
 """Measurements would disturb each other."""
@@ -113,9 +120,10 @@ def words_of(library: str, dtype: str) -> str:
 
 
 def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[], object], int], float]) -> wisdom.Times:
-    """Least seconds of a call, in rounds that those who are clearly slower leave.
+    """Return the least seconds of a call of each, in rounds that those clearly slower leave.
 
-    The first call of each is not counted, since it may compile. Of what takes long, at least two are tried.
+    The first call of each is not counted, since it may compile. Of what takes long, at least two are tried. The first
+    of them is the estimate. One that seems faster, but not by more than the noise of its runs, is left out.
     """
     best: wisdom.Times = {}
     spent = 0.0
@@ -136,4 +144,27 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
             seconds = clock(runs[name], repeats)
             best[name] = min(best[name], seconds)
             spent += repeats * seconds
+    estimated = next(iter(runs))
+    for name in sorted(best, key=best.__getitem__):
+        if name == estimated or _is_faster(runs[name], runs[estimated], best[estimated], clock):
+            break
+        del best[name]
     return best
+
+
+def _is_faster(run: Callable[[], object], estimate: Callable[[], object], seconds: float, clock: Any) -> bool:
+    """Whether a call is surely faster than the estimate's, which takes so many seconds; both run in turn."""
+    from scipy.special import stdtrit
+
+    repeats = max(1, int(SAMPLE / seconds))
+    ratios: list[float] = []
+    spent = 0.0
+    while len(ratios) < PAIRS[0] or (len(ratios) < PAIRS[1] and spent < SECONDS):
+        pair = clock(run, repeats), clock(estimate, repeats)
+        spent += repeats * sum(pair)
+        ratios.append(math.log(pair[0] / pair[1]))
+        if (count := len(ratios)) >= PAIRS[0]:
+            mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / math.sqrt(count)
+            if abs(mean) > stdtrit(count - 1, SURE) * error:
+                return mean < 0
+    return False

@@ -91,7 +91,7 @@ def test_all_choices_that_may_win_agree_with_the_definition(problem: Problem, da
 
 def test_the_fastest_wins_by_a_clock() -> None:
     """In calls of a fake clock, one of them with an outlier that must not throw the winner out."""
-    seconds = {"slow": 5e-3, "fast": 1e-3, "close": 1.04e-3}
+    seconds = {"close": 1.04e-3, "slow": 5e-3, "fast": 1e-3}
     calls = dict.fromkeys(seconds, 0)
 
     def clock(run: Callable[[], Any], repeats: int) -> float:
@@ -113,6 +113,21 @@ def test_a_race_ends_in_time_but_tries_two() -> None:
 
     times = measuring.race({name: lambda name=name: tried.append(name) or name for name in "abc"}, clock)
     assert times == {"a": 3.0, "b": 0.5} and set(tried) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("gain", "winner"), [(0.02, "estimate"), (0.4, "rival")])
+def test_the_estimate_is_left_only_for_what_is_surely_faster(gain: float, winner: str) -> None:
+    """A rival with a lucky first run is not, unless it gains more than runs differ."""
+    rng = np.random.default_rng(0)
+    lucky = iter([0.5])
+
+    def clock(run: Callable[[], Any], repeats: int) -> float:
+        name = run()
+        seconds = 1e-3 * np.exp(rng.uniform(-0.2, 0.2))
+        return float(seconds if name == "estimate" else seconds * (1 - gain) * next(lucky, 1.0))
+
+    times = measuring.race({name: lambda name=name: name for name in ("estimate", "rival", "slow")}, clock)
+    assert min(times, key=times.__getitem__) == winner
 
 
 def test_a_process_never_changes_its_mind(folder: Path) -> None:

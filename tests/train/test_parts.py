@@ -43,6 +43,7 @@ IGNORED: list[tuple[dict[str, Any], str]] = [
     ({"schedule": "cosine", "step_factor": 5.0}, "step_factor is 5.0, which is for schedule 'step'"),
     ({"flip": False, "alternate_flips": True}, "alternate_flips is True, which needs --flip"),
     ({"square_decay": 0.5}, "square_decay is 0.5, which is for optimizer 'adamw'"),
+    ({"planning": "measure"}, "no setting is called 'planning'"),
     ({"temperature": 2.0}, "temperature is 2.0, which needs a teacher: name one with --teacher"),
 ]
 

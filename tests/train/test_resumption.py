@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcnn_core._engines import measuring, wisdom
 from tests.train.commands import Command, part_of, small_images
 from tests.train.runs import (
     SMALL,
@@ -102,42 +101,6 @@ def test_resume_after_a_kill_repeats_the_uninterrupted_run(
     out = command("--resume", run).success()
     assert f"going on after epoch {epoch - 1}, step 0 of 4 epochs" in out
     assert_same_run(run, trained)
-
-
-@pytest.mark.parametrize("lost", [False, True])
-def test_resume_keeps_to_choices_that_were_measured(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
-) -> None:
-    """Also where other ones would be the fastest by now; without its file the run has other bits, and is said to."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    fastest = -1
-
-    def race(runs: Any, clock: Any) -> dict[str, float]:
-        names = list(runs)
-        return {name: 1.0 + (name != names[fastest]) for name in names}
-
-    monkeypatch.setattr(measuring, "race", race)
-    flags = (*SMALL, "--planning", "measure")
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    command(*flags, "--out", whole).success()
-    assert (whole / "plans.txt").read_text().count("\n") > 6
-    with monkeypatch.context() as patch:
-        during_step(patch, 2, 1, kill)
-        killed(command, *flags, "--out", run)
-    fastest = 0
-    wisdom.forget()
-    wisdom._known.clear()
-    if lost:
-        (run / "plans.txt").unlink()
-    said = command("--resume", run).success()
-    assert ("there is no plans.txt" in said) is lost
-    last = "epoch0004-step000000.h5"
-    if lost:
-        with pytest.raises(AssertionError):
-            assert_same_state(run / last, whole / last)
-    else:
-        assert_same_state(run / last, whole / last)
-        assert metrics(run)[:4] == metrics(whole)[:4]  # batches of the test were first measured after the kill
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda s: s.name)

@@ -192,11 +192,6 @@ class Run:
         """A copy of the network that teaches this one, where one does: the run goes on wherever the other is then."""
         return self.path / "teacher.h5"
 
-    @property
-    def plans_path(self) -> Path:
-        """How convolutions are computed, where that was measured: a run that goes on keeps to it."""
-        return self.path / "plans.txt"
-
     def machine(self) -> dict[str, Any]:
         """Return what config.toml says of what computed the run."""
         found: dict[str, Any] = self.recorded("versions") or {}

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hcnn_core import planning
 from hcnn_core.backend import SPARE, array_namespace, get_namespace, to_numpy
 from train.config import Config, ConfigError
 from train.data import (
@@ -64,7 +61,7 @@ from train.runs.training import (
     summary,
 )
 from train.runs.transfer import begin_from
-from train.storage.files import read_regular, write_atomically
+from train.storage.files import write_atomically
 
 __all__ = [
     "Session",
@@ -135,8 +132,6 @@ class Session:
                 raise ConfigError(
                     f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'"
                 )
-            if config.planning == "measure" and ranks.size > 1:
-                raise ConfigError(f"planning is 'measure', which is for one rank; there are {ranks.size}")
             run = self.run(out or Path("runs") / f"{config.preset}-{now}")
             if out is not None:
                 run.require_new()
@@ -216,8 +211,6 @@ class Session:
                 trainer.save()
             if run.recorded("epochs") != config.epochs:  # which an extension that was killed has not written
                 run.write_config(config, trainer.versions)
-            if config.planning == "measure" and not os.path.lexists(run.plans_path) and state.epoch + state.step:
-                self.say(f"there is no plans.txt in {run.path}: what is measured anew may change rounding errors")
             self.say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
             self._fit(trainer, dataset, hours)
 
@@ -346,8 +339,7 @@ class Session:
         """
         run = trainer.run
         try:
-            with self._planning(run, trainer.config):
-                result = self._train_and_test(trainer, dataset, hours)
+            result = self._train_and_test(trainer, dataset, hours)
         except BaseException:
             with contextlib.suppress(Exception, KeyboardInterrupt):  # why it stopped is what there is to say
                 draw(run)
@@ -373,14 +365,6 @@ class Session:
         names, weights = trainer.class_names, trainer.state.evaluated
         page = write_report(run, trainer.network, names, weights, shown, trainer.train, dataset.kind)
         self.say(f"{page}: open it in a browser; hcnn.load({str(run.path)!r}) gives the network to Python")
-
-    def _planning(self, run: Run, config: Config) -> AbstractContextManager[None]:
-        """Choose how convolutions are computed, as the run did before if it goes on."""
-        if config.planning == "estimate":
-            return contextlib.nullcontext()
-        with contextlib.suppress(FileNotFoundError):
-            read_regular(run.plans_path)  # OSError if it leads elsewhere
-        return planning(config.planning, file=run.plans_path)
 
     def _train_and_test(self, trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
         run, xp, train, config = trainer.run, trainer.xp, trainer.train, trainer.config
