@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import binomtest
 
 from autodiff import elu, value_and_grad
 from autodiff.primitives import cross_entropy
@@ -350,6 +352,32 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the shares of the networks with the penalty, and in how many of them the whole group was found."""
+    arms = [name for name in ARMS if ARMS[name].smooth and ARMS[name].width == SIZE and not ARMS[name].group]
+    arms = [name for name in arms if ARMS[name].stride == 1 and ARMS[name].steps]
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", width_ratios=(3, 2), sharey=True)
+    for y, name in enumerate(arms):
+        some = [row for row in rows if row["arm"] == name]
+        for row in some:
+            axes[0].plot(float(row["share"]), y, "o", color="C2" if is_whole(row) else "C0", alpha=0.5, markersize=5)
+        count = sum(map(is_whole, some))
+        low, high = binomtest(count, len(some)).proportion_ci(method="wilson")
+        axes[1].barh(y, count / len(some), color="C2")
+        axes[1].plot([low, high], [y, y], color="black")
+        axes[1].text(1.02, y, f"{count} of {len(some)}", va="center")
+    axes[0].axvline(ENOUGH, color="0.7")
+    axes[0].set(
+        yticks=range(len(arms)),
+        yticklabels=arms,
+        xlabel="share that translations along $v_1$ explain",
+        xlim=(-1.2, 1.1),
+    )
+    axes[0].invert_yaxis()
+    axes[1].set(xlabel="networks that found the whole group", xlim=(0, 1.2))
+    fig.savefig(path, dpi=100)
+
+
 FIELDS = (
     "arm", "network", "accuracy", "share", "isomorphic", "decoys", "along", "fractional", "near", "odd", "even",
     "reflections", "order-free", "recovered", "null",
@@ -368,14 +396,18 @@ def main() -> None:
     for name in options.arms:
         if name in {row["arm"] for row in csv.DictReader(file.open(newline=""))}:
             continue
-        rows, _ = run(name)
+        networks, _ = run(name)
         with file.open("a", newline="") as target:
             writer = csv.DictWriter(target, FIELDS, restval="", lineterminator="\n")
-            writer.writerows({key: f"{v:.4f}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
-        print(name, sum(map(is_whole, (dict.fromkeys(FIELDS, "") | row for row in rows))), "of", len(rows), flush=True)
+            writer.writerows(
+                {key: f"{v:.4f}" if isinstance(v, float) else v for key, v in row.items()} for row in networks
+            )
+        print(name, flush=True)
     with file.open(newline="") as source:
-        text = table(list(csv.DictReader(source)))
+        rows = list(csv.DictReader(source))
+    text = table(rows)
     print(text)
+    draw(rows, options.out / "arms.png")
     (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
 
 

@@ -148,7 +148,9 @@ def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
     assert f"[{len(read)} runs on record have]" in recipes
 
 
-@pytest.mark.parametrize(("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved")])
+@pytest.mark.parametrize(
+    ("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved"), ("symmetries", "circles")]
+)
 def test_pages_have_the_tables_on_record(page: str, folder: str) -> None:
     record = (ROOT / "benchmarks" / "results" / folder / "arms.md").read_text("utf-8").split("\n\n{")[0]
     document = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
@@ -191,6 +193,27 @@ def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
     assert f"{sum(moved > 0.9)} of the {len(moved)} of `dense, moved`" in page
     hue = [row for row in results("hue/networks.csv") if row["x_1 v_1 whole"] == "1"]
     assert f"({' and '.join(format(float(row['x_1 v_1 share']), '.2f') for row in hue)})" in page
+
+
+def test_symmetries_has_the_medians_of_the_controls() -> None:
+    page, networks = (ROOT / "docs" / "symmetries.md").read_text("utf-8"), results("circles/networks.csv")
+
+    def median(arm: str, key: str, whole: bool = False) -> float:
+        rows = [row for row in networks if row["arm"] == arm and (circles.is_whole(row) or not whole)]
+        return float(np.median([float(row[key]) for row in rows]))
+
+    one, unequal, other, tied = "convolution", "unequal bumps", "other order", "tied"
+    recovered, null = (median(one, key, whole=True) for key in ("recovered", "null"))
+    page = " ".join(page.split())
+    assert f"{recovered:.2f} of their variance, against {null:.2f} for another network's circle" in page
+    reflections = f"{median(one, 'reflections', True):.2f} in the median of the whole networks of `convolution`, "
+    assert f"{reflections}{median(unequal, 'reflections', True):.2f} in those of `unequal bumps`" in page
+    assert f"{median(other, 'recovered', True):.2f}, of `tied` {median(tied, 'recovered', True):.2f}" in page
+    odd, even = (median("stride 2", key) for key in ("odd", "even"))
+    assert f"Medians of odd and even s are {odd:.3f} and {even:.3f}" in page
+    counts = [sum(circles.is_whole(row) for row in networks if row["arm"] == f"K = {k}") for k in (8, 12, 24, 32)]
+    assert "{}, {}, {} and {} of 12 for K = 8, 12, 24 and 32".format(*counts) in page
+    assert f"({len(networks)} networks, [protocol]" in page
 
 
 def test_recipes_compares_its_first_part_with_the_paper() -> None:
