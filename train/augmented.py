@@ -35,6 +35,7 @@ def _act(options: argparse.Namespace) -> int:
         raise RunError(f"{target} is there already; name a new file with --out")
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
     dataset = Session().load(np, config)
+    config = config.for_images(dataset.image_shape[:-1])
     require_suitable(config, dataset)
     statistics, by = channel_statistics(dataset.train_images), config.standardize
     data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)

@@ -92,6 +92,13 @@ class RecipeSettings(Section):
         "pixels along the shorter side of training images, in equal parts of the epochs; none: their own size",
         low=8,
     )
+    image_shares: tuple[float, ...] = setting(
+        (),
+        "the same as parts of the shorter side of the images themselves, of which none is below 8 pixels; either these "
+        "or image_sizes",
+        low=0.01,
+        high=1.0,
+    )
     validation_every: int = setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
     seed: int = setting(0, "of initial weights, order and augmentation", low=0)
     test: bool = setting(True, "read the test set, once, after the last epoch")
@@ -119,6 +126,9 @@ CHOICES: dict[str, Mapping[str, Any]] = {
 """The tables of parts that a setting chooses from by name."""
 
 RECIPE = CHOICES.keys() - {"architecture"}
+
+IN_PIXELS = "shift", "cutout"
+"""Settings that are scaled from the images that a preset is made for to others."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,10 @@ class Config(
                 raise ConfigError(f"{name} is {value!r}, which {reason}")
         OPTIMIZERS[self.optimizer].check(self)
         ARCHITECTURES[self.architecture].check(self)
+        if self.image_sizes and self.image_shares:
+            raise ConfigError(
+                f"image_sizes is {self.image_sizes} and image_shares {self.image_shares}; give one of the two"
+            )
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
@@ -204,6 +218,31 @@ class Config(
         of_preset = self.validation_size == PRESETS[self.preset].get("validation_size")
         count = -1 if of_preset and _is_own(dataset) and not _is_own(self.dataset) else self.validation_size
         return dataclasses.replace(self, dataset=dataset, validation_size=count)
+
+    def for_images(self, lengths: tuple[int, ...]) -> Config:
+        """Return the same settings with `shift` and `cutout` in pixels of images with these axes of space.
+
+        A preset gives them for the images that `made_for` names. One of a pixel or more keeps a pixel.
+
+        Parameters
+        ----------
+        lengths : tuple of int
+            Axes of space, pixels; with one or three of them nothing is scaled.
+
+        Returns
+        -------
+        Config
+            With `made_for` 0.
+        """
+        short = min(lengths)
+        if not self.made_for or len(lengths) != 2:
+            return dataclasses.replace(self, made_for=0)
+        scaled = {
+            name: max((2 * pixels * short + self.made_for) // (2 * self.made_for), 1)  # rounded
+            for name in IN_PIXELS
+            if (pixels := getattr(self, name))
+        }
+        return dataclasses.replace(self, made_for=0, **scaled)
 
     @property
     def sections(self) -> tuple[type[Section], ...]:
@@ -294,6 +333,10 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
+    if "image_sizes" in changes and "image_shares" not in changes:
+        settings["image_shares"] = ()
+    if "made_for" not in changes and not changes.keys().isdisjoint(IN_PIXELS):
+        settings["made_for"] = 0  # these are pixels of the images that there are
     if "validation_size" not in changes and _is_own(str(settings.get("dataset", Config.dataset))):
         settings.pop("validation_size", None)  # a number for the preset's own images
     if architecture := ARCHITECTURES.get(str(settings.get("architecture", Config.architecture))):

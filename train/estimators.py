@@ -106,6 +106,7 @@ class _Estimator(BaseEstimator):
             )
         kind = "numbers" if isinstance(self, RegressorMixin) else "classes"
         X: Any = SimpleNamespace(name="X", image_shape=x.shape[1:], class_names=range(outputs), kind=kind)
+        config = config.for_images(x.shape[1:-1])
         require_suitable(config, X)
         plain = make_config(preset)
         if changed := [name for name in OF_A_RUN if getattr(config, name) != getattr(plain, name)]:

@@ -27,6 +27,7 @@ from train.runs.session import (
     part_right,
     require_named,
     test_lines,
+    untrained_size,
 )
 from train.runs.shipped import card
 from train.runs.training import Result, evaluate, evaluate_views, restore
@@ -76,6 +77,8 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
         say(note)
     require_same_kind(path, checkpoint, config.dataset, dataset.info)
     checkpoints.require_fits(path, checkpoint, dataset)
+    for line in untrained_size(config, checkpoint.image_size):
+        say(line)
     test = Images(
         xp.asarray(dataset.test_images),
         xp.asarray(checkpoint.targets.taught(dataset.test_labels, config.dtype)),

@@ -24,6 +24,7 @@ from train.data import DataError
 from train.data.folder import ENDINGS, attempt, files_in, listed
 from train.data.photographs import pixels
 from train.runs.progress import progress_bar
+from train.runs.session import untrained_size
 from train.storage.files import write_atomically
 
 TOP = 5
@@ -40,6 +41,8 @@ def _act(options: argparse.Namespace) -> int:
     files = [file for path in options.paths for file in (files_in(path) if path.is_dir() else [path])]
     if not files:
         raise DataError(f"{options.paths[0]} holds no files {', '.join(ENDINGS)}; name files, or a folder of such")
+    for line in untrained_size(network.network.config, network.checkpoint.image_size):
+        print(line, file=sys.stderr)
     top = min(TOP, len(network.class_names))
     stream, failed = io.StringIO(), []
     writer = csv.writer(stream, lineterminator="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_a_function_that_a_configuration_names_is_named_before_it_is_called(
     flags = (*SMALL, "--epochs", 1, "--config", "a.toml")
     for given in (flags, (*SMALL, "--dataset", "hook_of_a_file:images")):
         refused = run(*given, "--describe")
-        refused.one_line(2, "--describe calls no function", "'hook_of_a_file:images'", "give a file")
+        refused.one_line(2, "a description calls no function", "'hook_of_a_file:images'", "give a file")
         assert "imported" not in refused.out
     out = run(*flags, "--out", "run").success()
     line = "calling the function images of the module hook_of_a_file, which a.toml names\n"
@@ -337,11 +338,69 @@ def test_evaluated_on_other_images(tmp_path: Path) -> None:
     run("--resume", tmp_path / "part", "--dataset", tmp_path / "moved.npz").success()
 
 
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name not in ("signal", "volume")])
+def test_a_preset_ends_at_the_size_that_is_evaluated(preset: str) -> None:
+    """No epoch has images below 8 pixels; a shift and a cutout hide the same part of images of any size."""
+    config = make_config(preset)
+    at_32 = [image_size(config, epoch, (32, 32))[0] for epoch in range(config.epochs)]
+    for side in (8, 28, 32, 64, 96):
+        sizes = [image_size(config, epoch, (side, side)) for epoch in range(config.epochs)]
+        assert sizes[-1] == (side, side) and min(sizes) >= (8, 8)
+        if side == 64:
+            assert [size[0] for size in sizes] == [2 * n for n in at_32]
+        there = config.for_images((side, side))
+        for pixels, meant in ((there.shift, config.shift), (there.cutout, config.cutout)):
+            assert abs(pixels - meant * side / 32) <= 0.5 or pixels == 1
+    assert config.for_images((32, 32)) == dataclasses.replace(config, made_for=0)
+    own = make_config(preset, {"shift": 3, "image_sizes": (16,)})
+    assert own.for_images((96, 96)).shift == 3  # pixels, if a user gives them
+    assert {image_size(own, epoch, (96, 96)) for epoch in range(config.epochs)} == {(16, 16)}
+
+
+def test_sizes_of_the_presets_at_32_pixels() -> None:
+    shares = {"hcnn-fast": [16, 24, 32], "hcnn-best": [16, 20, 24, 28, 32], "hcnn-best-second-part": [32]}
+    for preset, expected in shares.items():
+        config = make_config(preset)
+        sizes = [image_size(config, epoch, (32, 32)) for epoch in range(config.epochs)]
+        assert [size for size, _ in dict.fromkeys(sizes)] == expected
+
+
+def test_a_network_that_never_saw_images_of_the_size_of_the_test_says_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (12, 16, 16, 1), dtype=np.uint8), np.arange(12) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+    given = (*SMALL[:2], *SMALL[4:], "--epochs", 2, "--validation-size", 0, "--dataset", tmp_path / "a.npz")
+    small = run(*given, "--image-sizes", 8, "--out", tmp_path / "small").success()
+    warning = "the last epochs train on images of 8x8, and images of 16x16 are evaluated"
+    assert warning in small and "shift 1 in place of 2: scaled from images of 32 pixels to 16" in small
+    assert "--no-flip where that makes another class" in small
+    assert warning in run("--evaluate", tmp_path / "small").success()
+    whole = run(
+        *given,
+        "--image-shares",
+        0.5,
+        1,
+        "--no-flip",
+        "--shift",
+        2,
+        "--schedule",
+        "constant",
+        "--out",
+        tmp_path / "whole",
+    ).success()
+    assert "in equal parts of the epochs: 8x8, 16x16" in whole
+    assert "last epochs" not in whole and "mirrored;" not in whole and "scaled from" not in whole
+    longer = run("--resume", tmp_path / "whole", "--epochs", 3)
+    longer.one_line(2, "--image-shares are spread over all 2 epochs")
+
+
 def test_sizes_keep_the_proportion_of_oblong_images() -> None:
     config = make_config("hcnn", {"image_sizes": [8, 12], "epochs": 4})
     assert [image_size(config, epoch, (24, 41)) for epoch in range(4)] == [(8, 14)] * 2 + [(12, 21)] * 2
     few = make_config("hcnn", {"image_sizes": [8, 12, 16], "epochs": 2})
     assert [image_size(few, epoch, (24, 24)) for epoch in range(2)] == [(12, 12), (16, 16)]
+    shares = make_config("hcnn", {"image_shares": [0.5, 0.8], "epochs": 2})
+    assert [image_size(shares, epoch, (24, 41)) for epoch in range(2)] == [(12, 21), (19, 32)]
     images = np.random.default_rng(0).random((2, 6, 9, 2))
     small = resize(images, (2, 3))
     np.testing.assert_allclose(small, images.reshape(2, 2, 3, 3, 3, 2).mean(axis=(2, 4)), rtol=0, atol=1e-12)

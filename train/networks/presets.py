@@ -16,7 +16,7 @@ RECIPE: dict[str, Any] = {
     "normalization": "both",
     "moment_decay": 0.99,
     "batch_size": 100,
-    "image_sizes": (16, 20, 24, 28, 32),
+    "image_shares": (1 / 2, 5 / 8, 3 / 4, 7 / 8, 1.0),
     "optimizer": "muon",
     "schedule": "one-cycle",
     "learning_rate": 0.03,
@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
 BEST: dict[str, Any] = {**RECIPE, "epochs": 120, "cutout": 8}
 """Recipe of the network of most accuracy with at most 97,650 coefficients: its first part."""
 
-END = {"schedule": "constant", "learning_rate": 0.006, "average_decay": 0.9998, "epochs": 20, "image_sizes": (32,)}
+END = {"schedule": "constant", "learning_rate": 0.006, "average_decay": 0.9998, "epochs": 20, "image_shares": (1.0,)}
 """What its second part, from the weights of the first, does in another way (arXiv:1803.05407)."""
 
 MEDIUM: dict[str, Any] = {**RECIPE, "strided_layers": (3, 7), "epochs": 60}
@@ -85,7 +85,7 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
         "strided_layers": (3, 6),
         "epochs": 50,
         "batch_size": 100,
-        "image_sizes": (16, 24, 32),
+        "image_shares": (1 / 2, 3 / 4, 1.0),
         "optimizer": "muon",
         "schedule": "one-cycle",
         "learning_rate": 0.03,

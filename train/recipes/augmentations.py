@@ -73,6 +73,12 @@ class MoveSettings(Section):
 
     shift: int = setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
     flip: bool = setting(True, "mirror half of the training images")
+    made_for: int = setting(
+        32,
+        "shorter side, in pixels, of the images that a preset's shift and cutout are meant for: for images of another "
+        "size both are scaled; 0: never",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)

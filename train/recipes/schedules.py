@@ -12,6 +12,10 @@ from train.settings import Section, setting
 __all__ = ["SCHEDULES", "Schedule", "image_size", "learning_rate"]
 
 
+LEAST_SIDE = 8
+"""Pixels along the shorter side of the smallest training images that shares of it make."""
+
+
 @dataclass(frozen=True)
 class StepSettings(Section):
     """Settings of schedules that divide the learning rate."""
@@ -68,8 +72,10 @@ def learning_rate(settings: Any, step: int, steps_per_epoch: int) -> float:
 
 def image_size(settings: Any, epoch: int, own: tuple[int, ...]) -> tuple[int, ...]:
     """Return the lengths of the axes of space of an epoch's training images."""
-    sizes = settings.image_sizes[-settings.epochs :]
+    short = min(own)
+    pixels = [max(int(share * short + 0.5), min(LEAST_SIDE, short)) for share in settings.image_shares]
+    sizes = (settings.image_sizes or pixels)[-settings.epochs :]
     if not sizes:
         return own
-    side, short = sizes[min(epoch * len(sizes) // settings.epochs, len(sizes) - 1)], min(own)
+    side = sizes[min(epoch * len(sizes) // settings.epochs, len(sizes) - 1)]
     return tuple((2 * side * n + short) // (2 * short) for n in own)  # rounded

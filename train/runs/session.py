@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import SPARE, array_namespace, get_namespace, to_numpy
-from train.config import Config, ConfigError
+from train.config import IN_PIXELS, Config, ConfigError
 from train.data import (
     INFO,
     UNNAMED,
@@ -76,6 +76,7 @@ __all__ = [
     "part_right",
     "require_named",
     "test_lines",
+    "untrained_size",
     "write_report",
 ]
 
@@ -155,6 +156,7 @@ class Session:
             if ranks.size > 1:
                 ranks.watch.advise(f"continue with --resume {run.path}")
         with locked(run, make=True):
+            config = trainer.config
             run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1])
             shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
             for note in trainer.network.fallbacks:
@@ -257,7 +259,7 @@ class Session:
                     f"batch: start at most {config.batch_size}, or take a larger --batch-size"
                 )
             dataset = self.load(xp, config)
-            require_suitable(config, dataset)
+            require_suitable(config.for_images(dataset.image_shape[:-1]), dataset)
             if self.teacher:
                 require_same_task(*self.teacher, dataset, config)
             return dataset, versions(xp.__name__)
@@ -270,6 +272,9 @@ class Session:
                 results.append(_kept(load))
             ranks.agree(lambda: None)  # whose turn is later waits
         dataset, found = ranks.agree(results[0])
+        given, config = config, config.for_images(dataset.image_shape[:-1])
+        for line in size_notes(given, config, dataset):
+            self.say(line)
         if ranks.size > 1:
             settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
             ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
@@ -541,12 +546,37 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
     spread = None
     if SCHEDULES[config.schedule].spread:
         spread = f"--schedule {config.schedule} spreads its learning rates"
-    elif config.image_sizes:
-        spread = "--image-sizes are spread"
+    elif config.image_sizes or config.image_shares:
+        spread = f"--image-{'sizes' if config.image_sizes else 'shares'} are spread"
     if spread:
         raise ConfigError(
             f"{spread} over all {config.epochs} epochs of {run.path}, so {epochs} would be another run; begin one from "
             f"its weights with --init-from {run.path}"
+        )
+
+
+def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str]:
+    """Yield what to know of the sizes of training images, and of what a preset gives in pixels."""
+    *lengths, _ = dataset.image_shape
+    own = tuple(lengths)
+    if scaled := [name for name in IN_PIXELS if getattr(config, name) != getattr(preset, name)]:
+        values = ", ".join(f"{name} {getattr(config, name)} in place of {getattr(preset, name)}" for name in scaled)
+        flags = " or ".join(f"--{name}" for name in scaled)
+        yield f"{values}: scaled from images of {preset.made_for} pixels to {min(own)}; {flags} takes pixels"
+    sizes = [image_size(config, epoch, own) for epoch in range(config.epochs)]
+    if any(size != own for size in sizes):
+        yield f"training images in equal parts of the epochs: {', '.join(map(times, dict.fromkeys(sizes)))}"
+    yield from untrained_size(config, own)
+    if config.flip and len(own) == 2 and dataset.name not in INFO:
+        yield "half of the training images are mirrored; --no-flip where that makes another class, as of digits"
+
+
+def untrained_size(config: Config, own: tuple[int, ...]) -> Iterator[str]:
+    """Yield that images of their own size are evaluated, where the last epochs trained on another."""
+    if (last := image_size(config, config.epochs - 1, own)) != own:
+        yield (
+            f"the last epochs train on images of {times(last)}, and images of {times(own)} are evaluated: accuracy may "
+            f"be much lower; let the last of --image-sizes be {min(own)}, or the last of --image-shares 1"
         )
 
 
@@ -567,7 +597,8 @@ def require_suitable(config: Config, dataset: Dataset) -> None:
         table = build(config, size, len(dataset.class_names), channels).table  # refuses a size that it does not take
         if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
             raise ConfigError(
-                f"image_sizes: {unfit[0].label} has {unfit[0].trainable:,} weights for images of {times(size)}, "
+                f"image_{'sizes' if config.image_sizes else 'shares'}: {unfit[0].label} has {unfit[0].trainable:,} "
+                f"weights for images of {times(size)}, "
                 f"others for {times(own)}; train it on images of one size"
             )
         architecture_of(config).refuse(config, size, len(dataset.class_names), channels)
