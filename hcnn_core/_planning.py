@@ -33,8 +33,7 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
     slow, on the arrays of the call, and keeps the fastest: for its result, and for its derivatives when they are first
     asked for. The estimate's way is left only for one that is faster by more than the noise of its runs. That takes a
     second or two, or some ten calls of what takes longer, and what was never compiled is compiled. The process keeps to
-    what it found.
-    So do later ones on this machine, by a text file in the user's cache folder (`wisdom`).
+    what it found, and so do later ones on this machine, by a text file in the user's cache folder (`wisdom`).
 
     Parameters
     ----------
