@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import library_of, on_host
+from hcnn_core.backend import library_of, on_host, refuse_notes
 
 PLAIN = frozenset({bool, int, float, complex, str, tuple, list, slice, type(None), type(...), np.ndarray})
 """Types of operands that are as they should be."""
@@ -30,6 +30,16 @@ Watched = tuple[np.ndarray[Any, Any], bytes]
 """An array that may not change, and its fingerprint."""
 
 
+def is_array(x: Any) -> bool:
+    """Return whether x is an array of NumPy's, CuPy's or an array-API library; a quantity with a unit is none."""
+    return isinstance(x, np.ndarray | np.generic) or library_of(x) in ("autodiff", "cupy") or _has_namespace(x)
+
+
+def _has_namespace(x: Any) -> bool:
+    """Return whether x is an array by the array API."""
+    return hasattr(x, "__array_namespace__") and hasattr(x, "dtype")
+
+
 def is_foreign(x: Any) -> bool:
     """Whether x is an array of a library whose own operations would lose the gradient, or go by labels."""
     if type(x) in PLAIN or isinstance(x, np.ndarray | np.generic):
@@ -45,6 +55,7 @@ def plain_array(x: Any) -> Any:
     """Return an operand; of a foreign library, as an array of NumPy's: positions decide, not labels."""
     if type(x) in PLAIN:
         return x
+    refuse_notes(x)
     if is_foreign(x):
         return on_host(x) if library_of(x) in ON_HOST else np.asarray(x)
     if library_of(x) == "scipy" and hasattr(x, "toarray"):

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, TypeVarTuple, 
 
 import numpy as np
 
-from autodiff._constants import PLAIN, is_foreign, kept, plain_array
+from autodiff._constants import PLAIN, is_array, is_foreign, kept, plain_array
 from autodiff.pytree import tree_leaves, tree_map, tree_paths, tree_structure, tree_unflatten
 from autodiff.tape import (
     Node,
@@ -402,26 +402,25 @@ def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
     return g if g.dtype == node.dtype else g.astype(node.dtype)
 
 
-def _require_plain(leaf: Any) -> None:
-    """TypeError if an output is of a library whose operations lose the gradient."""
+def _require_leaf(leaf: Any) -> None:
+    """Raise TypeError if an output is of a class that a gradient might hide in."""
     if is_foreign(leaf):
         raise TypeError(
             f"the function returned {library_of(leaf)}.{type(leaf).__qualname__}, through which no gradient flows: "
             "make constants NumPy arrays first, with np.asarray(a)"
         )
-
-
-def _require_leaf(leaf: Any) -> None:
-    """TypeError if an output is of a class that a gradient might hide in."""
-    _require_plain(leaf)
-    if not hasattr(leaf, "dtype") and type(leaf) not in PLAIN:
-        raise TypeError(f"the function returned {type(leaf).__qualname__}: give dicts, lists or tuples of arrays")
+    if type(leaf) not in PLAIN and not is_array(leaf):
+        raise TypeError(
+            f"the function returned {type(leaf).__qualname__}: give dicts, lists or tuples of arrays; "
+            "a quantity with a unit or a label is no array"
+        )
 
 
 def _require_real_scalar(value: Any) -> None:
-    """TypeError unless the output of a function to be differentiated is a real number."""
-    _require_plain(value)
-    if not isinstance(value, int | float | complex) and not hasattr(value, "dtype"):
+    """Raise TypeError unless the output of a function to be differentiated is a real number."""
+    if type(value) not in (dict, set):
+        _require_leaf(value)
+    if not isinstance(value, int | float | complex) and not is_array(value):
         raise TypeError(f"grad needs a function that returns a real scalar, not {type(value).__name__}")
     if np.shape(value) != ():
         raise TypeError(f"grad needs a scalar output, not shape {np.shape(value)}: sum it, or use vjp")

@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from autodiff._constants import PLAIN, Watched, kept, plain_array, require_unchanged, watch
+from autodiff._constants import PLAIN, Watched, is_array, kept, plain_array, require_unchanged, watch
+from autodiff.pytree import tree_map
 from hcnn_core.activations import total
 from hcnn_core.backend import Array, library_of
 from hcnn_core.marginals import marginal
@@ -35,6 +36,9 @@ JointMaker = Callable[[tuple[int, ...], Any, tuple[Any, ...], dict[str, Any]], P
 
 HANDLERS: dict[Any, Callable[..., Any]] = {}
 """What stands in for a NumPy function or an operator when an argument is traced; autodiff._rules fills it."""
+
+OF_LISTS = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray)
+"""Functions whose argument may be a nest of lists with arrays of any library."""
 
 LATE_RULES: dict[str, Callable[[], object]] = {}
 """What loads the rules for a library's functions, by the library's name; autodiff._rules fills it."""
@@ -156,7 +160,7 @@ class Primitive:
             ans = tuple(a if type(a) in (bool, int, str, type(None)) else self._array(a) for a in ans)
         else:
             ans = self._array(ans)
-            if ans.dtype.kind not in "fc":
+            if ans.dtype.kind in "biu":
                 return ans  # integers and booleans have no derivative
         if len(argnums) < len(values):
             values = [v if i in argnums else kept(v, watched) for i, v in enumerate(values)]
@@ -175,13 +179,13 @@ class Primitive:
         """An answer as an array, numbers too; TypeError for what would lose its gradient."""
         if type(ans) in (bool, int, float, complex):
             ans = np.asarray(ans)[()]
-        if not hasattr(ans, "dtype"):
+        if not is_array(ans):
             raise TypeError(
                 f"{self._name} returned {type(ans).__name__}; a primitive returns arrays, several as a tuple"
             )
-        if ans.dtype.kind == "O":
+        if ans.dtype.kind not in "biufc":
             raise TypeError(
-                f"{self._name} of these operands has dtype object, which has no derivative: "
+                f"{self._name} of these operands has dtype {ans.dtype}, which has no derivative: "
                 "make them floats or arrays of floats first"
             )
         return ans
@@ -500,23 +504,30 @@ def _answer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     handler = HANDLERS.get(function)
     if handler is None:
         raise _no_rule(_full_name(function))
-    if kwargs or len(args) > 2:  # by position, out comes third or later
-        _check_arguments(function, handler, args, kwargs)
+    if kwargs or len(args) > 2:  # by position, out and dtype come third or later
+        return _checked(function, handler, args, kwargs)
     return handler(*args, **kwargs)
 
 
-def _check_arguments(function: Any, handler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse an array to write into, and keywords that a rule does not know."""
+def _checked(function: Any, handler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return a handler's answer; refuse an array to write into, and keywords that a rule does not know.
+
+    What is to have a dtype of integers or booleans has no derivative, so NumPy itself computes it.
+    """
     known: tuple[str, ...] = getattr(handler, "keywords", tuple(kwargs))
-    if (dict(zip(known, args, strict=False)) | kwargs).get("out") is not None:
+    options = dict(zip(known, args, strict=False)) | kwargs
+    if options.get("out") is not None:
         in_place()
     unknown = [key for key in kwargs if key not in known]
     if unknown:
-        options = [key for key in known[1:] if key != "out"]
+        others = [key for key in known[1:] if key != "out"]
         raise TypeError(
             f"{_full_name(function)} on traced values does not take {', '.join(unknown)}"
-            + (f"; it takes {', '.join(options)}" if options else "")
+            + (f"; it takes {', '.join(others)}" if others else "")
         )
+    if options.get("dtype") is not None and np.dtype(options["dtype"]).kind in "biu" and function not in OF_LISTS:
+        return function(*tree_map(getval, args), **tree_map(getval, kwargs))
+    return handler(*args, **kwargs)
 
 
 def _full_name(function: Any) -> str:
@@ -573,9 +584,8 @@ class Traced:
             in_place()
         if handler is None:
             raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
-        if kwargs and method != "__call__":
-            _check_arguments(getattr(ufunc, method), handler, inputs, kwargs)
-            return handler(*inputs, **kwargs)
+        if method != "__call__":
+            return _checked(getattr(ufunc, method), handler, inputs, kwargs)
         if kwargs:
             raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
         return handler(*(_listed(x, self) for x in inputs))
@@ -602,7 +612,7 @@ class Traced:
         return f"Traced({self._value!r})"
 
     def __format__(self, spec: str) -> str:
-        return format(getval(self), spec) if spec else repr(self)
+        return f"Traced({format(getval(self), spec)})" if spec else repr(self)  # float() of it would lose the gradient
 
     def __copy__(self) -> Traced:
         return self

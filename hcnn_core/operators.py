@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
 from hcnn_core._problem import OPTIONS, make_problem, shape_of, takes
-from hcnn_core.backend import array_namespace, require_floating
+from hcnn_core.backend import array_namespace, refuse_notes, require_floating
 from hcnn_core.convolution import convolve, convolve_vjp_x
 from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Shape
 
@@ -64,8 +65,6 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
     >>> lsqr(op, np.array([0.0, 1.0, 2.0, 1.0, 0.0]))[0].round(6) + 0
     array([0., 0., 4., 0., 0.])
     """
-    from scipy.sparse.linalg import LinearOperator  # here, because importing it takes longer than hcnn_core does
-
     if (xp := array_namespace(w)) is not np:
         raise TypeError(
             f"w is an array of {xp.__name__}; SciPy's operators take arrays on the CPU: bring w there first"
@@ -80,34 +79,72 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
         "method": problem.method,
     }
 
-    forward = _OnColumns(filters, moved, chosen, problem.x_shape)
-    adjoint = _OnColumns(filters.conj(), moved, chosen, problem.y_shape, problem.x_shape)
-    op = LinearOperator(
-        (math.prod(problem.y_shape), math.prod(problem.x_shape)),
-        matvec=forward,
-        matmat=forward,
-        rmatvec=adjoint,
-        rmatmat=adjoint,
-        dtype=filters.dtype,
-    )
-    op.dims, op.dimsd = problem.x_shape, problem.y_shape
-    return op
+    forward = _OnColumns(filters, moved, chosen, problem.x_shape, problem.y_shape, transposed=False)
+    adjoint = _OnColumns(filters.conj(), moved, chosen, problem.y_shape, problem.x_shape, transposed=True)
+    return _make_operator(forward, adjoint)
 
 
 class _OnColumns(NamedTuple):
-    """A convolution of a vector, or of the columns of a matrix, or its adjoint, where the shape of x is given."""
+    """A convolution of a vector, or of the columns of a matrix, or its transpose."""
 
     filters: NumpyArray[Any]
     axes: tuple[int, ...]
     options: dict[str, Any]
     shape: tuple[int, ...]  # of what a column holds
-    x_shape: tuple[int, ...] | None = None
+    result: tuple[int, ...]
+    transposed: bool
 
     def __call__(self, columns: NumpyArray[Any]) -> NumpyArray[Any]:
         count = columns.shape[1] if columns.ndim == 2 else 1
-        given = columns.T.reshape(count, *self.shape)
-        if self.x_shape is None:
-            results = convolve(given, self.filters, self.axes, **self.options)
+        signals = columns.T.reshape(count, *self.shape)
+        if self.transposed:
+            results = convolve_vjp_x(signals, (count, *self.result), self.filters, self.axes, **self.options)
         else:
-            results = convolve_vjp_x(given, (count, *self.x_shape), self.filters, self.axes, **self.options)
+            results = convolve(signals, self.filters, self.axes, **self.options)
         return results.reshape(count, math.prod(results.shape[1:])).T
+
+    def conj(self) -> _OnColumns:
+        return self._replace(filters=self.filters.conj())
+
+
+def _make_operator(forward: _OnColumns, adjoint: _OnColumns) -> LinearOperator:
+    return _operator_class()(forward, adjoint)
+
+
+@lru_cache(maxsize=1)
+def _operator_class() -> Any:
+    """Return a class of SciPy's operators whose products refuse a mask or a unit, which SciPy's own drop."""
+    from scipy.sparse.linalg import LinearOperator  # here, because importing it takes longer than hcnn_core does
+
+    class Convolution(LinearOperator):  # type: ignore[misc]  # SciPy has no types
+        def __init__(self, forward: _OnColumns, adjoint: _OnColumns) -> None:
+            super().__init__(forward.filters.dtype, (math.prod(forward.result), math.prod(forward.shape)))
+            self.dims, self.dimsd = forward.shape, forward.result
+            self._forward, self._backward = forward, adjoint
+
+        def __reduce__(self) -> Any:
+            return _make_operator, (self._forward, self._backward)
+
+        def _matmat(self, x: Any) -> Any:
+            return self._forward(x)
+
+        def _rmatmat(self, x: Any) -> Any:
+            return self._backward(x)
+
+        _matvec, _rmatvec = _matmat, _rmatmat
+
+        def dot(self, x: Any) -> Any:
+            refuse_notes(x)
+            return super().dot(x)
+
+        def _rdot(self, x: Any) -> Any:
+            refuse_notes(x)
+            return super()._rdot(x)
+
+        def _adjoint(self) -> Any:
+            return Convolution(self._backward, self._forward)
+
+        def _transpose(self) -> Any:
+            return Convolution(self._backward.conj(), self._forward.conj())
+
+    return Convolution

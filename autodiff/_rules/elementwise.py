@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import composite, nonzero, rule
+from autodiff._rules.table import as_array, composite, nonzero, over_norm, rule
 from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array
 
@@ -84,7 +84,7 @@ def nan_to_num(x: Array, copy: bool = True, nan: Any = 0.0, posinf: Any = None, 
 rule(np.fabs, lambda ans, x: lambda g: g * np.sign(x))
 rule(
     np.absolute,
-    lambda ans, x: (lambda g: g / nonzero(ans) * np.conj(x)) if np.iscomplexobj(x) else (lambda g: g * np.sign(x)),
+    lambda ans, x: (lambda g: over_norm(g, ans) * np.conj(x)) if np.iscomplexobj(x) else (lambda g: g * np.sign(x)),
 )
 
 
@@ -186,9 +186,10 @@ def by_square_of_hypot(g: Array, x: Array, hypot: Array) -> Array:
     return g / hypot * (x / hypot)
 
 
-def power_vjp_x(ans: Array, x: Array, y: Array) -> Any:
+def power_vjp_x(ans: Array, x: Array, y: Any) -> Any:
     if not hasattr(y, "__array_function__"):  # a number, which promotes as such
-        return None if y == 0 else lambda g: g * (y * x ** (y - 1))
+        less = y - 1 if type(y) is int else y - 1.0  # an integer of few bits would wrap around
+        return None if y == 0 else lambda g: g * (y * x**less)
     return lambda g: g * (y * x ** np.where((x == 0) & (y == 0), 1, y - 1.0))
 
 
@@ -224,12 +225,15 @@ def where(condition: Array, *choices: Array) -> Any:
 
 @composite(np.select)
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
-    chosen = default
-    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+    beside = next((part for part in (*choicelist, default) if hasattr(part, "__array_function__")), None)
+    parts = [part if type(part) in (int, float, complex) else as_array(part, beside) for part in (*choicelist, default)]
+    dtype = np.result_type(*(getattr(part, "dtype", part) for part in parts))
+    chosen = parts.pop()
+    for condition, part in zip(reversed(condlist), reversed(parts), strict=True):
         if hasattr(condition, "dtype") and condition.dtype.kind != "b":
             raise TypeError(f"numpy.select takes conditions of dtype bool, not {condition.dtype}")
-        chosen = np.where(condition, choice, chosen)
-    return chosen
+        chosen = np.where(condition, part, chosen)
+    return chosen.astype(dtype)
 
 
 @composite(np.clip)

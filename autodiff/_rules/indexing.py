@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import Shape, as_array, axes_of, blank, composite, constant, rule
+from autodiff._rules.table import Shape, as_array, as_floats, axes_of, blank, composite, constant, rule
 from autodiff.functional import vjp
 from autodiff.tape import WIDE, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
@@ -138,7 +138,7 @@ def _interp(x: Array, xp: Array, fp: Array, left: Any, right: Any, period: float
 @composite(np.interp)
 def interp(x: Array, xp: Array, fp: Array, left: Any = None, right: Any = None, period: float | None = None) -> Array:
     beside = next(a for a in (x, xp, fp) if hasattr(a, "__array_function__"))
-    return _interp(*(as_array(a, beside) for a in (x, xp, fp)), left, right, period)
+    return _interp(*(as_floats(as_array(a, beside)) for a in (x, xp, fp)), left, right, period)
 
 
 def interp_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
@@ -175,7 +175,7 @@ defvjp_argnums(_interp, interp_vjp)
 
 @composite(np.diagonal)
 def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-    a = moveaxis(a, (axis1, axis2), (-2, -1))
+    a, offset = moveaxis(a, (axis1, axis2), (-2, -1)), operator.index(offset)
     rows, columns = np.shape(a)[-2:]
     first = [i for i in range(rows) if 0 <= i + offset < columns]
     return a[..., first, [i + offset for i in first]]
@@ -192,7 +192,7 @@ def diag(v: Array, k: int = 0) -> Array:
         return diagonal(v, k)
     if np.ndim(v) != 1:
         raise ValueError(f"numpy.diag takes an array with 1 or 2 axes, not {np.ndim(v)}")
-    along = np.arange(len(v))
+    along, k = np.arange(len(v)), operator.index(k)
     size = len(v) + abs(k)
     return scatter(v, ((along + max(-k, 0)).tolist(), (along + max(k, 0)).tolist()), (size, size))
 
@@ -242,7 +242,7 @@ def gradient(f: Array, *varargs: Any, axis: Any = None, edge_order: int = 1) -> 
             raise ValueError(f"numpy.gradient of order {edge_order} needs {edge_order + 1} elements along axis {i}")
         weights = (-1.0, 1.0) if edge_order == 1 else (-1.5, 2.0, -0.5)
         first = sum(c * f[_along(i, k, k + 1)] for k, c in enumerate(weights)) / h
-        middle = (f[_along(i, 2, None)] - f[_along(i, None, -2)]) / (2 * h)
+        middle = (f[_along(i, 2, None)] - f[_along(i, None, -2)]) / (2.0 * h)
         last = sum(-c * f[_along(i, -k - 1, -k or None)] for k, c in enumerate(weights)) / h
         results.append(np.concatenate([first, middle, last], i).astype(np.result_type(f, 0.0)))  # whatever the step's
     return results[0] if len(results) == 1 else tuple(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -241,11 +242,12 @@ def linspace(
 ) -> Any:
     beside = start if hasattr(start, "__array_function__") else stop
     start, stop = (as_array(x, beside) if isinstance(x, list | tuple) else x for x in (start, stop))
+    num = operator.index(num)
     parts = num - 1 if endpoint else num
     shape = np.broadcast_shapes(np.shape(start), np.shape(stop))
     steps = np.reshape(np.linspace(0, 1, num, endpoint), (-1,) + (1,) * len(shape))
     shares = constant(steps.astype(np.result_type(start, stop)), beside)
     points = moveaxis(start * (1 - shares) + stop * shares, 0, axis)
     if dtype is not None:
-        points = (np.floor(points) if np.dtype(dtype).kind in "iu" else points).astype(dtype)
+        points = points.astype(dtype)
     return (points, (stop - start) / (parts or np.nan)) if retstep else points

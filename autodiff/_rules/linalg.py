@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 
 from autodiff._rules.products import swap
-from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, kept, nonzero, rule
+from autodiff._rules.table import (
+    Shape,
+    as_array,
+    as_floats,
+    axes_of,
+    composite,
+    constant,
+    kept,
+    nonzero,
+    over_norm,
+    rule,
+)
 from autodiff.functional import vjp
 from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, moveaxis
@@ -338,8 +349,9 @@ def qr(a: Array, mode: str = "reduced") -> Any:
 
 @composite(np.linalg.lstsq)
 def lstsq(a: Array, b: Array, rcond: Any = None) -> Any:
-    a, b = as_array(a, b), as_array(b, a)
+    a, b = as_floats(as_array(a, b)), as_floats(as_array(b, a))
     rank, values = np.linalg.lstsq(getval(a), getval(b), rcond)[2:]
+    a = a.astype(np.result_type(a, b))
     cut = np.finfo(a.dtype).eps * max(np.shape(a)) if rcond is None else rcond
     x = pinv(a, cut) @ b
     rows, columns = np.shape(a)
@@ -357,7 +369,7 @@ _norm = primitive(np.linalg.norm)
 
 def norm_vjp(ans: Array, x: Array, ord: None, axis: Any, keepdims: bool) -> Any:
     shape = kept(np.shape(x), axis)
-    return lambda g: np.reshape(g / nonzero(ans), shape) * np.conj(x)
+    return lambda g: np.reshape(over_norm(g, ans), shape) * np.conj(x)
 
 
 defvjp(_norm, norm_vjp)

@@ -220,7 +220,7 @@ def correlate(a: Array, v: Array, mode: str = "valid") -> Array:
 @composite(np.polyval)
 def polyval(p: Array, x: Array) -> Array:
     p, x = as_array(p, x), as_array(x, p)
-    value = 0 * x
+    value: Any = np.zeros_like(x)
     for coefficient in p:
         value = value * x + coefficient
     return value

@@ -224,7 +224,6 @@ def ptp(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) ->
 
 
 @composite(np.average)
-@_in_single
 def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
     if weights is None:
         result = mean(a, axis, keepdims=keepdims)
@@ -240,11 +239,13 @@ def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = Fa
             )
         weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(shape)])
-    scale = sum(np.broadcast_to(weights, shape), axis, np.result_type(a, weights), keepdims=keepdims)
+    dtype = np.result_type(a.dtype, weights.dtype, *[float] * (a.dtype.kind in "biu"))
+    wide = np.promote_types(dtype, np.float32)  # half precision counts to 65,504
+    scale = sum(np.broadcast_to(weights, shape), axis, wide, keepdims=keepdims)
     if np.any(scale == 0):
         raise ZeroDivisionError("numpy.average takes weights whose sum is not zero")
-    result = sum(a * weights, axis, keepdims=keepdims) / scale
-    return (result, scale) if returned else result
+    result = (sum(a.astype(wide) * weights, axis, keepdims=keepdims) / scale).astype(dtype)
+    return (result, scale.astype(dtype)) if returned else result
 
 
 def cumprod_vjp(ans: Array, a: Array, axis: Any = None) -> Any:
@@ -337,8 +338,8 @@ def _reduce_by(reduction: Callable[..., Array]) -> Callable[..., Array]:
         initial: Any = None,
         where: Any = None,
     ) -> Array:
-        options = {} if dtype is None else {"dtype": dtype}
-        return reduction(array, axis, keepdims=keepdims, initial=initial, where=where, **options)
+        array = array if dtype is None else array.astype(dtype)
+        return reduction(array, axis, keepdims=keepdims, initial=initial, where=where)
 
     return reduce
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def rot90(m: Array, k: int = 1, axes: Any = (0, 1)) -> Array:
 
 @composite(np.tile)
 def tile(A: Array, reps: Any) -> Array:
-    reps = tuple(reps) if np.iterable(reps) else (reps,)
+    reps = tuple(map(operator.index, reps)) if np.iterable(reps) else (operator.index(reps),)
     ndim = max(len(reps), np.ndim(A))
     reps = (1,) * (ndim - len(reps)) + reps
     shape = (1,) * (ndim - np.ndim(A)) + np.shape(A)
@@ -91,6 +92,7 @@ def repeat(a: Array, repeats: Any, axis: int | None = None) -> Array:
     (axis,) = axes_of(axis, len(shape))
     if np.ndim(repeats) > 0:
         return np.take(a, np.repeat(np.arange(shape[axis]), repeats).tolist(), axis=axis)
+    repeats = operator.index(repeats)
     a = np.broadcast_to(np.expand_dims(a, axis + 1), (*shape[: axis + 1], repeats, *shape[axis + 1 :]))
     return np.reshape(a, (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
 

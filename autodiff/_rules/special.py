@@ -38,7 +38,7 @@ def polygamma(n: Any, x: Array) -> Array:
     return sp.polygamma(n, x)
 
 
-defvjp(polygamma, lambda ans, n, x: lambda g: g * polygamma(n + 1, x), argnums=(1,))
+defvjp(polygamma, lambda ans, n, x: lambda g: g * polygamma(n + 1.0, x), argnums=(1,))
 
 # Error functions and the normal distribution
 
@@ -219,7 +219,7 @@ rule(
 
 
 def beta_density(a: Array, b: Array, x: Array) -> Array:
-    return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+    return np.exp(sp.xlogy(a - 1.0, x) + sp.xlog1py(b - 1.0, -x) - sp.betaln(a * 1.0, b * 1.0))
 
 
 STIRLING = [float(b) / (k * (k - 1)) for k, b in enumerate(sp.bernoulli(16)) if k > 0 and k % 2 == 0]

@@ -30,6 +30,7 @@ __all__ = [
     "kept",
     "negated",
     "nonzero",
+    "over_norm",
     "plain",
     "real_dtype",
     "reduced",
@@ -105,6 +106,11 @@ def negated(shift: Any) -> Any:
 def nonzero(x: Array) -> Array:
     """The norms x, with 1 for 0, where a norm has the subgradient 0."""
     return np.where(x == 0, 1, x)
+
+
+def over_norm(g: Array, norm: Array) -> Array:
+    """Divide by norms, where those of 0 have derivatives 0 of any order, as hypot's."""
+    return np.where(norm == 0, 0, g / nonzero(norm))
 
 
 def constant(values: Any, like: Any) -> Array:

@@ -52,8 +52,8 @@ def array_namespace(*arrays: object) -> Any:
     for array in arrays:
         kind = type(array)
         root = kind.__module__.partition(".")[0]
-        if isinstance(array, np.ma.MaskedArray):
-            raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
+        if kind is not np.ndarray:
+            refuse_notes(array)
         if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
             found.setdefault("NumPy", np)
         elif root == "cupy":  # CuPy must be imported already, because this array exists
@@ -73,10 +73,28 @@ def array_namespace(*arrays: object) -> Any:
 
 
 CURES = {
-    "autodiff": "traced values want the function of the same name in autodiff",
-    "xarray": "pass x.data, or name dimensions with xarray.apply_ufunc (docs/containers.md)",
-    "dask": "call it on blocks with dask.array.map_overlap (docs/containers.md), or pass x.compute()",
+    "autodiff.Traced": "traced values want the function of the same name in autodiff",
+    "xarray.DataArray": "pass x.data, or name dimensions with xarray.apply_ufunc (docs/containers.md)",
+    "xarray.Dataset": "pass one of its variables, x[name].data, or call xarray.apply_ufunc (docs/containers.md)",
+    "dask.Array": "call it on blocks with dask.array.map_overlap (docs/containers.md), or pass x.compute()",
+    "pandas.Series": "pass x.to_numpy()",
+    "pandas.DataFrame": "pass x.to_numpy()",
 }
+
+
+def refuse_notes(array: object) -> None:
+    """Raise TypeError for an array with a mask or a unit, which the result would not have."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
+    if not isinstance(array, np.generic | int | float | complex | list | tuple) and (
+        hasattr(array, "unit") or hasattr(array, "units")
+    ):
+        raise TypeError(f"expected an array without a unit, got {_class_name(array)}; np.asarray(x) leaves it out")
+
+
+def _class_name(array: object) -> str:
+    """Return the library and the class of an array."""
+    return f"{library_of(array)}.{type(array).__qualname__}"
 
 
 def on_host(array: Any) -> Any:
@@ -100,12 +118,10 @@ def on_host(array: Any) -> Any:
     """
     if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
         return array
-    kind = type(array)
-    root = kind.__module__.partition(".")[0]
-    name = f"{root}.{kind.__qualname__}"
+    name = _class_name(array)
     if not hasattr(array, "__dlpack__"):
-        raise TypeError(f"expected a NumPy or CuPy array, got {name}" + (f"; {CURES[root]}" if root in CURES else ""))
-    if root == "jax" and "Tracer" in kind.__qualname__:
+        raise TypeError(f"expected a NumPy or CuPy array, got {name}" + (f"; {CURES[name]}" if name in CURES else ""))
+    if name.startswith("jax.") and "Tracer" in name:
         raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call hcnn_core.jax.convolve there")
     if getattr(array, "requires_grad", False):
         raise TypeError(
@@ -145,9 +161,19 @@ def require_floating(xp: Any, name: str, array: PublicArray, advised: tuple[str,
     found: Array = xp.asarray(on_host(array) if xp is np else array)
     dtype = dtype_name(found.dtype)
     if dtype not in FLOATING_DTYPES:
-        cure = f"{', '.join(advised)}, as with {name}.astype('float64')"
-        raise TypeError(f"{name} has dtype {dtype}; convert it to one of {cure}")
+        raise TypeError(
+            f"{name} has dtype {dtype}; convert it to one of {', '.join(advised)}, as with {_cast(array, name)}"
+        )
     return found
+
+
+def _cast(array: object, name: str) -> str:
+    """Return how an array of its library becomes one of floats."""
+    if library_of(array) == "torch":
+        return f"{name}.double()"
+    if not isinstance(array, list | tuple | int) and not hasattr(array, "astype"):
+        return f"xp.astype({name}, xp.float64)"
+    return f"{name}.astype('float64')" if hasattr(array, "astype") else f"numpy.asarray({name}, 'float64')"
 
 
 def require_real(xp: Any, name: str, array: PublicArray) -> Array:

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import check_grads, grad, value_and_grad, vjp
+from autodiff import (
+    check_grads,
+    checkpoint,
+    elementwise_grad,
+    grad,
+    hessian,
+    hessian_vector_product,
+    jacobian,
+    jvp,
+    primitive,
+    value_and_grad,
+    vjp,
+)
 
 X = np.array([0.5, 1.5, 2.5])
 NAN = np.array([1.0, np.nan, 3.0])
@@ -174,3 +186,42 @@ def test_numbers_and_lists_beside_single_precision_promote_as_in_numpy(call: Any
     np.testing.assert_allclose(value, expected, rtol=8 * np.finfo(np.float32).eps)
     (g,) = pull(np.ones_like(value))
     assert g.dtype == np.float32
+
+
+class Quantity:
+    """A number with a unit, as libraries have them: a dtype and a shape, but no array."""
+
+    def __init__(self, value: Any) -> None:
+        self.value, self.dtype, self.shape, self.ndim = value, np.dtype(float), value.shape, value.ndim
+
+
+DOORS: dict[str, Any] = {
+    "grad": lambda f: grad(f)(X),
+    "value_and_grad": lambda f: value_and_grad(f)(X),
+    "has_aux": lambda f: grad(lambda x: (f(x), None), has_aux=True)(X),
+    "vjp": lambda f: vjp(f, X)[1](1.0),
+    "vjp of a tree": lambda f: vjp(lambda x: {"a": [x, f(x)]}, X),
+    "jvp": lambda f: jvp(f, (X,), (X,)),
+    "jacobian": lambda f: jacobian(f)(X),
+    "hessian": lambda f: hessian(f)(X),
+    "hessian_vector_product": lambda f: hessian_vector_product(f)(X, X),
+    "elementwise_grad": lambda f: elementwise_grad(f)(X),
+    "checkpoint": lambda f: grad(checkpoint(f))(X),
+    "checkpoint of a tree": lambda f: vjp(checkpoint(lambda x: (x, f(x))), X),
+    "primitive": lambda f: grad(primitive(f))(X),
+    "check_grads": lambda f: check_grads(f)(X),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_looks_like_an_array_is_refused_at_every_door(door: str) -> None:
+    """Zeros came back: nothing on the tape leads to what such an object holds."""
+    with pytest.raises(TypeError, match="returned Quantity"):
+        DOORS[door](lambda x: Quantity(np.sum(x * x)))
+
+
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"primitive", "checkpoint of a tree"}))  # of plain arrays
+def test_what_has_a_unit_is_no_argument(door: str) -> None:
+    united = X.view(type("Named", (np.ndarray,), {"units": "m"}))
+    with pytest.raises(TypeError, match="expected an array without a unit"):
+        DOORS[door](lambda x: np.sum(x * united))

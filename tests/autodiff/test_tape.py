@@ -459,9 +459,25 @@ def test_a_loss_can_be_printed() -> None:
 
     grad(loss)(X)
     total = np.sum(X * X)
-    assert seen[:2] == [f"{total:.3f}", f"{total:8.1e}"]
-    assert seen[4] == f"{np.sum(X):.2f}"
+    assert seen[:2] == [f"Traced({total:.3f})", f"Traced({total:8.1e})"]
+    assert seen[4] == f"Traced({np.sum(X):.2f})"
     assert "Traced(" in seen[2] and "Traced(" in seen[3]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda x: float(f"{x[0, 0]:.3f}"),
+        lambda x: float(np.array2string(x[0, 0])),
+        lambda x: float(np.array_str(x[0, 0])),
+        lambda x: float(str(x[0, 0])),
+        lambda x: float(x[0, 0].astype(str)),
+        lambda x: x[0].astype("S").astype(float)[0],
+    ],
+)
+def test_a_number_read_from_a_text_loses_no_gradient_in_silence(number: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"Traced\(|has dtype [<|][US]\d+, which has no derivative"):
+        grad(number)(X)
 
 
 def test_copies_are_the_value_itself() -> None:

@@ -473,6 +473,9 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
 }
 
 
+UNITED = np.ones(2).view(type("Quantity", (np.ndarray,), {"units": "m"}))
+
+
 def test_the_tables_name_every_public_function() -> None:
     assert set(ONE_ARRAY) == set(hcnn_core.__all__) - {
         "planning",
@@ -491,8 +494,9 @@ def test_the_tables_name_every_public_function() -> None:
         (None, "expected a NumPy or CuPy array, got builtins.NoneType"),
         ("x", "expected a NumPy or CuPy array, got builtins.str"),
         (np.ma.masked_array([1.0, 2.0], [0, 1]), r"expected an array without a mask.*x.filled\(0\) decides for zeros"),
+        (UNITED, r"expected an array without a unit, got .*Quantity; np\.asarray\(x\) leaves it out"),
     ],
-    ids=["foreign", "traced", "None", "text", "masked"],
+    ids=["foreign", "traced", "None", "text", "masked", "united"],
 )
 def test_what_is_no_array_is_refused_everywhere(name: str, array: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):

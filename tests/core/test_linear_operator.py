@@ -70,6 +70,30 @@ def test_arrays_of_another_library_are_refused() -> None:
         linear_operator(strict.ones(3), (4,), 0, boundary="zero")
 
 
+@pytest.mark.parametrize("notes", ["mask", "unit"])
+def test_a_mask_or_a_unit_is_refused_at_every_door(notes: str) -> None:
+    op = linear_operator(np.ones(3) + 1j, (4,), 0, boundary="zero")
+    united = np.ones(4).view(type("Quantity", (np.ndarray,), {"unit": "m"}))
+    x = np.ma.masked_array(np.ones(4), [0, 1, 0, 0]) if notes == "mask" else united
+    for of in (op, op.H, op.T, op.H.T):
+        for product in (of.dot, of.matvec, of.rmatvec, of.__call__, lambda x, of=of: of @ x, lambda x, of=of: x @ of):
+            with pytest.raises(TypeError, match=f"expected an array without a {notes}"):
+                product(x)
+        for product in (of.matmat, of.rmatmat, of.dot):
+            with pytest.raises(TypeError, match=f"expected an array without a {notes}"):
+                product(x[:, None])
+
+
+def test_the_transpose_and_the_adjoint_are_those_of_the_matrix() -> None:
+    op = linear_operator(noise(0, (3,), "complex128"), (4,), 0, boundary="zero", stride=2)
+    matrix, x = op @ np.eye(4), noise(1, (2, 4), "complex128")
+    np.testing.assert_array_equal(op.H @ np.eye(2), matrix.conj().T)
+    np.testing.assert_array_equal(op.T @ np.eye(2), matrix.T)
+    np.testing.assert_array_equal(op.T.H @ np.eye(4), matrix.conj())
+    np.testing.assert_allclose(x[:, :2] @ op, x[:, :2] @ matrix, rtol=0, atol=1e-14)
+    assert op.H.dims == op.dimsd == (2,)
+
+
 def test_pylops_takes_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUPY_PYLOPS", "0")
     pylops = pytest.importorskip("pylops")
