@@ -341,6 +341,8 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         renamed = SYNONYMS.get(value) if isinstance(value, str) else None
         here = f"; its name here is {renamed!r}" if renamed in choices else ""
+        if value in ("full", "valid"):
+            here = "; the length is that of x: docs/convolve.md says how to pad or crop for the other"
         raise ValueError(f"{name} is {value!r}{here}; choose {_any_of(choices)}")
 
 

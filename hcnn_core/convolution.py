@@ -93,7 +93,7 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
     --------
     correlate : The same sum without the flip.
     convolve_vjp_x, convolve_vjp_w : The derivatives.
-    planning : Code that one does not write measures, too.
+    planning : Turn measuring on for code that you cannot edit.
     convolve_elu : A convolution, a bias and an ELU in one pass over memory.
     autodiff.convolve : The same function on traced values.
 

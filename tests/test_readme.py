@@ -49,7 +49,15 @@ def test_first_page_of_the_site() -> None:
 
 
 def test_convolve() -> None:
-    (shape, covariance, adjoint, gradient), _ = run("docs/convolve.md")
+    (shape, covariance, adjoint, modes, gradient), names = run("docs/convolve.md")
+    assert modes == "True True"
+    for samples, taps in ((9, 4), (9, 5), (8, 8), (7, 1)):  # the recipes for "full" and "valid", even and odd filters
+        a, v, c = np.arange(samples) + 1.0, np.arange(taps) - 0.5, taps // 2
+        full = hcnn.convolve(np.pad(a, (c, taps - 1 - c)), v, 0, boundary="zero")
+        valid = hcnn.convolve(a, v, 0, boundary="zero")[taps - 1 - c : samples - c]
+        assert np.allclose(full, np.convolve(a, v, "full")) and np.allclose(valid, np.convolve(a, v, "valid"))
+    with pytest.raises(ValueError, match=r"docs/convolve\.md says how to pad or crop"):
+        hcnn.convolve(names["a"], names["v"], 0, boundary="valid")
     assert shape == "(2, 32, 32, 4, 8, 16)"
     assert float(covariance) < 1e-11
     assert adjoint == "True"

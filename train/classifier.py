@@ -280,9 +280,9 @@ class Classifier:
         images : array, shape (N, H, W, C) or (H, W, C), or photographs
             Arrays have as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to
             1. Grey ones may lack that axis. A photograph is the path of a file or an image of Pillow. Several are given
-            as a list. Of images of another size than it was trained on, the middle is cut out and brought to that
-            size. A network of signals or volumes, or of other numbers than bytes, takes arrays of its training data's
-            size and units, (N, T, C) or (N, D, H, W, C). `takes` says all this of a network.
+            as a list. Other sizes are centre-cropped and resized to the training size. A network of signals or volumes,
+            or of other numbers than bytes, takes arrays of its training data's size and units, (N, T, C) or
+            (N, D, H, W, C). `takes` says all this of a network.
 
         Returns
         -------

@@ -150,8 +150,8 @@ def summary(study: Study) -> list[str]:
             continue
         near = (found.distances[:, 1:, 0] <= found.threshold).mean()
         lines.append(
-            f"depth {j:2d}: of the images shown, {100 * near:3.0f} % of those nearest to translated arrays are within "
-            f"{found.threshold:.3g}, as {100 * study.settings.quantile:.3g} % of random pairs are"
+            f"depth {j:2d}: {100 * near:3.0f} % of the nearest images are closer than {found.threshold:.3g}, "
+            f"a distance that {100 * study.settings.quantile:.3g} % of random pairs reach"
         )
     all_claims = claims(study)
     undecided = sum(claim.verdict == UNDECIDED for claim in all_claims)
