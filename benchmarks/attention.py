@@ -78,7 +78,11 @@ def compared(accuracies: Found, arm: str, other: str, of: int) -> str:
 
 
 def table(accuracies: Found) -> str:
-    """Return accuracies of the arms, and the comparisons."""
+    """Return accuracies of the arms, and the comparisons, of the seeds that all arms have."""
+    arms = {arm for arm, _ in accuracies}
+    accuracies = {
+        key: a for key, a in accuracies.items() if arms <= {arm for arm, seed in accuracies if seed == key[1]}
+    }
     lines = ["| arm | networks | accuracy, % |", "| --- | --- | --- |"]
     for arm in dict.fromkeys(name for name, _ in accuracies):
         values = [100 * accuracy for (name, _), accuracy in accuracies.items() if name == arm]

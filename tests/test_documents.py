@@ -149,7 +149,13 @@ def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "folder"), [("symmetries", "symmetries"), ("symmetries", "symmetries/moved"), ("symmetries", "circles")]
+    ("page", "folder"),
+    [
+        ("symmetries", "symmetries"),
+        ("symmetries", "symmetries/moved"),
+        ("symmetries", "circles"),
+        ("recipes", "attention"),
+    ],
 )
 def test_pages_have_the_tables_on_record(page: str, folder: str) -> None:
     record = (ROOT / "benchmarks" / "results" / folder / "arms.md").read_text("utf-8").split("\n\n{")[0]
@@ -218,8 +224,7 @@ def test_symmetries_has_the_medians_of_the_controls() -> None:
 
 def test_recipes_compares_its_first_part_with_the_paper() -> None:
     config = make_config("hcnn-best")
-    sizes = np.array(config.image_sizes)
-    epochs = 240 / (config.epochs * np.mean(sizes**2) / 32**2)
+    epochs = 240 / (config.epochs * np.mean(np.square(config.image_shares)))
     updates = 240 * 50_000 / 50 / (config.epochs * 49_000 / config.batch_size)
     recipes = " ".join((ROOT / "docs" / "recipes.md").read_text("utf-8").split())
     assert f"is {epochs:.1f} times our first part in epochs of full size, and {updates:.1f} times in updates" in recipes
