@@ -6,7 +6,7 @@ bias for a given cotangent of x_4. Every formulation is compared by value with t
 and is not timed if it disagrees. Rounds alternate between formulations. Before each timed step, a step of the same kind
 runs that is not timed, so that caches and pages are as in training. Formulations of a framework that is not installed
 are skipped by name. Some batches are smaller, see `COPIES`, so times
-are per image; ours are longer in small batches (`benchmarks.scaling`).
+are per image; ours are longer in small batches (`results/scaling/scaling.txt`).
 
 Each formulation gets its input in the memory layout of its output. The cotangent of x_3 is constant along the axis that
 the marginal removed; no formulation copies it along that axis, since the layer below receives it as it is.

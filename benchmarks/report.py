@@ -1,7 +1,7 @@
-"""All pictures and the tables of speed, from the figures on record: `python -m benchmarks.report`.
+"""Draw the picture and write the tables of speed, from the figures on record: `python -m benchmarks.report`.
 
-Reads benchmarks/results: layer.json, memory.json, step.json, step-plus.json, convolve/, scaling/, roofline/; writes
-their pictures beside them and the table to speed.md.
+Reads benchmarks/results: layer.json, memory.json, step.json, step-plus.json, convolve/; writes the picture of
+`convolve` beside its figures, and the tables to speed.md.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import convolve, roofline, scaling
+from benchmarks import convolve
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = 50_000
@@ -95,8 +95,6 @@ def main() -> None:
     table = [*layer, "", *memory, "", *step_table([read("step.json"), read("step-plus.json")])]
     (RESULTS / "speed.md").write_text("\n".join(table) + "\n", encoding="utf-8")
     convolve.plot(read("convolve/convolve.json"), RESULTS / "convolve/convolve.png")
-    scaling.draw(read("scaling/scaling.json"), RESULTS / "scaling/scaling.png")
-    roofline.draw(read("roofline/roofline.json"), RESULTS / "roofline/roofline.png")
     print(RESULTS / "speed.md")
 
 
