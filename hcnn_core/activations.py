@@ -49,82 +49,40 @@ def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
 
 
 def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
-    """Cotangent of x in ``ans = elu(x)``: g where ans > 0, g * (1 + ans) elsewhere.
+    """Return the cotangent of x in ``ans = elu(x)``: g where ans > 0, g * (1 + ans) elsewhere.
 
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result; its shape broadcasts to that of `ans`.
-    ans : array
-        The result of `elu`, float32 or float64.
-
-    Returns
-    -------
-    array
-        Shape, dtype and memory layout of `ans`.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex.
-    ValueError
-        If g does not broadcast to `ans`.
+    The shape of g broadcasts to that of `ans`, else ValueError; the result is as `ans`. All else as in `elu`.
     """
     xp, g, ans = _with_cotangent(g, ans)
     return engine("elementwise", ans).elu_vjp(xp, g, ans)
 
 
 def relu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
-    """Rectified linear unit of c = x + bias: c where c > 0, 0 elsewhere.
+    """Return the rectified linear unit of c = x + bias: c where c > 0, 0 elsewhere.
 
     Parameters
     ----------
-    x : array
-        float32 or float64, any shape.
-    bias : array, optional
-        Added to x first. It is converted to the dtype of x, and its shape broadcasts to that of x.
+    x, bias
+        As in `elu`.
 
     Returns
     -------
     array
-        The shape, dtype and memory layout of x.
+        As `elu`.
 
     Raises
     ------
-    TypeError
-        If a dtype is integer or complex.
-    ValueError
-        If the bias does not broadcast to x.
+    TypeError, ValueError
+        As `elu`.
     """
     xp, x, bias = _with_bias(x, bias)
     return engine("elementwise", x).relu(xp, x, bias)
 
 
 def relu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
-    """Cotangent of x in ``ans = relu(x)``: g where ans > 0, 0 elsewhere.
+    """Return the cotangent of x in ``ans = relu(x)``: g where ans > 0, 0 elsewhere, and so where x = 0, as in PyTorch.
 
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result; its shape broadcasts to that of `ans`.
-    ans : array
-        The result of `relu`, float32 or float64.
-
-    Returns
-    -------
-    array
-        Shape, dtype and memory layout of `ans`.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex.
-    ValueError
-        If g does not broadcast to `ans`.
-
-    Notes
-    -----
-    Where x = 0, which has no derivative, it is 0, as in PyTorch.
+    All else as in `elu_vjp`.
     """
     xp, g, ans = _with_cotangent(g, ans)
     return engine("elementwise", ans).relu_vjp(xp, g, ans)

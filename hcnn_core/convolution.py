@@ -293,30 +293,12 @@ def convolve_vjp_x(
 ) -> Array: ...
 @takes(OPTIONS)
 def convolve_vjp_x(g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
-    """Cotangent of x in ``convolve(x, w, axes, ...)``: a correlation of g with w, linear in both.
+    """Return the cotangent of x in ``convolve(x, w, axes, ...)``: a correlation of g with w, linear in both.
 
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result, in the shape of the result.
-    x : array or sequence of int
-        The signal or its shape; its values do not matter.
-    w : array
-        The filters.
-    axes, boundary, sum_axes, stride, method
-        As in `convolve`.
-
-    Returns
-    -------
-    array
-        The transpose of the linear map ``x -> convolve(x, w)`` applied to g, in the shape of x, without conjugation:
-        ``sum(g * convolve(x, w)) == sum(x * convolve_vjp_x(g, x, w))``. The Hilbert adjoint of complex
-        operators is ``convolve_vjp_x(g, x, w.conj())``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `convolve`, and ValueError if g does not have the shape of the result.
+    g has the shape of the result, else ValueError. x is the signal or its shape. The result is the transpose of the
+    linear map ``x -> convolve(x, w)`` applied to g, in the shape of x, without conjugation:
+    ``sum(g * convolve(x, w)) == sum(x * convolve_vjp_x(g, x, w))``. The Hilbert adjoint of complex operators is
+    ``convolve_vjp_x(g, x, w.conj())``. All else as in `convolve`.
     """
     xp, g, w = operands("g", g, "w", w)
     problem = make_problem(shape_of("x", x), w.shape, axes, **options)
@@ -335,29 +317,9 @@ def convolve_vjp_w(
 ) -> Array: ...
 @takes(OPTIONS)
 def convolve_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
-    """Cotangent of w in ``convolve(x, w, axes, ...)``: a correlation of g with x, linear in both.
+    """Return the cotangent of w in ``convolve(x, w, axes, ...)``: a correlation of g with x, linear in both.
 
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result, in the shape of the result.
-    x : array
-        The signal.
-    w : array or sequence of int
-        The filters or their shape; their values do not matter.
-    axes, boundary, sum_axes, stride, method
-        As in `convolve`.
-
-    Returns
-    -------
-    array
-        The transpose of the linear map ``w -> convolve(x, w)`` applied to g, in the shape of w, without conjugation:
-        ``sum(g * convolve(x, w)) == sum(w * convolve_vjp_w(g, x, w))``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `convolve`, and ValueError if g does not have the shape of the result.
+    As `convolve_vjp_x`, with the signal x, and the filters w or their shape, which is that of the result.
     """
     xp, g, x = operands("g", g, "x", x)
     problem = make_problem(x.shape, shape_of("w", w), axes, **options)

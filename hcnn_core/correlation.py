@@ -28,16 +28,11 @@ def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptio
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]
 
     This is what deep-learning frameworks call a convolution. It is `convolve` with the filters flipped along the
-    convolved axes. Filters in the layout of PyTorch, (K, C, kh, kw), or HWIO, (kh, kw, C, K), must be transposed to
-    (C, kh, kw, K) first, see `convolve`.
+    convolved axes; `convolve` says how filters of other layouts are transposed.
 
     Parameters
     ----------
-    x : array
-        Signal, as `convolve` takes it.
-    w : array, shape (\*summed lengths, \*kernel_size, \*out)
-        Filters, as `convolve` takes them.
-    axes, boundary, sum_axes, stride, method
+    x, w, axes, boundary, sum_axes, stride, method
         As in `convolve`.
 
     Returns
@@ -49,11 +44,6 @@ def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptio
     ------
     TypeError, ValueError
         As `convolve`.
-
-    See Also
-    --------
-    convolve : The same sum with flipped filters, and what its options mean in JAX, PyTorch and SciPy.
-    correlate_vjp_x, correlate_vjp_w : The derivatives.
 
     Notes
     -----
@@ -86,30 +76,7 @@ def correlate_vjp_x(
 ) -> Array: ...
 @takes(OPTIONS)
 def correlate_vjp_x(g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
-    """Cotangent of x in ``correlate(x, w, axes, ...)``: a convolution of g with w, linear in both.
-
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result, in the shape of the result.
-    x : array or sequence of int
-        The signal or its shape; its values do not matter.
-    w : array
-        The filters.
-    axes, boundary, sum_axes, stride, method
-        As in `convolve`.
-
-    Returns
-    -------
-    array
-        The transpose of the linear map ``x -> correlate(x, w)`` applied to g, in the shape of x, without conjugation:
-        ``sum(g * correlate(x, w)) == sum(x * correlate_vjp_x(g, x, w))``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `convolve`, and ValueError if g does not have the shape of the result.
-    """
+    """Return the cotangent of x in ``correlate(x, w, axes, ...)``: as `convolve_vjp_x` of `convolve`."""
     xp, g, w = operands("g", g, "w", w)
     problem = make_problem(shape_of("x", x), w.shape, axes, **options)
     g_x, _, _ = adjoints(xp, _as_convolution(problem), g, None, _flip(xp, w, problem))
@@ -127,30 +94,7 @@ def correlate_vjp_w(
 ) -> Array: ...
 @takes(OPTIONS)
 def correlate_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
-    """Cotangent of w in ``correlate(x, w, axes, ...)``: a correlation of x with g, linear in both.
-
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result, in the shape of the result.
-    x : array
-        The signal.
-    w : array or sequence of int
-        The filters or their shape; their values do not matter.
-    axes, boundary, sum_axes, stride, method
-        As in `convolve`.
-
-    Returns
-    -------
-    array
-        The transpose of the linear map ``w -> correlate(x, w)`` applied to g, in the shape of w, without conjugation:
-        ``sum(g * correlate(x, w)) == sum(w * correlate_vjp_w(g, x, w))``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `convolve`, and ValueError if g does not have the shape of the result.
-    """
+    """Return the cotangent of w in ``correlate(x, w, axes, ...)``: as `convolve_vjp_w` of `convolve`."""
     xp, g, x = operands("g", g, "x", x)
     problem = make_problem(x.shape, shape_of("w", w), axes, **options)
     _, flipped, _ = adjoints(xp, _as_convolution(problem), g, x, None)

@@ -52,24 +52,10 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
 def normalize_filters_vjp(
     g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, /, *, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    r"""Cotangents of h, mean and covariance in ``normalize_filters(h, mean, covariance, epsilon=epsilon)``.
+    r"""Return the cotangents of h, mean and covariance in ``normalize_filters(h, mean, covariance, epsilon=epsilon)``.
 
-    Parameters
-    ----------
-    g_filters, g_means : array, shapes (\*kernel_size, Q) and (Q,)
-        Cotangents of the results.
-    h, mean, covariance, epsilon
-        As in `normalize_filters`.
-
-    Returns
-    -------
-    tuple of array
-        In the shapes of h, mean and covariance.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `normalize_filters`, and ValueError if the cotangents do not have the shapes of the results.
+    g_filters, of shape (\*kernel_size, Q), and g_means, (Q,), are the cotangents of the results, else ValueError. All
+    else as in `normalize_filters`.
     """
     xp = array_namespace(g_filters, g_means, h, mean, covariance)
     h, mean, covariance, epsilon = fitting(xp, h, mean, covariance, epsilon)
@@ -155,24 +141,10 @@ def merge_factors_vjp(
     boundary: Boundaries,
     epsilon: float,
 ) -> tuple[Array, Array, Array, Array, Array]:
-    r"""Cotangents of the arrays in ``merge_factors(h, g, mean, covariance, bias, ...)``.
+    r"""Return the cotangents of the five arrays in ``merge_factors(h, g, mean, covariance, bias, ...)``.
 
-    Parameters
-    ----------
-    g_w, g_offset : array, shapes (\*space, \*taps, K) and (\*ceil(lengths / stride), K)
-        Cotangents of the results.
-    h, g, mean, covariance, bias, lengths, stride, boundary, epsilon
-        As in `merge_factors`.
-
-    Returns
-    -------
-    tuple of array
-        In the shapes of h, g, mean, covariance and bias.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `merge_factors`, and ValueError if the cotangents do not have the shapes of the results.
+    g_w and g_offset are the cotangents of the results, in their shapes, else ValueError. All else as in
+    `merge_factors`.
     """
     xp = array_namespace(g_w, g_offset, h, g, mean, covariance, bias)
     (h, g, mean, covariance, _), problem, epsilon = merging(

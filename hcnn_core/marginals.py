@@ -61,30 +61,10 @@ def marginal_vjp(
 @overload
 def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array: ...
 def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array:
-    """Cotangent of x in ``marginal(x, axes)``: g repeated along the removed axes, divided by their size for a mean.
+    """Return the cotangent of x in ``marginal(x, axes)``: g repeated along the axes, divided by their size for a mean.
 
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result.
-    x : array or sequence of int
-        The argument or its shape.
-    axes : int or sequence of int
-        Axes that were removed.
-    reduction : {"sum", "mean"}, optional
-        As in `marginal`.
-
-    Returns
-    -------
-    array
-        Read-only view in the shape of x.
-
-    Raises
-    ------
-    TypeError
-        If g is of an integer dtype.
-    ValueError
-        If g does not have the shape of the result, or axes or reduction do not fit.
+    x is the argument or its shape, which the result has: a read-only view. ValueError if g does not have the shape of
+    the marginal. All else as in `marginal`.
     """
     xp = array_namespace(g)
     g = require_floating(xp, "g", g)

@@ -100,28 +100,10 @@ def patch_moments_vjp(
     boundary: Boundaries,
     shard: Shard | None = None,
 ) -> Array:
-    """Cotangent of x in ``patch_moments(x, ...)``.
+    """Return the cotangent of x in ``patch_moments(x, axes, kernel_size, ...)``.
 
-    Parameters
-    ----------
-    g_mean, g_covariance : array, shapes (T,) and (T, T)
-        Cotangents of the two results.
-    x : array
-        The argument.
-    axes, kernel_size, boundary, shard
-        As in `patch_moments`. The cotangents of the whole loss are the sums of those on all processes.
-
-    Returns
-    -------
-    array
-        Shape and dtype of x.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex.
-    ValueError
-        If the cotangents do not have the shapes of the results, or as `patch_moments`.
+    g_mean, of shape (T,), and g_covariance, (T, T), are the cotangents of the results, else ValueError. With a shard
+    they are those of this process's loss. All else as in `patch_moments`.
     """
     xp = array_namespace(g_mean, g_covariance, x)
     x = require_real(xp, "x", x)

@@ -105,33 +105,12 @@ def normalize_elu_vjp(
     epsilon: float,
     shard: Shard | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """Cotangents of y, shift, scale and bias in ``normalize_elu(y, shift, scale, bias, epsilon=epsilon)``.
+    """Return the cotangents of y, shift, scale and bias in ``normalize_elu(y, shift, scale, bias, epsilon=epsilon)``.
 
-    Parameters
-    ----------
-    g, g_mean, g_variance : array
-        Cotangents of the three results, in their shapes and the dtype of y.
-    y, shift, scale, bias
-        The arguments.
-    moments : array, shape (2, K)
-        The mean and the variance. Pass them in double precision if the mean may be large.
-    epsilon : float
-        The argument.
-    shard : Shard, optional
-        The argument. Cotangents are those of the sum of the losses of all processes; `shift`, `scale` and `bias` get
-        the share that comes from this process's loss and shard.
-
-    Returns
-    -------
-    tuple of array
-        Cotangents in the shapes of y, shift, scale and bias.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If shapes do not fit.
+    g, g_mean and g_variance are the cotangents of the three results, in their shapes. `moments`, of shape (2, K), are
+    the mean and the variance, in double precision if the mean may be large. With a shard the cotangents are those of
+    the sum of the losses of all processes; `shift`, `scale` and `bias` get the share that comes from this process's
+    loss and shard. All else, and errors, as in `normalize_elu`.
     """
     return _adjoint(g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified=True)
 
@@ -232,26 +211,18 @@ def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, s
     y : array, shape (..., K)
         float32 or float64, in any memory layout. It is fastest if axes of space are last in memory, as in what
         `convolve` returns.
-    scale, bias : array, shape (K,)
-        Learned gamma and beta. They are converted to the dtype of y.
-    epsilon : float
-        Added to the variance.
-    shard : Shard, optional
-        The part of a batch that y is, where other processes have the rest: moments are those of the whole batch.
+    scale, bias, epsilon, shard
+        As in `normalize_elu`.
 
     Returns
     -------
-    ans : array, shape (..., K)
-        The result, in the dtype and memory layout of y.
-    mean, variance : array, shape (K,)
-        Mean and variance of y. The variance is divided by the number of elements.
+    ans, mean, variance : array, shapes (..., K), (K,) and (K,)
+        As `normalize_elu`.
 
     Raises
     ------
-    TypeError
-        If a dtype is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If y has no element, or shapes do not fit.
+    TypeError, ValueError
+        As `normalize_elu`.
 
     Notes
     -----
@@ -275,33 +246,9 @@ def batch_normalize_vjp(
     epsilon: float,
     shard: Shard | None = None,
 ) -> Arrays:
-    """Cotangents of y, scale and bias in ``batch_normalize(y, scale, bias, epsilon=epsilon)``.
+    """Return the cotangents of y, scale and bias in ``batch_normalize(y, scale, bias, epsilon=epsilon)``.
 
-    Parameters
-    ----------
-    g, g_mean, g_variance : array
-        Cotangents of the three results, in their shapes and the dtype of y.
-    y, scale, bias
-        The arguments.
-    moments : array, shape (2, K)
-        The mean and the variance. Pass them in double precision if the mean may be large.
-    epsilon : float
-        The argument.
-    shard : Shard, optional
-        The argument. Cotangents are those of the sum of the losses of all processes; `scale` and `bias` get the share
-        that comes from this process's loss and shard.
-
-    Returns
-    -------
-    tuple of array
-        Cotangents in the shapes of y, scale and bias.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If shapes do not fit.
+    As `normalize_elu_vjp`, without a shift.
     """
     of_y, _, *others = _adjoint(g, g_mean, g_variance, y, None, scale, bias, moments, epsilon, shard, rectified=False)
     return of_y, others[0], others[1]

@@ -60,28 +60,10 @@ def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None 
 def max_pool_vjp(
     g: Array, x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
 ) -> AnyArray:
-    """Cotangent of x in ``max_pool(x, axes, kernel_size)``: g at each window's first largest sample, 0 elsewhere.
+    """Return the cotangent of x in ``max_pool(x, axes, kernel_size)``: g at each window's first largest sample, else 0.
 
-    In a window that holds NaN, g is at one of its samples.
-
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result.
-    x, axes, kernel_size, stride, padding
-        The arguments of `max_pool`.
-
-    Returns
-    -------
-    array
-        In the shape and dtype of x.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If g does not have the shape of the result, or arguments do not fit.
+    In a window that holds NaN, g is at one of its samples. ValueError if g does not have the shape of the result. All
+    else as in `max_pool`.
     """
     xp = array_namespace(g, x)
     y: Any = require_real(xp, "x", x)
@@ -121,10 +103,8 @@ def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = 
 
     Raises
     ------
-    TypeError
-        If x is of an integer dtype.
-    ValueError
-        If an axis is shorter than a window, or axes, kernel_size, stride and padding do not fit.
+    TypeError, ValueError
+        As `max_pool`, but complex dtypes are taken.
 
     Notes
     -----
@@ -141,28 +121,10 @@ def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = 
 def mean_pool_vjp(
     g: AnyArray, x: Array | Shape, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
 ) -> AnyArray:
-    """Cotangent of x in ``mean_pool(x, axes, kernel_size)``: the sum, over the windows of a sample, of their part of g.
+    """Return the cotangent of x in ``mean_pool(x, axes, kernel_size)``: for each sample, its windows' parts of g.
 
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result.
-    x : array or sequence of int
-        The argument or its shape.
-    axes, kernel_size, stride, padding
-        The arguments of `mean_pool`.
-
-    Returns
-    -------
-    array
-        In the shape of x and the dtype of g.
-
-    Raises
-    ------
-    TypeError
-        If g is of an integer dtype.
-    ValueError
-        If g does not have the shape of the result, or arguments do not fit.
+    x is the argument or its shape. The result has the shape of x and the dtype of g. ValueError if g does not have the
+    shape of the result. All else as in `mean_pool`.
     """
     xp = array_namespace(g)
     found: Any = require_floating(xp, "g", g)
@@ -204,27 +166,7 @@ def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
 
 
 def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
-    """Cotangent of x in ``maxout(x, pieces, axis)``: g at the first largest value of each group, 0 elsewhere.
-
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result.
-    x, pieces, axis
-        The arguments.
-
-    Returns
-    -------
-    array
-        In the shape and dtype of x.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If g does not have the shape of the result, or arguments do not fit.
-    """
+    """Return the cotangent of x in ``maxout(x, pieces, axis)``: as `max_pool_vjp` of `max_pool`."""
     given: Any = require_real(array_namespace(g, x), "x", x)
     return max_pool_vjp(g, given, require_pieces(given, pieces, axis), pieces)
 

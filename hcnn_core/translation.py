@@ -68,27 +68,10 @@ def translate(x: AnyArray, shift: Axes, axes: Axes, **options: Unpack[TranslateO
 
 @takes(["boundary"])
 def translate_vjp(g: AnyArray, shift: Axes, axes: Axes, **options: Unpack[TranslateOptions]) -> AnyArray:
-    """Cotangent of x in ``translate(x, shift, axes, ...)``.
+    """Return the cotangent of x in ``translate(x, shift, axes, ...)``: a new array of the shape and dtype of g.
 
     At a periodic or zero boundary it is the translation by ``-shift``. At the others a sample of x that stands in
-    several places of the result gets the sum of their cotangents.
-
-    Parameters
-    ----------
-    g : array
-        Cotangent of the result, in its shape.
-    shift, axes, boundary
-        As in `translate`.
-
-    Returns
-    -------
-    array
-        The transpose of ``x -> translate(x, shift, axes)`` applied to g: a new array of its shape and dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `translate`.
+    several places of the result gets the sum of their cotangents. All else as in `translate`.
     """
     xp, result, along = _arguments(g, shift, axes, options)
     for axis, s, boundary in along:

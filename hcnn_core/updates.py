@@ -99,26 +99,9 @@ def sgd_update_all(
 ) -> tuple[list[AnyArray], list[AnyArray]]:
     """Take the step of `sgd_update` for several weights, with few kernels on a GPU.
 
-    Parameters
-    ----------
-    weights, gradients, velocities : sequence of array
-        As `sgd_update` takes them, of one dtype and library.
-    rate, momentum, nesterov
-        Those of all weights.
-    weight_decays : sequence of float
-        One for each weight.
-
-    Returns
-    -------
-    weights, velocities : list of array
-        After the step. Those of NumPy equal the results of `sgd_update` bit for bit, CuPy's to rounding.
-
-    Raises
-    ------
-    TypeError
-        If an array is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If sequences differ in length, shapes differ, or the rate has axes.
+    Each sequence has an entry for each weight, else ValueError; arrays are of one dtype and library. The weights and
+    velocities after the step are two lists. Those of NumPy equal the results of `sgd_update` bit for bit, CuPy's to
+    rounding. All else as in `sgd_update`.
     """
     lengths = len(weights), len(gradients), len(velocities), len(weight_decays)
     if len(set(lengths)) > 1:
@@ -176,14 +159,8 @@ def muon_update(
     ----------
     weight : array
         float32 or float64, any shape. It is taken as a matrix.
-    gradient, velocity : array
-        Of the shape of the weight. The velocity is zero before the first step.
-    rate : float or array without axes
-        Learning rate.
-    momentum : float, optional
-        Part of the velocity that is kept.
-    nesterov : bool, optional
-        Whether the momentum is Nesterov's.
+    gradient, velocity, rate, momentum, nesterov
+        As in `sgd_update`.
     weight_decay : float, optional
         What is added to U for each unit of weight.
     row_axes : int, optional
@@ -192,14 +169,12 @@ def muon_update(
     Returns
     -------
     weight, velocity : array
-        After the step, in the shape and dtype of `weight`. No argument is changed.
+        As `sgd_update`.
 
     Raises
     ------
-    TypeError
-        If an array is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If shapes differ, the rate has axes, or the weight has fewer axes than `row_axes`.
+    TypeError, ValueError
+        As `sgd_update`, and ValueError if the weight has fewer axes than `row_axes`.
 
     Notes
     -----
@@ -231,33 +206,9 @@ def muon_update_all(
 ) -> tuple[list[AnyArray], list[AnyArray]]:
     """Take the step of `muon_update` for several weights, with few kernels on a GPU.
 
-    Parameters
-    ----------
-    weights, gradients, velocities : sequence of array
-        As `muon_update` takes them, of one dtype and library.
-    rate, momentum, nesterov
-        Those of all weights.
-    weight_decays : sequence of float
-        One for each weight.
-    row_axes : sequence of int or None
-        One for each weight.
-
-    Returns
-    -------
-    weights, velocities : list of array
-        After the step. Those of NumPy equal the results of `muon_update` bit for bit, CuPy's to rounding.
-
-    Raises
-    ------
-    TypeError
-        If an array is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If sequences differ in length, shapes differ, the rate has axes, or a weight has fewer axes than its `row_axes`.
-
-    Notes
-    -----
-    Three kernels take the steps of up to 48 CuPy arrays whose matrices have at most 32 rows or at most 32 columns. They
-    iterate on U^T U in double precision. Of larger matrices each takes its own step.
+    As `sgd_update_all`, of `muon_update`. Three kernels take the steps of up to 48 CuPy arrays whose matrices have at
+    most 32 rows or at most 32 columns. They iterate on U^T U in double precision. Of larger matrices each takes its own
+    step.
     """
     lengths = len(weights), len(gradients), len(velocities), len(weight_decays), len(row_axes)
     if len(set(lengths)) > 1:

@@ -19,16 +19,7 @@ from hcnn_core.testing.assertions import (
 )
 
 if TYPE_CHECKING:
-    from hcnn_core.testing.strategies import (
-        arrays,
-        boundaries,
-        check_translation_covariant,
-        check_translation_invariant,
-        kernels,
-        networks,
-        shifts,
-        strides,
-    )
+    from hcnn_core.testing.strategies import arrays, check_translation_covariant, check_translation_invariant, shifts
 
 __all__ = [
     "Deviation",
@@ -37,15 +28,11 @@ __all__ = [
     "assert_linear",
     "assert_translation_covariant",
     "assert_translation_invariant",
-    "boundaries",
     "check_translation_covariant",
     "check_translation_invariant",
     "covariance_deviations",
-    "kernels",
-    "networks",
     "rounding_bound",
     "shifts",
-    "strides",
 ]
 
 

@@ -82,7 +82,7 @@ class Deviation:
         Largest difference that rounding errors explain.
     index : tuple of int
         Where the largest difference is.
-    found, expected : complex
+    actual, expected : complex
         The two values there.
     dtype : str
         The dtype whose eps is in the bound, or the eps that was given. If noise of one eps moves the operator far, also
@@ -93,7 +93,7 @@ class Deviation:
     error: float
     bound: float
     index: tuple[int, ...]
-    found: complex
+    actual: complex
     expected: complex
     dtype: str
 
@@ -105,7 +105,7 @@ class Deviation:
     def __str__(self) -> str:
         where = f" at index {self.index}" if self.index else ""
         return (
-            f"{self.claim}: off by {self.error:.3g}{where} ({self.found:.6g} instead of {self.expected:.6g}), "
+            f"{self.claim}: off by {self.error:.3g}{where} ({self.actual:.6g} instead of {self.expected:.6g}), "
             f"where rounding explains {self.bound:.3g} ({self.dtype})"
         )
 
@@ -113,12 +113,11 @@ class Deviation:
 def assert_translation_covariant(
     op: Operator,
     x: Array,
-    in_axes: int | Sequence[int] | None = None,
+    in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
     boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
-    axes: int | Sequence[int] | None = None,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
@@ -133,8 +132,8 @@ def assert_translation_covariant(
         From an array of the kind of x to an array.
     x : array
         float or complex, of NumPy, CuPy, an array-API library, or a tensor with ``__dlpack__``. It is not changed.
-    in_axes, axes : int or sequence of int
-        Axes of x that are translated, under one of the two names.
+    in_axes : int or sequence of int
+        Axes of x that are translated.
     out_axes : int or sequence of int, optional
         The axes of op(x) that correspond to `in_axes`; by default the same ones, counted from the front.
     stride : int or sequence of int, optional
@@ -170,7 +169,6 @@ def assert_translation_covariant(
     >>> assert_translation_covariant(lambda x: convolve(x, w, 0, boundary="periodic"), x, 0)
     """
     __tracebackhide__ = True
-    in_axes = named_once(in_axes, axes)
     deviations = covariance_deviations(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not covariant to translations", deviations)
 
@@ -178,11 +176,10 @@ def assert_translation_covariant(
 def assert_translation_invariant(
     op: Operator,
     x: Array,
-    in_axes: int | Sequence[int] | None = None,
+    in_axes: int | Sequence[int],
     stride: int | Sequence[int] = 1,
     boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
-    axes: int | Sequence[int] | None = None,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
@@ -191,49 +188,24 @@ def assert_translation_invariant(
 
     Parameters
     ----------
-    op : callable
-        From an array of the kind of x to an array.
-    x : array
+    op, x, in_axes, boundary, shift, stages, eps
         As in `assert_translation_covariant`.
-    in_axes, axes : int or sequence of int
-        Axes of x that are translated, under one of the two names.
     stride : int or sequence of int, optional
         Only translations by multiples of the stride are tested. An operator that subsamples r times by 2 before it sums
         is invariant to multiples of 2**r.
-    boundary : {"periodic", "zero"} or sequence of them, optional
-        What fills the samples that become free, as in `assert_translation_covariant`.
-    shift : int or sequence of int, optional
-        How far to move x, in samples: multiples of `stride`. By default several, as in `assert_translation_covariant`.
-    stages : int, optional
-        Number of successive convolutions in op.
-    eps : float, optional
-        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Raises
     ------
-    AssertionError
-        If it is not invariant; one line gives shift, axis, place, error and bound.
-    TypeError, ValueError
-        If arguments do not fit, if op raises or returns no array.
+    AssertionError, TypeError, ValueError
+        As `assert_translation_covariant`.
 
     Notes
     -----
     Proposition 3.1 of arXiv:1703.04140.
     """
     __tracebackhide__ = True
-    in_axes = named_once(in_axes, axes)
     deviations = covariance_deviations(op, x, in_axes, (), stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not invariant to translations", deviations)
-
-
-def named_once(in_axes: int | Sequence[int] | None, axes: int | Sequence[int] | None) -> int | Sequence[int]:
-    """The axes that are translated, given under one of two names."""
-    if in_axes is not None and axes is not None:
-        raise TypeError("in_axes and axes are two names of the axes that are translated; give one of them")
-    given = axes if in_axes is None else in_axes
-    if given is None:
-        raise TypeError("in_axes is None; give an integer or several, under this name or as axes")
-    return given
 
 
 def covariance_deviations(
@@ -286,23 +258,15 @@ def assert_linear(
 
     Parameters
     ----------
-    op : callable
-        From an array of the kind of x to an array.
-    x : array
+    op, x, stages, eps
         As in `assert_translation_covariant`.
     other : array, optional
         The y of the formula, of the shape and dtype of x; white noise of the size of x by default.
-    stages : int, optional
-        Number of successive convolutions in op.
-    eps : float, optional
-        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Raises
     ------
-    AssertionError
-        If it is not linear; one line gives place, error and bound.
-    TypeError, ValueError
-        If arguments do not fit, if op raises or returns no array.
+    AssertionError, TypeError, ValueError
+        As `assert_translation_covariant`.
     """
     __tracebackhide__ = True
     host = _operand("x", x)
@@ -343,24 +307,18 @@ def assert_adjoint(
     ----------
     op, adjoint : callable
         Linear, from an array of the kind of x to an array, and back.
-    x : array
+    x, stages, eps
         As in `assert_translation_covariant`.
     y : array, optional
         Of the shape of op(x); white noise by default.
     conjugate : bool, optional
         Whether products of complex numbers conjugate the second factor. False tests for the transpose, as in reverse
         mode (`hcnn_core.convolve_vjp_x`, HIPS autograd, JAX); True for the adjoint of a Hilbert space (PyLops).
-    stages : int, optional
-        Number of successive convolutions in op.
-    eps : float, optional
-        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Raises
     ------
-    AssertionError
-        If the two products differ; one line gives error and bound.
-    TypeError, ValueError
-        If arguments do not fit, if an operator raises or returns no array or one of a wrong shape.
+    AssertionError, TypeError, ValueError
+        As `assert_translation_covariant`.
     """
     __tracebackhide__ = True
     u = _operand("x", x)
@@ -401,14 +359,10 @@ def rounding_bound(
     ----------
     op : callable
         From an array of the kind of x to an array. It is called 8 or 16 times, on x with noise added.
-    x : array
+    x, stages, eps
         As in `assert_translation_covariant`.
     y : NumPy array, optional
         The value op(x), if it is known already.
-    stages : int, optional
-        Number of successive convolutions in op.
-    eps : float, optional
-        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Returns
     -------

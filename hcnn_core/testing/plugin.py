@@ -18,20 +18,20 @@ NAMES = {"hcnn", __name__}
 
 @pytest.fixture(scope="session")
 def check_translation_covariant() -> Callable[..., None]:
-    """Find where an operator is not covariant: (op, shape, in_axes, out_axes, stride, boundary, *, axes, dtypes, ..).
+    """Find where an operator is not covariant: (op, shape, in_axes, out_axes, stride, boundary, *, dtypes, ..).
 
-    This is hcnn_core.testing.check_translation_covariant(op, shape, in_axes=None, out_axes=None, stride=1,
-    boundary='periodic', *, axes=None, dtypes='float64', stages=1, eps=None, exponents=(0, 0), max_examples=None).
+    This is hcnn_core.testing.check_translation_covariant(op, shape, in_axes, out_axes=None, stride=1,
+    boundary='periodic', *, dtypes='float64', stages=1, eps=None).
     """
     return _check("check_translation_covariant")
 
 
 @pytest.fixture(scope="session")
 def check_translation_invariant() -> Callable[..., None]:
-    """Find where an operator is not invariant: (op, shape, in_axes, stride, boundary, *, axes, dtypes, stages, ..).
+    """Find where an operator is not invariant: (op, shape, in_axes, stride, boundary, *, dtypes, stages, ..).
 
-    This is hcnn_core.testing.check_translation_invariant(op, shape, in_axes=None, stride=1, boundary='periodic', *,
-    axes=None, dtypes='float64', stages=1, eps=None, exponents=(0, 0), max_examples=None).
+    This is hcnn_core.testing.check_translation_invariant(op, shape, in_axes, stride=1, boundary='periodic', *,
+    dtypes='float64', stages=1, eps=None).
     """
     return _check("check_translation_invariant")
 

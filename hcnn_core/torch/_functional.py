@@ -175,20 +175,14 @@ def conv_transpose_nd(
 
     Parameters
     ----------
-    x : torch.Tensor, shape (N, C, \*space) or (C, \*space)
-        Signals, of a dtype that `convolve` takes.
+    x, bias, groups, method
+        As in `conv_nd`.
     weight : torch.Tensor, shape (C, K / groups, \*kernel_size)
         Filters.
-    bias : torch.Tensor, shape (K,), optional
-        What is added to each channel of the result.
     stride, padding, dilation : int or sequence of int, optional
         Those of the convolution that this one is the transpose of.
     output_padding : int or sequence of int, optional
         How many samples the result is longer, less than the stride or the dilation.
-    groups : int, optional
-        Parts of the channels that are convolved apart, one call for each.
-    method : {"auto", "direct", "fft"} or sequence of them, optional
-        As in `hcnn_core.convolve`.
 
     Returns
     -------
@@ -198,10 +192,8 @@ def conv_transpose_nd(
 
     Raises
     ------
-    TypeError
-        As `convolve`.
-    ValueError
-        If shapes or options do not fit; the message says what would.
+    TypeError, ValueError
+        As `conv_nd`.
 
     See Also
     --------

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hcnn_core import _threads
 from hcnn_core._engines.cpu import allocator
 from hcnn_core._tuning import Tuning, tuned
-from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
+from hcnn_core.testing.strategies import SEEDS, noise
 
 NDArray = np.ndarray[Any, Any]
 
@@ -25,6 +25,7 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 BOUNDARIES = ("periodic", "zero")
 EXTENSIONS = (*BOUNDARIES, "reflect", "nearest", "mirror")
 METHODS = ("direct", "fft", "auto")
+LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
 
 C = 20
 """Roundings allowed, in units of eps times the norms of the operands.
@@ -34,6 +35,29 @@ half an eps, about sqrt(N) / 2 of that. A convolution chains at most three sums 
 of N <= 1000 terms in these tests, and most are summed in blocks, so far less than 20 remains; an error of meaning
 (a tap, a sign, a border) is larger by the factor 1 / eps.
 """
+
+
+def lay_out(array: NDArray, layout: str, seed: int = 0, *, axis: int | None = None) -> NDArray:
+    """The array in another memory layout; "broadcast" repeats its first values along `axis` or a random axis."""
+    assert layout in LAYOUTS, layout
+    array, rng = np.array(array), np.random.default_rng(seed)
+    if layout == "F":
+        return np.array(array, order="F")
+    if layout == "shuffled":
+        order = rng.permutation(array.ndim)
+        return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
+    if layout == "negative":
+        return np.flip(np.flip(array).copy())
+    if layout == "sliced":
+        wider = np.zeros([2 * n + 1 for n in array.shape], array.dtype)
+        view = wider[(slice(1, None, 2),) * array.ndim + (...,)]
+        view[...] = array
+        return view
+    if layout == "broadcast" and array.ndim:
+        axis = int(rng.integers(array.ndim)) if axis is None else axis
+        return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], array.shape) if array.size else array
+    array.flags.writeable = layout != "read-only"
+    return array
 
 
 def eps(dtype: Any) -> float:

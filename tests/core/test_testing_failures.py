@@ -294,7 +294,7 @@ def test_places_are_those_in_the_whole_result() -> None:
         op = changed(np.copy, at=(1, place), by=0.25)
         (found,) = covariance_deviations(op, x, 1, boundary="zero", shift=shift)
         assert found.index in {(1, place), (1, place + shift)} and not found.holds
-        assert found.error == 0.25 and {found.found, found.expected} in ({0, 0.25}, {1, 1.25})
+        assert found.error == 0.25 and {found.actual, found.expected} in ({0, 0.25}, {1, 1.25})
         assert found.claim == f"translating x by {shift} along axis 1 should translate op(x) by {shift} along axis 1"
 
 

@@ -22,11 +22,9 @@ from hcnn_core.testing import (
     arrays,
     assert_translation_covariant,
     assert_translation_invariant,
-    kernels,
-    networks,
     shifts,
-    strides,
 )
+from tests.strategies import kernels, networks, strides
 from tests.train.defects import make_layers, with_layers
 from train.config import make_config
 from train.networks.hierarchical import HierarchicalLayer, hierarchy, layers
