@@ -163,7 +163,11 @@ def companions(arg: Any) -> Iterator[Any]:
         yield from np.array(extremes, dtype)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if len(case.args) > 1], ids=lambda case: getattr(case.function, "__name__", "function"))
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if len(case.args) > 1],
+    ids=lambda case: getattr(case.function, "__name__", "function"),
+)
 def test_gradients_beside_integers_of_few_bits_do_not_wrap_around(case: Case) -> None:
     for i, arg in enumerate(case.args):
         for integers in companions(arg):
