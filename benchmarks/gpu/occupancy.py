@@ -1,4 +1,4 @@
-"""How many blocks of a kernel a multiprocessor of an H100 holds beside each other, from the kernel's binary.
+"""How many blocks of a kernel a multiprocessor holds beside each other, from the kernel's binary.
 
 NVRTC compiles without a GPU. The binary is an ELF file: its section `.nv.info` has the registers of a kernel's threads,
 its section `.nv.shared.NAME` is as large as the shared memory that the kernel declares, with what the driver takes.
@@ -8,15 +8,42 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from benchmarks.gpu.driverless import Launch
+from hcnn_core._engines.cuda.plan import BANDWIDTH, MULTIPLY_ADDS
 
-REGISTERS, SHARED_MEMORY, THREADS, BLOCKS = 65_536, 228 << 10, 2_048, 32
-"""Of a multiprocessor, whose registers belong to four parts of it."""
+LANES, SCHEDULERS, RESERVED = 32, 4, 1 << 10
+"""Threads of a warp; schedulers of a multiprocessor; bytes of shared memory that are taken of it a block."""
 
-PARTS, LANES, RESERVED = 4, 32, 1 << 10
+REGISTERS = 65_536
+"""Of a multiprocessor; they belong to its schedulers."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device has: of limits, those that the stand-in `limits` has; the rest from data sheets or measured."""
+
+    name: str
+    architecture: str
+    limits: str
+    multiprocessors: int
+    clock: float
+    bandwidth: float
+    multiply_adds: float
+    shared: int
+    threads: int
+    blocks: int
+
+
+DEVICES = (
+    Device("A100", "sm_80", "A100", 108, 1.41e9, 2.0e12, 7.8e13, 164 << 10, 2048, 32),
+    Device("H200", "sm_90", "H100", 132, 1.755e9, BANDWIDTH, MULTIPLY_ADDS, 228 << 10, 2048, 32),
+    Device("RTX 5090", "sm_120", "RTX 3090", 170, 2.407e9, 1.79e12, 5.24e13, 100 << 10, 1536, 24),
+)
+
 REGISTER_COUNT, WITH_VALUES = 0x2F, 4
 """Numbers of an attribute and of a format in `.nv.info`."""
 
@@ -30,19 +57,19 @@ def resources(text: str, name: str) -> tuple[int, int]:
 
     program = compiler._NVRTCProgram(text, "kernels.cu", method="cubin")
     binary: bytes = program.compile(("-arch=sm_90", *OPTIONS))[0]
-    sections = _sections(binary)
-    symbols, names = sections[".symtab"], sections[".strtab"]
+    parts = sections(binary)
+    symbols, names = parts[".symtab"], parts[".strtab"]
     registers = 0
-    for attribute, values in _attributes(sections[".nv.info"]):
+    for attribute, values in _attributes(parts[".nv.info"]):
         if attribute == REGISTER_COUNT:
             symbol, count = struct.unpack("<II", values)
             (label,) = struct.unpack_from("<I", symbols, 24 * symbol)
             registers = count if _string(names, label) == name else registers
     assert registers, f"the binary tells no registers of {name}"
-    return registers, max(RESERVED, len(sections.get(f".nv.shared.{name}", b"")))
+    return registers, max(RESERVED, len(parts.get(f".nv.shared.{name}", b"")))
 
 
-def _sections(binary: bytes) -> dict[str, bytes]:
+def sections(binary: bytes) -> dict[str, bytes]:
     (begin,), (count, index) = struct.unpack_from("<Q", binary, 0x28), struct.unpack_from("<HH", binary, 0x3C)
     heads = [struct.unpack_from("<IIQQQQ", binary, begin + 64 * i) for i in range(count)]
     names = binary[heads[index][4] :]
@@ -63,12 +90,12 @@ def _string(names: bytes, at: int) -> str:
     return names[at : names.index(b"\0", at)].decode()
 
 
-def blocks_beside(threads: int, registers: int, shared: int) -> int:
+def blocks_beside(threads: int, registers: int, shared: int, device: Device = DEVICES[1]) -> int:
     """Blocks on a multiprocessor: registers are given to warps in units of 256, shared memory in units of 128 bytes."""
     of_warp = -(-registers * LANES // 256) * 256
-    warps = REGISTERS // PARTS // of_warp * PARTS
-    by_memory = SHARED_MEMORY // (-(-shared // 128) * 128)
-    return min(warps // -(-threads // LANES), by_memory, THREADS // threads, BLOCKS)
+    warps = REGISTERS // SCHEDULERS // of_warp * SCHEDULERS
+    by_memory = device.shared // (-(-shared // 128) * 128)
+    return min(warps // -(-threads // LANES), by_memory, device.threads // threads, device.blocks)
 
 
 def occupancies(launches: Iterable[Launch]) -> dict[str, Any]:
