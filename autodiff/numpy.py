@@ -30,17 +30,7 @@ SEQUENCES = {
 def array(object: Any, *args: Any, **kwargs: Any) -> Any:
     """Return an array of a traced value or of nested lists of them and of numbers, as `numpy.array`.
 
-    Parameters
-    ----------
-    object : array_like
-        Anything `numpy.array` takes, with traced values anywhere.
-    *args, **kwargs
-        As for `numpy.array`.
-
-    Returns
-    -------
-    array
-        Traced where `object` holds a traced value, else NumPy's.
+    Traced where `object`, which may be nested lists, holds a traced value; else NumPy's.
     """
     return _made(numpy.array, object, *args, **kwargs)
 
@@ -48,17 +38,7 @@ def array(object: Any, *args: Any, **kwargs: Any) -> Any:
 def asarray(a: Any, *args: Any, **kwargs: Any) -> Any:
     """Return its argument as an array, as `numpy.asarray`.
 
-    Parameters
-    ----------
-    a : array_like
-        Anything `numpy.asarray` takes, with traced values anywhere.
-    *args, **kwargs
-        As for `numpy.asarray`.
-
-    Returns
-    -------
-    array
-        Traced where `a` holds a traced value, else NumPy's.
+    Traced where `a`, which may be nested lists, holds a traced value; else NumPy's.
     """
     return _made(numpy.asarray, a, *args, **kwargs)
 
@@ -66,21 +46,7 @@ def asarray(a: Any, *args: Any, **kwargs: Any) -> Any:
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> Any:
     """Return an array filled with a value, as `numpy.full`.
 
-    Parameters
-    ----------
-    shape : int or sequence of int
-        The shape.
-    fill_value : array_like
-        The value, traced or not, broadcast to the shape.
-    dtype : dtype, optional
-        That of the value by default.
-    order : {"C", "F"}
-        Layout in memory, for a value that is not traced.
-
-    Returns
-    -------
-    array
-        Traced where `fill_value` is.
+    Traced where `fill_value` is; `order` is for values that are not traced.
     """
     make: Any = numpy.broadcast_to
     if not isinstance(fill_value, Traced):

@@ -42,7 +42,8 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
         decides, and it decides alike in every process.
     file : str or path, optional
         With "measure": a text file that keeps what the block chooses. A later block chooses what the file says, in any
-        process and on any machine, so that bits repeat. What it does not say is looked up or measured, and added.
+        process and on any machine, so that bits repeat. What it does not say is looked up or measured, and added;
+        several processes may do so at once.
 
     Yields
     ------
@@ -52,9 +53,10 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
     Raises
     ------
     ValueError
-        If the name is neither of the two, or if a file is given for "estimate".
+        If the name is neither of the two, or if a file is given for "estimate". Of a call within the block, if it
+        chooses and the file holds anything else, or was written by a later version, or is damaged: it stays as it is.
     OSError
-        Of a call within the block, if it chooses and the file cannot be written.
+        Of a call within the block, if it chooses and the file is no regular file, or cannot be read or written.
 
     See Also
     --------
@@ -81,7 +83,7 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
         raise ValueError(_refused("planning", name))
     if file is not None and name != "measure":
         raise ValueError(f"file keeps what planning('measure') chooses; planning is {name!r}")
-    before = _chosen.set(name if file is None else Book(os.path.abspath(file)))
+    before = _chosen.set(name if file is None else Book(os.path.abspath(os.path.expanduser(file))))
     try:
         yield
     finally:

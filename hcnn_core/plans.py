@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 2 if the command line is wrong.
+        Exit status: 0, 1 if a file cannot be deleted, or 2 if the command line is wrong.
     """
     import argparse  # here, because no other function needs them
     from importlib.metadata import version
@@ -149,7 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"hcnn {version('hcnn')}")
     parser.add_argument("--forget", action="store_true", help="delete it, so that problems are measured again")
     if parser.parse_args(arguments).forget:
-        print(f"{store.forget()} files deleted")
+        count, left = store.forget()
+        print("\n".join([f"{count} files deleted", *left]))
+        return int(bool(left))
     else:
         print(wisdom().rstrip() or f"nothing was measured; files would lie in {user_cache()}")
     return 0

@@ -31,7 +31,7 @@ INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
 FACADES = ("train",)  # packages whose users import from the package itself
 FRAMEWORKS = {"hcnn_core.jax": "jax", "hcnn_core.torch": "torch", "train.runs.torch_module": "torch"}  # where installed
 ESTIMATORS = ("HCNNClassifier", "HCNNRegressor")  # checked where scikit-learn is installed
-TWINS = re.compile(r"_vjp(_[xw])?$|_update_all$")
+TWINS = re.compile(r"_vjp(_[xw])?$|_update_all$|^autodiff\.(numpy|scipy)\.")
 """Functions whose docstring says how they differ from the one that it refers to for parameters and results."""
 
 MEMBERS = (property, functools.cached_property, classmethod, staticmethod)

@@ -38,6 +38,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     ENGINES: "no room",
     "hcnn_core.backend": "backend",
     "hcnn_core._extension": "public",
+    "hcnn_core._files": "system",
     "hcnn_core._planning": "base",
     "hcnn_core._problem": "base",
     "hcnn_core._threads": "base",
@@ -69,8 +70,8 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     "train": "commands",
     "hcnn": "facade",
 }
-LIBRARY = {"wavelets", "autodiff", "public", "settings", "shards", "types", "testing", "backend"}
-BASE = {"base", "backend"}
+LIBRARY = {"wavelets", "autodiff", "public", "settings", "shards", "types", "testing", "backend", "system"}
+BASE = {"base", "backend", "system"}
 MAY_IMPORT = {  # every room may also import itself
     "facade": {"commands"},
     "commands": {"train", "attributes", "verification", "runs", "config", "recipes", "networks", "data", "ranks"}
@@ -105,8 +106,9 @@ MAY_IMPORT = {  # every room may also import itself
     "settings": set(),
     "shards": {"backend"},
     "types": {"base"},
-    "backend": {"types", "base"},
-    "base": set(),
+    "backend": {"types", "base", "system"},
+    "base": {"system"},
+    "system": set(),
 }
 
 FRAMEWORKS = {"torch": ("hcnn_core.torch", "train.runs.torch_module"), "jax": ("hcnn_core.jax",)}

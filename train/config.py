@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Collection, Mapping
@@ -45,7 +46,7 @@ from train.recipes.optimizers import (
 )
 from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
 from train.settings import ConfigError, Section, setting
-from train.storage.files import MOST_TEXT, open_regular
+from train.storage.files import open_regular, read_text
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
@@ -354,20 +355,38 @@ def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
 
     A file of the program's `own` may be no link, pipe or device.
     """
+    text = toml_text(path, own=own)
     try:
-        with open(path, "rb", opener=open_regular if own else None) as file:
-            content = file.read(MOST_TEXT + 1)
-        if len(content) > MOST_TEXT:
-            raise ConfigError(f"cannot read the configuration {path}: it is longer than {MOST_TEXT >> 20} MiB")
-        settings = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))  # as editors on Windows save it
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        settings = parse_toml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if settings.pop("versions", None) is not None:  # of a run
         settings = with_defaults(settings)
     return settings
+
+
+def toml_text(path: Path, *, own: bool = False) -> str:
+    """The text of a TOML file; one of the program's `own` may be no link, pipe or device."""
+    try:
+        return read_text(path, opener=open_regular if own else None)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read {path}: {reason}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML text says; ConfigError, with a hint at quotes where a path of Windows is the likely cause."""
+    hint = r"; in double quotes a backslash begins an escape: write a path in single quotes, as 'C:\tmp'"
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        escape = "scape" in str(error) or "hex value" in str(error)
+        raise ConfigError(f"it is not valid TOML: {error}{hint * escape}") from error
+    tables = [content, *(table for table in content.values() if isinstance(table, dict))]
+    for name, value in (item for table in tables for item in table.items()):
+        if isinstance(value, str) and not value.isprintable() and "\\" in text and not os.path.exists(value):
+            raise ConfigError(f"{name} is {value!r}, with a control character{hint}")
+    return content
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import statistics
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -41,17 +40,16 @@ from train.commands.trial import (
     run_trial,
     stop_trials,
 )
-from train.config import MOST, Config, ConfigError, make_config, to_toml
+from train.config import MOST, Config, ConfigError, make_config, parse_toml, to_toml, toml_text
 from train.data.cifar import obtain
 from train.extras import install_command
 from train.runs.plot import SCORES, kind_of_records, plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
 from train.storage.files import (
-    MOST_TEXT,
     make_folder,
     open_regular,
-    read_regular,
+    read_text,
     remove_partial_files,
     write_atomically,
 )
@@ -85,10 +83,7 @@ class Sweep:
 
 def read_sweep(text: str) -> Sweep:
     """Return the trials that a TOML text describes."""
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"it is not valid TOML: {error}") from error
+    content = parse_toml(text)
     if unknown := sorted(content.keys() - KEYS):
         raise ConfigError(f"{unknown[0]!r} is no key of a sweep; choose {', '.join(sorted(KEYS))}")
     settings, variants, grid, random = (_table(content, name) for name in ("settings", "variants", "grid", "random"))
@@ -196,14 +191,7 @@ def _act(options: argparse.Namespace) -> int:
 
 def _read(file: Path, *, own: bool = False) -> tuple[str, Sweep]:
     """What a file says, and asks for; one of the sweep's `own` may be no link, pipe or device."""
-    try:
-        with open(file, encoding="utf-8", opener=open_regular if own else None) as stream:
-            text = stream.read(MOST_TEXT + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cannot read {file}: {reason}") from error
-    if len(text) > MOST_TEXT:
-        raise ConfigError(f"cannot read {file}: it is longer than {MOST_TEXT >> 20} MiB")
+    text = toml_text(file, own=own)
     try:
         return text, read_sweep(text)
     except ConfigError as error:
@@ -285,7 +273,7 @@ def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
     """What became of each trial in earlier calls; one that was trained and whose directory has gone is waiting."""
     states = dict.fromkeys((trial.number for trial in sweep.trials), WAITING)
     with contextlib.suppress(OSError, ValueError, KeyError):
-        rows = csv.DictReader(io.StringIO(read_regular(folder / TABLE), newline=""))
+        rows = csv.DictReader(io.StringIO(read_text(folder / TABLE), newline=""))
         states |= {int(row["trial"]): row["state"] for row in rows if int(row["trial"]) in states}
     gone = {n for n, state in states.items() if state in (FINISHED, OUT_OF_TIME) and not run_path(folder, n).is_dir()}
     return states | dict.fromkeys(gone, WAITING)
@@ -360,7 +348,7 @@ def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
 def _last_line(log: Path) -> str:
     """What a trial said last."""
     try:
-        lines = read_regular(log).splitlines()
+        lines = read_text(log, errors="replace").splitlines()
     except OSError as error:
         return f"cannot read {log}: {error.strerror}"
     return lines[-1].removeprefix("train.cifar: ") if lines else "it said nothing"

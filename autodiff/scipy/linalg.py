@@ -26,27 +26,7 @@ def solve_triangular(
 ) -> Array:
     """Return the solution of a triangular system of equations, as `scipy.linalg.solve_triangular`.
 
-    Parameters
-    ----------
-    a : array, shape (n, n)
-        The matrix; one triangle is read, and the other has no gradient.
-    b : array, shape (n,) or (n, k)
-        The right-hand sides.
-    trans : {0, 1, 2} or {"N", "T", "C"}
-        Whether to solve a x = b, or that with a transposed, or transposed and conjugated.
-    lower : bool
-        Whether the lower triangle is read.
-    unit_diagonal : bool
-        Whether the diagonal counts as ones and is not read.
-    overwrite_b : bool
-        Without effect: nothing is overwritten.
-    check_finite : bool
-        Whether infinity and NaN raise ValueError.
-
-    Returns
-    -------
-    array
-        The solution, of the shape of `b`.
+    The triangle that is not read has the gradient 0. Nothing is overwritten.
     """
     a, b = as_array(a, b), as_array(b, a)
     if trans in (1, "T", 2, "C"):
@@ -84,24 +64,7 @@ def solve_banded(
 ) -> Array:
     """Return the solution of a banded system of equations, as `scipy.linalg.solve_banded`.
 
-    Parameters
-    ----------
-    l_and_u : pair of int
-        How many diagonals there are below and above the main one, l and u.
-    ab : array, shape (l + u + 1, n)
-        The matrix a by its diagonals, the uppermost first: ``ab[u + i - j, j] = a[i, j]``. What is in no matrix has the
-        gradient zero.
-    b : array, shape (n,) or (n, k)
-        The right-hand sides.
-    overwrite_ab, overwrite_b : bool
-        Without effect: nothing is overwritten.
-    check_finite : bool
-        Whether infinity and NaN raise ValueError.
-
-    Returns
-    -------
-    array
-        The solution, of the shape of `b`.
+    What is in no matrix has the gradient 0. Nothing is overwritten.
     """
     return _banded(as_array(ab, b), as_array(b, ab), tuple(l_and_u), check_finite)
 
@@ -153,22 +116,7 @@ defvjp_argnums(_sylvester, _sylvester_vjp)
 
 
 def solve_sylvester(a: Array, b: Array, q: Array) -> Array:
-    """Return the solution x of a x + x b = q, as `scipy.linalg.solve_sylvester`.
-
-    Parameters
-    ----------
-    a : array, shape (m, m)
-        The matrix on the left.
-    b : array, shape (n, n)
-        The matrix on the right.
-    q : array, shape (m, n)
-        The right-hand side.
-
-    Returns
-    -------
-    array, shape (m, n)
-        The solution.
-    """
+    """Return the solution x of a x + x b = q, as `scipy.linalg.solve_sylvester`."""
     return _sylvester(a, b, q)
 
 
@@ -179,15 +127,7 @@ defvjp(_sqrtm, lambda ans, a: lambda g: _sylvester(swap(ans), swap(ans), g))
 def sqrtm(a: Array) -> Array:
     """Return the matrix whose square is `a`, as `scipy.linalg.sqrtm`.
 
-    Parameters
-    ----------
-    a : array, shape (n, n)
-        Without eigenvalues on the negative real axis or at zero.
-
-    Returns
-    -------
-    array, shape (n, n)
-        The principal square root.
+    The principal root of a matrix without eigenvalues on the negative real axis or at zero.
     """
     return _sqrtm(a)
 

@@ -76,20 +76,6 @@ def convolve(
 def fftconvolve(in1: Array, in2: Array, mode: str = "full", axes: int | Sequence[int] | None = None) -> Array:
     """Return a convolution by FFT with zeros beyond the ends, as `scipy.signal.fftconvolve`.
 
-    Parameters
-    ----------
-    in1, in2 : array
-        The arrays, of as many axes as each other.
-    mode : {"full", "same", "valid"}
-        As in `convolve`.
-    axes : int or sequence of int, optional
-        The axes that are convolved, all by default; along the others the arrays are broadcast.
-
-    Returns
-    -------
-    array
-        The convolution.
-
     Raises
     ------
     ValueError

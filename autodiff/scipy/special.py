@@ -19,23 +19,7 @@ __all__ = ["log_softmax", "logsumexp", "multigammaln", "polygamma", "softmax"]
 def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     """Return the logarithm of a sum of exponentials, as `scipy.special.logsumexp`.
 
-    Parameters
-    ----------
-    a : array
-        The exponents, real.
-    axis : int or tuple of int, optional
-        The axes summed over; all by default.
-    b : array_like, optional
-        Factors of the exponentials, broadcast against `a`.
-    keepdims : bool
-        Whether the axes summed over stay, with length 1.
-    return_sign : bool
-        Whether to return the sign of the sum too, and the logarithm of its size.
-
-    Returns
-    -------
-    array, or a pair of arrays
-        The logarithm; with `return_sign`, that of the absolute value, and the sign.
+    Exponents are real.
     """
     b = np.asarray(b, like=getval(a)) if isinstance(b, list | tuple) else b
     a = as_floats(a)
@@ -62,17 +46,7 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
 def log_softmax(x: Array, axis: Any = None) -> Array:
     """Return the logarithm of `softmax`, as `scipy.special.log_softmax`.
 
-    Parameters
-    ----------
-    x : array
-        Real numbers.
-    axis : int or tuple of int, optional
-        The axes normalised over; all by default.
-
-    Returns
-    -------
-    array
-        Of the shape of `x`.
+    Of real numbers.
     """
     x = as_floats(x)
     top = np.max(getval(x), axis=axis, keepdims=True)
@@ -83,17 +57,7 @@ def log_softmax(x: Array, axis: Any = None) -> Array:
 def softmax(x: Array, axis: Any = None) -> Array:
     """Return exponentials divided by their sum, as `scipy.special.softmax`.
 
-    Parameters
-    ----------
-    x : array
-        Real numbers.
-    axis : int or tuple of int, optional
-        The axes normalised over; all by default.
-
-    Returns
-    -------
-    array
-        Of the shape of `x`; NaN, as SciPy's, where the largest number is infinite.
+    Of real numbers; NaN, as SciPy's, where the largest is infinite.
     """
     x = as_floats(x)
     exponentials = np.exp(x - np.max(getval(x), axis=axis, keepdims=True))
@@ -103,35 +67,13 @@ def softmax(x: Array, axis: Any = None) -> Array:
 def polygamma(n: Any, x: Array) -> Array:
     """Return a derivative of the digamma function, as `scipy.special.polygamma`.
 
-    Parameters
-    ----------
-    n : int or array of int
-        The order of the derivative.
-    x : array
-        Where, real.
-
-    Returns
-    -------
-    array
-        Differentiable by `x`.
+    Differentiable by `x`, which is real.
     """
     return _polygamma(n, x)
 
 
 def multigammaln(a: Array, d: int) -> Array:
     """Return the logarithm of the multivariate gamma function, as `scipy.special.multigammaln`.
-
-    Parameters
-    ----------
-    a : array
-        Real, larger than (d - 1) / 2.
-    d : int
-        The dimension.
-
-    Returns
-    -------
-    array
-        Of the shape of `a`.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import math
 import statistics
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -95,8 +95,7 @@ class Measured:
         """The name of the fastest choice: what is known, or else what is measured now."""
         machine = wisdom.machine_of(self.library, card_of(xp))
         problem = f"{asked} {words_of(self.library, dtype_name(like.dtype))} {self.described}"
-        known = next((name for name in wisdom.recall(machine, problem, self.book) if name in self.choices), None)
-        if known is not None:
+        if known := self._first(wisdom.recall(machine, problem, self.book)):
             return known
         if threads_for() < worker_count() or is_recording(xp):
             return self.estimated
@@ -109,8 +108,11 @@ class Measured:
             if self.book is None:
                 return self.estimated
             times = {self.estimated: math.inf}  # so that where more is free, bits repeat
-        wisdom.keep(machine, problem, times, self.book)
-        return min(times, key=times.__getitem__)
+        return self._first(wisdom.keep(machine, problem, times, self.book)) or min(times, key=times.__getitem__)
+
+    def _first(self, names: Iterable[str]) -> str:
+        """The first name of a choice that there is; of times, the fastest."""
+        return next((name for name in names if name in self.choices), "")
 
 
 def words_of(library: str, dtype: str) -> str:

@@ -1,10 +1,9 @@
 """What measurements found, in this process and in a text file of the user's: one for each machine, and books.
 
 A file says in its first line how it is written, in the second which machine it is of, and in each further line a
-problem and the milliseconds of its choices, the fastest first. It is only read, never executed. What is damaged, or of
-another machine, is ignored. Files are replaced as a whole, so processes side by side see whole ones. Of two that write
-at once one may lose what the other found, which is then measured again. A book is such a file that a caller names. It
-decides on any machine.
+problem and the milliseconds of its choices, the fastest first. It is only read, never executed. A process that writes
+adds to what others have written. What is damaged in a machine's file, or of another machine, is ignored. A book is such
+a file that a caller names. It decides on any machine, so one that cannot be read as a whole is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ import contextlib
 import math
 import os
 import platform
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from hcnn_core._files import follow_links, read_text, rewrite
 from hcnn_core._planning import Book
 from hcnn_core._threads import asked_for, worker_count
 
@@ -67,48 +68,57 @@ def _processor() -> str:
 def recall(machine: str, problem: str, book: Book | None = None) -> Times:
     """What is known of a problem; nothing if it was not measured. A book is told what only the machine's file says."""
     if machine not in _known:
-        _known[machine] = _read(_file(machine), machine)
+        _known[machine] = _of_machine(_file(machine), machine)
     found = _known[machine].get(problem, {})
     if book is not None:
         if book.known is None:
-            book.known = _read(Path(book.path))
-        if problem not in book.known and found:
-            _enter(book, machine, problem, found)
-        return book.known.get(problem, {})
+            book.known = _of_book(_text(Path(book.path)), book)
+        return book.known.get(problem) or (_enter(book, machine, problem, found) if found else {})
     return found
 
 
-def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> None:
-    """Remember what was found, and write it to the machine's file if that can be written, and to the book."""
+def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> Times:
+    """Remember what was found, and write it to the machine's file if that can be written, and to the book.
+
+    Returns what holds: of a book that another process was the first to tell, what that one found.
+    """
     found = {name: times[name] for name in sorted(times, key=times.__getitem__)}
-    if book is not None:
-        _enter(book, machine, problem, found)
-    if math.inf in found.values():  # not measured
-        return
-    file = _file(machine)
-    _known.setdefault(machine, _read(file, machine))[problem] = found
-    with contextlib.suppress(OSError):
-        _write(file, machine, {**_read(file, machine), problem: found})
+    if math.inf not in found.values():  # else it was not measured
+        _known.setdefault(machine, _of_machine(_file(machine), machine))[problem] = found
+        with contextlib.suppress(OSError):
+            rewrite(_file(machine), lambda text: _lines(machine, {**_measured(text, machine), problem: found}))
+    return found if book is None else _enter(book, machine, problem, found)
 
 
-def _enter(book: Book, machine: str, problem: str, found: Times) -> None:
+def _enter(book: Book, machine: str, problem: str, found: Times) -> Times:
     """Write to a book before anything is computed by what it says."""
-    known = {**(book.known or {}), problem: found}
-    _write(Path(book.path), machine, known)
+    before, known = (book.known or {}).get(problem), dict[str, Times]()
+
+    def with_this(text: str) -> str:
+        known.update(_of_book(text, book))
+        if known.get(problem) == before:  # no other process was quicker
+            known[problem] = found
+        return _lines(machine, known)
+
+    rewrite(Path(book.path), with_this)
     book.known = known
+    return known[problem]
 
 
 def text() -> str:
     """The files of all machines, one after the other."""
-    return "\n".join(path.read_text("utf-8", "replace") for path in _files())
+    return "\n".join(_text(path, f"{path} cannot be read\n") for path in _files())
 
 
-def forget() -> int:
-    """Delete all files and return how many there were. A process keeps what it has read, and so its mind."""
-    files = _files()
+def forget() -> tuple[int, list[str]]:
+    """Delete all files; how many, and which cannot be deleted. A process keeps what it has read, and so its mind."""
+    files, left = _files(), []
     for path in files:
-        path.unlink(missing_ok=True)
-    return len(files)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            left.append(f"cannot delete {path}: {error.strerror}")
+    return len(files) - len(left), left
 
 
 def _files() -> list[Path]:
@@ -121,21 +131,48 @@ def _file(machine: str) -> Path:
     return user_cache() / f"wisdom-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.txt"
 
 
-def _read(path: Path, machine: str = "") -> dict[str, Times]:
-    """The lines that can be understood of a file, if it is of this machine where one is named."""
+def _text(path: Path, otherwise: str = "") -> str:
+    """The text of a file that a link may lead to; OSError if it is no file, unless something else is to be said."""
     try:
-        form, of, *lines = path.read_text("utf-8", "replace").splitlines()
-    except (OSError, ValueError):  # there is none, or it has no head
+        return read_text(path, opener=follow_links, encoding="utf-8", errors="replace")
+    except OSError as error:
+        if otherwise or isinstance(error, FileNotFoundError | NotADirectoryError):
+            return otherwise
+        raise
+
+
+def _of_machine(path: Path, machine: str) -> dict[str, Times]:
+    """What a machine's file says of problems that were measured; nothing if it cannot be read."""
+    return _measured(_text(path, "\n"), machine)
+
+
+def _measured(text: str, machine: str) -> dict[str, Times]:
+    """The lines that can be understood of a machine's file."""
+    if text.splitlines()[:2] != [FORMAT, machine]:
         return {}
-    if (form, of) != (FORMAT, machine or of):
-        return {}
-    found = {}
-    for line in lines:
-        problem, *times = line.split("\t")
-        with contextlib.suppress(ValueError):
-            if of_choices := dict(map(_time, times)):
-                found[problem] = of_choices
+    found = {problem: times for line in text.splitlines()[2:] for problem, times in _line(line)}
+    return {problem: times for problem, times in found.items() if math.inf not in times.values()}
+
+
+def _of_book(text: str, book: Book) -> dict[str, Times]:
+    """What a book says; ValueError if it is another file, of another format, or damaged. An empty file is a new one."""
+    head, *lines = text.splitlines() or [FORMAT, ""]
+    if head != FORMAT:
+        raise ValueError(f"{book.path} is no file of choices: it begins {head[:60]!r}, not {FORMAT!r}; name another")
+    found: dict[str, Times] = {}
+    for number, line in enumerate(lines[1:], 3):
+        if not (pairs := list(_line(line))) or text[-1] != "\n":
+            raise ValueError(f"{book.path}, line {number}, is damaged; restore the file, or remove it to choose anew")
+        found.update(pairs)
     return found
+
+
+def _line(line: str) -> Iterator[tuple[str, Times]]:
+    """A problem and its times, if the line can be understood."""
+    problem, *times = line.split("\t")
+    with contextlib.suppress(ValueError):
+        if of_choices := dict(map(_time, times)):
+            yield problem, of_choices
 
 
 def _time(field: str) -> tuple[str, float]:
@@ -147,19 +184,9 @@ def _time(field: str) -> tuple[str, float]:
     return name, seconds
 
 
-def _write(target: Path, machine: str, known: dict[str, Times]) -> None:
-    import tempfile  # here, because it imports much
-
+def _lines(machine: str, known: dict[str, Times]) -> str:
+    """The text of a file."""
     lines = [FORMAT, machine]
     for problem, times in sorted(known.items()):
         lines.append("\t".join([problem, *(f"{name} {1e3 * seconds:.5g} ms" for name, seconds in times.items())]))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        os.replace(partial, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
+    return "\n".join(lines) + "\n"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +21,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcnn_core import _planning, _problem, convolve, convolve_vjp_x, explain, linear_operator, planning, plans, wisdom
+from hcnn_core import (
+    _files,
+    _planning,
+    _problem,
+    convolve,
+    convolve_vjp_x,
+    explain,
+    linear_operator,
+    planning,
+    plans,
+    wisdom,
+)
 from hcnn_core._engines import measuring, planner
 from hcnn_core._engines import wisdom as store
-from hcnn_core._planning import current_planning
+from hcnn_core._planning import Book, current_planning
 from hcnn_core._problem import make_problem
 from hcnn_core.backend import is_recording, seconds_of
 from tests.core.oracle import Problem, assert_close, noise, problems
@@ -138,7 +153,7 @@ def test_a_process_never_changes_its_mind(folder: Path) -> None:
         assert choice_for() == first
         for kept in (planner._plan_of, planner._plan_for):
             kept.cache_clear()
-        assert store.forget() == 1
+        assert store.forget() == (1, [])
         assert choice_for() == first and not races
 
 
@@ -193,19 +208,166 @@ def test_people_can_read_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert plans.main([]) == 0 and str(folder) in capsys.readouterr().out and not list(folder.iterdir())
 
 
-def test_processes_side_by_side_write_whole_files(folder: Path) -> None:
-    file = store._file("machine")
+def test_what_many_write_at_once_is_whole_and_nothing_is_lost(folder: Path) -> None:
+    book, file = Book(str(folder / "book.txt")), store._file("machine")
 
     def write_and_read(number: int) -> int:
-        store._write(file, "machine", {f"problem {i}": {"a": 1.0} for i in range(number)})
-        return len(store._read(file, "machine"))
+        store.keep("machine", f"problem {number}", {"b": 2.0, "a": 1.0}, Book(book.path))
+        return len(store._of_machine(file, "machine"))
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(write_and_read, [1, 500] * 32))
-    assert set(found) == {1, 500} and len(list(folder.iterdir())) == 1
-    store._write(file, "machine", {"of another": {"a": 1.0}})
-    store.keep("machine", "own", {"b": 2.0, "a": 1.0})
-    assert store._read(file, "machine") == {"of another": {"a": 1.0}, "own": {"a": 1.0, "b": 2.0}}
+        counts = list(pool.map(write_and_read, range(64)))
+    assert min(counts) >= 1 and len(list(folder.iterdir())) == 2
+    everything = {f"problem {i}": {"a": 1.0, "b": 2.0} for i in range(64)}
+    assert store._of_machine(file, "machine") == everything == store._of_book(Path(book.path).read_text(), book)
+
+
+def test_of_two_that_choose_at_once_the_first_in_the_file_holds(folder: Path) -> None:
+    first, second = (Book(str(folder / "book.txt")) for _ in range(2))
+    assert store.recall("machine", "p", first) == store.recall("machine", "p", second) == {}
+    assert store.keep("machine", "p", {"a": 1.0}, first) == {"a": 1.0}
+    assert store.keep("machine", "p", {"b": 1.0}, second) == {"a": 1.0}
+    assert store.keep("machine", "q", {"c": 1.0}, second) == {"c": 1.0}
+    assert store.keep("machine", "p", {"d": 1.0}, second) == {
+        "d": 1.0
+    }  # it knows what the file said, and cannot use it
+    assert store.recall("machine", "q", Book(first.path)) == {"c": 1.0}
+    assert Path(first.path).read_text().splitlines()[2:] == ["p\td 1000 ms", "q\tc 1000 ms"]
+
+
+BOOK = f"{store.FORMAT}\na machine\nproblem\ta 1 ms\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"chapter one\nchapter two\n", "no file of choices: it begins 'chapter one'"),
+        (b"\x93NUMPY\x01\x00v\x00", "no file of choices"),
+        (b"\xef\xbb\xbf" + BOOK, r"no file of choices: it begins '\\ufeffhcnn wisdom 1"),
+        (BOOK.replace(b"wisdom 1", b"wisdom 2"), "it begins 'hcnn wisdom 2"),
+        (BOOK[:-1], "line 3, is damaged"),
+        (BOOK[:-4], "line 3, is damaged"),
+        (BOOK + b"of another program\n", "line 4, is damaged"),
+        (BOOK + b"\xff\n", "line 4, is damaged"),
+        (b"\n", "it begins ''"),
+    ],
+)
+def test_what_is_no_book_is_refused_and_stays(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_bytes(content)
+    with (
+        winner(lambda names: names[-1]),
+        planning("measure", file=file),
+        pytest.raises(ValueError, match=said) as error,
+    ):
+        convolve(X, W, (1, 2), **OPTIONS)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    assert file.read_bytes() == content and [file] == [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+def test_a_book_that_becomes_another_file_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    with winner(lambda names: names[-1]), planning("measure", file=file):
+        convolve(X, W, (1, 2), **OPTIONS)
+        file.write_text("chapter one\n")
+        with pytest.raises(ValueError, match="no file of choices"):
+            convolve(X, W[:3], (1, 2), **OPTIONS)
+    assert file.read_text() == "chapter one\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "unreadable", "loop"])
+def test_a_book_is_a_regular_file(kind: str, tmp_path: Path) -> None:
+    """A pipe would wait for ever."""
+    file = tmp_path / "notes.txt"
+    makers: dict[str, Callable[[], Any]] = {
+        "pipe": lambda: os.mkfifo(file),
+        "folder": file.mkdir,
+        "device": lambda: file.symlink_to("/dev/zero"),
+        "unreadable": lambda: (file.write_bytes(BOOK), file.chmod(0)),
+        "loop": lambda: file.symlink_to(file),
+    }
+    makers[kind]()
+    if kind == "unreadable" and os.access(file, os.R_OK):
+        pytest.skip("root reads everything")
+    before = file.lstat()
+    with planning("measure", file=file), pytest.raises(OSError, match=r"notes\.txt"):
+        convolve(X, W, (1, 2), **OPTIONS)
+    assert (file.lstat().st_mode, file.lstat().st_ino) == (before.st_mode, before.st_ino)
+
+
+def test_a_link_stays_one_and_its_file_keeps_its_mode(tmp_path: Path) -> None:
+    shared, link, flushed = tmp_path / "shared.txt", tmp_path / "mine" / "link.txt", []
+    shared.touch()
+    shared.chmod(0o664)
+    link.parent.mkdir()
+    link.symlink_to(shared)
+    replace = os.replace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+        patch.setattr(os, "replace", lambda a, b: (flushed.index(os.stat(a).st_ino), replace(a, b)))
+        with winner(lambda names: names[-1]), planning("measure", file=link):
+            convolve(X, W, (1, 2), **OPTIONS)
+    assert link.is_symlink() and shared.read_text().startswith(store.FORMAT)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o664 and list(link.parent.iterdir()) == [link]
+
+
+def test_a_book_that_another_process_holds_is_waited_for_and_then_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(_files, "PATIENCE", 0.1)
+    file = tmp_path / "notes.txt"
+    with open(file, "w") as held, winner(lambda names: names[-1]), planning("measure", file=file):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process holds it"):
+            convolve(X, W, (1, 2), **OPTIONS)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        convolve(X, W, (1, 2), **OPTIONS)
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_new_book_that_cannot_be_written_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    file = tmp_path / "notes.txt"
+    with planning("measure", file=file), winner(lambda names: names[-1]), pytest.raises(OSError, match="No space"):
+        convolve(X, W, (1, 2), **OPTIONS)
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_infinite_times_decide_in_a_book_alone(folder: Path) -> None:
+    """They say that a choice was not measured, for want of memory."""
+    with winner(lambda names: names[-1]):
+        choice = choice_for()
+    (file,) = folder.iterdir()
+    whole = file.read_text()
+    head, machine, line = whole.splitlines()
+    times = "\t".join(re.sub(r"[0-9.]+ ms$", "inf ms", field) for field in line.split("\t"))
+    file.write_text("\n".join([head, machine, times, "another\ta inf ms"]) + "\n")
+    forget_everything()
+    with winner(lambda names: names[-1]) as races:
+        assert choice_for() == choice and len(races) == 1
+    assert file.read_text() == whole
+    with winner(lambda names: names[-1]) as races, planning("measure", file=folder / "book.txt"):
+        (folder / "book.txt").write_text("\n".join([head, machine, times]) + "\n")
+        choice_for()
+        assert not races
+
+
+def test_wisdom_passes_over_what_cannot_be_read_or_deleted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.keep("a machine", "a problem", {"a": 1.0})
+    for name in ("wisdom-0.txt", "wisdom-z.txt"):
+        (folder / name).mkdir()
+    os.mkfifo(folder / "wisdom-1.txt")
+    assert plans.main([]) == 0
+    said = capsys.readouterr().out
+    assert "a problem\ta 1000 ms" in said and said.count("cannot be read") == 3
+    assert plans.main(["--forget"]) == 1
+    count, *left = capsys.readouterr().out.splitlines()
+    assert count == "2 files deleted" and len(left) == 2
+    assert all(line.startswith(f"cannot delete {folder}/wisdom-") for line in left)
 
 
 def test_a_file_of_choices_decides_on_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,8 +225,11 @@ def test_ends_of_the_ranges_are_allowed() -> None:
         (b"seed = " + b"9" * 10_000, ["not valid TOML"]),
         (b"\xff\xfe\x00", ["not UTF-8"]),
         (b"data_dir = '\xe9'", ["not UTF-8"]),
+        (rb'data_dir = "C:\data"', ["not valid TOML: Unescaped", r"in single quotes, as 'C:\tmp'"]),
+        (rb'data_dir = "C:\users"', ["not valid TOML: Invalid hex", r"in single quotes, as 'C:\tmp'"]),
+        (rb'data_dir = "C:\tmp"', [r"data_dir is 'C:\tmp', with a control character", "in single quotes"]),
     ],
-    ids=["no value", "twice", "no digit", "too deep", "too long", "binary", "latin-1"],
+    ids=["no value", "twice", "no digit", "too deep", "too long", "binary", "latin-1", "escape", "hex", "tab"],
 )
 def test_toml_that_cannot_be_read(tmp_path: Path, content: bytes, fragments: list[str]) -> None:
     path = tmp_path / "bad.toml"
@@ -236,6 +239,7 @@ def test_toml_that_cannot_be_read(tmp_path: Path, content: bytes, fragments: lis
     message = str(caught.value)
     assert "\n" not in message
     assert [fragment for fragment in [str(path), *fragments] if fragment not in message] == []
+    assert ("single quotes" in message) == (b"\\" in content)
 
 
 def test_toml_that_is_not_there_or_a_directory(tmp_path: Path) -> None:

@@ -318,6 +318,11 @@ def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trial0002\.toml: not UTF-8 text"):
         _sweep._begin(folder, text, sweep)
     changed.write_text(whole)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))  # as editors on Windows save it
+    assert _sweep._read(file) == (text, sweep)
+    file.write_text(r'settings.data_dir = "C:\tmp"')
+    with pytest.raises(ConfigError, match=r"data_dir is 'C:\\tmp', with a control character; .* in single quotes"):
+        _sweep._read(file)
     for content, said in ((b"\xff", "not UTF-8 text"), (b"[", "not valid TOML")):
         (folder / "sweep.toml").write_bytes(content)
         with pytest.raises(ConfigError, match=rf"sweep\.toml: .*{said}"):

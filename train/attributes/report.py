@@ -38,7 +38,7 @@ from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
-from train.storage.files import harmless, read_regular, write_atomically
+from train.storage.files import harmless, read_text, write_atomically
 from train.verification.report import plain
 
 __all__ = ["JSON", "PAGE", "claims_of", "summary", "write", "write_tables"]
@@ -101,7 +101,7 @@ def write_tables(folder: Path, tables: Mapping[str, tuple[Sequence[str], Iterabl
 def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the description and the claims of a network that was explored before; ValueError if there are none."""
     try:
-        record = json.loads(read_regular(folder / JSON))
+        record = json.loads(read_text(folder / JSON))
         description = {name: record["description"][name] for name in ("network", "weights", "images", "settings")}
         fields = ("network", *(f.name for f in dataclasses.fields(Claim)))
         return description, [

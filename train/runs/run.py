@@ -17,7 +17,7 @@ from train.config import Config, to_toml
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
 from train.runs.events import write_events
-from train.storage.files import make_folder, open_regular, read_regular, remove_partial_files, write_atomically
+from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
 KEPT = 3
@@ -200,7 +200,7 @@ class Run:
     def recorded(self, name: str) -> Any:
         """Return what config.toml says under a name; None if it says nothing."""
         try:
-            return tomllib.loads(read_regular(self.config_path)).get(name)
+            return tomllib.loads(read_text(self.config_path)).get(name)
         except (OSError, ValueError):
             return None
 
@@ -327,7 +327,7 @@ class Run:
             raise RunError(f"{self.path} holds no run: it has no metrics.jsonl")
         records = []
         try:
-            lines = read_regular(self.metrics_path).splitlines()
+            lines = read_text(self.metrics_path, errors="replace").splitlines()
         except OSError as error:
             raise RunError(f"cannot read {self.metrics_path}: {error.strerror or error}") from error
         for number, line in enumerate(lines, 1):

@@ -12,15 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from train.storage.files import AS_IT_IS
+from train.storage.files import AS_IT_IS, HELD
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
-
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-"""What a lock that another process holds is refused with, depending on the file system."""
 
 
 class HeldError(RuntimeError):
