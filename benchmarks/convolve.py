@@ -49,6 +49,7 @@ from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
 from hcnn_core._engines import cost_model, planner
+from hcnn_core._engines.devices import NUMPY
 from hcnn_core._extension import on_circles
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
@@ -238,12 +239,11 @@ class Problem:
             method="auto",
         )
         problem = problem if problem.plain else on_circles(problem)
-        batch = planner.batch_axes(problem, problem.x_shape, np.empty(problem.x_shape, np.int8).strides, DEFAULT)
+        request = planner.request_for(problem, np.empty(problem.x_shape, np.float32))
         seconds = {
-            choice.methods: cost_model.seconds(choice, DEFAULT.costs)
-            for choice in reversed(planner.choices(problem, True, batch, "numpy", DEFAULT))
+            choice.methods: cost_model.seconds(choice, DEFAULT.costs) for choice in reversed(NUMPY.choices(request))
         }
-        chosen = planner.choose(problem, True, batch, "numpy", DEFAULT).methods
+        chosen = planner.choose(request).methods
         options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
         if len(options) > METHODS:
             alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]

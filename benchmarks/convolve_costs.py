@@ -29,10 +29,10 @@ from scipy.optimize import lsq_linear
 
 from benchmarks.machine import describe_machine
 from hcnn_core._engines import cost_model, planner
-from hcnn_core._engines.arrangement import BatchAxes
 from hcnn_core._engines.choice import AtOnce, Choice
+from hcnn_core._engines.devices import NUMPY, Request
 from hcnn_core._problem import Problem, make_problem
-from hcnn_core._tuning import DEFAULT, Costs, Tuning, Units
+from hcnn_core._tuning import DEFAULT, Costs, Units
 
 ROUNDS = 5
 MEASURED = "measured"
@@ -147,13 +147,12 @@ def draw(rng: np.random.Generator) -> Case:
 
 def choices(problem: Problem) -> dict[str, Choice]:
     """Every choice by its name: d or f for each axis, or one FFT along all axes at once."""
-    return {name_of(choice): choice for choice in planner.choices(*described(problem))}
+    return {name_of(choice): choice for choice in NUMPY.choices(described(problem))}
 
 
-def described(problem: Problem) -> tuple[Problem, bool, BatchAxes, str, Tuning]:
-    """What the planner asks about a problem, of real NumPy arrays in C order."""
-    x = np.empty(problem.x_shape, np.float32)
-    return problem, True, planner.batch_axes(problem, x.shape, x.strides, DEFAULT), "numpy", DEFAULT
+def described(problem: Problem) -> Request:
+    """What the planner is asked about a problem, of real NumPy arrays in C order."""
+    return planner.request_for(problem, np.empty(problem.x_shape, np.float32))
 
 
 def name_of(choice: Choice) -> str:
@@ -176,7 +175,7 @@ def timed(case: Case, rng: np.random.Generator) -> tuple[dict[str, list[float]],
     least = min(estimates.values())
     near, rounds = (4 * NEAR, ROUNDS) if least < SHORT else (NEAR, ROUNDS // 2)
     kept = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
-    chosen = name_of(planner.choose(*described(problem)))
+    chosen = name_of(planner.choose(described(problem)))
     kept += [chosen] * (chosen not in kept)
 
     def run(plan: Any) -> Callable[[], Any]:
@@ -186,7 +185,7 @@ def timed(case: Case, rng: np.random.Generator) -> tuple[dict[str, list[float]],
     for function in runs.values():
         function()
     measured = replace(problem, method=("measure",) * len(problem.axes))
-    runs[MEASURED] = run(planner.measured(*described(measured)))
+    runs[MEASURED] = run(planner.measured(described(measured)))
     began = time.perf_counter()
     runs[MEASURED]()
     planning = time.perf_counter() - began
@@ -225,7 +224,7 @@ def compared(case: Case, rounds: dict[str, list[float]], planning: float) -> dic
     """The time of the model's choice, and of the measured plan, beside that of the best choice."""
     seconds = medians(rounds)
     measured = seconds.pop(MEASURED)
-    chosen, best = name_of(planner.choose(*described(case.problem))), min(seconds, key=seconds.__getitem__)
+    chosen, best = name_of(planner.choose(described(case.problem))), min(seconds, key=seconds.__getitem__)
     gain = seconds[chosen] - measured
     return {
         "measured_ms": 1e3 * measured, "measured_regret": measured / seconds[best], "planning_ms": 1e3 * planning,

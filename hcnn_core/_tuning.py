@@ -8,6 +8,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+MOST_TERMS = 3
+"""Most terms of a weighted sum of arrays: what a kernel's argument has room for."""
+
 Units = dict[str, float]
 """How many units of work each coefficient of `Costs` is multiplied by."""
 

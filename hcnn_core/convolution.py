@@ -207,7 +207,7 @@ def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpa
     """
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     if problem.plain:
-        return make_plan(problem, True, x).forward(xp, x, w, bias)
+        return make_plan(problem, x).forward(xp, x, w, bias)
     return elu(forward(xp, problem, x, w), bias=bias)
 
 
@@ -216,10 +216,9 @@ def _with_bias(
 ) -> tuple[Any, Problem, EngineArray, EngineArray, EngineArray]:
     """The namespace and the problem of a real convolution with a bias, and its operands in one dtype."""
     xp, x, w = operands("x", x, "w", w)
-    x, bias = (
-        require_real(xp, "x", x),
-        xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False),
-    )
+    if dtype_name(x.dtype).startswith("complex"):
+        require_real(xp, "x", x)
+    bias = xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False)
     problem = make_problem(x.shape, w.shape, axes, **options)
     try:
         xp.broadcast_to(bias, problem.y_shape)
@@ -230,13 +229,7 @@ def _with_bias(
 
 @takes(OPTIONS)
 def convolve_elu_marginal(
-    x: Array,
-    w: Array,
-    bias: Array,
-    /,
-    axes: Axes,
-    axis: int,
-    **options: Unpack[ConvolveOptions],
+    x: Array, w: Array, bias: Array, /, axes: Axes, axis: int, **options: Unpack[ConvolveOptions]
 ) -> tuple[Array, Array]:
     """Layer x_j as `convolve_elu` returns it, and its marginal over an axis, which the next layer convolves.
 
@@ -268,7 +261,7 @@ def convolve_elu_marginal(
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     (axis,) = normalize_axes("axis", axis, len(problem.y_shape), 1)
     if problem.plain:
-        return make_plan(problem, True, x).forward_and_marginal(xp, x, w, bias, axis)
+        return make_plan(problem, x).forward_and_marginal(xp, x, w, bias, axis)
     y = elu(forward(xp, problem, x, w), bias=bias)
     return y, marginal(y, axis)
 
@@ -279,7 +272,7 @@ def convolve_and_parts(
     """`convolve`, and parts of its moments for `normalized_and_moments`; None where no kernel makes them on the way."""
     xp, x, w = operands("x", x, "w", w)
     problem = make_problem(x.shape, w.shape, axes, **options)
-    made = getattr(make_plan(problem, _is_real(x), x), "forward_and_parts", None) if problem.plain else None
+    made = getattr(make_plan(problem, x), "forward_and_parts", None) if problem.plain else None
     return (forward(xp, problem, x, w), None) if made is None else made(xp, x, w)
 
 
@@ -353,7 +346,7 @@ def convolve_cotangents(
 def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray) -> EngineArray:
     """Convolve operands of one dtype; the problem describes them and is validated."""
     if problem.plain:
-        return make_plan(problem, _is_real(x), x).forward(xp, x, w)
+        return make_plan(problem, x).forward(xp, x, w)
     if problem.empty:
         return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
     return cropped(xp, forward(xp, on_circles(problem), extend(xp, x, circles(problem)), w), problem.y_shape)
@@ -371,7 +364,7 @@ def adjoints(
     if g.shape != problem.y_shape:
         raise ValueError(f"g has shape {g.shape}; the result of this convolution has {problem.y_shape}")
     if problem.plain:
-        return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
+        return make_plan(problem, g if x is None else x).adjoints(xp, g, x, w, ans)
     g_bias = None if ans is None else elu_vjp(g, ans)
     if problem.empty:
         zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (problem.x_shape, problem.w_shape)]
@@ -392,9 +385,3 @@ def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray
         dtype = xp.result_type(a, b)
         a, b = xp.astype(a, dtype), xp.astype(b, dtype)
     return xp, a, b
-
-
-def _is_real(array: EngineArray) -> bool:
-    if type(array) is np.ndarray:
-        return array.dtype.kind == "f"  # a shortcut
-    return not dtype_name(array.dtype).startswith("complex")

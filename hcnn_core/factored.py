@@ -9,14 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from hcnn_core._engines.planner import make_factored_plan
-from hcnn_core._problem import (
-    BOUNDARIES,
-    Problem,
-    make_problem,
-    normalize_axes,
-    normalize_choice,
-    normalize_integers,
-)
+from hcnn_core._problem import BOUNDARIES, Problem, make_problem, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
 from hcnn_core.backend import Array as EngineArray

@@ -127,20 +127,9 @@ def merge_factors(
 
 
 def merge_factors_vjp(
-    g_w: Array,
-    g_offset: Array,
-    h: Array,
-    g: Array,
-    mean: Array,
-    covariance: Array,
-    bias: Array,
-    /,
-    *,
-    lengths: tuple[int, ...],
-    stride: Axes,
-    boundary: Boundaries,
-    epsilon: float,
-) -> tuple[Array, Array, Array, Array, Array]:
+    g_w: Array, g_offset: Array, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, *,
+    lengths: tuple[int, ...], stride: Axes, boundary: Boundaries, epsilon: float,
+) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
     r"""Return the cotangents of the five arrays in ``merge_factors(h, g, mean, covariance, bias, ...)``.
 
     g_w and g_offset are the cotangents of the results, in their shapes, else ValueError. All else as in

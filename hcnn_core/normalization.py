@@ -16,13 +16,7 @@ from hcnn_core.backend import array_namespace, require_real
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, NumpyArray, Scalar
 
-__all__ = [
-    "batch_normalize",
-    "batch_normalize_vjp",
-    "normalize_elu",
-    "normalize_elu_marginal",
-    "normalize_elu_vjp",
-]
+__all__ = ["batch_normalize", "batch_normalize_vjp", "normalize_elu", "normalize_elu_marginal", "normalize_elu_vjp"]
 
 Arrays: TypeAlias = tuple[Array, Array, Array]
 NumpyArrays: TypeAlias = tuple[NumpyArray[Scalar], NumpyArray[Scalar], NumpyArray[Scalar]]
@@ -92,19 +86,9 @@ def normalize_elu(
 
 
 def normalize_elu_vjp(
-    g: Array,
-    g_mean: Array,
-    g_variance: Array,
-    y: Array,
-    shift: Array,
-    scale: Array,
-    bias: Array,
-    moments: Array,
-    /,
-    *,
-    epsilon: float,
-    shard: Shard | None = None,
-) -> tuple[Array, Array, Array, Array]:
+    g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array, scale: Array, bias: Array, moments: Array,
+    /, *, epsilon: float, shard: Shard | None = None,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """Return the cotangents of y, shift, scale and bias in ``normalize_elu(y, shift, scale, bias, epsilon=epsilon)``.
 
     g, g_mean and g_variance are the cotangents of the three results, in their shapes. `moments`, of shape (2, K), are
@@ -234,18 +218,9 @@ def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, s
 
 
 def batch_normalize_vjp(
-    g: Array,
-    g_mean: Array,
-    g_variance: Array,
-    y: Array,
-    scale: Array,
-    bias: Array,
-    moments: Array,
-    /,
-    *,
-    epsilon: float,
-    shard: Shard | None = None,
-) -> Arrays:
+    g: Array, g_mean: Array, g_variance: Array, y: Array, scale: Array, bias: Array, moments: Array,
+    /, *, epsilon: float, shard: Shard | None = None,
+) -> Arrays:  # fmt: skip
     """Return the cotangents of y, scale and bias in ``batch_normalize(y, scale, bias, epsilon=epsilon)``.
 
     As `normalize_elu_vjp`, without a shift.
@@ -271,19 +246,9 @@ def _forward(
 
 
 def _adjoint(
-    g: Array,
-    g_mean: Array,
-    g_variance: Array,
-    y: Array,
-    shift: Array | None,
-    scale: Array,
-    bias: Array,
-    moments: Array,
-    epsilon: float,
-    shard: Shard | None,
-    *,
-    rectified: bool,
-) -> Any:
+    g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
+    moments: Array, epsilon: float, shard: Shard | None, *, rectified: bool,
+) -> Any:  # fmt: skip
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     if g.shape != y.shape:

@@ -13,8 +13,7 @@ from hcnn_core._engines import planner
 from hcnn_core._engines import wisdom as store
 from hcnn_core._planning import planning
 from hcnn_core._problem import OPTIONS, make_problem, takes
-from hcnn_core._tuning import current
-from hcnn_core.backend import card_of, dtype_name, library_of
+from hcnn_core.backend import card_of, dtype_name
 from hcnn_core.convolution import operands
 from hcnn_core.typing import Array, Axes, ConvolveOptions
 
@@ -86,22 +85,20 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         return f"{problem.x_shape} * {problem.w_shape}: " + (
             "nothing is summed" if problem.empty else "x is copied to circles first, whose convolution is planned"
         )
-    library, tuning = library_of(x), current()
-    real = not dtype_name(x.dtype).startswith("complex")
-    batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning, library)
-    passes = planner.passes_of(x)
-    found, seconds = planner.priced(problem, real, batch, library, tuning, passes)
-    estimated = planner.estimate(found, seconds, passes).name
-    of_problem = f"{words_of(library, dtype_name(x.dtype))} {planner.described(problem, batch)}"
+    request = planner.request_for(problem, x)
+    found, seconds = planner.priced(request)
+    estimated = planner.estimate(found, seconds, request.passes).name
+    device = planner.device_for(request.library)
+    of_problem = f"{words_of(device, dtype_name(x.dtype))} {planner.described(problem, request.batch)}"
     measured = {}
-    if library in store.PACKAGES and "measure" in problem.method:
-        machine = store.machine_of(library, card_of(xp))
+    if device.may_measure and "measure" in problem.method:
+        machine = store.machine_of(device.may_measure, card_of(xp))
         measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
         measured = {asked: times for asked, times in measured.items() if times}
     lines = _table(of_problem, [choice.name for choice in found], seconds, measured, estimated)
-    if passes and len(found) > 1:
+    if request.passes and len(found) > 1:
         lines.append("By tensor cores that is float32's choice, unless another promises half its time.")
-    if slid := planner.without_transform(found, passes):
+    if slid := planner.without_transform(found, request.passes):
         lines.append(f"By tensor cores, without a transform: {', '.join(slid)}.")
     return "\n".join(lines)
 

@@ -8,19 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from hcnn_core._engines.dispatch import MOST_TERMS, engine, native
-from hcnn_core.backend import AnyArray, Array, array_namespace, library_of, require_real
+from hcnn_core._engines.dispatch import engine, native
+from hcnn_core._tuning import MOST_TERMS
+from hcnn_core.backend import AnyArray, Array, array_namespace, require_real
 from hcnn_core.products import matmul
 
-__all__ = [
-    "Term",
-    "adamw_update",
-    "muon_update",
-    "muon_update_all",
-    "sgd_update",
-    "sgd_update_all",
-    "weighted_sums",
-]
+__all__ = ["Term", "adamw_update", "muon_update", "muon_update_all", "sgd_update", "sgd_update_all", "weighted_sums"]
 
 Number: TypeAlias = Any
 """A number, or an array without axes: a number that is known on the device alone, as a CUDA graph takes it."""
@@ -109,7 +102,7 @@ def sgd_update_all(
             f"weights, gradients, velocities and weight_decays have lengths {lengths}; give as many of each"
         )
     given = zip(weights, gradients, velocities, weight_decays, strict=True)
-    if not weights or library_of(weights[0]) != "cupy":
+    if not weights or not native("updates", weights[0]):
         options = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
         found = [sgd_update(w, g, v, **options, weight_decay=decay) for w, g, v, decay in given]
         return [w for w, _ in found], [v for _, v in found]

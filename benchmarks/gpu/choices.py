@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.gpu.stages import Table, seconds
 from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.choice import AtOnce, Choice
+from hcnn_core._engines.devices import CUPY
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import current
 from hcnn_core.backend import get_namespace
@@ -139,9 +142,9 @@ PROBLEMS = (
 
 
 class Signal:
-    """What the planner asks of an array of CuPy's: its shape and strides. It needs no memory."""
+    """What the planner asks of an array of CuPy's: its dtype, shape and strides. It needs no memory."""
 
-    __module__ = "cupy"
+    __module__, dtype = "cupy", np.dtype("float32")
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape, self.strides = shape, tuple(4 * math.prod(shape[d + 1 :]) for d in range(len(shape)))
@@ -149,10 +152,9 @@ class Signal:
 
 def choices_of(problem: Problem, products: str = "float32") -> tuple[list[Choice], Choice]:
     """Every way of a problem, and the one that is chosen."""
-    signal = Signal(problem.x_shape)
-    batch = planner.batch_axes(problem, signal.shape, signal.strides, current(), "cupy")
-    arguments = problem, True, batch, "cupy", current()
-    return planner.choices(*arguments), planner.choose(*arguments, PASSES[products])
+    like: Any = Signal(problem.x_shape)
+    request = planner.request_for(problem, like)
+    return CUPY.choices(request), planner.choose(request._replace(passes=PASSES[products]))
 
 
 def name_of(choice: Choice, products: str = "float32") -> str:

@@ -19,8 +19,9 @@ from typing import Any
 
 from benchmarks.gpu.stages import Table, in_turns
 from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision
-from hcnn_core._engines import planner
+from hcnn_core._engines.devices import CUPY, Request
 from hcnn_core._problem import Problem, make_problem
+from hcnn_core._tuning import current
 from hcnn_core.backend import get_namespace
 from hcnn_core.moments import patch_filter
 
@@ -108,8 +109,8 @@ def layers(cupy: Any, table: Table) -> None:
 
 
 def _products(cupy: Any, table: Table, layer: str, products: str, problem: Problem, methods: tuple[str, ...]) -> None:
-    rng, batch = cupy.random.default_rng(0), ((), problem.batch_axes)
-    new, old = (planner.by_axis(methods, problem, True, batch, "cupy", planner.current()).make() for _ in range(2))
+    rng, request = cupy.random.default_rng(0), Request(problem, True, ((), problem.batch_axes), "cupy", current())
+    new, old = (CUPY.by_axis(methods, request).make() for _ in range(2))
     old._implicit, new._seconds = None, lambda count: math.inf  # whatever is chosen otherwise
     n, rows, columns, *others = problem.x_shape
     x = rng.standard_normal((*others, rows, columns, n), dtype=cupy.float32)

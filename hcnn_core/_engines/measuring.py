@@ -12,10 +12,10 @@ from typing import Any
 
 from hcnn_core._engines import wisdom
 from hcnn_core._engines.choice import Choice
+from hcnn_core._engines.devices import Device
 from hcnn_core._planning import Book
 from hcnn_core._threads import threads_for, worker_count
-from hcnn_core.backend import card_of, dtype_name, is_recording, seconds_of
-from hcnn_core.precisions import passes
+from hcnn_core.backend import card_of, dtype_name, is_recording
 
 NEAR = 8.0
 """Choices that the model finds more than so many times as slow as the best are not tried."""
@@ -53,16 +53,16 @@ class Measured:
         What is taken where nothing can be measured.
     described : str
         The problem in words.
-    library : str
-        The array library.
+    device : Device
+        What the arrays lie on.
     book : Book, optional
         Where what is chosen is kept, besides the user's cache folder; it decides.
     """
 
     def __init__(
-        self, choices: Mapping[str, Choice], estimated: str, described: str, library: str, book: Book | None = None
+        self, choices: Mapping[str, Choice], estimated: str, described: str, device: Device, book: Book | None = None
     ) -> None:
-        self.choices, self.estimated, self.described, self.library = choices, estimated, described, library
+        self.choices, self.estimated, self.described, self.device = choices, estimated, described, device
         self.book = book
         self._plans: dict[tuple[Any, ...], Any] = {}
 
@@ -82,9 +82,7 @@ class Measured:
 
     def _fastest(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> Any:
         """The fastest plan for what is asked of arrays like this one."""
-        key: tuple[Any, ...] = asked, like.dtype
-        if self.library == "cupy":
-            key += str(like.device), passes(dtype_name(like.dtype))
+        key = asked, like.dtype, str(like.device), self.device.passes(dtype_name(like.dtype))
         if key not in self._plans:
             with _one_by_one:
                 if key not in self._plans:
@@ -93,8 +91,8 @@ class Measured:
 
     def _find(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> str:
         """The name of the fastest choice: what is known, or else what is measured now."""
-        machine = wisdom.machine_of(self.library, card_of(xp))
-        problem = f"{asked} {words_of(self.library, dtype_name(like.dtype))} {self.described}"
+        machine = wisdom.machine_of(self.device.may_measure, card_of(xp))
+        problem = f"{asked} {words_of(self.device, dtype_name(like.dtype))} {self.described}"
         if known := self._first(wisdom.recall(machine, problem, self.book)):
             return known
         if threads_for() < worker_count() or is_recording(xp):
@@ -102,7 +100,7 @@ class Measured:
         plan_of = cache(lambda name: self.choices[name].make())
         runs = {name: partial(lambda name: run(plan_of(name)), name) for name in self.choices}
         try:
-            times = race(runs, partial(seconds_of, xp))
+            times = race(runs, partial(self.device.clock, xp))
         except MemoryError:
             warnings.warn(f"too little memory to measure {problem}: its estimates decide", RuntimeWarning, stacklevel=2)
             if self.book is None:
@@ -115,9 +113,9 @@ class Measured:
         return next((name for name in names if name in self.choices), "")
 
 
-def words_of(library: str, dtype: str) -> str:
+def words_of(device: Device, dtype: str) -> str:
     """A dtype, and how a GPU multiplies."""
-    count = passes(dtype) if library == "cupy" else 0
+    count = device.passes(dtype)
     return f"{dtype} by {count} products of tf32" if count else dtype
 
 

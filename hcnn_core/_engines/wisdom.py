@@ -21,7 +21,6 @@ from hcnn_core._planning import Book
 from hcnn_core._threads import asked_for, worker_count
 
 FORMAT = "hcnn wisdom 1: convolutions, and milliseconds of the ways to compute them; it may be deleted"
-PACKAGES = {"numpy": ("numpy", "scipy", "numba"), "cupy": ("cupy-cuda12x", "cupy-cuda13x")}
 
 Times = dict[str, float]
 """Seconds of the choices of a problem by their names, the fastest first."""
@@ -39,13 +38,13 @@ def user_cache() -> Path:
 
 
 @lru_cache(maxsize=64)
-def machine_of(library: str, card: str = "") -> str:
+def machine_of(packages: tuple[str, ...], card: str = "") -> str:
     """What times depend on: processor, threads and versions, or the card."""
     from importlib import metadata
 
     threads = f"{worker_count()} threads" if asked_for() is None else f"{asked_for()} threads, as asked for"
     versions = []
-    for name in ("hcnn", *PACKAGES[library]):
+    for name in ("hcnn", *packages):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
     of_blas = os.environ.get("OPENBLAS_NUM_THREADS")

@@ -22,6 +22,7 @@ from hcnn_core.backend._graphs import card_of as card_of
 from hcnn_core.backend._graphs import is_recording as is_recording
 from hcnn_core.backend._graphs import record as record
 from hcnn_core.backend._graphs import seconds_of as seconds_of
+from hcnn_core.backend._graphs import seconds_on_device as seconds_on_device
 from hcnn_core.backend._kernels import DeviceLimits as DeviceLimits
 from hcnn_core.backend._kernels import compile_cuda as compile_cuda
 from hcnn_core.backend._kernels import device_limits as device_limits

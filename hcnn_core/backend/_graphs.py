@@ -75,22 +75,23 @@ def is_recording(cupy: Any) -> bool:
     return cupy.__name__ == "cupy" and bool(cupy.cuda.get_current_stream().is_capturing())
 
 
-def seconds_of(cupy: Any, work: Callable[[], object], repeats: int) -> float:
-    """Time of one of several calls; on a GPU between two events, since launches return before they are done."""
-    if cupy.__name__ == "cupy":
-        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
-        begin.record()
-        for _ in range(repeats):
-            work()
-        end.record()
-        end.synchronize()
-        total = float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3
-    else:
-        before = time.perf_counter()
-        for _ in range(repeats):
-            work()
-        total = time.perf_counter() - before
-    return max(total / repeats, 1e-9)
+def seconds_of(xp: Any, work: Callable[[], object], repeats: int) -> float:
+    """Time of one of several calls."""
+    before = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return max((time.perf_counter() - before) / repeats, 1e-9)
+
+
+def seconds_on_device(cupy: Any, work: Callable[[], object], repeats: int) -> float:
+    """The same on a GPU, between two events, since launches return before they are done."""
+    begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    begin.record()
+    for _ in range(repeats):
+        work()
+    end.record()
+    end.synchronize()
+    return max(float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3 / repeats, 1e-9)
 
 
 def card_of(cupy: Any) -> str:

@@ -203,11 +203,7 @@ def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
 
 @st.composite
 def _draw_array(
-    draw: st.DrawFn,
-    shape: tuple[int, ...],
-    dtypes: Sequence[str],
-    margin: Sequence[int],
-    exponents: tuple[int, int],
+    draw: st.DrawFn, shape: tuple[int, ...], dtypes: Sequence[str], margin: Sequence[int], exponents: tuple[int, int]
 ) -> NDArray:
     """Draw one array: a pattern inside the margin, zeros in it."""
     dtype, inner = draw(st.sampled_from(dtypes)), [n - 2 * m for n, m in zip(shape, margin, strict=True)]

@@ -71,21 +71,10 @@ class ConvNd(_ConvNd):
         method: Methods = "auto",
     ) -> None:
         sizes = _kernel_size(kernel_size)
-        super().__init__(
-            in_channels,
-            out_channels,
-            sizes,
-            entries("stride", stride, len(sizes)),
-            padding if isinstance(padding, str) else entries("padding", padding, len(sizes), 0),
-            entries("dilation", dilation, len(sizes)),
-            False,
-            (0,) * len(sizes),
-            groups,
-            bias,
-            padding_mode,
-            device,
-            dtype,
-        )
+        steps, spread = entries("stride", stride, len(sizes)), entries("dilation", dilation, len(sizes))
+        pads = padding if isinstance(padding, str) else entries("padding", padding, len(sizes), 0)
+        apart = False, (0,) * len(sizes), groups, bias, padding_mode, device, dtype
+        super().__init__(in_channels, out_channels, sizes, steps, pads, spread, *apart)
         self.method = method
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,27 +111,15 @@ class ConvTransposeNd(ConvTranspose3d):
 
     Parameters
     ----------
-    in_channels, out_channels : int
-        Channels of the signal and of the result.
-    kernel_size : sequence of int
-        Length of the filters along each axis; their number is the number of axes.
-    stride, padding, output_padding, groups
+    in_channels, out_channels, kernel_size, bias, device, dtype, method
+        As in `ConvNd`.
+    stride, padding, output_padding, groups, dilation
         As `conv_transpose_nd` takes them.
-    bias : bool, optional
-        Whether a number is added to each channel of the result.
-    dilation : int or sequence of int, optional
-        As in `conv_transpose_nd`.
-    device, dtype : optional
-        Of the weights.
-    method : {"auto", "direct", "fft"} or sequence of them, optional
-        As in `hcnn_core.convolve`.
 
     Raises
     ------
-    TypeError
-        If the kernel size is one number.
-    ValueError
-        If the options do not fit; the message says what would.
+    TypeError, ValueError
+        As `ConvNd`.
 
     See Also
     --------
@@ -166,22 +143,13 @@ class ConvTransposeNd(ConvTranspose3d):
         method: Methods = "auto",
     ) -> None:
         sizes = _kernel_size(kernel_size)
-        _ConvNd.__init__(
-            self,
-            in_channels,
-            out_channels,
-            sizes,
-            entries("stride", stride, len(sizes)),
+        steps, spread = entries("stride", stride, len(sizes)), entries("dilation", dilation, len(sizes))
+        pads, more = (
             entries("padding", padding, len(sizes), 0),
-            entries("dilation", dilation, len(sizes)),
-            True,
             entries("output_padding", output_padding, len(sizes), 0),
-            groups,
-            bias,
-            "zeros",
-            device,
-            dtype,
         )
+        apart = True, more, groups, bias, "zeros", device, dtype
+        _ConvNd.__init__(self, in_channels, out_channels, sizes, steps, pads, spread, *apart)
         self.method = method
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
@@ -209,15 +177,7 @@ class ConvTransposeNd(ConvTranspose3d):
             stride, padding, sizes, dilation = map(list, (self.stride, self.padding, self.kernel_size, self.dilation))
             more = tuple(self._output_padding(x, list(output_size), stride, padding, sizes, len(sizes), dilation))
         return conv_transpose_nd(
-            x,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            more,
-            self.groups,
-            self.dilation,
-            method=self.method,
+            x, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation, method=self.method
         )
 
 

@@ -26,6 +26,7 @@ from hcnn_core._engines.cpu.kernels import gemm
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.cpu.winograd import WinogradProducts
+from hcnn_core._engines.devices import Request
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
@@ -57,7 +58,7 @@ def plan_of(problem: Problem) -> Any:
     """The plan `convolve` makes for a problem."""
     options = {"sum_axes": (), "stride": 1, "method": "auto", **problem.options}
     asked = make_problem(problem.x.shape, problem.w.shape, problem.axes, **options)
-    return make_plan(asked, problem.x.dtype.kind == "f", problem.x)
+    return make_plan(asked, problem.x)
 
 
 @given(problems(), ENGINES)
@@ -272,7 +273,7 @@ def test_automatic_choice_takes_taps_for_short_filters_and_spectra_for_long_ones
     def chosen(n: int, size: int) -> tuple[str, ...]:
         options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1, "method": "auto"}
         problem = make_problem((64, n), (size, 16), 1, **options)
-        return planner.choose(problem, True, ((0,), ()), "numpy", DEFAULT).methods
+        return planner.choose(Request(problem, True, ((0,), ()), "numpy", DEFAULT)).methods
 
     assert chosen(1024, 2) == ("direct",)
     assert chosen(1024, 800) == ("fft",)
@@ -282,7 +283,7 @@ def test_what_was_asked_for_is_not_chosen_again() -> None:
     options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1}
     for methods in itertools.product(("direct", "fft"), repeat=3):
         problem = make_problem((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options)
-        assert planner.choose(problem, True, ((), ()), "numpy", DEFAULT).methods == methods
+        assert planner.choose(Request(problem, True, ((), ()), "numpy", DEFAULT)).methods == methods
 
 
 @pytest.mark.parametrize("real", [True, False])

@@ -341,7 +341,7 @@ def test_transforms_of_awkward_lengths(n: int, stride: int, boundary: str, lengt
     problem = Problem(noise(0, (n, 40), "float64"), noise(1, (5, 3, 4), "float64"), (0, 1), options)
     g = noise(2, problem.y_shape, "float64")
     asked = make_problem(problem.x.shape, problem.w.shape, (0, 1), sum_axes=(), **options)
-    plan = make_plan(asked, True, problem.x)
+    plan = make_plan(asked, problem.x)
     assert isinstance(plan, Plan)
     transform = plan.transform
     lengths = [axis.length for axis in transform.axes] if isinstance(transform, RealDFT) else [None]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcnn_core._engines import dispatch
-from hcnn_core._engines.dispatch import NATIVE, engine, native
+from hcnn_core._engines import devices
+from hcnn_core._engines.devices import DEVICES, module_of
+from hcnn_core._engines.dispatch import engine, native
 from hcnn_core._tuning import current
 
 pytest.importorskip("numba")
@@ -25,11 +26,13 @@ CALLED = {
 """What public files call of each module that has a generic form."""
 
 
-@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in NATIVE.values() for name in sorted(names)])
+@pytest.mark.parametrize(
+    ("room", "name"), [(device.name, name) for device in DEVICES for name in sorted(device.modules)]
+)
 def test_a_native_module_takes_the_calls_of_the_generic_one(room: str, name: str) -> None:
-    found = dispatch._module(room, name)
+    found = module_of(room, name)
     for function in CALLED.get(name, []):
-        here, there = (getattr(module, function) for module in (found, dispatch._module("generic", name)))
+        here, there = (getattr(module, function) for module in (found, module_of("generic", name)))
         if inspect.isfunction(there):
             assert list(inspect.signature(here).parameters) == list(inspect.signature(there).parameters), function
 
@@ -46,5 +49,5 @@ def test_arrays_that_no_native_module_takes_go_the_generic_way(monkeypatch: pyte
     assert room("pooling", many) == "generic"
     assert native("pooling", many) is None
     assert native("loss", many) is None
-    monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda: False)
+    monkeypatch.setattr(devices, "has_compiled_kernels", lambda: False)
     assert room("elementwise", many) == "generic"

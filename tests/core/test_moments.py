@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, patch_moments, patch_moments_vjp
-from hcnn_core._engines import dispatch
+from hcnn_core._engines import devices
 from hcnn_core._tuning import tuned
 from hcnn_core.moments import moments_and_mean, patch_covariance, patch_filter
 from tests.core.oracle import (
@@ -266,7 +266,7 @@ def test_without_numba_the_result_is_the_same(
     case = Patches(noise(0, shape, "float32"), (1, 2), kernel_size, boundary)
     g_mean, g_covariance = cotangents(case, 1)
     compiled = *case.moments(), case.vjp(g_mean, g_covariance)
-    monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda: False)
+    monkeypatch.setattr(devices, "has_compiled_kernels", lambda: False)
     plain = *case.moments(), case.vjp(g_mean, g_covariance)
     rows = case.rows()
     scales = np.abs(rows).mean(), np.square(rows).mean(), norm(g_mean) + norm(g_covariance) * np.linalg.norm(rows)

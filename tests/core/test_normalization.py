@@ -22,7 +22,7 @@ from hcnn_core import (
     normalize_elu_vjp,
     normalize_filters,
 )
-from hcnn_core._engines import dispatch
+from hcnn_core._engines import devices
 from hcnn_core._engines.cpu.normalization import lines_of
 from hcnn_core._engines.generic.normalization import pooled
 from hcnn_core._tuning import Tuning
@@ -211,7 +211,7 @@ def test_kernels_and_what_stands_for_them_agree(monkeypatch: pytest.MonkeyPatch)
     g = [noise(4, given[0].shape, "float64"), np.zeros(16), np.zeros(16)]
     fast = normalize_elu(*given, epsilon=EPSILON)
     back = normalize_elu_vjp(*g, *given, np.stack(fast[1:]), epsilon=EPSILON)
-    monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda: False)
+    monkeypatch.setattr(devices, "has_compiled_kernels", lambda: False)
     slow = normalize_elu(*given, epsilon=EPSILON)
     assert_near(fast, slow, "float64", 20)
     expected = normalize_elu_vjp(*g, *given, np.stack(slow[1:]), epsilon=EPSILON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -12,6 +13,7 @@ import pytest
 
 from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.choice import AtOnce, Choice, Subsampled
+from hcnn_core._engines.devices import NUMPY
 from hcnn_core._problem import Problem, make_problem
 from tests.core.oracle import BOUNDARIES
 
@@ -31,9 +33,10 @@ ITEM = 4
 class NumpySignal:
     """What the planner asks of an array: its shape, strides, dtype and library. It needs no memory."""
 
-    __module__, dtype = "numpy", np.dtype("float32")
+    __module__ = "numpy"
 
-    def __init__(self, shape: tuple[int, ...], order: list[int]) -> None:
+    def __init__(self, shape: tuple[int, ...], order: Sequence[int], real: bool = True) -> None:
+        self.dtype = np.dtype("float32" if real else "complex64")
         step, strides = ITEM, dict.fromkeys(range(len(shape)), 0)
         for axis in reversed(order):
             strides[axis], step = step, step * shape[axis]
@@ -81,7 +84,7 @@ def is_of(plan: Any, choice: Choice) -> bool:
     return bool(parts) and same and (not isinstance(choice, Subsampled) or is_of(plan.whole, choice.whole))
 
 
-def made_and_priced(problem: Problem, real: bool, x: Any) -> tuple[Any, list[tuple[float, Choice]]]:
+def made_and_priced(problem: Problem, x: Any) -> tuple[Any, list[tuple[float, Choice]]]:
     """The plan of a call, and the choices that were priced for it."""
     priced: list[tuple[float, Choice]] = []
     seconds = cost_model.seconds
@@ -93,7 +96,7 @@ def made_and_priced(problem: Problem, real: bool, x: Any) -> tuple[Any, list[tup
     for kept in (planner._plan_of, planner._plan_for):
         kept.cache_clear()
     with mock.patch.object(cost_model, "seconds", recorded):
-        return planner.make_plan(problem, real, x), priced
+        return planner.make_plan(problem, x), priced
 
 
 @pytest.mark.parametrize(("kind", "count", "most"), [(NumpySignal, PROBLEMS, 1 << 22), (CupySignal, 50, 1 << 12)])
@@ -102,7 +105,7 @@ def test_the_plan_that_is_made_is_the_cheapest_that_was_priced(kind: Any, count:
     rng, engines = np.random.default_rng(0), Counter[str]()
     for _ in range(count):
         problem, order = draw(rng, most)
-        plan, priced = made_and_priced(problem, bool(rng.random() < 0.85), kind(problem.x_shape, order))
+        plan, priced = made_and_priced(problem, kind(problem.x_shape, order, bool(rng.random() < 0.85)))
         engines[type(plan).__name__] += 1
         if not priced:
             assert "auto" not in problem.method
@@ -126,10 +129,10 @@ def test_a_price_counts_the_matrices_and_lines_that_the_plan_has() -> None:
 
     for _ in range(PROBLEMS):
         problem, order = draw(rng, 1 << 16)
-        real, x = bool(rng.random() < 0.85), NumpySignal(problem.x_shape, order)
-        batch = planner.batch_axes(problem, x.shape, x.strides, planner.current())
+        real = bool(rng.random() < 0.85)
         methods = tuple(rng.choice(["direct", "direct", "fft"], len(problem.axes)))
-        choice = planner.by_axis(methods, problem, real, batch, "numpy", planner.current())
+        request: Any = planner.request_for(problem, NumpySignal(problem.x_shape, order, real))
+        choice = NUMPY.by_axis(methods, request)
         plan: Any = choice.make()
         if math.prod(problem.w_shape) * choice.transform.frequencies > 1 << 20:
             continue
@@ -156,7 +159,6 @@ def test_a_price_has_the_products_that_no_compiled_kernel_makes(length: int, gat
         (3, 64, 9, length), (64, 7, 33), (2, 3), boundary="periodic", sum_axes=(1,), stride=(1, 2), method="direct"
     )
     x = np.empty(problem.x_shape, np.float32)
-    batch = planner.batch_axes(problem, x.shape, x.strides, planner.current())
-    choice = planner.by_axis(("direct", "direct"), problem, True, batch, "numpy", planner.current())
+    choice = NUMPY.by_axis(("direct", "direct"), planner.request_for(problem, x))
     products = math.prod(problem.w_shape) * math.prod(problem.y_shape)
     assert cost_model.units_of(choice)["gathered"] == (products if gathered else 0)

@@ -33,11 +33,11 @@ from hcnn_core import (
     plans,
     wisdom,
 )
-from hcnn_core._engines import measuring, planner
+from hcnn_core._engines import devices, measuring, planner
 from hcnn_core._engines import wisdom as store
 from hcnn_core._planning import Book, current_planning
 from hcnn_core._problem import make_problem
-from hcnn_core.backend import is_recording, seconds_of
+from hcnn_core.backend import is_recording, seconds_on_device
 from tests.core.oracle import Problem, assert_close, noise, problems
 
 X, W = noise(0, (3, 40, 24), "float32"), noise(1, (5, 3), "float32")
@@ -78,7 +78,7 @@ def winner(choose: Callable[[list[str]], str]) -> Iterator[list[list[str]]]:
 
 
 def plan() -> Any:
-    return planner.make_plan(make_problem(X.shape, W.shape, (1, 2), method="measure", **OPTIONS), True, X)
+    return planner.make_plan(make_problem(X.shape, W.shape, (1, 2), method="measure", **OPTIONS), X)
 
 
 def choice_for(x: Any = X) -> str:
@@ -93,7 +93,7 @@ def choice_for(x: Any = X) -> str:
 def test_all_choices_that_may_win_agree_with_the_definition(problem: Problem, data: Any) -> None:
     y = problem.convolution()
     of_problem = make_problem(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
-    found: Any = planner.make_plan(of_problem, problem.x.dtype.kind == "f", problem.x)
+    found: Any = planner.make_plan(of_problem, problem.x)
     choices = list(found.choices.values()) if isinstance(found, measuring.Measured) else [None]
     choice = data.draw(st.sampled_from(choices))
     made: Any = found if choice is None else choice.make()
@@ -376,7 +376,7 @@ def test_a_file_of_choices_decides_on_any_machine(tmp_path: Path, monkeypatch: p
     def choice() -> str:
         with planning("measure", file=file):
             convolve(X, W, (1, 2), **OPTIONS)
-            measured = planner.make_plan(make_problem(X.shape, W.shape, (1, 2), **OPTIONS), True, X)
+            measured = planner.make_plan(make_problem(X.shape, W.shape, (1, 2), **OPTIONS), X)
         (plan,) = measured._plans.values()  # type: ignore[attr-defined]
         return type(plan).__name__
 
@@ -543,10 +543,10 @@ def test_a_gpu_is_timed_by_events_and_never_while_it_records() -> None:
     def work() -> None:
         clock[0] += 2.5
 
-    assert seconds_of(cupy, work, 4) == 2.5 and clock[0] == 10
+    assert seconds_on_device(cupy, work, 4) == 2.5 and clock[0] == 10
 
     found = plan()
-    found.library = "cupy"
+    found.device = devices.CUPY
     run = lambda made: clock.__setitem__(0, clock[0] + (1.0 if type(made).__name__ == "FFTPlan" else 4.0))  # noqa: E731
     recording[0] = True
     assert is_recording(cupy) and found._find(cupy, "y", X, run) == found.estimated
@@ -576,7 +576,8 @@ def test_a_table_explains() -> None:
 
 def test_choices_of_a_problem_have_names_of_their_own() -> None:
     for shape, axes in (((6, 6, 6), (0, 1, 2)), ((40, 7, 24), (0, 2)), ((64,), 0)):
-        for library in ("numpy", "cupy", "array_api_strict"):
+        for device in devices.DEVICES:
             problem = make_problem(shape, (3,) * np.size(axes), axes, boundary="periodic", stride=2)
-            names = [choice.name for choice in planner.choices(problem, True, ((), ()), library, planner.current())]
+            request = devices.Request(problem, True, ((), ()), "", planner.current())
+            names = [choice.name for choice in device.choices(request)]
             assert len(set(names)) == len(names)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hcnn_core import convolve, convolve_elu, convolve_vjp_x
 from hcnn_core._engines import cost_model, planner
+from hcnn_core._engines.devices import NUMPY
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
 from hcnn_core._engines.taps import Taps
@@ -208,7 +209,7 @@ def test_an_axis_that_tiles_cover_comes_first(
     """Whichever it is, and though another is longer; where nothing is done in tiles, axes stay as they lie."""
     options = {"sum_axes": (4,), "boundary": "zero", "stride": 1, "method": ("direct", "direct", method)}
     problem = make_problem((batch, *lengths, 4, 2), (2, *sizes, 3, 3), (1, 2, 3), **options)
-    products = make_plan(problem, True, np.empty(problem.x_shape, "float32")).products
+    products = make_plan(problem, np.empty(problem.x_shape, "float32")).products
     assert isinstance(products, tiles.WinogradProducts) == (batch == 16 and method == "fft")
     exchanged = isinstance(products, tiles.WinogradProducts) and (sizes[0] != 3 or lengths[0] % 4)
     assert products.taps.lengths[:2] == (lengths[::-1] if exchanged else lengths)
@@ -244,8 +245,7 @@ def test_images_of_some_channels_are_convolved_in_tiles_unless_taps_are_asked_fo
         assert_close(y, convolve(wide[0], wide[1], (2, 3), **options | {"method": "direct"}), x, w)
         assert_close(of_x, convolve_vjp_x(wide[2], x.shape, wide[1], (2, 3), **options | {"method": "direct"}), y, w)
         problem = make_problem(x.shape, w.shape, (2, 3), stride=1, **options)
-        batch = planner.batch_axes(problem, x.shape, x.strides, DEFAULT)
-        choice = planner.by_axis(("direct", "direct"), problem, True, batch, "numpy", DEFAULT)
+        choice = NUMPY.by_axis(("direct", "direct"), planner.request_for(problem, x))
         spent[method] = cost_model.units_of(choice)["mac"]
     assert spent["direct", "auto"] == spent["direct"]
     assert (spent["auto"] < spent["direct"]) == (forwards or back)

@@ -92,18 +92,7 @@ def test_importing_loads_no_engine() -> None:
     late = {"numba", "llvmlite", "scipy", "scipy.fft", "cupy", "importlib.metadata"}
     assert not late & loaded
     engines = {name for name in loaded if name.startswith("hcnn_core._engines.")}
-    assert engines <= {f"hcnn_core._engines.{name}" for name in ("planner", "dispatch", "wisdom", "generic", *LIGHT)}
-
-
-LIGHT = (
-    "generic.elementwise",
-    "generic.filters",
-    "generic.matmul",
-    "generic.normalization",
-    "generic.pooling",
-    "generic.updates",
-)
-"""Engines of functions that need no plan."""
+    assert engines == {f"hcnn_core._engines.{name}" for name in ("planner", "devices", "dispatch", "wisdom")}
 
 
 def test_the_first_call_loads_an_engine() -> None:

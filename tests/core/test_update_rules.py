@@ -132,7 +132,7 @@ def test_what_goes_to_one_kernel_on_a_gpu_is_the_same_step(
     rate: Any, nesterov: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weighted sums of NumPy arrays stand for the kernel; their order of additions is another."""
-    monkeypatch.setattr(module, "library_of", lambda array: "cupy")
+    monkeypatch.setattr(module, "native", lambda name, like: True)
     monkeypatch.setattr(module, "_number", lambda name, number, like: number)  # else a number of NumPy's array
     weights, gradients, velocities = ([noise(k + n, s, "float64") for n, s in enumerate(SHAPES)] for k in (0, 20, 40))
     decays = [0.1 * (n % 2) for n in range(len(SHAPES))]

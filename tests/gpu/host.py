@@ -18,9 +18,9 @@ import pytest
 
 from autodiff import primitives
 from autodiff._rules import products
-from hcnn_core._engines import dispatch, planner
+from hcnn_core._engines import devices, dispatch, planner
 from hcnn_core._engines.cuda import launch as _cuda
-from hcnn_core.backend import DeviceLimits, library_of
+from hcnn_core.backend import DeviceLimits, library_of, seconds_of
 
 DEVICES = {
     name: DeviceLimits(block << 10, multiprocessor // 2 - reserved << 10, capability)
@@ -43,6 +43,7 @@ def in_place_of_cupy(kernel: Callable[..., Any], device: DeviceLimits = DEVICES[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
         patch.setattr(_cuda, "device_limits", lambda: device)
+        patch.setitem(vars(devices.CUPY), "clock", seconds_of)
         for module in (dispatch, planner, products, primitives):
             patch.setattr(module, "library_of", lambda array: library_of(array) if _own_library else "cupy")
         yield

@@ -12,10 +12,11 @@ import pytest
 
 from benchmarks.gpu import choices
 from benchmarks.gpu.choices import MEASURED, PROBLEMS, Case, choices_of, expected, name_of, summary
-from hcnn_core import explain, plans, precision
+from hcnn_core import explain, precision
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda.implicit import Implicit
+from hcnn_core._engines.devices import CUPY, Request
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import current
 from tests.gpu.host import DEVICES, in_place_of_cupy
@@ -26,9 +27,8 @@ WORDS = {"d": "direct", "f": "fft"}
 def by_axis(case: Case) -> float:
     """Milliseconds by the costs of the way that was measured, whose engines make single filters axis by axis."""
     problem = case.problem()
-    signal = choices.Signal(problem.x_shape)
-    batch = planner.batch_axes(problem, signal.shape, signal.strides, current(), "cupy")
-    way = planner.by_axis(tuple(WORDS[m] for m in case.methods), problem, True, batch, "cupy", current())
+    request: Any = planner.request_for(problem, choices.Signal(problem.x_shape))
+    way = CUPY.by_axis(tuple(WORDS[m] for m in case.methods), request)
     return 1e3 * expected(way, gradients=case.gradients)
 
 
@@ -56,7 +56,8 @@ def test_costs_of_products_by_tensor_cores(
     """By spectra, as the card took them; where filters slide instead, a choice promises less, or they would not."""
     monkeypatch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
     case = next(case for case in MEASURED if case.name == name)
-    way = planner.by_axis(("direct", "direct", "fft", "fft"), case.problem(), True, ((), (0,)), "cupy", current())
+    request = Request(case.problem(), True, ((), (0,)), "cupy", current())
+    way = CUPY.by_axis(("direct", "direct", "fft", "fft"), request)
     promised = 1e3 * expected(way, gradients=True, products=products)
     monkeypatch.setattr(Implicit, "suits", lambda *_: False)
     by_spectra = 1e3 * expected(way, gradients=True, products=products)
@@ -73,7 +74,6 @@ LINES = (100, 32, 32, 16), (3, 3, 3, 16), (1, 2, 3), {"boundary": "zero"}
     ids=["lines", "zero", "periodic"],
 )
 def test_the_choice_and_what_explain_prints_follow_the_precision(layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "library_of", lambda _: "cupy")
     shape, taps, axes, options = layer
 
     def found(products: str, device: str = "H100", dtype: str = "float32") -> tuple[str, list[str]]:
@@ -82,7 +82,7 @@ def test_the_choice_and_what_explain_prints_follow_the_precision(layer: Any, mon
         planner._plan_of.cache_clear()
         planner._plan_for.cache_clear()
         with in_place_of_cupy(lambda *_: None, DEVICES[device]), precision(products):
-            plan: Any = planner.make_plan(problem, True, x)
+            plan: Any = planner.make_plan(problem, x)
             head, *table = explain(x, w, axes, **options).splitlines()
         count = {"tf32": 1, "tf32x3": 3}.get(products) if dtype == "float32" else None
         assert head.startswith(f"{dtype} by {count} products of tf32" if count else f"{dtype} (")

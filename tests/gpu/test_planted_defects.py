@@ -403,14 +403,15 @@ def large_patches(build: Callable[..., Any]) -> None:
 
 def limits() -> None:
     """What no kernel can carry out goes another way."""
-    from hcnn_core._engines import dispatch, planner
+    from hcnn_core._engines import dispatch
+    from hcnn_core._engines.devices import CUPY, Request
     from hcnn_core._tuning import current
 
     def kind(x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], **options: Any) -> str:
         defaults: dict[str, Any] = {"boundary": "zero", "sum_axes": (), "stride": 1, "method": "direct"}
         problem = make_problem(x_shape, w_shape, axes, **defaults | options)
-        batch = (), problem.batch_axes
-        return planner.by_axis(problem.method, problem, True, batch, "cupy", current()).engine.__name__
+        request = Request(problem, True, ((), problem.batch_axes), "cupy", current())
+        return CUPY.by_axis(problem.method, request).engine.__name__
 
     assert kind((4, 9), (3,), (1,)) == "CudaPlan"
     assert kind((4, 9), (3,), (1,), boundary="periodic", stride=2) == "SubsampledPlan"

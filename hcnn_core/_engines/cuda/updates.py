@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.generic.updates import MOST_TERMS
 from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
-from hcnn_core._tuning import current
+from hcnn_core._tuning import MOST_TERMS, current
 from hcnn_core.backend import Array, address_of, dtype_name, empty
 
 MOST_SUMS = 32

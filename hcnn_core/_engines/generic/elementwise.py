@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -81,8 +82,10 @@ def marginal(xp: Any, x: AnyArray, axes: tuple[int, ...], reduction: str) -> Any
 
 
 def add(x: Array, y: Array) -> Array:
-    """Sum of two NumPy arrays of one shape and dtype."""
-    return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
+    """Sum of two arrays of one shape; NumPy's of one dtype are added by several threads."""
+    if type(x) is np.ndarray and x.dtype == y.dtype and x.dtype.isnative:
+        return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
+    return x + y if type(x) is np.ndarray else in_memory_order(operator.add, x, y)
 
 
 def elu_block(out: NDArray[Any], x: NDArray[Any], *bias: NDArray[Any]) -> None:

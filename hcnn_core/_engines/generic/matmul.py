@@ -24,7 +24,7 @@ def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
     function = xp.multiply if a.shape[-1] == 1 else xp.matmul
     if out is None:
         return function(a, b)
-    if xp is np or xp.__name__ == "cupy":
+    if hasattr(xp, "ufunc"):  # NumPy's and CuPy's write into an array
         return function(a, b, out=out)
     out[...] = function(a, b)
     return out

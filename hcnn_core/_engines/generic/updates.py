@@ -9,8 +9,6 @@ import numpy as np
 
 from hcnn_core.backend import Array
 
-MOST_TERMS = 3
-
 
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
     """A sum of terms (array, weight, rate, scalar) for each result, written to `out` where the condition holds."""

@@ -1,0 +1,323 @@
+"""Devices: which arrays each takes, its ways to compute a convolution, its modules for other functions, and its clock.
+
+This is the only file that knows all engines, and which library goes to which. They are imported where a choice needs
+them, so that ``import hcnn_core`` loads none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hcnn_core._problem import OPEN, Problem
+from hcnn_core._tuning import Costs, Tuning, current
+from hcnn_core.backend import seconds_of, seconds_on_device
+from hcnn_core.precisions import passes
+
+if TYPE_CHECKING:
+    from hcnn_core._engines.arrangement import BatchAxes
+    from hcnn_core._engines.choice import AtOnce, ByAxis, Choice
+    from hcnn_core._engines.cpu.factored import FactoredPlan
+    from hcnn_core._engines.transform import Transform
+
+OF_MANY = {"elementwise", "normalization"}
+"""Modules of compiled kernels that take no less time than NumPy for few elements."""
+
+
+class Request(NamedTuple):
+    """A convolution for which a plan is wanted."""
+
+    problem: Problem
+    real: bool
+    """Whether signal and filters are real."""
+    batch: BatchAxes
+    """Its batch axes outside the convolved axes and inside, each in their order in memory."""
+    library: str
+    """The library of its arrays."""
+    tuning: Tuning
+    passes: int = 0
+    """How many products of TensorFloat-32 make one product of float32; 0 for none."""
+
+
+@lru_cache(maxsize=8)
+def _no_passes(dtype: str) -> int:
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """A kind of arrays, and the engines for them, which are in the room of its name."""
+
+    name: str
+    owns: Callable[[str], bool]
+    """Whether it takes the arrays of a library."""
+    by_axis: Callable[[tuple[str, ...], Request], ByAxis]
+    """The choice that computes each axis by the given method."""
+    at_once: Callable[[tuple[str, ...], Request], AtOnce | None]
+    """The choice that takes all axes at once, by equal methods, for one filter of one channel; if there is one."""
+    estimate: Callable[[Tuning], Costs]
+    """The costs by which choices are priced."""
+    clock: Callable[[Any, Callable[[], object], int], float]
+    """Seconds of a call, of (namespace, call, repeats)."""
+    modules: frozenset[str] = frozenset()
+    """Native modules of other functions than convolutions."""
+    is_compiled: bool = False
+    """Whether they need Numba."""
+    may_measure: tuple[str, ...] = ()
+    """Packages whose versions measured times depend on; without one, estimates decide."""
+    passes: Callable[[str], int] = _no_passes
+    """How many products of TensorFloat-32 make one of a dtype, by the precision in force."""
+    has_batch_inside: bool = False
+    """Whether batch axes of signals with channels lie inside, so that all layers of a network have one order."""
+
+    def choices(self, request: Request) -> list[Choice]:
+        """A choice for all the methods that "auto" leaves open, and where there is one filter, for all axes at once."""
+        problem, found = request.problem, list[Any]()
+        channels = math.prod(problem.x_shape[a] for a in problem.sum_axes)
+        is_single = channels == 1 and math.prod(problem.out_shape) == 1
+        for methods in itertools.product(*(("direct", "fft") if m in OPEN else (m,) for m in problem.method)):
+            whole = self.at_once(methods, request) if is_single and len(set(methods)) == 1 else None
+            if whole is None or "fft" in methods:
+                found.append(self.by_axis(methods, request))
+            found += [] if whole is None else [whole]
+        return found
+
+    def native(self, name: str, like: Any, *others: Any) -> Any:
+        """The native module of this name, if it takes such an array and what else its `suits` asks for; or None."""
+        if name not in self.modules:
+            return None
+        if self.is_compiled and name in OF_MANY and like.size < current().elementwise_elements:
+            return None  # before Numba is imported
+        if self.is_compiled and not has_compiled_kernels():
+            return None
+        module = module_of(self.name, name)
+        suits = getattr(module, "suits", None)
+        return module if suits is None or suits(like, *others) else None
+
+    def engine(self, name: str, like: Any, *others: Any) -> Any:
+        """The same, or the generic module."""
+        return self.native(name, like, *others) or module_of("generic", name)
+
+
+@lru_cache(maxsize=64)
+def module_of(room: str, name: str) -> Any:
+    """Import a module of an engine."""
+    return import_module(f"hcnn_core._engines.{room}.{name}")
+
+
+@lru_cache(maxsize=1)
+def has_compiled_kernels() -> bool:
+    """Whether compiled kernels can be used: Numba is there, compiles, and can cache what it compiles on disk."""
+    try:
+        from numba import config
+
+        if config.DISABLE_JIT:  # type: ignore[attr-defined]  # by NUMBA_DISABLE_JIT, for coverage and debuggers
+            return False
+        from hcnn_core._engines.cpu import compile_log
+        from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
+    except (ImportError, RuntimeError):
+        return False
+    compile_log.install()
+    return True
+
+
+def _compiled_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
+    """The choice of compiled kernels, where lines are long enough for vectors, and of NumPy's functions elsewhere."""
+    g, tuning, (direct, samples, arrange, transform_for) = request.problem, request.tuning, _parts(methods, request)
+    longest = max((g.out_lengths[k] for k in direct), default=1) * samples
+    if request.real and longest >= tuning.compiled_positions and has_compiled_kernels():
+        from hcnn_core._engines.cpu.real_dft import RealDFT
+        from hcnn_core._engines.transform import Identity
+
+        transform = transform_for(straight_line=True, three_products=not direct)
+        if isinstance(transform, Identity | RealDFT):
+            from hcnn_core._engines.choice import ByAxis
+            from hcnn_core._engines.cpu.plan import CpuPlan
+            from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
+            from hcnn_core._engines.cpu.winograd import products_for
+
+            arrangement = arrange(direct=_order_for_vectors(g, direct, samples, tuning))
+            products = products_for(arrangement.taps, tuning)
+            return ByAxis(CpuPlan if direct else SpectralPlan, arrangement, transform, products, True, tuning)
+    return _library_by_axis(methods, request)
+
+
+def _cuda_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
+    """The choice of CUDA kernels, where these can carry out a plan, and of CuPy's functions elsewhere."""
+    from hcnn_core._engines.choice import ByAxis, Subsampled
+    from hcnn_core._engines.cuda.matmul import matmul
+    from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
+
+    g, tuning, (arrangement, products, transform_for) = request.problem, request.tuning, _gathered(methods, request)
+    transform = transform_for(matmul=matmul)
+    if request.real and CudaPlan.suits(arrangement, transform):
+        return ByAxis(CudaPlan, arrangement, transform, products, True, tuning)
+    if request.real and arrangement.taps.uneven:
+        along = zip(g.lengths, g.stride, g.boundary, strict=True)
+        stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
+        whole = _cuda_by_axis(methods, request._replace(problem=replace(g, stride=stride)))
+        return Subsampled(SubsampledPlan, arrangement, transform, products, True, tuning, whole)
+    return _library_by_axis(methods, request)
+
+
+def _library_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
+    """The choice of the array library's functions."""
+    from hcnn_core._engines.choice import ByAxis
+    from hcnn_core._engines.generic.plan import Plan
+
+    arrangement, products, transform_for = _gathered(methods, request)
+    return ByAxis(Plan, arrangement, transform_for(), products, request.real, request.tuning)
+
+
+def _parts(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
+    """Axes convolved tap by tap, samples of the batch inside, and what makes an arrangement and a transform."""
+    from hcnn_core._engines.arrangement import Arrangement
+
+    g, batch, tuning = request.problem, request.batch, request.tuning
+    spectral = tuple(k for k, method in enumerate(methods) if method == "fft")
+    direct = tuple(sorted((k for k, method in enumerate(methods) if method == "direct"), key=g.axes.__getitem__))
+    outer, inner = ((), (*batch[0], *batch[1])) if spectral else batch
+    samples = math.prod(g.x_shape[a] for a in inner)
+    # 3 taps may use F(4, 3) beside transformed axes with a large batch, or if all methods are open
+    tiled = samples >= tuning.winograd_line if spectral else set(g.method) <= set(OPEN)
+    arrange = partial(Arrangement, g, methods, spectral, outer=outer, inner=inner, tiled=tiled)
+    axes = (tuple(v[k] for k in spectral) for v in (g.lengths, g.kernel_size, g.stride, g.boundary))
+    return direct, samples, arrange, partial(choose_transform, *axes, request.real, tuning)
+
+
+def _gathered(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
+    """The arrangement and products of im2col, whose blocks are cut along the first axis, and what makes a transform."""
+    from hcnn_core._engines.generic.im2col import Im2col
+
+    direct, _, arrange, transform_for = _parts(methods, request)
+    arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -request.problem.out_lengths[k])))
+    return arrangement, Im2col(arrangement.taps, request.tuning), transform_for
+
+
+@lru_cache(maxsize=512)
+def choose_transform(
+    lengths: tuple[int, ...], kernel_size: tuple[int, ...], stride: tuple[int, ...], boundary: tuple[str, ...],
+    real: bool, tuning: Tuning, *, straight_line: bool = False, three_products: bool = False, matmul: Any = None,
+) -> Transform[Any]:  # fmt: skip
+    """The transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
+    from hcnn_core._engines.cpu.real_dft import RealDFT
+    from hcnn_core._engines.generic.dft import MatrixDFT
+    from hcnn_core._engines.generic.fft import LibraryFFT
+    from hcnn_core._engines.generic.matmul import matmul as library_matmul
+    from hcnn_core._engines.transform import Identity
+
+    if not lengths:
+        return Identity()
+    matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real, matmul or library_matmul)
+    most_macs, most_elements = tuning.matrix_macs * math.prod(lengths), tuning.table_elements * matrices.planes
+    if matrices.analysis_macs > most_macs or matrices.kernel_macs > most_elements:
+        return LibraryFFT(lengths, kernel_size, stride, boundary, real)
+    if straight_line and real:
+        by_phases = RealDFT(lengths, kernel_size, stride, boundary, three_products)
+        if all(axis.suits and axis.is_fast for axis in by_phases.axes):
+            return by_phases
+    return matrices
+
+
+def _order_for_vectors(problem: Problem, direct: tuple[int, ...], batch: int, tuning: Tuning) -> tuple[int, ...]:
+    """Direct axes in the order in which compiled kernels take them."""
+    from hcnn_core._engines.taps import tiles_cover
+
+    g = problem
+    if direct and g.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
+        # the longest axis last, because vectors lie along it
+        return tuple(sorted(direct, key=g.out_lengths.__getitem__))
+    if len(direct) < len(g.axes) and batch >= tuning.winograd_line:  # first an axis that Winograd tiles cover
+        covered = [tiles_cover(*axis) for axis in zip(g.kernel_size, g.stride, g.out_lengths, strict=True)]
+        return tuple(sorted(direct, key=lambda k: not covered[k]))
+    return direct
+
+
+def _compiled_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
+    """The FFT of SciPy along all axes."""
+    if methods[0] == "direct" or request.problem.sum_axes or request.problem.out_shape:
+        return None
+    from hcnn_core._engines.choice import AtOnce
+    from hcnn_core._engines.cpu.fft_plan import FFTPlan
+
+    return AtOnce(FFTPlan(request.problem, request.real, request.tuning, partial(NUMPY.engine, "elementwise")), methods)
+
+
+def _cuda_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
+    """One kernel for direct convolution, and the library's FFT."""
+    if methods[0] != "direct":
+        return _library_at_once(methods, request)
+    from hcnn_core._engines.choice import AtOnce
+    from hcnn_core._engines.cuda.single import SinglePlan
+
+    if not request.real or not SinglePlan.suits(request.problem, request.tuning):
+        return None
+    return AtOnce(SinglePlan(request.problem, request.tuning), methods)
+
+
+def _library_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
+    """The library's FFT along all axes."""
+    from hcnn_core._engines.choice import AtOnce
+    from hcnn_core._engines.generic.fft_plan import FFTPlan
+
+    if methods[0] == "direct" or not FFTPlan.suits(request.problem, request.real):
+        return None
+    return AtOnce(FFTPlan(request.problem, request.real), methods)
+
+
+@lru_cache(maxsize=256)
+def factored_plan(expansion: Problem, contraction: Problem, tuning: Tuning) -> FactoredPlan | None:
+    """The plan of a (+) layer by compiled kernels, if they suit it."""
+    from hcnn_core._engines.cpu.factored import FactoredPlan
+    from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
+
+    e, c = expansion, contraction
+    if len(e.axes) != 2 or e.empty or c.empty:
+        return None
+    rest = tuple(a for a in c.batch_axes if a not in e.axes)
+    plan = _compiled_by_axis(("fft",) * len(c.axes), Request(c, True, ((), (*e.axes, *rest)), "numpy", tuning)).make()
+    positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
+    if not isinstance(plan, SpectralPlan) or not FactoredPlan.suits(positions):
+        return None
+    return FactoredPlan(e, c, plan)
+
+
+NUMPY = Device(
+    "cpu",
+    lambda library: library in {"numpy", "torch", "jax", "jaxlib"},  # NumPy reads PyTorch's and JAX's on the CPU
+    _compiled_by_axis,
+    _compiled_at_once,
+    lambda tuning: tuning.costs,
+    seconds_of,
+    frozenset({"affine", "elementwise", "factored", "normalization", "patches"}),
+    is_compiled=True,
+    may_measure=("numpy", "scipy", "numba"),
+)
+CUPY = Device(
+    "cuda",
+    lambda library: library == "cupy",
+    _cuda_by_axis,
+    _cuda_at_once,
+    lambda tuning: tuning.other_costs,
+    seconds_on_device,
+    frozenset({"affine", "filters", "loss", "matmul", "muon", "normalization", "patches", "sums", "updates"}),
+    may_measure=("cupy-cuda12x", "cupy-cuda13x"),
+    passes=passes,
+    has_batch_inside=True,
+)
+ANOTHER = Device(
+    "generic", lambda library: True, _library_by_axis, _library_at_once, lambda tuning: tuning.other_costs, seconds_of
+)
+DEVICES = (NUMPY, CUPY, ANOTHER)
+"""The first that owns an array computes it."""
+
+
+@lru_cache(maxsize=64)
+def device_for(library: str) -> Device:
+    """The device that takes arrays of a library."""
+    return next(device for device in DEVICES if device.owns(library))
