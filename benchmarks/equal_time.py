@@ -30,8 +30,8 @@ import train
 from train.commands.command_line import ONE_LINE, Parser, given_path, run_command, say
 from train.config import Config, ConfigError, make_config
 from train.data import INFO, load_dataset
+from train.runs.fit import namespace
 from train.runs.run import Run, RunError
-from train.runs.session import namespace
 from train.runs.training import Interrupted, summary
 from train.storage.files import write_atomically
 from train.storage.lock import HeldError, locked

@@ -232,11 +232,11 @@ DEFECTS = (
         of("resumption", "alternate"),
     ),
     Defect(
-        "smoothed labels weigh an image by all classes",
-        "train/recipes/losses.py",
-        "xp.sum(of_class * batch.class_weights",
-        "xp.sum(targets * batch.class_weights",
-        of("classes"),
+        "mixed images count by one of the two",
+        "train/recipes/augmentations.py",
+        "+ (counts - other) * weight",
+        "+ (counts - other)",
+        of("parts", "mixed"),
     ),
     Defect(
         "the gradient of a teacher shrinks as the temperature grows",

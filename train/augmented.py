@@ -14,7 +14,7 @@ import numpy as np
 
 from train.commands.command_line import Parser, at_least, given_path, run_command, say
 from train.commands.flags import add_settings, config_of
-from train.config import ConfigError
+from train.config import ConfigError, suited
 from train.data import Images, channel_statistics
 from train.extras import require_installed
 from train.runs.augmented import augmented
@@ -35,7 +35,7 @@ def _act(options: argparse.Namespace) -> int:
         raise RunError(f"{target} is there already; name a new file with --out")
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
     dataset = Session().load(np, config)
-    config = config.for_images(dataset.image_shape[:-1])
+    config = suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
     require_suitable(config, dataset)
     statistics, by = channel_statistics(dataset.train_images), config.standardize
     data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from autodiff import tree_map
-from hcnn_core import log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config
 from train.data import UNNAMED, Dataset, standardise
@@ -32,8 +31,6 @@ from train.runs.training import restore
 
 if TYPE_CHECKING:
     from train.data.photographs import Photograph
-
-__all__ = ["Classifier", "fit", "load", "resume"]
 
 BATCH = 100
 """Images classified at a time."""
@@ -139,7 +136,7 @@ def resume(
     *,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Classifier:
-    """Continue a run from its latest checkpoint, so that every bit is as if it had not stopped.
+    """Continue a run from its latest checkpoint, so that every bit is as if it had not stopped; see `fit`.
 
     Parameters
     ----------
@@ -150,19 +147,12 @@ def resume(
     on_epoch : callable, optional
         As `fit` takes it.
 
-    Returns
-    -------
-    Classifier
-        The network after the last epoch.
-
     Raises
     ------
     RunError
         If there is no run, or it is in use.
     CheckpointError
         If it was trained on other images.
-    ConfigError, DataError, TrainingError, Interrupted, ModuleNotFoundError
-        As `fit`.
     """
     require_installed()
     given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": str(dataset)}
@@ -207,12 +197,11 @@ class Classifier:
 
     def __repr__(self) -> str:
         """What it is, in one line."""
-        test, has_filters = self.figures.get("test_accuracy"), MERGED_FILTERS not in self._architecture.lacks
-        tested = "not tested" if test is None else f"{100 * test:.2f} % of the test images right"
-        if fits := [value for name, value in self.figures.items() if name.startswith("test_r2_")]:
-            tested = f"mean R^2 {np.mean(fits):.3f} on the test images"
+        task, has_filters = self.checkpoint.task, MERGED_FILTERS not in self._architecture.lacks
+        test = self.figures.get(f"test_{task.score}")
+        tested = "not tested" if test is None else f"{task.title} {task.shown(test)} on the test images"
         what = f"{self.network.counted:,} {'coefficients' if has_filters else 'parameters'}"
-        return f"<Classifier {self.name}: {len(self.class_names)} {self.checkpoint.targets.kind}, {what}, {tested}>"
+        return f"<Classifier {self.name}: {len(self.class_names)} {task.name}, {what}, {tested}>"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -447,54 +436,19 @@ class Classifier:
     __call__ = logits
 
     def probabilities(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
-        """Return what the network holds for the probability of each class: the softmax of the logits.
+        """Return the softmax of `logits`, which sums to 1: what the network holds for the probability of each class.
 
-        Of yes/no labels it is the probability of each, the sigmoid.
-
-        Parameters
-        ----------
-        images : array, shape (N, H, W, C) or (H, W, C), or photographs
-            As `logits` takes them.
-
-        Returns
-        -------
-        array, shape (N, C) or (C,)
-            Those of classes sum to 1, on the device of the images.
-
-        Raises
-        ------
-        TypeError
-            If the network predicts numbers.
+        Of yes/no labels it is the probability of each, the sigmoid. TypeError if the network predicts numbers.
         """
-        if (kind := self.checkpoint.targets.kind) == "numbers":
-            raise TypeError(
-                "this network predicts numbers, which have no probabilities; logits and predict return them"
-            )
-        logits = self.logits(images)
-        if kind == "labels":
-            return 1 / (1 + array_namespace(logits).exp(-logits))
-        return array_namespace(logits).exp(log_softmax(logits))
+        return self.checkpoint.task.probabilities(self.logits(images))
 
     def predict(self, images: Array | Photograph | Sequence[Photograph]) -> list[Any]:
-        """Return the names of the classes that images most probably belong to; or all labels, or numbers.
+        """Return the names of the classes that images, as `logits` takes them, most probably belong to.
 
-        Parameters
-        ----------
-        images : array, shape (N, H, W, C) or (H, W, C), or photographs
-            As `logits` takes them.
-
-        Returns
-        -------
-        list of str
-            One name for each image. Of yes/no labels the tuple of those that hold more probably than not; of numbers
-            their tuple, in the units of the training data.
+        Of yes/no labels it has the tuple of those that hold more probably than not; of numbers their tuple, in the
+        units of the training data.
         """
-        logits = to_numpy(self.logits(images))
-        if (kind := self.checkpoint.targets.kind) == "numbers":
-            return [tuple(row) for row in np.atleast_2d(logits).tolist()]
-        if kind == "labels":
-            return [tuple(np.array(self.class_names)[row > 0].tolist()) for row in np.atleast_2d(logits)]
-        return [self.class_names[index] for index in np.atleast_2d(logits).argmax(axis=1)]
+        return self.checkpoint.task.predicted(np.atleast_2d(to_numpy(self.logits(images))), self.class_names)
 
     @property
     def _architecture(self) -> Architecture:

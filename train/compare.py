@@ -7,15 +7,16 @@ begin("train.compare", __name__)
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.commands.command_line import Parser, given_path, run_command, say
-from train.config import Config, ConfigError, make_config, read_toml
+from train.config import Config, ConfigError, make_config, read_toml, suited
 from train.data import INFO
 from train.networks.registry import build
-from train.runs.plot import SCORES, kind_of_records, plot_runs
+from train.recipes.tasks import task_of
+from train.runs.plot import plot_runs
 from train.runs.run import Run, RunError
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
@@ -42,7 +43,9 @@ class _Record:
             config = make_config(settings.pop("preset", "hcnn"), settings)
         except ConfigError as error:
             raise RunError(f"{run.config_path}: {error}") from error
-        return cls(path.resolve().name, config, run.read_metrics(), _coefficients(run, config))
+        metrics = run.read_metrics()
+        config = suited(config, (1,), task_of(metrics).name, str(path))
+        return cls(path.resolve().name, config, metrics, _coefficients(run, config))
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
@@ -54,7 +57,8 @@ class _Record:
         if not self.epochs or test.get("epoch") != self.epochs[-1]["epoch"]:
             test = {}  # its weights have been trained on since
         last: dict[str, Any] = self.epochs[-1] if self.epochs else {}
-        score, form = SCORES[kind_of_records(self.metrics)]
+        task = task_of(self.metrics)
+        score, form = task.score, lambda value: task.words.format(task.shown(value).replace(" %", "%"))
         held_out = [record[f"validation_{score}"] for record in self.epochs if f"validation_{score}" in record]
         errors = [f"{value:.4g}" for name, value in test.items() if name.startswith("test_error_")]
         return [
@@ -64,13 +68,13 @@ class _Record:
             "" if self.coefficients is None else f"{self.coefficients:,}",
             f"{len(self.epochs)}/{self.config.epochs}",
             f"{sum(record['seconds'] for record in self.epochs) / 60:.1f}",
-            _number(last.get("train_loss"), "{:.4f}"),
+            _number(last.get("train_loss"), "{:.4f}".format),
             _number(last.get("train_accuracy"), form),
             _number(held_out[-1] if held_out else None, form),
             _number(max(held_out, default=None), form),
             _number(test.get(f"test_{score}"), form),
             _number(test.get("test_accuracy_of_views"), form),
-            _number(test.get("test_all_right"), "{:.2%}"),
+            _number(test.get("test_all_right"), "{:.2%}".format),
             ", ".join(errors),
         ]
 
@@ -131,8 +135,8 @@ def _differences(records: Sequence[_Record]) -> list[str]:
     return ["", *(f"{r.name}: " + ", ".join(f"{n} {getattr(r.config, n)}" for n in varied) for r in records)]
 
 
-def _number(value: Any, form: str) -> str:
-    return "" if value is None else form.format(value)
+def _number(value: Any, form: Callable[[Any], str]) -> str:
+    return "" if value is None else form(value)
 
 
 def _parser() -> Parser:

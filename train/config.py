@@ -10,7 +10,6 @@ import os
 import sys
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
@@ -36,7 +35,7 @@ from train.recipes.augmentations import (
     ResampleSettings,
 )
 from train.recipes.averages import AverageSettings
-from train.recipes.losses import LossSettings, TeacherSettings
+from train.recipes.losses import LOSSES, EntropySettings, TeacherSettings
 from train.recipes.optimizers import (
     OPTIMIZERS,
     DecaySettings,
@@ -45,13 +44,13 @@ from train.recipes.optimizers import (
     SquareSettings,
 )
 from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
-from train.settings import ConfigError, Section, setting
+from train.recipes.tasks import TASKS, PupilSettings, TaskSettings
+from train.settings import AUTO, ConfigError, Section, choices, setting
 from train.storage.files import open_regular, read_text
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
 
-@dataclass(frozen=True)
 class DataSettings(Section):
     """What is learned, from which images."""
 
@@ -76,7 +75,6 @@ class DataSettings(Section):
     architecture: str = setting(DEFAULT, "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
 
-@dataclass(frozen=True)
 class RecipeSettings(Section):
     """How weights are learned."""
 
@@ -105,7 +103,6 @@ class RecipeSettings(Section):
     test: bool = setting(True, "read the test set, once, after the last epoch")
 
 
-@dataclass(frozen=True)
 class BackendSettings(Section):
     """What computes."""
 
@@ -123,6 +120,8 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "architecture": ARCHITECTURES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "task": TASKS,
+    "loss": LOSSES,
 }
 """The tables of parts that a setting chooses from by name."""
 
@@ -132,7 +131,6 @@ IN_PIXELS = "shift", "cutout"
 """Settings that are scaled from the images that a preset is made for to others."""
 
 
-@dataclass(frozen=True)
 class Config(
     BackendSettings,
     MixupSettings,
@@ -144,7 +142,9 @@ class Config(
     AlternationSettings,
     MoveSettings,
     TeacherSettings,
-    LossSettings,
+    PupilSettings,
+    EntropySettings,
+    TaskSettings,
     AverageSettings,
     DecaySettings,
     SquareSettings,
@@ -177,6 +177,11 @@ class Config(
         for name, reason in unused(self).items():
             if (value := getattr(self, name)) != getattr(type(self), name):
                 raise ConfigError(f"{name} is {value!r}, which {reason}")
+        if AUTO not in (self.task, self.loss) and self.task not in LOSSES[self.loss].tasks:
+            raise ConfigError(
+                f"loss is {self.loss!r}, which is for {' or '.join(LOSSES[self.loss].tasks)}; the task is "
+                f"{self.task}: leave it out"
+            )
         OPTIMIZERS[self.optimizer].check(self)
         ARCHITECTURES[self.architecture].check(self)
         if self.image_sizes and self.image_shares:
@@ -220,35 +225,28 @@ class Config(
         count = -1 if of_preset and _is_own(dataset) and not _is_own(self.dataset) else self.validation_size
         return dataclasses.replace(self, dataset=dataset, validation_size=count)
 
-    def for_images(self, lengths: tuple[int, ...]) -> Config:
-        """Return the same settings with `shift` and `cutout` in pixels of images with these axes of space.
-
-        A preset gives them for the images that `made_for` names. One of a pixel or more keeps a pixel.
-
-        Parameters
-        ----------
-        lengths : tuple of int
-            Axes of space, pixels; with one or three of them nothing is scaled.
-
-        Returns
-        -------
-        Config
-            With `made_for` 0.
-        """
-        short = min(lengths)
-        if not self.made_for or len(lengths) != 2:
-            return dataclasses.replace(self, made_for=0)
-        scaled = {
-            name: max((2 * pixels * short + self.made_for) // (2 * self.made_for), 1)  # rounded
-            for name in IN_PIXELS
-            if (pixels := getattr(self, name))
-        }
-        return dataclasses.replace(self, made_for=0, **scaled)
-
     @property
     def sections(self) -> tuple[type[Section], ...]:
         """The sections of settings that its architecture takes beside those of every run."""
         return ARCHITECTURES[self.architecture].sections
+
+
+def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Config:
+    """Return the same settings for data of a name and a kind of labels: neither `task` nor `loss` is "auto".
+
+    `shift` and `cutout` are in pixels of images with these axes of space, and `made_for` is 0: a preset gives them for
+    the images that `made_for` names. One of a pixel or more keeps a pixel. With one or three axes nothing is scaled.
+    """
+    if config.task not in (AUTO, kind):
+        raise ConfigError(f"task is {config.task!r}; {name} has {kind}: leave it out")
+    short, made_for = min(lengths), config.made_for
+    scaled = {
+        setting: max((2 * pixels * short + made_for) // (2 * made_for), 1)  # rounded
+        for setting in IN_PIXELS
+        if made_for and len(lengths) == 2 and (pixels := getattr(config, setting))
+    }
+    loss = TASKS[kind].loss if config.loss == AUTO else config.loss
+    return dataclasses.replace(config, made_for=0, task=kind, loss=loss, **scaled)
 
 
 def sections() -> list[type[Section]]:
@@ -266,7 +264,7 @@ def config_class() -> type[Config]:
     """Return the class of configurations: `Config`, with the sections of parts that were registered since."""
     more = tuple(section for section in sections() if not issubclass(Config, section))
     if more not in _extended:
-        _extended[more] = dataclasses.make_dataclass("Config", [], bases=(*more, Config), frozen=True)
+        _extended[more] = type("Config", (*more, Config), {})
     return _extended[more]
 
 
@@ -285,7 +283,7 @@ def unused(settings: Any, kinds: Collection[str] = CHOICES.keys()) -> dict[str, 
         for kind in kinds:
             takers = [repr(name) for name, part in CHOICES[kind].items() if section in part.sections]
             chosen = getattr(settings, kind)
-            if takers and repr(chosen) not in takers:
+            if takers and repr(chosen) not in (*takers, repr(AUTO)):
                 has_no = getattr(CHOICES[kind][chosen], "title", f"{kind} {chosen!r}")
                 reason = f"is for {kind} {' or '.join(takers)}; {has_no} has no such setting: leave it out"
                 found |= dict.fromkeys(names, reason)
@@ -327,6 +325,8 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     changes = {key: v.item() if isinstance(v, np.generic) else v for key, v in (changes or {}).items()}
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; choose {', '.join(PRESETS)}")
+    if (other := changes.get("preset", preset)) != preset:
+        raise ConfigError(f"preset is {other!r} among the settings that change {preset!r}; name one of the two")
     cls = config_class()
     known = {f.name: f.default for f in dataclasses.fields(cls)}
     for key in changes:
@@ -344,10 +344,15 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
         settings = {**architecture.of_dataset.get(str(settings.get("dataset")), {}), **settings}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     complete = SimpleNamespace(**{**known, **values})
-    if all(getattr(complete, kind) in parts for kind, parts in CHOICES.items()):
+    if _chosen(complete):
         for name in unused(complete, RECIPE).keys() - changes.keys():  # of the preset's own recipe
             values.pop(name, None)
     return cls(**values)
+
+
+def _chosen(settings: Any) -> bool:
+    """Whether every choice is of a part that there is."""
+    return all(getattr(settings, kind) in (*parts, AUTO) for kind, parts in CHOICES.items())
 
 
 def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
@@ -397,7 +402,7 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = {f.name: f.default for f in dataclasses.fields(config_class()) if f.name != "preset"}
     complete = defaults | {name: value for name, value in settings.items() if name != "planning"}
-    if all(complete[kind] in parts for kind, parts in CHOICES.items()):
+    if _chosen(SimpleNamespace(**complete)):
         complete |= {name: defaults[name] for name in unused(SimpleNamespace(**complete), RECIPE)}
     return complete
 
@@ -436,8 +441,8 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
         if kind is str and not _is_text(item):
             raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
-        if (choices := f.metadata["choices"]) and item not in choices:
-            raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
+        if (names := choices(f)) and item not in names:
+            raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(names)}")
         if kind is int and f.name != "seed" and not abs(item) <= MOST:
             raise ConfigError(f"{f.name} is {item}; it must be between {-MOST} and {MOST}")
         low, high = f.metadata["low"], f.metadata["high"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -11,106 +15,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodiff import tree_map
-from hcnn_core import log_softmax
-from train.config import Config, make_config
-from train.data import Images, Targets, balanced_weights, channel_statistics, require_varying, standardise
+from train.classifier import Classifier
+from train.config import Config, make_config, suited
+from train.data import Targets, channel_statistics, require_varying
 from train.data.dataset import MOST_AXES
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
 from train.runs.checkpoint import Checkpoint, State
+from train.runs.fit import Arrays, Memory, namespace, trainer_on
+from train.runs.progress import no_bars
 from train.runs.session import require_suitable
-from train.runs.training import Trainer
+from train.runs.training import summary
+from train.runs.transfer import begin_from
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.utils import check_random_state
+    from sklearn.utils import check_random_state, compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ModuleNotFoundError:
     require_installed("sklearn", extra="sklearn")
     raise
 
-__all__ = ["HCNNClassifier", "HCNNRegressor"]
-
-BATCH = 100
-"""Samples that are predicted at a time."""
-
-TENTHS = 10
-"""How often a row of mean weight is repeated, where weights are no integers."""
-
 NAMED = "epochs", "width", "depth", "learning_rate", "batch_size"
 
 OF_A_RUN = (
-    *("dataset", "data_dir", "train_size", "validation_size", "validation_every", "test", "init_from", "teacher"),
-    *("teacher_share", "temperature", "attention_transfer"),
+    *("preset", "seed", "dataset", "data_dir", "train_size", "validation_size", "validation_every", "test"),
+    *("init_from", "task", "teacher", "teacher_share", "temperature", "attention_transfer"),
 )
-"""Settings of what stands beside the training set."""
+"""Settings that `fit` takes from elsewhere, or has no use for."""
 
 MOST_REPEATS = 1000
 """How many times as many rows weights may make, in the mean."""
 
 
-class _Memory:
-    """A run that is kept in memory: its latest state alone."""
-
-    path, latest = "an estimator", None
-
-    def save(self, checkpoint: Checkpoint, versions: Any, *, best: bool = False) -> None:
-        """Keep a state."""
-        self.latest = checkpoint.state
-
-    def append_metrics(self, record: Any) -> None:
-        """Keep no records."""
-
-    append_events = append_metrics
-
-    def last_good(self) -> str:
-        """Say that nothing is saved."""
-        return "nothing is saved"
+class _Enough(Exception):
+    """Ends a fit whose score on held-out rows grows no more."""
 
 
+@dataclass(eq=False, repr=False)
 class _Estimator(BaseEstimator):
     """What both kinds have in common: a kind says what targets are, and what they are called again."""
 
     _validation: ClassVar[dict[str, bool]]
-    _targets: Callable[[Any, NDArray[np.float64]], tuple[NDArray[Any], int, tuple[str, ...]]]
-    _in_terms_of_y: Callable[[NDArray[np.float64]], NDArray[Any]]
+    _kind: ClassVar[str]
 
-    def __init__(
-        self,
-        preset: str | None = None,
-        *,
-        epochs: int | None = None,
-        width: int | None = None,
-        depth: int | None = None,
-        learning_rate: float | None = None,
-        batch_size: int | None = None,
-        settings: dict[str, Any] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.preset, self.settings, self.random_state = preset, settings, random_state
-        self.epochs, self.width, self.depth = epochs, width, depth
-        self.learning_rate, self.batch_size = learning_rate, batch_size
+    preset: str | None = None
+    _: KW_ONLY
+    epochs: int | None = None
+    width: int | None = None
+    depth: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    settings: dict[str, Any] | None = None
+    space_axes: Sequence[int] | None = None
+    early_stopping: int = 0
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    verbose: bool = False
+    random_state: Any = None
 
-    def _config(self, x: NDArray[Any], outputs: int) -> Config:
-        axes = x.ndim - 2
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return parameters by name; deep ones with those of `settings`, as settings__NAME."""
+        names: dict[str, Any] = super().get_params(deep=False)
+        nested = self.settings if deep and isinstance(self.settings, dict) else {}
+        return names | {f"settings__{name}": value for name, value in nested.items()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; a settings__NAME is one of `settings`, whose names are checked when it is fitted."""
+        nested = {name.removeprefix("settings__"): params.pop(name) for name in [*params] if name[:10] == "settings__"}
+        super().set_params(**params)
+        if nested:
+            self.settings = {**(self.settings or {}), **nested}
+        return self
+
+    def _config(self, x: NDArray[Any], names: Sequence[str]) -> Config:
+        axes, given = x.ndim - 2, dict(self.settings or {})
         preset = BY_AXES[axes] if self.preset is None else self.preset
+        if refused := [name for name in OF_A_RUN if name in given]:
+            raise ValueError(f"settings has {', '.join(refused)}, of no use to fit: leave it out")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        given = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
-        config = make_config(preset, {"seed": seed, **given, **(self.settings or {})})
+        named = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
+        config = make_config(preset, {"seed": seed, "validation_size": 0, **named, **given})
         made_for = {**dict.fromkeys(HIERARCHICAL, 2), "signal": 1, "volume": 3}.get(preset, axes)
         if made_for != axes:
             raise ValueError(
                 f"preset is {preset!r}, for {SPACE[made_for]}; X holds {SPACE[axes]}: take {BY_AXES[axes]!r}, or None"
             )
-        kind = "numbers" if isinstance(self, RegressorMixin) else "classes"
-        X: Any = SimpleNamespace(name="X", image_shape=x.shape[1:], class_names=range(outputs), kind=kind)
-        config = config.for_images(x.shape[1:-1])
+        X: Any = SimpleNamespace(name="X", image_shape=x.shape[1:], class_names=names)
+        config = suited(config, x.shape[1:-1], self._kind, "y")
         require_suitable(config, X)
-        plain = make_config(preset)
-        if changed := [name for name in OF_A_RUN if getattr(config, name) != getattr(plain, name)]:
-            raise ValueError(f"settings has {', '.join(changed)}, of no use to fit, which takes X and y as they are")
         return config
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -119,12 +114,11 @@ class _Estimator(BaseEstimator):
         Parameters
         ----------
         X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
-            Samples.
+            Samples; `space_axes` says where other axes than these are those of space.
         y : array, shape (N,), of numbers also (N, n_targets)
             Their classes, or numbers.
         sample_weight : array, shape (N,), optional
-            How often each counts: rows are repeated. If some are not whole, all are rounded to a tenth of their mean;
-            with fewer than ten epochs, to their mean divided by the number of epochs.
+            What each counts: whole numbers repeat rows, others weigh their loss, 1 in the mean.
 
         Returns
         -------
@@ -132,85 +126,112 @@ class _Estimator(BaseEstimator):
             This one.
         """
         X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, **self._validation)
-        weight = self._weight(sample_weight, len(X))
-        self._learn(self._samples(X), weight, *self._targets(y, weight))
-        return self
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable classes, or numbers in the units of the targets.
-
-        Parameters
-        ----------
-        X : array
-            As `fit` takes it.
-
-        Returns
-        -------
-        ndarray, shape (N,) or (N, n_targets)
-            As y was.
-        """
-        return self._in_terms_of_y(self._predicted(X))
-
-    def _learn(
-        self, x: NDArray[Any], weight: NDArray[np.float64], y: NDArray[Any], outputs: int, names: tuple[str, ...]
-    ) -> None:
-        """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
-        config = self._config(x, outputs)
-        if (weight != np.rint(weight)).any():
-            repeats = min(TENTHS, config.epochs) if np.ptp(weight) else 1
-            weight = np.rint(repeats * weight / weight.mean())
-            config = replace(config, epochs=round(config.epochs / repeats))
-        if weight.mean() > MOST_REPEATS:
-            raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
-        keys = np.concatenate([np.reshape(y, (len(y), -1)), np.reshape(x, (len(x), -1))], axis=1)
-        order = np.lexsort(keys.T[::-1])
-        order = np.repeat(order, weight.astype(int)[order])
-        mean, std = channel_statistics(x[order])
-        require_varying("X", mean, std)
-        images = Images(x[order], y[order], mean, std, config.dtype, by=config.standardize)
-        if config.class_weights == "balanced":
-            images = replace(images, class_weights=balanced_weights(y[order], outputs).astype(config.dtype))
-        run: Any = _Memory()
-        network = build(config, x.shape[1:-1], outputs, x.shape[-1])
-        Trainer(np, config, network, images, None, run, {}, names).fit()
-        state: State = run.latest
-        wide = replace(config, dtype="float64")  # so that what is predicted does not depend on what stands beside it
-        self.config_, self.shape_ = wide, x.shape[1:]
-        self.mean_, self.std_ = mean, std
-        self.weights_, self.moments_ = tree_map(lambda a: np.asarray(a, np.float64), (state.evaluated, state.moments))
-        self.outputs_, self.n_iter_ = outputs, config.epochs
-
-    @staticmethod
-    def _weight(sample_weight: Any, count: int) -> NDArray[np.float64]:
-        """How often each row counts."""
-        weight = np.ones(count) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        if weight.shape != (count,) or not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise ValueError(f"sample_weight has shape {weight.shape}; give {count} finite numbers, none negative")
+        weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight.shape != (len(X),) or not (np.isfinite(weight).all() and (weight >= 0).all()):
+            raise ValueError(f"sample_weight has shape {weight.shape}; give {len(X)} finite numbers, none negative")
         if not weight.any():
             raise ValueError("sample_weight is zero everywhere; give some row a weight")
-        return weight
+        labels, names, weight = self._labels(y, weight)
+        self.space_axes_ = self._space(X)
+        self._learn(self._samples(X), labels, names, weight)
+        return self
 
-    def _samples(self, X: Any) -> NDArray[Any]:
-        """Samples with an axis of channels; X of two axes is signals of one channel."""
-        x = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-        x = x[..., None] if x.ndim == 2 else x
+    def _learn(self, x: NDArray[Any], y: NDArray[Any], names: tuple[str, ...], weight: NDArray[np.float64]) -> None:
+        """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
+        config = self._config(x, names)
+        rows = np.array(sorted(np.flatnonzero(weight), key=lambda n: _digest(x[n], y[n])))
+        held_out = rows[:0]
+        if self.early_stopping:
+            count = min(max(round(self.validation_fraction * len(rows)), 1), len(rows) - 1)
+            chosen = np.random.default_rng(config.seed).permutation(len(rows))
+            held_out, rows = rows[np.sort(chosen[:count])], rows[np.sort(chosen[count:])]
+        counts = weight[rows]
+        if (weight == np.rint(weight)).all():
+            if weight.mean() > MOST_REPEATS:
+                raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
+            rows = np.repeat(rows, counts.astype(int))
+            counts = np.ones(len(rows))
+        order, n = np.concatenate([rows, held_out]), len(rows)
+        x, y = x[order], y[order]
+        targets, statistics = Targets.of(y[:n], counts), channel_statistics(x[:n])
+        require_varying("X", *statistics)
+        if targets.std is not None and not np.isfinite(targets.std).all():
+            raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
+        weights = counts / counts.mean() if np.ptp(counts) else None
+        rest = slice(n, None) if len(held_out) else None
+        data, keep = Arrays(x, y, names, slice(n), rest, statistics, targets, weights), Memory()
+        trainer = trainer_on(namespace(config.backend, config.precision), config, data, keep, {})
+        if self.warm_start and hasattr(self, "checkpoint_"):
+            begin_from(trainer, Path("the last fit"), self.checkpoint_)
+
+        def completed(record: dict[str, Any]) -> None:
+            if self.verbose:
+                print(summary(record, config.epochs, trainer.seconds_left()))
+            if self.early_stopping and keep.best and record["epoch"] - keep.best.state.epoch >= self.early_stopping:
+                raise _Enough
+
+        with no_bars(), contextlib.suppress(_Enough):
+            trainer.fit(completed=completed)
+        checkpoint = keep.best if self.early_stopping else keep.last
+        assert checkpoint is not None
+        if targets.std is not None:  # of numbers that are all the same nothing is learned
+            same = (y[:n] == y[:1]).all(axis=0)
+            targets = replace(targets, mean=np.where(same, y[0], targets.mean), std=np.where(same, 0, targets.std))
+        # in double precision, so that what is predicted does not depend on what stands beside it
+        wide = replace(config, dtype="float64", precision="float32")
+        arrays = checkpoint.state.evaluated, checkpoint.state.moments
+        parameters, moments = tree_map(lambda a: np.asarray(a, np.float64), arrays)
+        state = State(parameters, {}, moments, {})
+        self.checkpoint_: Checkpoint = replace(checkpoint, state=state, config=wide, targets=targets)
+        self.config_, self.shape_, self.n_iter_ = wide, x.shape[1:], trainer.state.epoch
+
+    def _space(self, x: NDArray[Any]) -> tuple[int, ...]:
+        """Which axes of X are those of space; a UserWarning where its shape leaves a doubt."""
+        last, first = tuple(range(1, max(x.ndim - 1, 2))), tuple(range(2, x.ndim))
+        if self.space_axes is not None:
+            axes = tuple(self.space_axes)
+            if len(set(axes)) < max(x.ndim - 2, 1) or not set(axes) <= {*last, *first}:
+                raise ValueError(
+                    f"space_axes is {axes}; X has shape {x.shape}: give all axes from 1 on, or all but one"
+                )
+            return axes
         if x.ndim > MOST_AXES + 2:
             raise ValueError(f"X has shape {x.shape}; give signals (N, T), (N, T, C), images (N, H, W, C) or volumes")
-        return np.ascontiguousarray(x)
+        axes, other = (first, last) if x.ndim > 2 and x.shape[1] == 1 < x.shape[-1] else (last, first)
+        if x.ndim > 2 and (x.shape[1] == 1 or x.shape[1] < min(x.shape[2:])):
+            text = f"X has shape {x.shape}, and axes {axes} are taken for those of space; or give space_axes={other}"
+            warnings.warn(text, stacklevel=3)
+        return axes
 
-    def _predicted(self, X: Any) -> NDArray[np.float64]:
+    def _samples(self, X: Any) -> NDArray[Any]:
+        """Samples with the axis of channels last."""
+        x = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+        channels = {*range(1, x.ndim)} - {*self.space_axes_}
+        return np.ascontiguousarray(np.moveaxis(x, channels.pop(), -1) if channels else x[..., None])
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable classes, or numbers in the units of y, in its shape."""
+        return self._in_terms_of_y(self._outputs(X)[1])
+
+    def _outputs(self, X: Any) -> tuple[Classifier, NDArray[np.float64]]:
         check_is_fitted(self)
-        x = self._samples(validate_data(self, X, reset=False, allow_nd=True))
+        X = validate_data(self, X, reset=False, allow_nd=True)
+        x = self._samples(X)
         if x.shape[1:] != self.shape_:
-            raise ValueError(f"X has samples of shape {x.shape[1:]}; it was fitted on {self.shape_}")
-        network = build(self.config_, self.shape_[:-1], self.outputs_, self.shape_[-1])
-        found: list[Any] = [np.zeros((0, self.outputs_))]
-        for begin in range(0, len(x), BATCH):
-            batch = standardise(x[begin : begin + BATCH], self.mean_, self.std_, "float64", self.config_.standardize)
-            found.append(network(self.weights_, batch, self.moments_)[0])
-        return np.concatenate(found)
+            raise ValueError(f"X has samples of shape {X.shape[1:]}; it was fitted on {self.shape_}, channels last")
+        made = self.checkpoint_
+        network = build(self.config_, made.image_size, len(made.class_names), made.channels)
+        classifier = Classifier(made, network, made.state.parameters, made.state.moments)
+        return classifier, np.asarray(classifier.logits(x))
 
 
+def _digest(x: NDArray[Any], y: Any) -> bytes:
+    """A digest of a row and its target, the same for values that are equal."""
+    row = (np.add(values, 0.0, dtype=np.float64).tobytes() for values in (x, y))  # the sum makes -0.0 0.0
+    return hashlib.blake2b(b"".join(row), digest_size=16).digest()
+
+
+@dataclass(eq=False, repr=False)
 class HCNNClassifier(ClassifierMixin, _Estimator):
     """A hierarchical network, or one of another preset, as a classifier of scikit-learn.
 
@@ -222,9 +243,24 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     epochs, width, depth, learning_rate, batch_size : int or float, optional
         Settings that are often searched; by default the preset's.
     settings : dict, optional
-        Any others by name, as `make_config` takes them; none of data, a teacher or weights to begin with.
+        Any others by name, as `make_config` takes them, ``backend`` among them; none of data, a teacher or weights to
+        begin with. A search names one ``settings__NAME``.
+    space_axes : sequence of int, optional
+        Which axes of X are those of space; another than these and the first holds channels. By default all but the
+        last, or of X (N, 1, ...) all but the second.
+    early_stopping : int, optional
+        Epochs without a better score on rows that are held out, after which it stops, with the weights of the best; 0:
+        none are held out.
+    validation_fraction : float, optional
+        Part of the rows that is held out.
+    warm_start : bool, optional
+        Whether `fit` begins with the weights of the last one.
+    verbose : bool, optional
+        Whether it prints a line for each epoch.
     random_state : int, RandomState or None, optional
         Of initial weights, order and augmentation.
+    class_weight : dict, "balanced" or None, optional
+        What rows of each class count beside `sample_weight`.
 
     Attributes
     ----------
@@ -232,70 +268,57 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         The labels.
     n_features_in_ : int
         Length of the second axis of X.
+    space_axes_ : tuple of int
+        Which axes of X were taken for those of space; a warning says it where the second axis may be that of channels.
+    n_iter_ : int
+        Epochs that were trained.
 
     Notes
     -----
-    X is (N, T), signals of one channel, (N, T, C), images (N, H, W, C) or volumes (N, D, H, W, C); each channel is
-    standardised over the training rows. `sample_weight` repeats rows: integers as often as they say, others in
-    proportion, to a tenth of the mean. The order of rows does not matter.
+    Each channel is standardised over the training rows. The order of rows does not matter.
     """
 
-    _validation: ClassVar[dict[str, bool]] = {}
+    class_weight: Any = None
 
-    def _targets(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.int64], int, tuple[str, ...]]:
+    _validation: ClassVar[dict[str, bool]] = {}
+    _kind: ClassVar = "classes"
+
+    def _labels(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[Any]]:
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]}; a classifier needs two")
-        return labels.astype(np.int64), len(self.classes_), tuple(map(str, self.classes_))
+        weight = weight * compute_sample_weight(self.class_weight, y)
+        if nothing := self.classes_[np.bincount(labels, weight) == 0].tolist():
+            warnings.warn(f"all rows of class {nothing[0]} have weight 0: nothing is learned of it", stacklevel=3)
+        return labels.astype(np.int64), tuple(map(str, self.classes_)), weight
 
-    def _in_terms_of_y(self, found: NDArray[np.float64]) -> NDArray[Any]:
-        classes: NDArray[Any] = self.classes_[found.argmax(axis=1)]
+    def _in_terms_of_y(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
+        classes: NDArray[Any] = self.classes_[outputs.argmax(axis=1)]
         return classes
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return what the network holds for the probability of each class.
-
-        Parameters
-        ----------
-        X : array
-            As `fit` takes it.
-
-        Returns
-        -------
-        ndarray, shape (N, n_classes)
-            In the order of `classes_`.
-        """
-        return np.exp(log_softmax(self._predicted(X)))
+        """Return what the network holds for the probabilities of `classes_`, in their order, (N, n_classes)."""
+        classifier, outputs = self._outputs(X)
+        return np.asarray(classifier.checkpoint.task.probabilities(outputs))
 
 
+@dataclass(eq=False, repr=False)
 class HCNNRegressor(RegressorMixin, _Estimator):
     """A hierarchical network, or one of another preset, that predicts numbers, with squared error.
 
-    Parameters
-    ----------
-    preset : str, optional
-        What the settings start from; by default ``"signal"`` for signals, ``"hcnn"`` for images, ``"volume"`` for
-        volumes.
-    epochs, width, depth, learning_rate, batch_size : int or float, optional
-        Settings that are often searched; by default the preset's.
-    settings : dict, optional
-        Any others by name, as `make_config` takes them; none of data, a teacher or weights to begin with.
-    random_state : int, RandomState or None, optional
-        Of initial weights, order and augmentation.
-
-    Attributes
-    ----------
-    n_features_in_ : int
-        Length of the second axis of X.
+    Parameters and X are those of `HCNNClassifier`; it has no ``class_weight`` and no ``classes_``.
 
     Notes
     -----
-    X and `sample_weight` are as `HCNNClassifier` takes them. Targets are standardised while it learns; what it predicts
-    is in their units, and `score` is R^2. The preset ``"signal"`` resamples axes; where the targets depend on how fast
-    things are, the setting ``{"resample": 0.0}`` leaves that out. A network hardly knows where in a signal something
-    is: tables, whose columns have each their own meaning, are for other estimators.
+    Targets are standardised while it learns; what it predicts is in their units, and `score` is R^2. The preset
+    ``"signal"`` resamples axes; where the targets depend on how fast things are, the setting ``{"resample": 0.0}``
+    leaves that out. A network hardly knows where in a signal something is: tables, whose columns have each their own
+    meaning, are for other estimators.
     """
+
+    _validation: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
+    _kind: ClassVar = "numbers"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -303,14 +326,10 @@ class HCNNRegressor(RegressorMixin, _Estimator):
         tags.regressor_tags.poor_score = True  # where the place of a feature says what it means
         return tags
 
-    _validation: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
-
-    def _targets(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, tuple[str, ...]]:
+    def _labels(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...], NDArray[Any]]:
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)
-        self.target_shape_, self.targets_ = np.shape(y)[1:], Targets.of(numbers, weight)
-        if not np.isfinite(self.targets_.std).all():
-            raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
-        return self.targets_.taught(numbers, "float64"), numbers.shape[1], ()
+        self.target_shape_ = np.shape(y)[1:]
+        return numbers, tuple(map(str, range(numbers.shape[1]))), weight
 
-    def _in_terms_of_y(self, found: NDArray[np.float64]) -> NDArray[Any]:
-        return np.reshape(self.targets_.in_units(found), (len(found), *self.target_shape_))
+    def _in_terms_of_y(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
+        return np.reshape(outputs, (len(outputs), *self.target_shape_))

@@ -19,10 +19,10 @@ from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.runs.fit import namespace
 from train.runs.session import (
     calibration_lines,
     figures,
-    namespace,
     opened,
     part_right,
     require_named,
@@ -90,13 +90,13 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
     )
     subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
     result = evaluate(*subject)
-    labelled = config, said, checkpoint.class_names
-    say(next(test_lines(figures(result), *labelled)))  # before the views are begun, which take six times as long
+    labelled, task = (config, said, checkpoint.class_names), checkpoint.task
+    say(next(test_lines(task, figures(result), *labelled)))  # before the views are begun, which take six times as long
     result = evaluate_views(*subject, result)
-    _, *lines = test_lines(figures(result), *labelled)
+    _, *lines = test_lines(task, figures(result), *labelled)
     for line in (*lines, *calibration_lines(result, dataset.test_labels)):
         say(line)
-    if dataset.kind != "classes":
+    if not task.exclusive:
         return
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")

@@ -31,9 +31,10 @@ from train.networks.hierarchical import hierarchy
 from train.networks.registry import ATTRIBUTES, architecture_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
+from train.runs.fit import namespace
 from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
-from train.runs.session import namespace, opened, require_named
+from train.runs.session import opened, require_named
 from train.runs.training import restore
 from train.storage.files import flush_entries, make_folder, remove_partial_files
 
@@ -69,8 +70,8 @@ def _act(options: argparse.Namespace) -> int:
         raise CheckpointError(
             f"{path} is {architecture.title}, which has no attributes; explore a hierarchical network"
         )
-    if (kind := checkpoint.targets.kind) != "classes":
-        raise CheckpointError(f"{path} predicts {kind}; explore a network that tells classes apart")
+    if not checkpoint.task.exclusive:
+        raise CheckpointError(f"{path} predicts {checkpoint.task.name}; explore a network that tells classes apart")
     if checkpoint.config.scattering:
         raise CheckpointError(
             f"{path} begins with scattering: what its filters see is no part of an image that could be shown; explore "

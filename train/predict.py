@@ -7,7 +7,6 @@ begin("train.predict", __name__)
 import argparse
 import csv
 import io
-import itertools
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
 from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
 from train.data import DataError
@@ -43,26 +43,16 @@ def _act(options: argparse.Namespace) -> int:
         raise DataError(f"{options.paths[0]} holds no files {', '.join(ENDINGS)}; name files, or a folder of such")
     for line in untrained_size(network.network.config, network.checkpoint.image_size):
         print(line, file=sys.stderr)
-    top = min(TOP, len(network.class_names))
     stream, failed = io.StringIO(), []
     writer = csv.writer(stream, lineterminator="\n")
-    classes = network.checkpoint.targets.kind == "classes"
-    number = ["", *(f"_{place}" for place in range(2, top + 1))]
-    ranked = itertools.chain(*((f"class{n}", f"probability{n}") for n in number))
-    writer.writerow(["path", *(ranked if classes else network.class_names)])
-    numbers = network.checkpoint.targets.kind == "numbers"
+    task, told = network.checkpoint.task, (network.class_names, min(TOP, len(network.class_names)))
+    writer.writerow(["path", *task.columns(*told)])
     with progress_bar(len(files)) as bar:
         for part, made in _read(files, network):
             read = [(path, image) for path, image in zip(part, made, strict=True) if not isinstance(image, str)]
             failed += [(path, image) for path, image in zip(part, made, strict=True) if isinstance(image, str)]
-            apply = network.logits if numbers else network.probabilities
-            found: Any = apply(np.stack([image for _, image in read])) if read else []
-            for (path, _), row in zip(read, found, strict=True):
-                if not classes:
-                    writer.writerow([path, *(f"{value:.6g}" for value in row)])
-                    continue
-                best = np.argsort(-row, kind="stable")[:top]
-                writer.writerow([path, *itertools.chain(*((network.class_names[k], f"{row[k]:.6f}") for k in best))])
+            rows = task.cells(to_numpy(network.logits(np.stack([image for _, image in read]))), *told) if read else []
+            writer.writerows([path, *row] for (path, _), row in zip(read, rows, strict=True))
             bar.update(len(part))
     if options.out:
         write_atomically(options.out, stream.getvalue().encode())

@@ -15,8 +15,9 @@ from train.data import Images, split_validation
 from train.evaluate import network_for_use, require_same_kind
 from train.extras import require_installed
 from train.runs import checkpoint as checkpoints
+from train.runs.fit import on_device
 from train.runs.run import Run, RunError
-from train.runs.session import Session, classified, locked, on_device, require_named, write_report
+from train.runs.session import Session, classified, locked, require_named, write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def _act(options: argparse.Namespace) -> int:
     require_named(config.dataset, options.dataset is not None, f"report {run.path}")
     test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
-    if (tested or config.held_out(MOST)) and checkpoint.targets.kind == "classes":
+    if (tested or config.held_out(MOST)) and checkpoint.task.exclusive:
         dataset = Session().load(xp, config)
         require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_fits(path, checkpoint, dataset)
@@ -50,8 +51,7 @@ def _act(options: argparse.Namespace) -> int:
             shown = classified(part, network, parameters, moments, data)
         trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)
     with locked(run):
-        kind = checkpoint.targets.kind
-        say(write_report(run, network, checkpoint.class_names, parameters, shown, trained, kind))
+        say(write_report(run, network, checkpoint.class_names, parameters, shown, trained, checkpoint.task))
     return 0
 
 

@@ -43,7 +43,8 @@ from train.commands.trial import (
 from train.config import MOST, Config, ConfigError, make_config, parse_toml, to_toml, toml_text
 from train.data.cifar import obtain
 from train.extras import install_command
-from train.runs.plot import SCORES, kind_of_records, plot_trials
+from train.recipes.tasks import TASKS, Task, task_of
+from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
 from train.storage.files import (
@@ -332,12 +333,12 @@ def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     except RunError as error:
         damaged = one_line(str(error))
     state = FAILED if damaged else state
-    score = f"validation_{SCORES[kind_of_records(records)][0]}"
+    score = f"validation_{task_of(records).score}"
     known = [r[score] for r in records if score in r]
     row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}
     row |= {score: known[-1], f"best_{score}": max(known)} if known else {}
     last = records[-1].items() if records else ()
-    row |= {name: value for name, value in last if name.startswith(("train_loss", "validation_"))}
+    row |= {name: value for name, value in last if name.startswith(("task", "train_loss", "validation_"))}
     row |= {"seconds": round(sum(r.get("seconds", 0.0) for r in records), 1)}
     row["error"] = damaged
     if state == FAILED and not damaged and os.path.lexists(_log(folder, trial)):
@@ -373,37 +374,23 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
         known = [(row, *reached) for row in rows if (reached := _reached(row))]
         if known:
             varied = {name: [row[name] for row, _, _ in known] for name in sweep.trials[0].varied}
-            _, kinds, scores = zip(*known, strict=True)
-            plot_trials(varied, scores, kinds, folder / PICTURE, folder.name)
+            _, tasks, scores = zip(*known, strict=True)
+            plot_trials(varied, scores, tasks, folder / PICTURE, folder.name)
     except OSError as error:
         raise RunError(f"cannot write the results to {folder}: {error.strerror or error}") from error
     return rows
 
 
-REACHED = {
-    "classes": ("held-out accuracy", "{} of the images held out"),
-    "labels": ("held-out labels right", "{} of the labels of the images held out"),
-    "numbers": ("held-out mean R^2", "R^2 {} on the images held out"),
-}
-"""What trials reach by the kind of targets: the title in a table, and the line of a trial."""
-
-
-def _reached(row: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The kind of targets, and the score on images held out, where there is one."""
-    kind = kind_of_records([row])
-    score = row.get(f"validation_{SCORES[kind][0]}")
-    return None if score is None else (kind, score)
-
-
-def _score(kind: str, score: float, *deviations: float) -> str:
-    """A score with its deviation over seeds, if there is one."""
-    scale, form, unit = (1, ".4f", "") if kind == "numbers" else (100, ".2f", " %")
-    return " ± ".join([f"{scale * score:{form}}{unit}", *(f"{scale * deviation:{form}}" for deviation in deviations)])
+def _reached(row: Mapping[str, Any]) -> tuple[Task, float] | None:
+    """The task, and the score on images held out, where there is one."""
+    task = task_of([row])
+    score = row.get(f"validation_{task.score}")
+    return None if score is None else (task, score)
 
 
 def _line(row: Mapping[str, Any]) -> str:
     reached = _reached(row)
-    shown = f", {REACHED[reached[0]][1].format(_score(*reached))}" if reached else ""
+    shown = f", {reached[0].words.format(reached[0].shown(reached[1]))} on the images held out" if reached else ""
     why = f": {row['error']}" if row["error"] else ""
     return f"trial {row['trial']}: {row['state']}{shown}{why}"
 
@@ -422,19 +409,19 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         group = of_seeds.values()
         alike = list(shown.values()).count(shown[settings]) > 1  # to so many digits
         of = [score for row in group if (score := _reached(row))]
-        kind, known = of[0][0] if of else "", [score for _, score in of]
+        task, known = of[0][0] if of else None, [score for _, score in of]
         states = sorted({row["state"] for row in group} - {FINISHED})
         mean = statistics.fmean(known) if known else -math.inf
         deviations = [statistics.stdev(known)] if len(known) > 1 else []
-        reached = _score(kind, mean, *deviations) if known else "-"
+        reached = task.shown(mean, *deviations) if task else "-"
         seconds = f"{statistics.fmean(row['seconds'] for row in group if not of or _reached(row)):.0f}"
         cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
-        found.append((kind, mean, f"| {' | '.join(cells)} |"))
-    found.sort(key=lambda row: (not row[0], row[0], -row[1]))
-    kinds = [kind for kind in REACHED if kind in {kind for kind, _, _ in found}] or ["classes"]
+        found.append((task, mean, f"| {' | '.join(cells)} |"))
+    found.sort(key=lambda row: (row[0] is None, row[0] and row[0].name, -row[1]))
+    tasks = [task for task in TASKS.values() if task in {task for task, _, _ in found}] or [TASKS["classes"]]
     head = [
         *(f"`{name}`" for name in names),
-        f"{' or '.join(REACHED[kind][0] for kind in kinds)}, ± deviation over seeds",
+        f"{' or '.join(f'held-out {task.title}' for task in tasks)}, ± deviation over seeds",
         "seconds",
         "trials",
         "not finished",

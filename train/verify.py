@@ -35,9 +35,10 @@ from train.networks.network import Network
 from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
+from train.runs.fit import namespace
 from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
-from train.runs.session import namespace, opened, require_named
+from train.runs.session import opened, require_named
 from train.runs.training import Interrupted, TrainingError, restore
 from train.storage.files import remove_partial_files, write_atomically
 from train.verification import counterexamples

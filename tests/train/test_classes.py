@@ -16,7 +16,7 @@ from tests.train.commands import made_up
 from tests.train.runs import run_here
 from train.data import Dataset, balanced_weights, class_notes
 from train.recipes.augmentations import Batch
-from train.recipes.losses import loss_of
+from train.recipes.losses import LOSSES
 from train.runs.session import figures
 from train.runs.training import Result
 
@@ -37,9 +37,10 @@ def test_the_loss_weighs_each_image_by_its_class(smoothing: float, mixed: bool) 
     rng = np.random.default_rng(0)
     logits, weights = rng.standard_normal((7, 4)), np.array([0.5, 2.0, 0.0, 3.0])
     labels, others, part = rng.integers(4, size=7), rng.integers(4, size=7), rng.uniform(0.5, 1, 7)
-    settings = SimpleNamespace(label_smoothing=smoothing, teacher="")
+    settings, loss_of = SimpleNamespace(label_smoothing=smoothing), LOSSES["cross-entropy"].of
     more: dict[str, Any] = {"others": others, "weight": part} if mixed else {}
-    batch = Batch(np.zeros((7, 1)), labels, class_weights=weights, **more)
+    counts = weights[labels] * (part if mixed else 1) + (weights[others] * (1 - part) if mixed else 0)
+    batch = Batch(np.zeros((7, 1)), labels, counts=counts, **more)
     expected = 0.0
     for n in range(7):
         share = part[n] if mixed else 1.0
@@ -48,8 +49,8 @@ def test_the_loss_weighs_each_image_by_its_class(smoothing: float, mixed: bool) 
         target = (1 - smoothing) * target + smoothing / 4
         expected -= counted * target @ log_softmax(logits[n : n + 1])[0] / 7
     assert loss_of(settings, logits, batch) == pytest.approx(expected)
-    alike = loss_of(settings, logits, batch._replace(class_weights=np.ones(4)))
-    assert alike == pytest.approx(loss_of(settings, logits, batch._replace(class_weights=None)))
+    alike = loss_of(settings, logits, batch._replace(counts=np.ones(7)))
+    assert alike == pytest.approx(loss_of(settings, logits, batch._replace(counts=None)))
     assert grad(lambda z: loss_of(settings, z, batch))(logits).shape == logits.shape
 
 

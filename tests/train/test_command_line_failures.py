@@ -35,7 +35,8 @@ from train.data import INFO
 from train.networks.network import Network
 from train.runs import memory as _memory
 from train.runs import session
-from train.runs.session import Session, namespace
+from train.runs.fit import namespace
+from train.runs.session import Session
 from train.runs.training import Trainer, TrainingError
 
 DATA = INFO["sample"]

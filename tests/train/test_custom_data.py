@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from tests.train.commands import Arrays, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
-from train.config import PRESETS, ConfigError, make_config
+from train.config import PRESETS, ConfigError, make_config, suited
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
 from train.networks.registry import build
 from train.recipes.schedules import image_size
@@ -348,12 +347,12 @@ def test_a_preset_ends_at_the_size_that_is_evaluated(preset: str) -> None:
         assert sizes[-1] == (side, side) and min(sizes) >= (8, 8)
         if side == 64:
             assert [size[0] for size in sizes] == [2 * n for n in at_32]
-        there = config.for_images((side, side))
+        there = suited(config, (side, side), "classes", "d")
         for pixels, meant in ((there.shift, config.shift), (there.cutout, config.cutout)):
             assert abs(pixels - meant * side / 32) <= 0.5 or pixels == 1
-    assert config.for_images((32, 32)) == dataclasses.replace(config, made_for=0)
+    assert suited(config, (32, 32), "classes", "d").shift == config.shift
     own = make_config(preset, {"shift": 3, "image_sizes": (16,)})
-    assert own.for_images((96, 96)).shift == 3  # pixels, if a user gives them
+    assert suited(own, (96, 96), "classes", "d").shift == 3  # pixels, if a user gives them
     assert {image_size(own, epoch, (96, 96)) for epoch in range(config.epochs)} == {(16, 16)}
 
 

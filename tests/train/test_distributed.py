@@ -415,7 +415,7 @@ def test_ranks_that_are_to_resume_with_different_flags_are_refused(trained: Path
 def test_ranks_with_and_without_a_gpu_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the backend is "auto", those with one tell the others its number, which they do not wait for."""
     libraries = {"hcnn_0": np, "hcnn_1": SimpleNamespace(__name__="cupy")}
-    monkeypatch.setattr(session, "namespace", lambda backend: libraries[threading.current_thread().name])
+    monkeypatch.setattr(session, "namespace", lambda *backend: libraries[threading.current_thread().name])
 
     def work(ranks: Ranks) -> None:
         threading.current_thread().name = f"hcnn_{ranks.rank}"

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import hcnn
-from train.estimators import HCNNClassifier, HCNNRegressor
+from train.estimators import HCNNClassifier, HCNNRegressor, _digest
 
 SMALL: dict[str, Any] = {
     "depth": 4,
@@ -30,7 +30,8 @@ SMALL: dict[str, Any] = {
     "batch_size": 20,
     "settings": {"factors": 4, "strided_layers": (), "shift": 0, "space_kernel": 3},  # 9 taps are 729 of a volume
 }
-CHECKED = HCNNClassifier(epochs=6, **SMALL), HCNNRegressor(epochs=6, **SMALL)
+# 50 rows: the check of class_weight wants it learned
+CHECKED = HCNNClassifier(epochs=12, **SMALL), HCNNRegressor(epochs=6, **SMALL)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -94,17 +95,106 @@ def test_a_weight_is_a_number_of_rows_and_their_order_does_not_matter() -> None:
     turned = HCNNClassifier(**few).fit(x[::-1], y[::-1], weight[::-1])
     assert np.array_equal(turned.predict_proba(x), expected)
     assert not np.array_equal(HCNNClassifier(**few).fit(x, y).predict_proba(x), expected)
-    assert HCNNClassifier(**few).fit(x, y, weight + 0.5).n_iter_ == 1
     alike = [HCNNClassifier(**few).fit(x, y, np.full(30, value)).predict_proba(x) for value in (1.0, 0.7)]
     assert np.array_equal(*alike)
-    for epochs, passes in ((2, 1), (9, 1), (19, 2)):  # over rows that are repeated twice, nine and ten times
-        network = HCNNClassifier(**SMALL, epochs=epochs).fit(x, y, np.where(np.arange(30) % 2, 0.5, 1.5))
-        assert network.n_iter_ == passes
     for bad, message in ((-1.0, "none negative"), (np.nan, "finite numbers"), (0.0, "zero everywhere")):
         with pytest.raises(ValueError, match=message):
             HCNNClassifier(**few).fit(x, y, np.full(30, bad))
     with pytest.raises(ValueError, match=r"sample_weight is 3\.33e\+05 in the mean, and repeats rows"):
         HCNNClassifier(**few).fit(x, y, np.r_[1e7, np.ones(29)])
+
+
+def test_a_weight_that_is_not_whole_weighs_the_loss() -> None:
+    """No class vanishes by a small one; one of weight 0 is said."""
+    x, frequency = waves(30)
+    y = (frequency > 0.9).astype(int)
+    few = {**SMALL, "epochs": 12}
+    small = HCNNClassifier(**few).fit(x, y, np.where(y, 0.04, 1.3))
+    likely = small.predict_proba(x)[:, 1]
+    assert small.n_iter_ == 12 and small.predict(x).any() and likely[y == 1].mean() > 2 * likely[y == 0].mean()
+    half = HCNNClassifier(**few, class_weight={0: 1.0, 1: 0.5}).fit(x, y)
+    assert np.array_equal(half.predict_proba(x), HCNNClassifier(**few).fit(x, y, 1 - 0.5 * y).predict_proba(x))
+    assert not np.array_equal(half.predict_proba(x), HCNNClassifier(**few).fit(x, y).predict_proba(x))
+    with pytest.warns(UserWarning, match="all rows of class 1 have weight 0: nothing is learned of it"):
+        none = HCNNClassifier(**few, class_weight={0: 1.0, 1: 0.0}).fit(x, y)
+    assert none.predict_proba(x)[:, 1].max() < small.predict_proba(x)[:, 1].max() and none.classes_.tolist() == [0, 1]
+
+
+def test_equal_rows_are_ordered_by_their_values_alone() -> None:
+    x, y = np.array([[1.0, -0.0], [0.0, 2.0]]), np.array([0, 1])
+    assert _digest(x[0], y[0]) == _digest(np.array([1, 0], np.float32), np.float64(0)) != _digest(x[0], y[1])
+
+
+def test_settings_are_parameters() -> None:
+    x, frequency = waves(60)
+    y = frequency > 0.9
+    classifier = HCNNClassifier(epochs=6, **SMALL)
+    assert classifier.get_params()["settings__factors"] == 4 and "settings__factors" not in classifier.get_params(False)
+    search = GridSearchCV(classifier, {"settings__learning_rate": [1e-9, 0.02]}, cv=2).fit(x, y)
+    assert search.best_params_ == {"settings__learning_rate": 0.02}
+    assert classifier.settings == SMALL["settings"] and search.best_estimator_.settings["factors"] == 4
+    with pytest.raises(ValueError, match="no setting is called 'factor'; did you mean 'factors'"):
+        clone(classifier).set_params(settings__factor=2).fit(x, y)
+
+
+def test_a_constant_target_is_predicted() -> None:
+    x, frequency = waves(30)
+    y = np.stack([np.full(30, 0.3), frequency], axis=1)
+    predicted = HCNNRegressor(epochs=2, **SMALL).fit(x, y).predict(x)
+    assert (predicted[:, 0] == 0.3).all() and np.ptp(predicted[:, 1]) > 0
+    assert (HCNNRegressor(epochs=2, **SMALL).fit(x, y[:, 0]).predict(x) == 0.3).all()
+
+
+def test_standardize_sample_counts_in_prediction() -> None:
+    x, frequency = waves(30)
+    few = {**SMALL, "settings": {**SMALL["settings"], "standardize": "sample"}}
+    network = HCNNClassifier(epochs=2, **few).fit(x, frequency > 0.9)
+    np.testing.assert_allclose(network.predict_proba(7 * x + 3), network.predict_proba(x), rtol=1e-9)
+
+
+def test_it_stops_early_goes_on_and_says_what_it_does(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    x, frequency = waves(60)
+    y = frequency > 0.9
+    early = HCNNClassifier(epochs=50, early_stopping=2, validation_fraction=0.3, verbose=True, **SMALL).fit(x, y)
+    lines = capfd.readouterr().out.splitlines()
+    held_out = [float(re.findall("held out (.*) %", line)[0]) for line in lines]
+    best = held_out.index(max(held_out))
+    assert len(lines) == early.n_iter_ == best + 3 < 50 and early.score(x, y) > 0.8
+    few = HCNNClassifier(epochs=1, warm_start=True, **SMALL)
+    first = few.fit(x, y).predict_proba(x)
+    second = few.fit(x, y).predict_proba(x)
+    anew = few.set_params(warm_start=False).fit(x, y).predict_proba(x)
+    assert np.array_equal(anew, first) and not np.array_equal(second, first)
+    assert capfd.readouterr().out == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "axes", "message"),
+    [
+        ((24,), None, (1,), ""),
+        ((24, 3), None, (1,), ""),
+        ((1, 24), None, (2,), r"axes \(2,\) are taken for those of space; or give space_axes=\(1,\)"),
+        ((3, 24), None, (1,), r"axes \(1,\) are taken for those of space; or give space_axes=\(2,\)"),
+        ((3, 24), (2,), (2,), ""),
+        ((3, 8, 9), None, (1, 2), r"or give space_axes=\(2, 3\)"),
+        ((3, 8, 9), (2, 3), (2, 3), ""),
+        ((8, 9), (1, 2), (1, 2), ""),
+    ],
+)
+def test_it_says_which_axes_it_takes_for_space(
+    shape: tuple[int, ...], given: Any, axes: tuple[int, ...], message: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    x = np.random.default_rng(0).standard_normal((20, *shape))
+    network = HCNNClassifier(epochs=1, space_axes=given, **SMALL).fit(x, np.arange(20) % 2)
+    texts = [str(warning.message) for warning in recwarn]
+    assert network.space_axes_ == axes and bool(texts) == bool(message) and re.search(message, "".join(texts))
+    channels = {*range(1, len(shape) + 1)} - {*axes}
+    last = np.moveaxis(x, channels.pop(), -1) if channels else x[..., None]
+    assert network.shape_ == last.shape[1:]
+    same = HCNNClassifier(epochs=1, space_axes=range(1, last.ndim - 1), **SMALL).fit(last, np.arange(20) % 2)
+    assert np.array_equal(network.predict_proba(x), same.predict_proba(last))
+    with pytest.raises(ValueError, match="space_axes is"):
+        HCNNClassifier(space_axes=(0,), **SMALL).fit(x, np.arange(20) % 2)
 
 
 def test_settings_count_or_are_refused() -> None:
@@ -115,9 +205,18 @@ def test_settings_count_or_are_refused() -> None:
     ]
     plain, balanced = (each.predict_proba(x)[:, 1].mean() for each in found)
     assert balanced > plain + 0.01
-    for name, value in (("init_from", "a"), ("teacher", "a"), ("train_size", 20), ("validation_size", 7)):
+    others = ("preset", "nonsense"), ("seed", 3), ("task", "numbers")
+    for name, value in (("init_from", "a"), ("teacher", "a"), ("train_size", 20), ("validation_size", 7), *others):
         with pytest.raises(ValueError, match=f"settings has {name}, of no use to fit"):
             HCNNClassifier(**{**SMALL, "settings": SMALL["settings"] | {name: value}}).fit(x, y)
+
+    for settings, message in (
+        ({"planning": "measure"}, "no setting is called 'planning'"),
+        ({"precision": "tf32"}, "is for --backend cupy"),
+        ({"loss": "squared"}, "loss is 'squared', which is for numbers; the task is classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            HCNNClassifier(settings=settings).fit(x, y)
 
 
 def test_values_whose_squares_overflow_are_refused() -> None:

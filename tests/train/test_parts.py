@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from autodiff import tree_leaves
+from autodiff import log_softmax, tree_leaves
 from hcnn_core.backend import array_namespace
 from tests.train.commands import small_images
 from tests.train.conftest import Command
@@ -20,7 +20,7 @@ from tests.train.runs import SMALL as RUN
 from tests.train.runs import assert_same_run, metrics
 from tests.train.test_distributed import on_ranks
 from tests.train.test_resumption import during_step
-from train.config import ConfigError, config_class, make_config, with_defaults
+from train.config import ConfigError, config_class, make_config, suited, with_defaults
 from train.data import Dataset, Images, recolour
 from train.networks import registry
 from train.networks.architecture import Architecture
@@ -29,7 +29,7 @@ from train.networks.plain import Table
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
-from train.recipes.losses import loss_of
+from train.recipes.losses import LOSSES, EntropySettings, Loss, class_targets
 from train.recipes.metrics import METRICS, Metric
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
 from train.runs.run import Run
@@ -79,7 +79,6 @@ def test_a_new_schedule_says_whether_a_run_can_be_extended(tmp_path: Path, monke
             _require_extensible(Run(tmp_path), checkpoint, 5)
 
 
-@dataclasses.dataclass(frozen=True)
 class GateSettings(Section):
     """Settings of a network that a test adds."""
 
@@ -169,14 +168,19 @@ def drawn(config: Any, seed: int, count: int, images: Images) -> dict[str, Any]:
 def test_mixed_images_are_compared_with_both_labels(few_images: Dataset) -> None:
     config = make_config("sample", {**SMALL, **STRONG, "label_smoothing": 0.1})
     images = small_images(few_images, "float64")
-    told = drawn(config, 3, 8, images)
-    batch = batch_of(config, images, told)
+    told, counts = drawn(config, 3, 8, images), np.random.default_rng(1).random(len(few_images.test_labels))
+    batch = batch_of(config, dataclasses.replace(images, weights=counts), told)
     plain = dataclasses.replace(config, mixup=0.0)
     one, other = (batch_of(plain, images, part) for part in (told, told["partner"]))
     weight = np.reshape(told["weight"], (-1, 1, 1, 1))
     np.testing.assert_allclose(batch.images, weight * one.images + (1 - weight) * other.images, atol=1e-12)
     assert (weight >= 0.5).all() and np.ptp(weight) > 0.01
-    logits = np.random.default_rng(0).standard_normal((8, 10))
+    both = (counts[part["index"]] for part in (told, told["partner"]))
+    np.testing.assert_allclose(
+        batch.counts, [w * a + (1 - w) * b for w, a, b in zip(told["weight"], *both, strict=True)]
+    )
+    batch = batch._replace(counts=None)
+    logits, loss_of = np.random.default_rng(0).standard_normal((8, 10)), LOSSES["cross-entropy"].of
     parts = [[float(loss_of(plain, logits[n : n + 1], one_of(b, n))) for b in (one, other)] for n in range(8)]
     expected = np.mean([w * a + (1 - w) * b for w, (a, b) in zip(told["weight"], parts, strict=True)])
     assert float(loss_of(config, logits, batch)) == pytest.approx(expected, rel=1e-12)
@@ -218,7 +222,7 @@ def test_ranks_mix_the_images_that_one_process_mixes(few_images: Dataset) -> Non
 
 
 LARGEST = Metric(
-    lambda logits, batch: array_namespace(logits).max(array_namespace(logits).abs(logits)),
+    lambda task, logits, batch: array_namespace(logits).max(array_namespace(logits).abs(logits)),
     merge=max,
     of_epoch=lambda held, images: held,
 )
@@ -261,6 +265,38 @@ def test_ranks_merge_what_metrics_count(few_images: Dataset, monkeypatch: pytest
         for _, _, found in on_ranks(3, run(count)):
             assert found["accuracy"] == numbers["accuracy"]
             assert found["largest_logit"] == pytest.approx(float(numbers["largest_logit"]), rel=1e-10)
+
+
+class FocalSettings(Section):
+    """Settings of a loss that a test adds."""
+
+    focus: float = setting(2.0, "power of the probability of the other classes", low=0.0)
+
+
+def _focal(settings: Any, logits: Any, batch: Any) -> Any:
+    logarithms = log_softmax(logits)
+    targets = class_targets(settings, batch, logits.shape[1])
+    return -np.mean(np.sum(targets * (1 - np.exp(logarithms)) ** settings.focus * logarithms, axis=1))
+
+
+def test_a_new_loss_says_for_which_task_it_is(few_images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is honoured, or refused where labels are of another task."""
+    monkeypatch.setitem(LOSSES, "focal", Loss(_focal, ("classes",), (EntropySettings, FocalSettings)))
+    images, losses = small_images(few_images, "float64"), []
+    for changes in ({}, {"loss": "focal", "focus": 0.0}, {"loss": "focal", "focus": 2.0, "label_smoothing": 0.1}):
+        config = make_config("sample", {**SMALL, "shift": 0, "flip": False, **changes})
+        network = build(config)
+        start = initial_arrays(network, network.initialize(np.random.default_rng(0)))
+        rates = {name: np.asarray(0.5) for name in ("rate", "step", "moments_kept", "moments_taken")}
+        step = gradient_step(config, network, images)
+        losses.append(float(step(start, drawn(config, 1, 6, images) | rates)[1]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12) and losses[2] < 0.95 * losses[0]
+    with pytest.raises(ConfigError, match="loss is 'focal', which is for classes; the task is labels: leave it out"):
+        suited(config, (32, 32), "labels", "d")
+    with pytest.raises(
+        ConfigError, match=r"focus is 3\.0, which is for loss 'focal'; loss 'cross-entropy' has no such"
+    ):
+        suited(make_config("sample", {"focus": 3.0}), (32, 32), "classes", "d")
 
 
 def test_images_are_shown_as_training_sees_them(drawing_command: Command, few_images: Dataset, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_table_of_a_card() -> None:
 
 def test_a_network_says_what_it_is_in_one_line(command: Command, trained: Path, tmp_path: Path) -> None:
     assert repr(load("hcnn-best")) == (
-        "<Classifier hcnn-best: 10 classes, 97,650 coefficients, 89.40 % of the test images right>"
+        "<Classifier hcnn-best: 10 classes, 97,650 coefficients, accuracy 89.40 % on the test images>"
     )
     assert repr(load("hcnn-periodic")).startswith("<Classifier hcnn-periodic: ")  # whose file names another preset
     network = load(trained)
@@ -84,7 +84,7 @@ def test_a_network_says_what_it_is_in_one_line(command: Command, trained: Path, 
         network.card == f"# {network.name}\n\n{network.takes}\n"
         and network.figures["test_accuracy"] == metrics(trained)[-1]["test_accuracy"]
     )
-    said = f"coefficients, {100 * network.figures['test_accuracy']:.2f} % of the test images right>"
+    said = f"coefficients, accuracy {100 * network.figures['test_accuracy']:.2f} % on the test images>"
     assert repr(network).startswith("<Classifier sample: 10 classes, ") and repr(network).endswith(said)
     assert repr(load(trained / "epoch0002-step000000.h5")).endswith(", not tested>")
     untested = replace(network.checkpoint, figures={})

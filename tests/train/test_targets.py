@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ from scipy.special import expit
 from autodiff import check_grads, grad
 from tests.train.runs import run_here
 from train import compare, load
-from train.config import Config
+from train.config import Config, ConfigError, make_config
 from train.data import DataError, Targets, class_notes, dataset_from_arrays
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
-from train.recipes.losses import loss_of, loss_of_each, right
+from train.recipes.losses import LOSSES
+from train.recipes.tasks import TASKS
 from train.runs.checkpoint import CheckpointError
 from train.runs.onnx import write_onnx
 from train.runs.shipped import open_network
@@ -32,23 +32,26 @@ def test_the_loss_of_labels_and_of_numbers() -> None:
     rng = np.random.default_rng(0)
     logits, yes = 3 * rng.standard_normal((7, 4)), rng.random((7, 4)) < 0.4
     expected = -np.mean(np.where(yes, np.log(expit(logits)), np.log(expit(-logits))))
-    assert loss_of_each(logits, yes) == pytest.approx(expected, rel=1e-12)
-    assert loss_of_each(np.full((1, 1), 1e4), np.array([[True]])) == 0  # no overflow
-    np.testing.assert_allclose(grad(lambda z: loss_of_each(z, yes))(logits), (expit(logits) - yes) / 28, atol=1e-12)
-    numbers, settings = rng.standard_normal((7, 4)), SimpleNamespace(label_smoothing=0.0, teacher="")
-    assert loss_of_each(logits, numbers) == pytest.approx(np.mean((logits - numbers) ** 2))
-    check_grads(lambda z: loss_of_each(z, numbers))(logits)
+    of_labels, of_numbers = (TASKS[kind].evaluated for kind in ("labels", "numbers"))
+    assert of_labels(logits, yes) == pytest.approx(expected, rel=1e-12)
+    assert of_labels(np.full((1, 1), 1e4), np.array([[True]])) == 0  # no overflow
+    np.testing.assert_allclose(grad(lambda z: of_labels(z, yes))(logits), (expit(logits) - yes) / 28, atol=1e-12)
+    numbers = rng.standard_normal((7, 4))
+    assert of_numbers(logits, numbers) == pytest.approx(np.mean((logits - numbers) ** 2))
+    check_grads(lambda z: of_numbers(z, numbers))(logits)
     part, others = rng.uniform(0.5, 1, 7), rng.permutation(7)
-    for labels in (yes, numbers):
+    for labels, loss in ((yes, "logistic"), (numbers, "squared")):
         mixed = Batch(np.zeros((7, 1)), labels, labels[others], part)
         wanted = labels * part[:, None] + labels[others] * (1 - part)[:, None]
         given = wanted if labels is numbers else np.clip(wanted, 0, 1)
         expected = np.mean((logits - given) ** 2)
         if labels is yes:
             expected = -np.mean(given * np.log(expit(logits)) + (1 - given) * np.log(expit(-logits)))
-        assert loss_of(settings, logits, mixed) == pytest.approx(expected, rel=1e-12)
-    assert right(logits, yes) == pytest.approx(np.mean((logits > 0) == yes, axis=1).sum())
-    assert right(logits, numbers) == 0
+        assert LOSSES[loss].of(None, logits, mixed) == pytest.approx(expected, rel=1e-12)
+        one = [LOSSES[loss].of(None, logits[n:][:1], Batch(np.zeros((1, 1)), labels[n:][:1])) for n in range(7)]
+        weighed = LOSSES[loss].of(None, logits, Batch(np.zeros((7, 1)), labels, counts=part))
+        assert weighed == pytest.approx(np.mean(part * one), rel=1e-12)
+    assert TASKS["labels"].right(logits, yes) == pytest.approx(np.mean((logits > 0) == yes, axis=1).sum())
 
 
 def test_numbers_are_standardised_and_scored_in_their_units() -> None:
@@ -69,7 +72,7 @@ def test_numbers_are_standardised_and_scored_in_their_units() -> None:
 @pytest.mark.parametrize("labels", [7, 14, 15, 30])
 def test_all_labels_right_are_no_more_than_the_images(labels: int) -> None:
     yes = np.ones((50, labels), bool)
-    assert right(np.ones((50, labels), np.float32), yes) == 50
+    assert TASKS["labels"].right(np.ones((50, labels), np.float32), yes) == 50
 
 
 def waves(count: int = 100) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -93,7 +96,7 @@ def test_a_run_on_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file, run = written(tmp_path / "numbers.npz", y, ("frequency", "height")), tmp_path / "run"
     options = ("--epochs", 12, "--dataset", file, "--out", run, "--mixup", 0.2, "--resample", 0)  # it is the frequency
     out = run_here((*FEW, *options), None).success()
-    assert "held out R^2" in out and "to measure R^2 on" in out and "accuracy" not in out
+    assert "held out R^2" in out and "to measure mean R^2 on" in out and "accuracy" not in out
     tested = [line for line in out.splitlines() if line.startswith("test: ")]
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     network = load(run)
@@ -184,8 +187,17 @@ def test_targets_that_do_not_do_are_refused_in_one_line(given: dict[str, Any], m
 def test_settings_of_classes_are_refused_for_others(tmp_path: Path) -> None:
     file = written(tmp_path / "numbers.npz", waves()[1])
     options = (*FEW, "--dataset", file, "--out", tmp_path / "run")
-    run_here((*options, "--label-smoothing", 0.1), None).one_line(2, "label_smoothing is 0.1, which is for classes")
-    run_here((*options, "--class-weights", "balanced"), None).one_line(2, "which is for classes", "has numbers")
+    run_here((*options, "--label-smoothing", 0.1), None).one_line(
+        2, "label_smoothing is 0.1, which is for loss 'cross-entropy'"
+    )
+    run_here((*options, "--class-weights", "balanced"), None).one_line(2, "loss 'squared' has no such setting")
+    run_here((*options, "--teacher", "hcnn-fast"), None).one_line(
+        2, "teacher is 'hcnn-fast', which is for task 'classes'"
+    )
+    run_here((*options, "--task", "labels"), None).one_line(2, "task is 'labels'; ", "has numbers: leave it out")
+    run_here((*options, "--loss", "logistic"), None).one_line(2, "loss is 'logistic', which is for labels; the task is")
+    with pytest.raises(ConfigError, match="loss is 'squared', which is for numbers; the task is classes"):
+        make_config("lenet", {"loss": "squared", "task": "classes"})
     same = written(tmp_path / "same.npz", np.where(np.arange(100) < 80, 3.5, waves()[1]), ("height",))
     run_here((*FEW, "--dataset", same, "--out", tmp_path / "run"), None).one_line(1, "height is 3.5 for all training")
     large = written(tmp_path / "large.npz", 1e200 * waves()[1], ("height",))

@@ -57,13 +57,14 @@ def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path)
     parts = ("train_loss", "train_accuracy", *held_out)
     for line in lines[:-1]:
         first = line["epoch"] == 1  # whose first step, the slowest, does not count
-        assert set(line) == {"epoch", "learning_rate", *parts, *TIMES} - (set() if first else {"first_step_seconds"})
+        names = {"epoch", "task", "learning_rate", *parts, *TIMES}
+        assert set(line) == names - (set() if first else {"first_step_seconds"}) and line.pop("task") == "classes"
         assert all(np.isfinite(value) for value in line.values())
         assert line["images_per_second"] == pytest.approx(32 / line["seconds"]) or first
         assert line["train_accuracy"] * 32 == round(line["train_accuracy"] * 32)
         assert line["validation_accuracy"] * 8 == round(line["validation_accuracy"] * 8)
     figures = {"test_loss", "test_accuracy", "test_accuracy_of_views", "test_balanced_accuracy"}
-    assert set(lines[-1]) == {"epoch", *figures, "seconds"}
+    assert set(lines[-1]) == {"epoch", "task", *figures, "seconds"}
 
 
 def test_of_several_ranks_the_first_alone_writes(trained: Path, tmp_path: Path) -> None:

@@ -15,8 +15,6 @@ import numpy as np
 
 from train.attributes.decisions import Tested, corrected
 
-__all__ = ["Blocks", "blocks_differ", "blocks_of"]
-
 FLIPS = 1999
 
 LARGEST = 0.5

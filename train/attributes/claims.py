@@ -15,19 +15,6 @@ from train.attributes.hubs import interval
 from train.attributes.study import EXAMINED_AT_ONCE, Study
 from train.attributes.translations import Contrast, contrast, sharing_no_sample, trend
 
-__all__ = [
-    "Claim",
-    "apart",
-    "claims",
-    "conclusion",
-    "exact_and_aliased",
-    "mean_interval",
-    "orders",
-    "shown_mean",
-    "shown_share",
-    "verdicts",
-]
-
 YES, NO = "yes", "no"
 NOT_SHOWN = "not shown"
 

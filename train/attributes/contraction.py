@@ -19,17 +19,6 @@ from train.attributes.features import Model
 from train.attributes.hubs import CONFIDENCE
 from train.attributes.nearest import distances_of_random_pairs, nearest
 
-__all__ = [
-    "Gain",
-    "PairDistances",
-    "closest_classes",
-    "gains",
-    "median_interval",
-    "operator_norm",
-    "pair_distances",
-    "probe",
-]
-
 BATCH = 50
 """Pairs a forward pass."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["LEVEL", "UNDECIDED", "Tested", "corrected"]
-
 LEVEL = 0.05
 """P-values up to this one are significant. A test that cannot reach it decides nothing."""
 

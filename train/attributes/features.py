@@ -28,18 +28,6 @@ from train.storage.files import remove_partial_files
 from train.storage.hdf5 import opened, unreadable
 from train.verification.covariance import Subject
 
-__all__ = [
-    "AXES",
-    "Features",
-    "FeaturesError",
-    "Model",
-    "boundary_of",
-    "features",
-    "invariant_array",
-    "mean_array",
-    "smooth",
-]
-
 AXES = ("v_{j-1}", "v_{j-2}", "v_j")
 """Axes of x_j along which arrays can be translated."""
 

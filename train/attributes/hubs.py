@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CONFIDENCE", "FEWEST", "Hubness", "Rows", "effective_number", "hubness", "interval", "weighted_means"]
-
 CONFIDENCE = 0.95
 
 FEWEST = 9

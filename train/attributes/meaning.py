@@ -18,8 +18,6 @@ import numpy as np
 from train.attributes.decisions import LEVEL, Tested
 from train.attributes.hubs import FEWEST, Rows, effective_number, interval, weighted_means
 
-__all__ = ["CHANGES", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
-
 PERMUTATIONS = 1999
 
 

@@ -13,8 +13,6 @@ import numpy as np
 
 from hcnn_core.backend import Array, array_namespace, to_numpy
 
-__all__ = ["distances_of_random_pairs", "nearest", "rank"]
-
 QUERIES = 256
 """Queries in a block: their distances to 50,000 arrays take 50 MB."""
 

@@ -12,16 +12,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Comparison",
-    "haar_matrix",
-    "haar_norm",
-    "neighbour_correlation",
-    "seriation",
-    "similarity_of_orders",
-    "spectral_order",
-]
-
 ORDERS = 999
 
 

@@ -14,8 +14,6 @@ from train.pages import png, prepare_matplotlib
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
 
-__all__ = ["agreement_chart", "coloured", "layers_chart", "limits", "strips", "tiles"]
-
 CELL, GAP, TEXT = 64, 10, 15
 """Pixels: an image, what is between two, and a line of text."""
 

@@ -20,8 +20,6 @@ from train.data import Dataset, spread
 from train.networks.hierarchical import hierarchy, name_of
 from train.verification.covariance import Row, axes, invariance, largest
 
-__all__ = ["PARTS", "Exactness", "Layers", "Organisation", "Settings", "Study", "Units"]
-
 PARTS = ("figures", "agreement", "meaning", "contraction", "organisation", "units")
 
 BATCH = 100

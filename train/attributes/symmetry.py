@@ -7,8 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["Explained", "translation_explains"]
-
 T = TypeVar("T")
 
 
@@ -33,17 +31,9 @@ class Explained(NamedTuple):
     def is_isomorphic(self, elements: Sequence[int], order: int) -> bool:
         """Say whether elements of a cyclic group are translations of a circle of as many samples, each another one.
 
-        Parameters
-        ----------
-        elements : sequence of int
-            The element that each shift belongs to, as a power of a generator.
-        order : int
-            Number of elements of the group, and of samples along the axis.
-
-        Returns
-        -------
-        bool
-            Whether the shift of s is a s modulo `order` for one a that has no divisor in common with `order`.
+        The element that each shift belongs to is a power of a generator, of a group of `order` elements, which is the
+        number of samples along the axis too. The shift of s must be a s modulo `order` for one a without a divisor in
+        common with `order`.
         """
         powers = np.asarray(elements)
         steps = (a for a in range(1, order) if np.gcd(a, order) == 1)
@@ -72,32 +62,10 @@ def translation_explains(
     that does not change under the group has one too, by t = 0; so the share is compared with the same in random
     orders of the axis, which do not change it then.
 
-    Parameters
-    ----------
-    represent : callable
-        From inputs to their arrays, real (N, ...), with the attribute along `axis`. Not an axis of inputs.
-    act : callable
-        From an element of the group and inputs to the transformed inputs.
-    inputs : object
-        What both take, of N inputs.
-    elements : sequence of int
-        Elements of the group; the identity explains itself and says nothing.
-    axis : int
-        Axis of the arrays, periodic.
-    orders : int, optional
-        Number of random orders.
-    rng : numpy.random.Generator
-        Draws the orders.
-
-    Returns
-    -------
-    Explained
-        Shares, the translations that have them, and shares along random orders.
-
-    Raises
-    ------
-    ValueError
-        If there are no elements, the axis is that of inputs, or all inputs have the same arrays.
+    `represent` makes arrays of inputs, real (N, ...), with the attribute along `axis`, which is periodic and no axis of
+    inputs; `act` transforms N inputs by an element of the group. The identity explains itself and says nothing. `rng`
+    draws so many random `orders`. ValueError if there are no elements, the axis is that of inputs, or all inputs have
+    the same arrays.
     """
     base = np.asarray(represent(inputs), np.float64)
     if not len(elements):

@@ -17,20 +17,6 @@ from train.attributes.features import smooth
 from train.attributes.hubs import CONFIDENCE, FEWEST, Rows, effective_number, interval, weighted_means
 from train.attributes.nearest import distances_of_random_pairs, nearest, rank
 
-__all__ = [
-    "Agreement",
-    "Contrast",
-    "Matches",
-    "Search",
-    "agreement",
-    "agreement_in_shuffled_order",
-    "contrast",
-    "match",
-    "sharing_no_sample",
-    "translated",
-    "trend",
-]
-
 
 @dataclass(frozen=True)
 class Search:

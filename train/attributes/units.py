@@ -16,8 +16,6 @@ from hcnn_core.backend import Array, to_numpy
 from train.attributes.features import Model
 from train.networks.hierarchical import HierarchicalLayer, hierarchy, name_of
 
-__all__ = ["attribute_filters", "first_filters", "maximise", "patch_of", "receptive_field"]
-
 JITTER = 1
 """Pixels by which images are moved at random, along each axis; more is too much for units that see 9 x 9 pixels."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from train.commands.command_line import Parser, given_path
 from train.config import CHOICES, Config, field_type, make_config, read_toml, sections
+from train.settings import choices
 
 __all__ = ["add_flag", "add_network", "add_settings", "config_of", "given_settings"]
 
@@ -53,11 +54,11 @@ def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> ar
         options["action"] = argparse.BooleanOptionalAction
     else:
         options |= {"type": kind, "metavar": kind.__name__.upper()}
-        if f.metadata["choices"]:
-            named = "{" + ",".join(f.metadata["choices"]) + "}"
-            options |= {"choices": f.metadata["choices"], "metavar": named if len(named) <= 60 else "NAME"}
+        if names := choices(f):
+            named = "{" + ",".join(names) + "}"
+            options |= {"choices": names, "metavar": named if len(named) <= 60 else "NAME"}
             if len(named) > 60:  # argparse does not break a line inside it
-                options["help"] += f"; choose {', '.join(f.metadata['choices'])}"
+                options["help"] += f"; choose {', '.join(names)}"
         if count is not None:
             options |= {"nargs": count or "*"}
     return group.add_argument(f"--{f.name.replace('_', '-')}", **options)

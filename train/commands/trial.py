@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from train.commands.process import LAUNCHERS
-from train.config import Config, make_config, read_toml
+from train.config import Config, make_config, read_toml, suited
 from train.runs.checkpoint import Checkpoint
 from train.runs.run import Run, RunError
 from train.storage.files import open_regular
@@ -58,8 +58,10 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
     config, checkpoint = of_file(file), _latest(run)
     # what a run may change as it goes on does not make it another
     kept = {name: getattr(config, name) for name in ("data_dir", "backend")}
-    if checkpoint is not None and dataclasses.replace(checkpoint.config, **kept) != config:
-        raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
+    if checkpoint is not None:
+        data = checkpoint.image_size, checkpoint.targets.kind, str(file)
+        if dataclasses.replace(suited(checkpoint.config, *data), **kept) != suited(config, *data):
+            raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
     flags: list[str] = ["--config", str(file), "--out", str(run.path)]
     if run.checkpoint_paths():  # a function is called only if it is named
         flags = ["--resume", str(run.path), "--dataset", config.dataset]

@@ -19,8 +19,6 @@ from autodiff import (
 )
 from hcnn_core.backend import Array
 
-__all__ = ["ACTIVATIONS", "Activation", "Fused"]
-
 
 class Fused(NamedTuple):
     """What computes rho in one pass with what comes before it; each as `hcnn_core` has it of ELU."""

@@ -24,8 +24,6 @@ from train.networks.hierarchical import NormalizationSettings
 from train.networks.network import Network
 from train.networks.plain import Table
 
-__all__ = ["BASELINES"]
-
 COMMON = {"batch_size": 128, "shift": 4}
 
 

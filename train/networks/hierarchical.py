@@ -37,23 +37,7 @@ from train.networks.scattering import ScatteringLayer, scattering_channels
 from train.networks.skips import SKIPS, AlignedSkip, added_to
 from train.settings import ConfigError, Section, setting
 
-__all__ = [
-    "ARCHITECTURE",
-    "FactoredLayer",
-    "Head",
-    "HierarchicalLayer",
-    "HierarchicalSettings",
-    "NonlinearLayer",
-    "NormalizationSettings",
-    "build",
-    "hierarchy",
-    "layers",
-    "low_pass",
-    "name_of",
-]
 
-
-@dataclass(frozen=True)
 class HierarchicalSettings(Section):
     """Settings of hierarchical networks alone."""
 
@@ -109,7 +93,6 @@ class HierarchicalSettings(Section):
         )
 
 
-@dataclass(frozen=True)
 class NormalizationSettings(Section):
     """Settings of networks that normalise what layers make by moments of a batch."""
 

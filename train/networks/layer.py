@@ -11,8 +11,6 @@ import numpy as np
 from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 
-__all__ = ["DEFAULT_CALL", "IMAGES", "Call", "Layer", "Moments", "Parameters", "Signal", "Weights", "times"]
-
 IMAGES = "images"
 """The name under which layers read the network's input."""
 

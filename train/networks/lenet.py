@@ -20,8 +20,6 @@ from train.networks.layer import IMAGES, Layer, Weights
 from train.networks.network import Network
 from train.settings import ConfigError
 
-__all__ = ["ARCHITECTURE", "CONNECTIONS", "build", "squash"]
-
 SPACE = (1, 2)
 TAPS = 5
 """Of a filter, along each space axis."""

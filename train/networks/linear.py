@@ -8,8 +8,6 @@ import numpy as np
 
 from hcnn_core.typing import NumpyArray
 
-__all__ = ["linear_accuracy"]
-
 FLOOR = 1e-3
 """Added to the deviations of features, so that constant ones do no harm."""
 

@@ -13,8 +13,6 @@ from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 from train.networks.layer import IMAGES, Call, Layer, Moments, Parameters, Signal, State, Weights, times
 
-__all__ = ["Network", "aligned"]
-
 
 class Network:
     """Layers on arrays of any backend, traced or not; their weights are arguments."""

@@ -18,21 +18,6 @@ from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weig
 from train.networks.skips import added_to
 from train.settings import ConfigError
 
-__all__ = [
-    "Convolution",
-    "Dense",
-    "Dropout",
-    "Flatten",
-    "Maxout",
-    "Normalization",
-    "Plain",
-    "Pool",
-    "Relu",
-    "Sum",
-    "Table",
-    "Whole",
-]
-
 SPACE = (1, 2)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BEST", "BY_AXES", "HIERARCHICAL", "MEDIUM", "SPACE"]
-
 SPACE = {1: "signals", 2: "images", 3: "volumes"}
 """What data with so many axes of space are called."""
 

@@ -12,8 +12,6 @@ from hcnn_core.backend import Array, array_namespace, constant, to_numpy
 from train.networks.layer import IMAGES, Layer, Weights
 from wavelets import FilterBank, morlet_bank, scattering, scattering_paths
 
-__all__ = ["ScatteringLayer", "scattering_channels"]
-
 ANGLES = 8
 """Orientations of the wavelets."""
 

@@ -17,8 +17,6 @@ from autodiff import convolve, defvjp, getval, marginal, primitive
 from hcnn_core.backend import Array, DeviceTables, array_namespace, in_memory_order
 from hcnn_core.typing import Boundary
 
-__all__ = ["SKIPS", "AlignedSkip", "added_to"]
-
 SKIPS = {"none": 0, "aligned": 2, "aligned-mean": 2, "previous": 1}
 """How many layers each choice of the setting `skip` goes back."""
 

@@ -22,20 +22,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "AXIS",
-    "Picture",
-    "Scale",
-    "Table",
-    "axes_as_html",
-    "image_png",
-    "in_words",
-    "png",
-    "prepare_matplotlib",
-    "render",
-    "svg",
-]
-
 AXIS = re.compile(r"\b([uvx])(?:_|(?<!x))(\{[^{}]*\}|[jJ12]\b)")
 """u1, v_j, v_{j-1}, x_j or x_{j+1}."""
 

@@ -17,8 +17,6 @@ from autodiff import tree_leaves
 from hcnn_core.backend import to_numpy
 from train.ranks.communicator import Communicator, DistributedError
 
-__all__ = ["PACKAGES", "Agreement", "source_checksum"]
-
 Result = TypeVar("Result")
 
 SOURCE = Path(__file__).resolve().parents[2]

@@ -17,8 +17,6 @@ import numpy as np
 from hcnn_core.backend import Array, array_namespace, nccl_is_available, nccl_sums, to_numpy, use_device
 from train.extras import install_command
 
-__all__ = ["Communicator", "DistributedError", "launch_rank", "launched", "world"]
-
 Value = TypeVar("Value")
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")

@@ -21,8 +21,6 @@ from train.ranks.agreement import Agreement, source_checksum
 from train.ranks.communicator import world
 from train.ranks.watch import Watch
 
-__all__ = ["Ranks", "join", "share_processors"]
-
 
 class Ranks(Agreement):
     """The processes that share each batch; this one is number `rank` of `size`. By default there is one."""

@@ -22,8 +22,6 @@ from typing import Any
 from train.ranks.agreement import Agreement
 from train.ranks.communicator import DistributedError
 
-__all__ = ["Watch"]
-
 SECOND = 1.0
 
 Address = tuple[str, int]

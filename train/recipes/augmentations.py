@@ -19,8 +19,6 @@ from hcnn_core.backend import Array, array_namespace
 from train.data import Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
 from train.settings import ConfigError, Section, setting
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Batch", "Position", "batch_of", "draw_batch"]
-
 Drawn = dict[str, Any]
 """Random numbers by name, arrays (N, ...) or dictionaries of such."""
 
@@ -32,7 +30,7 @@ class Batch(NamedTuple):
     labels: Array  # (N,), what counts as right
     others: Array | None = None  # (N,), second labels, where images are mixed
     weight: Array | None = None  # (N,), of the first labels
-    class_weights: Array | None = None  # (classes,), what an image of each counts
+    counts: Array | None = None  # (N,), what each counts, where they do not count alike
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,12 @@ class Augmentation:
 
     sections: ClassVar[tuple[type[Section], ...]]
     """Its settings."""
+    switches: ClassVar[tuple[str, ...]] = ()
+    """Settings of which one must be on for it to do anything; none: always."""
 
     def is_on(self, settings: Any) -> bool:
         """Return whether it does anything."""
-        raise NotImplementedError
+        return not self.switches or any([getattr(settings, name) for name in self.switches])
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
         """Raise ConfigError where its settings do not suit images of these rows and columns, signals or volumes."""
@@ -67,7 +67,6 @@ class Augmentation:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class MoveSettings(Section):
     """Settings of translations and reflections."""
 
@@ -81,7 +80,6 @@ class MoveSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class AlternationSettings(Section):
     """Settings of reflections."""
 
@@ -91,7 +89,6 @@ class AlternationSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class AffineSettings(Section):
     """Settings of affine maps: with probability 1/6 each a rotation, a shear along an axis or the other, a scale."""
 
@@ -104,7 +101,6 @@ class AffineSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class ColourSettings(Section):
     """Settings of random colours."""
 
@@ -119,7 +115,6 @@ class ColourSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class CutoutSettings(Section):
     """Settings of hidden squares."""
 
@@ -128,7 +123,6 @@ class CutoutSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class ResampleSettings(Section):
     """Settings of stretched axes of space."""
 
@@ -141,7 +135,6 @@ class ResampleSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class NoiseSettings(Section):
     """Settings of noise."""
 
@@ -150,7 +143,6 @@ class NoiseSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class MixupSettings(Section):
     """Settings of mixed images."""
 
@@ -182,10 +174,6 @@ class Move(Augmentation):
 
     sections = MoveSettings, AlternationSettings
 
-    def is_on(self, settings: Any) -> bool:
-        """Return True: images are copied in any case."""
-        return True
-
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
         _require_below("shift", settings.shift, size)
 
@@ -210,10 +198,7 @@ def first_mirrored(seed: int, count: int) -> NDArray[np.bool_]:
 class Affine(Augmentation):
     """One affine map of each image about its centre, bilinear, with zeros outside."""
 
-    sections = (AffineSettings,)
-
-    def is_on(self, settings: Any) -> bool:
-        return bool(settings.rotate or settings.shear or settings.zoom)
+    sections, switches = (AffineSettings,), ("rotate", "shear", "zoom")
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
         if self.is_on(settings):
@@ -238,10 +223,7 @@ class Affine(Augmentation):
 class Colour(Augmentation):
     """Brightness, contrast and saturation of each image."""
 
-    sections = (ColourSettings,)
-
-    def is_on(self, settings: Any) -> bool:
-        return bool(settings.brightness or settings.contrast or settings.saturation)
+    sections, switches = (ColourSettings,), ("brightness", "contrast", "saturation")
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
         if self.is_on(settings):
@@ -259,10 +241,7 @@ class Colour(Augmentation):
 class Cutout(Augmentation):
     """A hidden square."""
 
-    sections = (CutoutSettings,)
-
-    def is_on(self, settings: Any) -> bool:
-        return bool(settings.cutout)
+    sections, switches = (CutoutSettings,), ("cutout",)
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
         _require_below("cutout", settings.cutout, size)
@@ -279,10 +258,7 @@ class Cutout(Augmentation):
 class Resample(Augmentation):
     """Each axis of space stretched about its centre, by linear interpolation."""
 
-    sections = (ResampleSettings,)
-
-    def is_on(self, settings: Any) -> bool:
-        return bool(settings.resample)
+    sections, switches = (ResampleSettings,), ("resample",)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw along each axis which samples meet, (N, length), and the part of the later one."""
@@ -304,10 +280,7 @@ class Resample(Augmentation):
 class Noise(Augmentation):
     """Normal noise, added to each value."""
 
-    sections = (NoiseSettings,)
-
-    def is_on(self, settings: Any) -> bool:
-        return bool(settings.noise)
+    sections, switches = (NoiseSettings,), ("noise",)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
         noise = rng.standard_normal((len(position.index), *position.shape), settings.dtype)
@@ -360,9 +333,12 @@ def batch_of(settings: Any, images: Images, drawn: Mapping[str, Any], size: tupl
     """Return a step's augmented images with their labels, from what `draw_batch` drew; of another size if given."""
     x, labels = _augmented(settings, images, drawn)
     others = weight = None
+    counts = None if images.weights is None else images.weights[drawn["index"]]
     if settings.mixup:
         xp = array_namespace(x)
         y, others = _augmented(settings, images, drawn["partner"])
         weight = xp.asarray(drawn["weight"])
         x = y + (x - y) * xp.reshape(weight, (-1, *(1,) * (x.ndim - 1)))
-    return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight, images.class_weights)
+        if counts is not None and images.weights is not None:
+            counts = (other := images.weights[drawn["partner"]["index"]]) + (counts - other) * weight
+    return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight, counts)

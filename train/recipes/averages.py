@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from autodiff import tree_map
@@ -11,10 +10,7 @@ from hcnn_core.backend import Array
 from hcnn_core.updates import Term, weighted_sums
 from train.settings import Section, setting
 
-__all__ = ["averaged", "pairs", "parts"]
 
-
-@dataclass(frozen=True)
 class AverageSettings(Section):
     """Settings of averaged weights."""
 

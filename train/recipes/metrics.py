@@ -8,20 +8,22 @@ from typing import Any, NamedTuple
 
 from hcnn_core.backend import Array
 from train.recipes.augmentations import Batch
-from train.recipes.losses import right
-
-__all__ = ["METRICS", "Metric"]
+from train.recipes.tasks import Task
 
 
 class Metric(NamedTuple):
     """A number of each step's images; a checkpoint keeps what an epoch has so far, by name."""
 
-    of_step: Callable[[Array, Batch], Array]
-    """The number, without axes, from logits (N, classes) and the batch."""
+    of_step: Callable[[Task, Array, Batch], Array]
+    """The number, without axes, from the task, outputs (N, L) and the batch."""
     merge: Callable[[Any, Any], Any] = operator.add
     """The number of two steps, or of two ranks' parts of one, from both."""
     of_epoch: Callable[[float, int], float] = operator.truediv
     """What is recorded as train_NAME, from the number of all steps, and how many images they had."""
+    tasks: tuple[str, ...] = ("classes", "labels", "numbers")
+    """Names of the tasks that it is for."""
 
 
-METRICS: dict[str, Metric] = {"accuracy": Metric(lambda logits, batch: right(logits, batch.labels))}
+METRICS = {
+    "accuracy": Metric(lambda task, logits, batch: task.right(logits, batch.labels), tasks=("classes", "labels"))
+}

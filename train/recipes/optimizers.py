@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,14 +12,11 @@ from hcnn_core.backend import Array
 from hcnn_core.updates import adamw_update, muon_update_all, sgd_update_all
 from train.settings import ConfigError, Section, setting
 
-__all__ = ["OPTIMIZERS", "Optimizer", "Parameter", "Progress", "initial_state", "updated"]
-
 Tree = dict[str, dict[str, Array]]
 OptimizerState = dict[str, list[Array]]
 """What an optimiser keeps of each array, by name."""
 
 
-@dataclass(frozen=True)
 class MomentumSettings(Section):
     """Settings of optimisers with momentum."""
 
@@ -29,21 +25,18 @@ class MomentumSettings(Section):
     )
 
 
-@dataclass(frozen=True)
 class NesterovSettings(Section):
     """Settings of optimisers that can look ahead."""
 
     nesterov: bool = setting(False, "Nesterov's momentum")
 
 
-@dataclass(frozen=True)
 class SquareSettings(Section):
     """Settings of optimisers that keep running squares."""
 
     square_decay: float = setting(0.999, "part kept of the running squares of gradients", low=0.0, high=0.99999)
 
 
-@dataclass(frozen=True)
 class DecaySettings(Section):
     """Settings of optimisers that make weights smaller."""
 

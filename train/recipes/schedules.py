@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from train.settings import Section, setting
-
-__all__ = ["SCHEDULES", "Schedule", "image_size", "learning_rate"]
-
 
 LEAST_SIDE = 8
 """Pixels along the shorter side of the smallest training images that shares of it make."""
 
 
-@dataclass(frozen=True)
 class StepSettings(Section):
     """Settings of schedules that divide the learning rate."""
 
@@ -24,7 +19,6 @@ class StepSettings(Section):
     step_factor: float = setting(10.0, "what schedule step divides by", low=1.0)
 
 
-@dataclass(frozen=True)
 class WarmupSettings(Section):
     """Settings of schedules that rise first."""
 

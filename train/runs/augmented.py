@@ -13,8 +13,6 @@ from train.data import Images, spread
 from train.pages import image_png
 from train.recipes.augmentations import Position, batch_of, draw_batch
 
-__all__ = ["SHOWN", "augmented"]
-
 SHOWN = 32
 """Images in the picture of a report."""
 

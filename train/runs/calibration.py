@@ -6,31 +6,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["calibration_error", "tempered_loss"]
+from hcnn_core import log_softmax
 
 
 def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
     """Return the cross-entropy after one temperature, which was fitted on other images.
 
-    The temperature divides all logits (C. Guo et al., arXiv:1706.04599). It is fitted on one half of the images and
-    used on the other, and the reverse, so the loss is of images that have not chosen it.
-
-    Parameters
-    ----------
-    logits : (N, C) array
-        Of N images, at least two. Both halves get the same number of each class, to one image.
-    labels : (N,) array of int
-        Their classes.
-
-    Returns
-    -------
-    float
-        In nats, mean over images.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two images.
+    The temperature divides all logits (N, C) (C. Guo et al., arXiv:1706.04599). It is fitted on one half of the images
+    and used on the other, and the reverse, so the loss, in nats, is of images that have not chosen it. Both halves get
+    the same number of each class, to one image; ValueError of fewer than two images.
     """
     from scipy.optimize import minimize_scalar
 
@@ -52,32 +36,13 @@ def calibration_error(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]
 
     Images are put into bins of equal width by the probability of the class that is predicted. The error is the mean
     over images of the difference, in their bin, between the mean of these probabilities and the share of right ones
-    (arXiv:1706.04599, Eq. (3)).
-
-    Parameters
-    ----------
-    logits : (N, C) array
-        Of N images.
-    labels : (N,) array of int
-        Their classes.
-    bins : int, optional
-        Number of bins.
-
-    Returns
-    -------
-    float
-        From 0, where confidence says how often the network is right, to 1.
+    (arXiv:1706.04599, Eq. (3)). It is 0 where confidence says how often the network is right, and at most 1.
     """
-    confidence = np.exp(_log_softmax(logits.astype(np.float64)).max(axis=1))
+    confidence = np.exp(log_softmax(logits.astype(np.float64)).max(axis=1))
     right = logits.argmax(axis=1) == labels
     places = np.minimum((confidence * bins).astype(int), bins - 1)
     return float(np.abs(np.bincount(places, weights=confidence - right, minlength=bins)).sum() / len(labels))
 
 
-def _log_softmax(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    z = z - z.max(axis=1, keepdims=True)
-    return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
-
-
 def _loss(z: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-    return float(-_log_softmax(z)[np.arange(len(labels)), labels].mean())
+    return float(-log_softmax(z)[np.arange(len(labels)), labels].mean())

@@ -20,22 +20,6 @@ from train.networks.layer import IMAGES, Layer, Moments, Parameters, Weights
 from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint, CheckpointError
 
-__all__ = [
-    "Activation",
-    "Add",
-    "Convolve",
-    "Flatten",
-    "Linear",
-    "Maxout",
-    "Parts",
-    "Pool",
-    "Scale",
-    "Step",
-    "Whole",
-    "dense_filters",
-    "dense_steps",
-]
-
 Float = NDArray[np.float32]
 
 

@@ -29,7 +29,7 @@ def write_events(folder: Path, record: Mapping[str, Any]) -> None:
     events = [Event(wall_time=now, file_version="brain.Event:2")] + [
         Event(wall_time=now, step=epoch, summary=scalar(name, value))
         for name, value in record.items()
-        if name != "epoch" and value is not None
+        if name != "epoch" and isinstance(value, int | float)
     ]
     content = b""
     for data in (event.SerializeToString() for event in events):

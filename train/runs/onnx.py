@@ -28,8 +28,6 @@ from train.runs.dense import (
 from train.runs.training import restore
 from train.storage.files import write_atomically
 
-__all__ = ["write_onnx"]
-
 OPSET = 20
 """Of ONNX; the first with GELU."""
 

@@ -10,30 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from train.pages import prepare_matplotlib
+from train.recipes.tasks import TASKS, Task, task_of
 from train.storage.files import write_atomically
-
-PANELS: dict[str, dict[str, tuple[str, int]]] = {
-    "classes": {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)},
-    "labels": {"loss": ("cross-entropy of a label [nats]", 1), "accuracy": ("labels right [%]", 100)},
-    "numbers": {"loss": ("squared error [variances]", 1), "r2": ("mean $R^2$", 1)},
-}
-"""What a learning curve shows by the kind of targets, with the label of its axis and the factor of its values."""
-
-SCORES = {
-    "classes": ("accuracy", "{:.2%}"),
-    "labels": ("accuracy", "{:.2%} of labels"),
-    "numbers": ("r2", "R^2 {:.4f}"),
-}
-"""By the kind of targets what the score is called in a record, and how a table shows it."""
-
-
-def kind_of_records(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the kind of targets that lines of metrics.jsonl are of."""
-    names = {name for record in records for name in record}
-    if names & {"validation_all_right", "test_all_right"}:
-        return "labels"
-    return "classes" if "train_loss" not in names or any(name.endswith("_accuracy") for name in names) else "numbers"
-
 
 FEW = 40
 """Epochs up to which each has a marker; the one of a run of one epoch is all that there is to see."""
@@ -49,15 +27,15 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     text = title.encode(errors="replace").decode()  # a path need not be text
     figure.suptitle(text, fontsize=10, parse_math=False)
-    kind = kind_of_records(records)
-    for axes, key in zip(figure.subplots(1, 2), PANELS[kind], strict=True):
-        draw_panel(axes, records, key, kind)
+    task = task_of(records)
+    for axes, key in zip(figure.subplots(1, 2), task.panels, strict=True):
+        draw_panel(axes, records, key, task)
     write_figure(figure, path)
 
 
-def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str, kind: str) -> None:
+def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str, task: Task) -> None:
     """Draw the loss or the score of a run over epochs."""
-    label, scale = PANELS[kind][key]
+    label, scale = task.panels[key]
     epochs = [record for record in records if "train_loss" in record]
     test = next((record for record in reversed(records) if f"test_{key}" in record), None)
     for part, name, colour in (
@@ -72,7 +50,7 @@ def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str, kind: 
             axes.plot(places, values, marker=_marker(epochs), markersize=3, color=colour, label=name)
     if test:
         value = scale * test[f"test_{key}"]
-        shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"
+        shown = f"{value:.2f} %" if scale == 100 else f"{value:.3f}"
         axes.plot(test["epoch"], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False)
     _label_axes(axes, label)
     if axes.lines:
@@ -94,19 +72,19 @@ def _label_axes(axes: Any, label: str) -> None:
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
-    """Draw the loss and the score of several runs over epochs, two panels for each kind of targets."""
+    """Draw the loss and the score of several runs over epochs, two panels for each task."""
     prepare_matplotlib()
     from matplotlib.figure import Figure
 
     if not any(runs.values()):
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
-    kinds = [kind_of_records(records) for records in runs.values()]
-    shown = [(kind, *panel) for kind in PANELS if kind in kinds for panel in PANELS[kind].items()]
+    tasks = [task_of(records) for records in runs.values()]
+    shown = [(task, *panel) for task in TASKS.values() if task in tasks for panel in task.panels.items()]
     figure = Figure(figsize=(10, 2.25 * len(shown)), layout="constrained")
     drawn = figure.subplots(len(shown) // 2, 2, squeeze=False)
     for axes, (of, key, (label, scale)) in zip(drawn.flat, shown, strict=True):
-        for index, ((name, records), kind) in enumerate(zip(runs.items(), kinds, strict=True)):
-            if kind != of:
+        for index, ((name, records), task) in enumerate(zip(runs.items(), tasks, strict=True)):
+            if task is not of:
                 continue
             for part, style in (("train", "--"), ("validation", "-")):
                 known = [record for record in records if f"{part}_{key}" in record]
@@ -127,9 +105,9 @@ def literal(name: str) -> str:
 
 
 def plot_trials(
-    varied: Mapping[str, Sequence[Any]], scores: Sequence[float], kinds: Sequence[str], path: Path, title: str
+    varied: Mapping[str, Sequence[Any]], scores: Sequence[float], tasks: Sequence[Task], path: Path, title: str
 ) -> None:
-    """Draw what trials reached over each setting in which they differ, in a row for each kind of targets."""
+    """Draw what trials reached over each setting in which they differ, in a row for each task."""
     prepare_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -138,13 +116,13 @@ def plot_trials(
         list(varied.items())[:1]
     )
     widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
-    rows = [kind for kind in PANELS if kind in kinds]
+    rows = [task for task in TASKS.values() if task in tasks]
     figure = Figure(figsize=(1 + sum(widths), 3.8 * len(rows)), layout="constrained")
     figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
     panels = figure.subplots(len(rows), len(shown), sharey="row", squeeze=False, width_ratios=widths)
-    for axes, (kind, (name, values)) in zip(panels.flat, itertools.product(rows, shown.items()), strict=True):
-        label, scale = PANELS[kind][SCORES[kind][0]]
-        chosen = [i for i, of in enumerate(kinds) if of == kind]
+    for axes, (task, (name, values)) in zip(panels.flat, itertools.product(rows, shown.items()), strict=True):
+        label, scale = task.panels[task.score]
+        chosen = [i for i, of in enumerate(tasks) if of is task]
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         places = list(values) if numeric else [literal(str(v)) for v in values]
         axes.plot([places[i] for i in chosen], [scale * scores[i] for i in chosen], "o", markersize=4, alpha=0.7)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,23 @@ SILENT = SimpleNamespace(
 )
 
 
+_hidden = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Show no bars."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
 @contextmanager
 def progress_bar(total: int, title: str = "", **options: Any) -> Iterator[Any]:
     """A bar of images, with options of tqdm's; its `update` takes how many more are done."""
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if _hidden.get() or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield SILENT
         return
     try:

@@ -9,26 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from train.config import Config, make_config
+from train.config import Config, make_config, suited
 from train.pages import Picture, Table, image_png, in_words, png, prepare_matplotlib, render, svg
-from train.runs.plot import PANELS, SCORES, draw_panel
-
-__all__ = ["Classified", "page"]
+from train.recipes.tasks import TASKS, Task
+from train.runs.plot import draw_panel
 
 MOST_WRONG = 24
 """Images that are shown."""
 
 MOST_NUMBERED = 20
 """Classes up to which the confusion is a table."""
-
-TITLES = {"classes": "accuracy", "labels": "labels right", "numbers": "mean R\u00b2"}
-"""Of the score, by the kind of targets."""
-
-FIGURES = {
-    "labels": {"right": ("right", 100, "{:.2f} %")},
-    "numbers": {"error": ("root mean squared error [units of the data]", 1, "{:.4g}"), "r2": ("R\u00b2", 1, "{:.4f}")},
-}
-"""Of each target that is no class: its name in a record, the title, the factor, and how it is shown."""
 
 Array = np.ndarray[Any, Any]
 
@@ -45,16 +35,12 @@ class Classified:
     @property
     def probabilities(self) -> Array:
         """The softmax of the logits, in double precision."""
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
-        powers = np.exp(shifted)
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return np.asarray(TASKS["classes"].probabilities(self.logits.astype(np.float64)))
 
     @property
     def confusion(self) -> Array:
         """How many images of class i (row) were taken for class j (column)."""
-        found = np.zeros((self.logits.shape[1],) * 2, np.int64)
-        np.add.at(found, (self.labels, self.logits.argmax(axis=1)), 1)
-        return found
+        return TASKS["classes"].confusion(self.logits, self.labels)
 
     @property
     def are_pictures(self) -> bool:
@@ -83,17 +69,17 @@ def page(
     filters: Array | None,  # (channels, s, s, K)
     classified: Classified | None,
     seen: bytes | None = None,  # a PNG file of images as training sees them
-    kind: str = "classes",  # of targets; of labels and numbers `class_names` are their names
+    task: Task = TASKS["classes"],  # of labels and numbers `class_names` are their names
 ) -> str:
     """Return the report of a run."""
     few = len(class_names) <= MOST_NUMBERED
     return render(
         "run.html",
         name=name,
-        results=_results(records, kind),
-        curves=_curves(records, kind),
-        kind=kind,
-        targets=_targets(records, class_names, kind),
+        results=_results(records, task),
+        curves=_curves(records, task),
+        kind=task.name,
+        targets=_targets(records, class_names, task),
         part=classified.part if classified else None,
         count=len(classified.labels) if classified else 0,
         confusion=_confusion(classified) if classified and few else None,
@@ -106,36 +92,34 @@ def page(
         seen=seen and Picture(seen, "Training images, augmented"),
         times=_times(records),
         preset=config.preset,
-        changed=_changed(config),
+        changed=_changed(config, task),
         settings=vars(config),
         machine=dict(machine),
     )
 
 
-def _curves(records: Sequence[Mapping[str, Any]], kind: str) -> list[Picture]:
+def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
     """Loss and score over epochs, a picture each, which stay legible on a telephone."""
     prepare_matplotlib()
     from matplotlib.figure import Figure
 
     found = []
     if any("train_loss" in record for record in records):
-        for key in PANELS[kind]:
+        for key in task.panels:
             figure = Figure(figsize=(4.6, 3.4), layout="constrained")
             axes = figure.subplots()
-            draw_panel(axes, records, key, kind)
+            draw_panel(axes, records, key, task)
             if axes.lines:
                 axes.legend(fontsize=9, framealpha=0)
-            title = "loss" if key == "loss" else TITLES[kind]
+            title = "loss" if key == "loss" else task.title
             found.append(Picture(svg(figure), f"{title[0].upper()}{title[1:]} over epochs"))
     return found
 
 
-def _changed(config: Config) -> Table:
-    """The settings that differ from those of the preset."""
-    preset = vars(make_config(config.preset))
-    lines = [
-        (name, in_words(value), in_words(preset[name])) for name, value in vars(config).items() if value != preset[name]
-    ]
+def _changed(config: Config, task: Task) -> Table:
+    """The settings that differ from those of the preset, and not by what these come to for the data."""
+    here, preset = (vars(suited(each, (1,), task.name, "a run")) for each in (config, make_config(config.preset)))
+    lines = [(name, in_words(value), in_words(preset[name])) for name, value in here.items() if value != preset[name]]
     return Table(("setting", "here", f"preset {config.preset}"), lines, "settings that differ from the preset's")
 
 
@@ -149,35 +133,33 @@ def _confusion(classified: Classified) -> list[list[tuple[int, str]]]:
     ]
 
 
-def _results(records: Sequence[Mapping[str, Any]], kind: str) -> Table:
+def _results(records: Sequence[Mapping[str, Any]], task: Task) -> Table:
     """The last epoch, the best on held-out images, and the test."""
     epochs = [record for record in records if "train_loss" in record]
     lines = []
     if epochs:
-        lines.append(_result(epochs[-1], "train", "training images, augmented", kind))
-    score = SCORES[kind][0]
+        lines.append(_result(epochs[-1], "train", "training images, augmented", task))
     held_out = [record for record in epochs if "validation_loss" in record]
     if held_out:
-        lines.append(_result(held_out[-1], "validation", "held-out images", kind))
-        best = max(held_out, key=lambda record: record.get(f"validation_{score}", -math.inf))
+        lines.append(_result(held_out[-1], "validation", "held-out images", task))
+        best = max(held_out, key=lambda record: record.get(f"validation_{task.score}", -math.inf))
         if best is not held_out[-1]:
-            lines.append(_result(best, "validation", "held-out images, best epoch", kind))
+            lines.append(_result(best, "validation", "held-out images, best epoch", task))
     for record in [record for record in records if "test_loss" in record][-1:]:
-        lines.append(_result(record, "test", "test images", kind))
+        lines.append(_result(record, "test", "test images", task))
         if "test_accuracy_of_views" in record:
             views = f"{100 * record['test_accuracy_of_views']:.2f} %"
             lines.append(("test images, mean of views", str(record["epoch"]), views, ""))
-    loss = "squared error [variances]" if kind == "numbers" else "loss [nats]"
-    return Table(("images", "epoch", TITLES[kind], loss), lines, "results")
+    return Table(("images", "epoch", task.title, task.measure), lines, "results")
 
 
-def _result(record: Mapping[str, Any], part: str, name: str, kind: str) -> tuple[str, str, str, str]:
-    score = record.get(f"{part}_{SCORES[kind][0]}")
-    shown = "" if score is None else f"{score:.4f}" if kind == "numbers" else f"{100 * score:.2f} %"
+def _result(record: Mapping[str, Any], part: str, name: str, task: Task) -> tuple[str, str, str, str]:
+    score = record.get(f"{part}_{task.score}")
+    shown = "" if score is None else task.shown(score)
     return name, str(record["epoch"]), shown, f"{record[f'{part}_loss']:.4f}"
 
 
-def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], kind: str) -> tuple[str, Table] | None:
+def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], task: Task) -> tuple[str, Table] | None:
     """Which images, and how well each target is told: the test images if these weights were tested, or those held out.
 
     None where there are neither, and of classes.
@@ -185,17 +167,17 @@ def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], kind: s
     last = max((record["epoch"] for record in records), default=0)
     tested = [record for record in records if "test_loss" in record and record["epoch"] == last]
     part, chosen = ("test", tested) if tested else ("validation", [r for r in records if "validation_loss" in r])
-    if kind == "classes" or not chosen:
+    if not (task.each and chosen):
         return None
-    titles, scales, forms = zip(*FIGURES[kind].values(), strict=True)
-    found = [[chosen[-1].get(f"{part}_{key}_{k}") for key in FIGURES[kind]] for k in range(len(names))]
+    titles, scales, forms = zip(*task.each.values(), strict=True)
+    found = [[chosen[-1].get(f"{part}_{key}_{k}") for key in task.each] for k in range(len(names))]
     lines = [
         (name, *("all the same" if v is None else f.format(s * v) for v, s, f in zip(row, scales, forms, strict=True)))
         for name, row in zip(names, found, strict=True)
     ]
-    if kind == "labels" and len(names) > 1:
-        lines.append(("all of an image", f"{100 * chosen[-1][f'{part}_all_right']:.2f} %"))
-    return "test" if tested else "held-out", Table((kind[:-1], *titles), lines, kind)
+    if len(names) > 1 and (whole := chosen[-1].get(f"{part}_all_right")) is not None:
+        lines.append(("all of an image", f"{100 * whole:.2f} %"))
+    return "test" if tested else "held-out", Table((task.name[:-1], *titles), lines, task.name)
 
 
 def _times(records: Sequence[Mapping[str, Any]]) -> Table:

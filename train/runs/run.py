@@ -64,6 +64,8 @@ def _processor() -> str:
 class Run:
     """The files of one run."""
 
+    resumable = True
+
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
         self._keep_lock: Callable[[], None] = lambda: None

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import SPARE, array_namespace, get_namespace, to_numpy
-from train.config import IN_PIXELS, Config, ConfigError
+from hcnn_core.backend import SPARE, array_namespace, to_numpy
+from train.config import IN_PIXELS, Config, ConfigError, suited
 from train.data import (
     INFO,
     UNNAMED,
@@ -22,7 +22,6 @@ from train.data import (
     Images,
     MappedImages,
     Targets,
-    balanced_weights,
     channel_statistics,
     class_notes,
     is_function,
@@ -39,17 +38,19 @@ from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
 from train.recipes.schedules import SCHEDULES, image_size
+from train.recipes.tasks import TASKS, Task, task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.augmented import augmented
 from train.runs.calibration import calibration_error, tempered_loss
 from train.runs.checkpoint import Checkpoint, State
+from train.runs.fit import Arrays, namespace, on_device, trainer_on
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import plot_learning_curve
 from train.runs.report import Classified, page
 from train.runs.run import BEST, Run, RunError, versions
 from train.runs.shipped import bare, open_network
 from train.runs.step import wants_graphs
-from train.runs.teacher import Teacher, is_taught, network_of, require_same_task, require_unseen
+from train.runs.teacher import is_taught, network_of, require_same_task, require_unseen
 from train.runs.training import (
     Interrupted,
     Result,
@@ -63,35 +64,10 @@ from train.runs.training import (
 from train.runs.transfer import begin_from
 from train.storage.files import write_atomically
 
-__all__ = [
-    "Session",
-    "calibration_lines",
-    "classified",
-    "draw",
-    "figures",
-    "locked",
-    "namespace",
-    "on_device",
-    "opened",
-    "part_right",
-    "require_named",
-    "test_lines",
-    "untrained_size",
-    "write_report",
-]
-
 NORMAL = 1.959964
 """Standard deviations of a normal distribution that hold 95 % of it."""
 
 Say = Callable[[str], None]
-
-
-def namespace(backend: str) -> Any:
-    """Return the array namespace of a backend; TrainingError where it cannot be used."""
-    try:
-        return get_namespace(backend)
-    except RuntimeError as error:
-        raise TrainingError(f"--backend cupy cannot be used: {error}; --backend numpy needs no GPU") from error
 
 
 def require_named(dataset: str, named: bool, action: str) -> None:
@@ -128,11 +104,7 @@ class Session:
 
         def checked() -> tuple[Config, Any, Run]:
             config = settings()
-            xp = namespace(config.backend)
-            if config.precision != "float32" and xp is np:
-                raise ConfigError(
-                    f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'"
-                )
+            xp = namespace(config.backend, config.precision)
             run = self.run(out or Path("runs") / f"{config.preset}-{now}")
             if out is not None:
                 run.require_new()
@@ -259,7 +231,7 @@ class Session:
                     f"batch: start at most {config.batch_size}, or take a larger --batch-size"
                 )
             dataset = self.load(xp, config)
-            require_suitable(config.for_images(dataset.image_shape[:-1]), dataset)
+            require_suitable(suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name), dataset)
             if self.teacher:
                 require_same_task(*self.teacher, dataset, config)
             return dataset, versions(xp.__name__)
@@ -272,7 +244,7 @@ class Session:
                 results.append(_kept(load))
             ranks.agree(lambda: None)  # whose turn is later waits
         dataset, found = ranks.agree(results[0])
-        given, config = config, config.for_images(dataset.image_shape[:-1])
+        given, config = config, suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
         for line in size_notes(given, config, dataset):
             self.say(line)
         if ranks.size > 1:
@@ -282,7 +254,7 @@ class Session:
         return ranks.agree(lambda: self._trainer(xp, config, dataset, run, found)), dataset
 
     def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
-        """Split, standardise by the training part's statistics, and move everything to the device."""
+        """Split, and say what there is to say of the parts."""
         count = config.held_out(total := len(dataset.train_labels))
         try:
             kept, held_out = split_validation(dataset, count, config.seed)
@@ -293,7 +265,7 @@ class Session:
         require_varying_numbers(dataset, kept)
         targets = Targets.of(dataset.train_labels[kept])
         if count and config.validation_size < 0:
-            measure = "R^2" if dataset.kind == "numbers" else "accuracy"
+            measure = TASKS[targets.kind].title
             self.say(
                 f"a tenth of the {total:,} training images, {count:,}, is held out to measure {measure} on, and "
                 f"{len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
@@ -301,24 +273,9 @@ class Session:
         for line in class_notes(dataset, kept, config.class_weights):
             self.say(line)
 
-        def images(index: np.ndarray[Any, Any]) -> Images:
-            labels = xp.asarray(targets.taught(dataset.train_labels[index], config.dtype))
-            pixels = on_device(xp, dataset.train_images[index])
-            return Images(pixels, labels, mean, std, config.dtype, targets=targets, by=config.standardize)
-
-        network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
-        validation = images(held_out) if count else None
-        train = images(kept)
-        if config.class_weights == "balanced":
-            weights = balanced_weights(dataset.train_labels[kept], len(dataset.class_names))
-            train = dataclasses.replace(train, class_weights=xp.asarray(weights, dtype=getattr(xp, config.dtype)))
-        teacher = self.teacher and Teacher.of(xp, *self.teacher, config, train)
-        if teacher and config.attention_transfer and not teacher.shared(network):
-            raise checkpoints.CheckpointError(
-                f"--attention-transfer compares layers of one size, and --teacher {config.teacher} shares none with "
-                "this network; leave it out"
-            )
-        return Trainer(xp, config, network, train, validation, run, found, dataset.class_names, self.ranks, teacher)
+        names, rows = dataset.class_names, held_out if count else None
+        data = Arrays(dataset.train_images, dataset.train_labels, names, kept, rows, (mean, std), targets)
+        return trainer_on(xp, config, data, run, found, self.ranks, self.teacher)
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:
         """Refuse a batch that cannot fit before the system ends the process for it."""
@@ -352,7 +309,7 @@ class Session:
         if result is not None:
             said = f", {len(dataset.test_labels):,} images"
             for line in (
-                *test_lines(figures(result), trainer.config, said, dataset.class_names),
+                *test_lines(trainer.task, figures(result), trainer.config, said, dataset.class_names),
                 *calibration_lines(result, dataset.test_labels),
             ):
                 self.say(line)
@@ -361,14 +318,14 @@ class Session:
         self._finish(run)
         if not run.writes:
             return
-        shown, of_classes = None, dataset.kind == "classes"  # what shows single images knows classes alone
-        if of_classes and result is not None:
+        shown, task = None, trainer.task
+        if task.exclusive and result is not None:
             shown = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
-        elif of_classes and trainer.held_out is not None:
+        elif task.exclusive and trainer.held_out is not None:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
         names, weights = trainer.class_names, trainer.state.evaluated
-        page = write_report(run, trainer.network, names, weights, shown, trainer.train, dataset.kind)
+        page = write_report(run, trainer.network, names, weights, shown, trainer.train, task)
         self.say(f"{page}: open it in a browser; hcnn.load({str(run.path)!r}) gives the network to Python")
 
     def _train_and_test(self, trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
@@ -399,7 +356,7 @@ class Session:
             size = config.batch_size
             raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(config, size // 2)}") from error
         seconds = time.perf_counter() - begin
-        record = {"epoch": trainer.state.epoch, **figures(result), "seconds": seconds}
+        record = {"epoch": trainer.state.epoch, "task": trainer.task.name, **figures(result), "seconds": seconds}
         run.append_metrics(record)
         run.append_events(record)
         return result
@@ -407,7 +364,7 @@ class Session:
     def _say_finished(self, run: Run, config: Config, test: dict[str, Any] | None) -> None:
         """Report a run of which nothing is left to compute, and draw its curve again."""
         self.say(f"{run.path} is finished: all {config.epochs} epochs are trained")
-        for line in test_lines(test, config) if test else ():
+        for line in test_lines(task_of([test]), test, config) if test else ():
             self.say(line)
         if run.recorded("epochs") != config.epochs:
             run.write_config(config, versions(config.backend))
@@ -470,7 +427,7 @@ def write_report(
     parameters: Any,
     shown: Classified | None,
     trained: Images | None = None,
-    kind: str = "classes",
+    task: Task = TASKS["classes"],
 ) -> str:
     """Write report.html, and return its path; some of the images that it was trained on are shown augmented."""
     of_channels = [
@@ -480,7 +437,7 @@ def write_report(
     name, again = run.path.resolve().name, f"python -m hcnn report {run.path} writes it"
     try:
         seen = None if trained is None else augmented(network.config, trained)
-        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen, kind)
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen, task)
         write_atomically(run.report_path, text.encode())
     except KeyboardInterrupt as error:
         raise Interrupted(
@@ -506,10 +463,8 @@ def draw(run: Run) -> None:
 
 def figures(result: Result) -> dict[str, float]:
     """What is recorded of a test."""
-    if result.details:
-        score = {"r2" if "error_0" in result.details else "accuracy": result.accuracy, **result.details}
-        return {"test_loss": result.loss, **{f"test_{k}": value for k, value in score.items() if math.isfinite(value)}}
-    found = {"test_loss": result.loss, "test_accuracy": result.accuracy}
+    scores = {"loss": result.loss, result.task.score: result.accuracy, **result.details}
+    found = {f"test_{name}": value for name, value in scores.items() if math.isfinite(value)}
     if result.averaged is not None:
         found["test_accuracy_of_views"] = result.averaged
     counts = result.confusion.sum(axis=1)
@@ -517,11 +472,6 @@ def figures(result: Result) -> dict[str, float]:
         of_class = np.diag(result.confusion)[counts > 0] / counts[counts > 0]
         found["test_balanced_accuracy"] = float(of_class.mean())
     return found
-
-
-def on_device(xp: Any, images: Any) -> Any:
-    """Images on the device, unless they stay in their files."""
-    return images if isinstance(images, MappedImages) else xp.asarray(images)
 
 
 def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
@@ -584,11 +534,6 @@ def require_suitable(config: Config, dataset: Dataset) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
     *lengths, channels = dataset.image_shape
     own = tuple(lengths)
-    for name in ("label_smoothing", "class_weights", "teacher") if dataset.kind != "classes" else ():
-        if (value := getattr(config, name)) != getattr(Config, name):
-            raise ConfigError(
-                f"{name} is {value!r}, which is for classes; {dataset.name} has {dataset.kind}: leave it out"
-            )
     whole = build(config, own, len(dataset.class_names), channels)
     for part in AUGMENTATIONS.values():
         part.check(config, own)
@@ -612,35 +557,19 @@ def _smaller(config: Config, fits: int) -> str:
     return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"
 
 
-def test_lines(test: Mapping[str, Any], config: Config, images: str = "", names: Sequence[str] = ()) -> Iterator[str]:
-    """Yield what is said of a test; `names` are those of its labels or numbers, if it is of these."""
-    if "test_all_right" in test:
-        right, whole = 100 * test["test_accuracy"], 100 * test["test_all_right"]
-        yield f"test: {right:.2f} % of the labels right, loss {test['test_loss']:.4f} nats{images}"
-        yield f"test: all labels right of {whole:.2f} % of the images"
-        for k, called in enumerate(names):
-            yield f"test: {called}: {100 * test[f'test_right_{k}']:.2f} % right"
-        return
-    if "test_error_0" in test:
-        yield f"test: squared error {test['test_loss']:.4f}, in units of each number's variance{images}"
-        for k in range(sum(key.startswith("test_error_") for key in test)):
-            fit = f"R^2 {test[f'test_r2_{k}']:.4f}" if f"test_r2_{k}" in test else "no R^2, since all are the same"
-            called = names[k] if names else f"number {k}"
-            yield f"test: {called}: root mean squared error {test[f'test_error_{k}']:.4g}, {fit}"
-        return
-    yield f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats{images}"
-    if "test_accuracy_of_views" in test:
-        views = 100 * test["test_accuracy_of_views"]
-        number = {(False, True): "three", (True, False): "two"}.get((config.flip, config.shift > 0), "six")
-        known = [word for word, on in (("shifts of a pixel", config.shift), ("mirrored", config.flip)) if on]
-        yield f"test: accuracy {views:.2f} % by the mean of {number} views ({', '.join(known)})"
-    if "test_balanced_accuracy" in test:
-        yield f"test: balanced accuracy {100 * test['test_balanced_accuracy']:.2f} %, the mean over classes"
+def test_lines(
+    task: Task, test: Mapping[str, Any], config: Config, images: str = "", names: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield what is said of a test; `names` are those of labels or numbers."""
+    number = {(False, True): "three", (True, False): "two"}.get((config.flip, config.shift > 0), "six")
+    known = [word for word, on in (("shifts of a pixel", config.shift), ("mirrored", config.flip)) if on]
+    first, *others = task.tested(test, f"{number} views ({', '.join(known)})", names)
+    yield from (f"test: {line}" for line in (f"{first}{images}", *others))
 
 
 def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[str]:
     """Yield how far a test's confidence is from its accuracy."""
-    if len(labels) > 1 and labels.ndim == 1:
+    if len(labels) > 1 and result.task.exclusive:
         loss, error = tempered_loss(result.logits, labels), calibration_error(result.logits, labels)
         yield (
             f"test: loss {loss:.4f} nats after one temperature, fitted on the other half of the images; "

@@ -16,8 +16,6 @@ from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.run import Run, RunError
 
-__all__ = ["FOLDER", "bare", "card", "find", "list_networks", "open_network", "recorded"]
-
 FOLDER = Path(__file__).parents[1] / "weights"
 
 

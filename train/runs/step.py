@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from autodiff import tree_leaves, tree_map, value_and_grad
@@ -23,12 +23,11 @@ from train.networks.network import Network
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import batch_of
 from train.recipes.averages import averaged, pairs
-from train.recipes.losses import attention_distance, loss_of
+from train.recipes.losses import attention_distance, with_teacher
 from train.recipes.metrics import METRICS
 from train.recipes.optimizers import Parameter, Progress, initial_state, updated
+from train.recipes.tasks import TASKS
 from train.runs.teacher import Teacher
-
-__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "gradient_step", "initial_arrays", "wants_graphs"]
 
 Arrays = dict[str, Any]
 """Trees "parameters", "optimizer", "moments" and, where weights are averaged, "average": the parts of a run's state
@@ -64,6 +63,9 @@ def gradient_step(
     ranks = ranks or Ranks()
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
     own, theirs = ([pair[i] for pair in shared] for i in (0, 1))
+    task = TASKS[images.targets.kind]
+    loss_of = task.loss_of(config).of
+    metrics = {name: metric for name, metric in METRICS.items() if task.name in metric.tasks}
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, dict[str, Array]]:
         weights, share = arrays["parameters"], float(inputs["share"]) if ranks.size > 1 else None
@@ -75,15 +77,17 @@ def gradient_step(
 
             def loss_and_more(weights: Parameters) -> Any:
                 logits, moments, maps = part.with_maps(weights, x, noise=inputs.get("noise"), at=own)
-                loss = loss_of(config, logits, batch, taught)
+                loss = loss_of(config, logits, batch)
+                if taught is not None:
+                    loss = with_teacher(config, loss, logits, taught)
                 if maps:
                     loss = loss + config.attention_transfer * attention_distance(maps, attended)
                 return (loss if share is None else loss * share), (logits, moments)
 
             (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(weights)
-        numbers = {name: metric.of_step(logits, batch) for name, metric in METRICS.items()}
+        numbers = {name: metric.of_step(task, logits, batch) for name, metric in metrics.items()}
         if share is not None:
-            gradients, loss, numbers = ranks.sum_step(gradients, loss, numbers, share, METRICS)
+            gradients, loss, numbers = ranks.sum_step(gradients, loss, numbers, share, metrics)
         progress = Progress(inputs["rate"], inputs["step"])
         weights, state = updated(config, progress, described(network, weights), gradients, arrays["optimizer"])
         averages = averaged(arrays, weights, moments, inputs)
@@ -151,7 +155,7 @@ class GraphedStep:
         if not bool(self.xp.isfinite(expected[1])):  # nothing that could be compared
             return expected
         try:
-            self._record(arrays, inputs)
+            self._record(arrays, inputs, expected[2])
             assert self.launch
             self.launch()
             same = tree_map(lambda a, b: bool((a == b).all()), (self.arrays, *self.results), expected)
@@ -164,7 +168,7 @@ class GraphedStep:
             print(f"steps are launched kernel by kernel, without a CUDA graph: {line}", file=sys.stderr)
         return expected
 
-    def _record(self, arrays: Arrays, inputs: Inputs) -> None:
+    def _record(self, arrays: Arrays, inputs: Inputs, names: Iterable[str]) -> None:
         xp = self.xp
         with lasting_memory(xp):
             self.arrays = held = tree_map(self._copied, arrays)
@@ -178,7 +182,7 @@ class GraphedStep:
             return loss, *numbers.values()
 
         self.launch, (loss, *numbers) = record(work)
-        self.results = loss, dict(zip(METRICS, numbers, strict=True))
+        self.results = loss, dict(zip(names, numbers, strict=True))
         tree_map(_assign, self.arrays, arrays)  # what the rehearsal changed
 
     def _copied(self, array: Array) -> Array:

@@ -25,8 +25,6 @@ from train.networks.registry import MERGED_FILTERS, architecture_of, build
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 
-__all__ = ["Teacher", "is_taught", "network_of", "require_same_task", "require_unseen"]
-
 
 def is_taught(config: Config) -> bool:
     """Whether a teacher has a part in the loss."""
@@ -81,8 +79,8 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
             f"--teacher {path} takes images that are standardised by {by}, here it is by {config.standardize}; give "
             f"--standardize {by}"
         )
-    if teacher.targets.kind != "classes":
-        raise CheckpointError(f"--teacher {path} predicts {teacher.targets.kind}; name a network of classes")
+    if not teacher.task.exclusive:
+        raise CheckpointError(f"--teacher {path} predicts {teacher.task.name}; name a network of classes")
     theirs, own = len(teacher.class_names), len(dataset.class_names)
     if theirs != own:
         raise CheckpointError(

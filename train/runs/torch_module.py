@@ -29,8 +29,6 @@ from train.runs.dense import (
     dense_steps,
 )
 
-__all__ = ["ACTIVATIONS", "Convolutions"]
-
 
 class _Squash(nn.Module):
     """The sigmoid of LeNet."""

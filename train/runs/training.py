@@ -8,28 +8,27 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autodiff import cross_entropy, tree_map
+from autodiff import tree_map
 from hcnn_core import precision
 from hcnn_core.backend import Array, dtype_name, to_numpy
 from train.config import Config
 from train.data import INFO, Images, spread, views
-from train.data.targets import r_squared
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.averages import parts
-from train.recipes.losses import loss_of_each
 from train.recipes.metrics import METRICS
 from train.recipes.schedules import image_size, learning_rate
+from train.recipes.tasks import TASKS, Task
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling
 from train.runs.calibration import tempered_loss
@@ -63,57 +62,37 @@ class Result:
     """What a network makes of a labelled set."""
 
     loss: float  # mean negative log-likelihood, in nats; of numbers the squared error, in their deviations
-    accuracy: float  # part classified right; of yes/no labels the part that is right, of numbers the mean R^2
+    accuracy: float  # the task's score: part of images or of labels that is right, or of numbers the mean R^2
     confusion: np.ndarray[Any, Any]  # images of class i (row) taken for class j (column)
     # part classified right by the mean of the logits of several views of each image, where that was asked for
     averaged: float | None
     logits: np.ndarray[Any, Any]  # of each image, in the order of the set
-    details: dict[str, float] = field(default_factory=dict)  # what else is recorded where there are no classes
+    details: dict[str, float] = field(default_factory=dict)  # what else is recorded of the task
+    task: Task = TASKS["classes"]
 
 
 def evaluate(
     xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, ranks: Ranks | None = None
 ) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
-    count = data.images.shape[0]
-    confusion = np.zeros((network.classes, network.classes), np.int64)
-    loss, found = 0.0, np.zeros((count, network.classes), data.dtype)
-    ranks = ranks or Ranks()
+    count, task, ranks = data.images.shape[0], TASKS[data.targets.kind], ranks or Ranks()
+    loss, outputs = 0.0, np.zeros((count, network.classes), data.dtype)
     for part in _batches(network, count, ranks, "evaluation"):
         x, labels = data.take(part)
         with precision(network.config.precision):
             logits, _ = network(parameters, x, moments)
-        known = labels.ndim == 1
-        batch_loss = float(cross_entropy(logits, labels) if known else loss_of_each(logits, labels))
+        batch_loss = float(task.evaluated(logits, labels))
         if not math.isfinite(batch_loss):
             first = first_not_finite(xp, network, parameters, x, moments)
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
-        found[part] = to_numpy(logits)
-        if known:
-            np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
+        outputs[part] = to_numpy(logits)
     if ranks.size > 1:
-        counted = np.array([*confusion.reshape(-1), loss], np.float64)
-        *flat, loss = to_numpy(ranks.all_reduce(xp.asarray(counted))).tolist()
-        confusion = np.array(flat, np.int64).reshape(confusion.shape)
-        found = to_numpy(ranks.all_reduce(xp.asarray(found)))
-    if data.labels.ndim == 1:
-        return Result(loss / count, float(np.trace(confusion)) / count, confusion, None, found)
-    score, details = _scores(found, to_numpy(data.labels), data)
-    return Result(loss / count, score, confusion, None, found, details)
-
-
-def _scores(found: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], data: Images) -> tuple[float, dict[str, float]]:
-    """The mean score of yes/no labels or numbers, and more of them; numbers that are all the same have no R^2."""
-    if data.targets.kind == "labels":
-        right = (found > 0) == labels
-        each_right = {f"right_{k}": float(part) for k, part in enumerate(right.mean(axis=0))}
-        return float(right.mean()), {"all_right": float(right.all(axis=1).mean()), **each_right}
-    each = r_squared(found, labels)
-    errors = np.sqrt(((found - labels) ** 2).mean(axis=0)) * (1.0 if data.targets.std is None else data.targets.std)
-    details = {f"error_{k}": float(error) for k, error in enumerate(errors)}
-    details |= {f"r2_{k}": float(value) for k, value in enumerate(each) if np.isfinite(value)}
-    return (float(np.nanmean(each)) if np.isfinite(each).any() else math.nan), details
+        loss = float(ranks.all_reduce(xp.asarray(np.array([loss], np.float64)))[0])
+        outputs = to_numpy(ranks.all_reduce(xp.asarray(outputs)))
+    labels = to_numpy(data.labels)
+    score, details = task.measured(outputs, labels, data.targets.std)
+    return Result(loss / count, score, task.confusion(outputs, labels), None, outputs, details, task)
 
 
 def evaluate_views(
@@ -128,7 +107,7 @@ def evaluate_views(
 ) -> Result:
     """Return an evaluation with what the mean of the logits of several views classifies right, if there are others."""
     config, count, hits = network.config, data.images.shape[0], 0
-    if not (config.flip or config.shift) or data.labels.ndim > 1:
+    if not (config.flip or config.shift) or not result.task.exclusive:
         return result
     ranks = ranks or Ranks()
     for part in _batches(network, count, ranks, "other views"):
@@ -197,7 +176,7 @@ class Trainer:
         whole = [to_numpy(part) for part in parts]
         self.labels = zlib.crc32(b"".join((a.astype(np.int64) if a.ndim == 1 else a).tobytes() for a in whole))
         self.versions, self.class_names = versions, class_names
-        self.score = "r2" if train.targets.kind == "numbers" else "accuracy"
+        self.task = TASKS[train.targets.kind]
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
@@ -251,10 +230,11 @@ class Trainer:
         """Train until the last epoch is complete, or the last that fits into some hours; pass on each record."""
         end = time.monotonic() + 3600 * hours
         several = self.ranks.size > 1
-        with _stop_requests(
+        requests = _stop_requests(
             forwarded=several,
             nothing_to_lose=lambda: self._first_step is None and not several,  # all is as it was saved
-        ) as stop:
+        )
+        with requests if self.run.resumable else nullcontext(list[int]()) as stop:
             while self.state.epoch < self.config.epochs:
                 begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
                 expected = self._seconds_per_pixel * steps * math.prod(self._image_size())
@@ -315,7 +295,7 @@ class Trainer:
             else:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
             seen = min(state.step * config.batch_size, self.count)
-            right = f", accuracy {100 * state.metrics['accuracy'] / seen:.1f} %" if self.score == "accuracy" else ""
+            right = f", accuracy {100 * state.metrics['accuracy'] / seen:.1f} %" if "accuracy" in numbers else ""
             bar.set_postfix_str(f"loss {state.loss_sum / seen:.3f}{right}", refresh=False)
             bar.update(len(index))
             if state.step < self.steps_per_epoch:
@@ -374,14 +354,17 @@ class Trainer:
         state = self.state
         record: dict[str, Any] = {
             "epoch": state.epoch + 1,
+            "task": self.task.name,
             "learning_rate": learning_rate(
                 self.config, (state.epoch + 1) * self.steps_per_epoch - 1, self.steps_per_epoch
             ),
             "train_loss": state.loss_sum / self.count,
-            **{f"train_{name}": METRICS[name].of_epoch(held, self.count) for name, held in state.metrics.items()},
+            **{
+                f"train_{name}": METRICS[name].of_epoch(held, self.count)
+                for name, held in state.metrics.items()
+                if self.task.name in METRICS[name].tasks
+            },
         }
-        if self.score != "accuracy":
-            record.pop("train_accuracy", None)
         self._require_finite(*TRAINED)
         self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
         self._renew_moments()
@@ -396,10 +379,9 @@ class Trainer:
             record |= {"validation_loss": result.loss, **{f"validation_{k}": v for k, v in result.details.items()}}
             score = -record["train_loss"]
             if math.isfinite(result.accuracy):  # no R^2 where all numbers are the same
-                record[f"validation_{self.score}"] = score = result.accuracy
-            labels = to_numpy(self.held_out.labels)
-            if len(labels) > 1 and labels.ndim == 1:
-                record["validation_tempered_loss"] = tempered_loss(result.logits, labels)
+                record[f"validation_{self.task.score}"] = score = result.accuracy
+            if len(result.logits) > 1 and self.task.exclusive:
+                record["validation_tempered_loss"] = tempered_loss(result.logits, to_numpy(self.held_out.labels))
             record["evaluation_seconds"] = time.perf_counter() - begin
         self._require_finite("moments")
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)

@@ -19,8 +19,6 @@ from train.networks.hierarchical import FactoredLayer, HierarchicalLayer, Kinds,
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 
-__all__ = ["ComplexNetwork", "build_complex"]
-
 
 class ComplexNetwork(Network):
     """A network whose layers are complex."""

@@ -26,18 +26,6 @@ from train.networks.hierarchical import HierarchicalLayer, hierarchy
 from train.networks.layer import IMAGES, Layer, Moments, Parameters, State, Weights
 from train.networks.network import Network
 
-__all__ = [
-    "Axis",
-    "Example",
-    "Row",
-    "Subject",
-    "axes",
-    "exact_multiple",
-    "examine",
-    "invariance",
-    "measure",
-]
-
 STATEMENTS = ("invariance", "covariance", "definition")
 MODES = ("evaluation", "training")
 KINDS = ("exact", "inside", "written out", "aliased", "boundary")

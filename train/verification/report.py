@@ -16,8 +16,6 @@ from train.networks.network import aligned
 from train.pages import AXIS, Picture, Table, prepare_matplotlib, render
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
-__all__ = ["as_json", "error_maps", "page", "summary_table"]
-
 SPACE = ("u1", "u2", "u3")
 ATTRIBUTES = ("v_j", "v_{j-1}", "v_{j-2}")
 AXES = (*SPACE, *reversed(ATTRIBUTES))

@@ -1,0 +1,194 @@
+"""What is learned of each image: a table of tasks, each with its loss, its score, and the words that say them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hcnn_core import log_softmax
+from hcnn_core.backend import Array, array_namespace
+from hcnn_core.loss import count_right
+from train.data.targets import r_squared
+from train.recipes.augmentations import Batch
+from train.recipes.losses import LOSSES, EntropySettings, Loss
+from train.settings import AUTO, Section, setting
+
+Names = Sequence[str]
+Host = NDArray[Any]
+
+
+class PupilSettings(Section):
+    """Settings of networks that another teaches."""
+
+    teacher: str = setting(
+        "", "checkpoint, run or name of a network whose predictions are learned beside the labels (arXiv:1503.02531)"
+    )
+
+
+class Task:
+    """What a network's outputs (N, L) stand for: logits of classes, of which each image has one, or as a subclass says.
+
+    Outputs, labels and what follows from them are arrays, those of `NDArray` on the host.
+    """
+
+    name: ClassVar = "classes"  # one of `train.data.targets.KINDS`
+    loss: ClassVar = "cross-entropy"  # its own, a key of `LOSSES`, by which it is evaluated
+    measure: ClassVar = "negative log-likelihood [nats]"  # what that is, and its unit
+    score: ClassVar = "accuracy"  # its name in records; at most 1, and higher is better
+    title: ClassVar = "accuracy"  # the score in words
+    words: ClassVar = "{}"  # how a line names a score
+    percent: ClassVar = True  # whether the score is shown as a percentage
+    exclusive: ClassVar = True  # whether an image has one class: confusion, calibration, views and teachers are of such
+    each: ClassVar[dict[str, tuple[str, int, str]]] = {}  # titles, factors and formats of what records say of an output
+    sections: ClassVar[tuple[type[Section], ...]] = (PupilSettings,)  # its settings beside those of every run
+
+    def loss_of(self, settings: Any) -> Loss:
+        """Return the loss that settings choose."""
+        return LOSSES[self.loss if settings.loss == AUTO else settings.loss]
+
+    def evaluated(self, outputs: Array, labels: Array) -> Array:
+        """Return the mean of its own loss, all images alike."""
+        return LOSSES[self.loss].of(EntropySettings, outputs, Batch(outputs, labels))
+
+    def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
+        """Return the score, NaN where there is none, and what else is recorded; deviations are those of numbers."""
+        return float(np.mean(outputs.argmax(axis=1) == labels)), {}
+
+    def confusion(self, outputs: Host, labels: Host) -> NDArray[np.int64]:
+        """Return how many images of class i (row) are taken for class j (column); zeros where there are no classes."""
+        counts = np.zeros((outputs.shape[1],) * 2, np.int64)
+        if self.exclusive:
+            np.add.at(counts, (labels, outputs.argmax(axis=1)), 1)
+        return counts
+
+    def right(self, outputs: Array, labels: Array) -> Array:
+        """Return how many images are right, in parts where an image has several labels."""
+        return count_right(outputs, labels)
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probability of each class or label; TypeError where there are none."""
+        return array_namespace(outputs).exp(log_softmax(outputs))
+
+    def predicted(self, outputs: Host, names: Names) -> list[Any]:
+        """Return what is predicted of each image, by names."""
+        return [names[index] for index in outputs.argmax(axis=1)]
+
+    def columns(self, names: Names, top: int) -> Names:
+        """Return the titles of `cells`."""
+        places = ["", *(f"_{place}" for place in range(2, top + 1))]
+        return [f"{word}{place}" for place in places for word in ("class", "probability")]
+
+    def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
+        """Return a row of a table for each image: its most probable classes, or of other tasks all outputs."""
+        ranked = [(row, np.argsort(-row, kind="stable")[:top]) for row in self.probabilities(outputs)]
+        return [[cell for k in best for cell in (names[k], f"{row[k]:.6f}")] for row, best in ranked]
+
+    def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
+        """Yield what a record says of a test; `views` are those that an accuracy is by the mean of."""
+        yield f"accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats"
+        if "test_accuracy_of_views" in test:
+            yield f"accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of {views}"
+        if "test_balanced_accuracy" in test:
+            yield f"balanced accuracy {100 * test['test_balanced_accuracy']:.2f} %, the mean over classes"
+
+    def shown(self, score: float, *deviations: float) -> str:
+        """Return a score with its unit, and its deviations over seeds if there are some."""
+        scale, digits, unit = (100, ".2f", " %") if self.percent else (1, ".4f", "")
+        return " ± ".join([f"{scale * score:{digits}}{unit}", *(f"{scale * value:{digits}}" for value in deviations)])
+
+    @property
+    def panels(self) -> dict[str, tuple[str, int]]:
+        """What a learning curve shows by name: the title of its axis, and the factor of its values."""
+        shown = (f"{self.title} [%]", 100) if self.percent else (self.title.replace("R^2", "$R^2$"), 1)
+        return {"loss": (self.measure, 1), self.score: shown}
+
+
+class _Labels(Task):
+    name, loss, measure, title = "labels", "logistic", "cross-entropy of a label [nats]", "labels right"
+    words, exclusive, sections = "{} of the labels", False, ()
+    each: ClassVar = {"right": ("right", 100, "{:.2f} %")}
+
+    def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
+        right = (outputs > 0) == labels
+        of_each = {f"right_{k}": float(part) for k, part in enumerate(right.mean(axis=0))}
+        return float(right.mean()), {"all_right": float(right.all(axis=1).mean()), **of_each}
+
+    def right(self, outputs: Array, labels: Array) -> Array:
+        xp = array_namespace(outputs, labels)
+        return xp.sum(xp.astype((outputs > 0) == labels, outputs.dtype)) / labels.shape[1]
+
+    def probabilities(self, outputs: Array) -> Array:
+        xp = array_namespace(outputs)
+        return xp.exp(-xp.logaddexp(0 * outputs, -outputs))
+
+    def columns(self, names: Names, top: int) -> Names:
+        return names
+
+    def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
+        return [[f"{value:.6g}" for value in row] for row in self.probabilities(outputs)]
+
+    def predicted(self, outputs: Host, names: Names) -> list[Any]:
+        return [tuple(np.array(names)[row > 0].tolist()) for row in outputs]
+
+    def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
+        yield f"{100 * test['test_accuracy']:.2f} % of the labels right, loss {test['test_loss']:.4f} nats"
+        yield f"all labels right of {100 * test['test_all_right']:.2f} % of the images"
+        for k, name in enumerate(names):
+            yield f"{name}: {100 * test[f'test_right_{k}']:.2f} % right"
+
+
+class _Numbers(_Labels):
+    name, loss, measure, score, title = "numbers", "squared", "squared error [variances]", "r2", "mean R^2"
+    words, percent = "R^2 {}", False
+    each: ClassVar = {
+        "error": ("root mean squared error [units of the data]", 1, "{:.4g}"),
+        "r2": ("R\u00b2", 1, "{:.4f}"),
+    }
+
+    def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
+        fits = r_squared(outputs, labels)
+        errors = np.sqrt(((outputs - labels) ** 2).mean(axis=0)) * (1.0 if deviations is None else deviations)
+        details = {f"error_{k}": float(error) for k, error in enumerate(errors)}
+        details |= {f"r2_{k}": float(value) for k, value in enumerate(fits) if np.isfinite(value)}
+        return (float(np.nanmean(fits)) if np.isfinite(fits).any() else math.nan), details
+
+    def probabilities(self, outputs: Array) -> Array:
+        raise TypeError("this network predicts numbers, which have no probabilities; logits and predict return them")
+
+    def predicted(self, outputs: Host, names: Names) -> list[Any]:
+        return [tuple(row) for row in outputs.tolist()]
+
+    def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
+        return [[f"{value:.6g}" for value in row] for row in outputs]
+
+    def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
+        yield f"squared error {test['test_loss']:.4f}, in units of each number's variance"
+        for k in range(sum(key.startswith("test_error_") for key in test)):
+            fit = f"R^2 {test[f'test_r2_{k}']:.4f}" if f"test_r2_{k}" in test else "no R^2, since all are the same"
+            name = names[k] if names else f"number {k}"
+            yield f"{name}: root mean squared error {test[f'test_error_{k}']:.4g}, {fit}"
+
+
+TASKS: dict[str, Task] = {task.name: task for task in (Task(), _Labels(), _Numbers())}
+
+
+class TaskSettings(Section):
+    """What is learned of images, and what is made small."""
+
+    task: str = setting(AUTO, "what is learned of each image; auto: what its labels are", choices=TASKS.keys())
+    loss: str = setting(AUTO, "what is made small; auto: the task's own", choices=LOSSES.keys())
+
+
+def task_of(records: Sequence[Mapping[str, Any]]) -> Task:
+    """Return the task that lines of metrics.jsonl name; of older ones, which do not, that of their metrics."""
+    known = {name: value for record in records for name, value in record.items()}
+    if known.get("task") in TASKS:
+        return TASKS[known["task"]]
+    if known.keys() & {"validation_all_right", "test_all_right"}:
+        return TASKS["labels"]
+    scored = "train_loss" not in known or any(name.endswith("_accuracy") for name in known)
+    return TASKS["classes" if scored else "numbers"]
