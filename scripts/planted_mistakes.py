@@ -207,8 +207,8 @@ MISTAKES = (
     Mistake(
         *("05", "the adjoint of linear_operator is the operator itself", "hcnn_core/operators.py"),
         *(
-            "convolve_vjp_x(given, (count, *self.x_shape), self.filters, self.axes, **self.options)",
-            "convolve(given, self.filters, self.axes, **self.options)",
+            "convolve_vjp_x(signals, (count, *self.result), self.filters, self.axes, **self.options)",
+            "convolve(signals, self.filters, self.axes, **self.options)",
         ),
     ),
     Mistake(

@@ -31,3 +31,31 @@ def test_planted_texts_occur_once(mistakes: Any) -> None:
 def test_every_page_has_a_planted_mistake(mistakes: Any) -> None:
     pages = {page.name.split("_")[1] for page in ROOT.glob("examples/*/plot_*.py")}
     assert {mistake.page for mistake in mistakes} == pages
+
+
+@pytest.mark.parametrize(
+    ("trained", "standardised", "rate", "is_blind"),
+    [
+        ("train", "train", "0.1", True),
+        ("test", "train", "0.1", False),
+        ("train", "test", "0.1", False),
+        ("train", "train", "0.1 if test.mean() > 1 else 0.2", False),
+    ],
+)
+def test_pages_that_look_at_their_test_set_are_noticed(
+    trained: str, standardised: str, rate: str, is_blind: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    text = f"""import numpy as np
+import wavelets
+train, test = np.eye(4), 1 + np.eye(4)
+rate = {rate}
+deviation = {standardised}.std()
+p = wavelets.momentum(lambda p, x: np.sum((x @ p) ** 2), np.ones(4), [{trained} / deviation] * 3, rate=rate)
+assert np.all(test > 0), "left out"
+"""
+    (tmp_path / "page.py").write_text(text)
+    blind_pages = runpy.run_path(str(ROOT / "scripts" / "blind_pages.py"))
+    page = blind_pages["Page"]("00", "rate", "train, test =", "test = noise(test)")
+    seen, unseen = (blind_pages["fits_of"](tmp_path / "page.py", page, blind=blind) for blind in (False, True))
+    assert len(seen) == 2 and (seen == unseen) == is_blind

@@ -397,11 +397,11 @@ def parse_toml(text: str) -> dict[str, Any]:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings, with the default of those that it does not name since they are newer than it.
 
-    The same of those that earlier versions recorded although no part that was chosen had them. `planning`, which said
-    who chose the engines of convolutions, is no setting any more.
+    The same of those that earlier versions recorded although no part that was chosen had them. A run that does not name
+    `made_for` has pixels of its own images. `planning`, which said who chose the engines, is no setting any more.
     """
     defaults = {f.name: f.default for f in dataclasses.fields(config_class()) if f.name != "preset"}
-    complete = defaults | {name: value for name, value in settings.items() if name != "planning"}
+    complete = defaults | {"made_for": 0} | {name: value for name, value in settings.items() if name != "planning"}
     if _chosen(SimpleNamespace(**complete)):
         complete |= {name: defaults[name] for name in unused(SimpleNamespace(**complete), RECIPE)}
     return complete

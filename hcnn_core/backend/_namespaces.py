@@ -86,9 +86,8 @@ def refuse_notes(array: object) -> None:
     """Raise TypeError for an array with a mask or a unit, which the result would not have."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
-    if not isinstance(array, np.generic | int | float | complex | list | tuple) and (
-        hasattr(array, "unit") or hasattr(array, "units")
-    ):
+    is_plain = isinstance(array, np.generic | int | float | complex | list | tuple)
+    if not is_plain and _class_name(array) not in CURES and (hasattr(array, "unit") or hasattr(array, "units")):
         raise TypeError(f"expected an array without a unit, got {_class_name(array)}; np.asarray(x) leaves it out")
 
 

@@ -145,7 +145,7 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
     ("arguments", "fragments"),
     [
         (["--epoch", "3"], ["--epoch", "--help"]),
-        (["train"], ["unrecognized arguments: train"]),
+        (["runs"], ["unrecognized arguments: runs"]),
         (["two\nlines"], ["two lines"]),
         (["--preset", "huge"], ["--preset", "'huge'", "hcnn-plus", "sample"]),
         (["--preset", ""], ["--preset", "''"]),

@@ -83,7 +83,8 @@ def test_cifar100_has_its_own_support_unless_another_is_given() -> None:
 def test_every_setting_is_explained_and_its_default_allowed(f: dataclasses.Field[Any]) -> None:
     help = f.metadata["help"]
     assert len(help) > 3 and "\n" not in help
-    assert make_config("hcnn", {f.name: f.default} if f.name != "preset" else {}) == make_config()
+    changes = {f.name: f.default} if f.name != "preset" else {}
+    assert make_config("hcnn", {"made_for": make_config().made_for, **changes}) == make_config()
 
 
 def test_settings_cannot_be_assigned() -> None:
@@ -252,7 +253,7 @@ def test_toml_that_is_not_there_or_a_directory(tmp_path: Path) -> None:
 def test_toml_of_a_run_says_versions_which_are_no_settings(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("width = 4\n[versions]\nnumpy = '1'\n")
-    assert make_config(changes=read_toml(path)) == Config(width=4)
+    assert make_config(changes=read_toml(path)) == Config(width=4, made_for=0)  # pixels of its own images
     assert "versions" not in read_toml(path)
     path.write_text("[training]\nwidth = 4\n")
     assert "'training'" in refused(changes=read_toml(path))

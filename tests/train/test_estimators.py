@@ -250,7 +250,7 @@ def test_images_and_signals_of_many_channels() -> None:
         ("hcnn-fast", (4, 4, 4, 1), {}, "preset is 'hcnn-fast', for images; X holds volumes: take 'volume', or None"),
         ("lenet", (9,), {}, "LeNet-5 takes images, and these are signals of 9; take a hierarchical network, such as "),
         ("wavelet", (9,), {}, "preset is 'wavelet'; choose hcnn, "),
-        (None, (6, 7, 2), {}, "shift is 6; images of 6x7 allow 0 to 5"),
+        (None, (6, 7, 2), {"shift": 6}, "shift is 6; images of 6x7 allow 0 to 5"),
         (None, (9,), {"rotate": 0.1}, "rotate, shear and zoom are for images, which have two axes of space"),
     ],
 )

@@ -219,7 +219,7 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--replay", "x.h5", "--boundary", "zero"), ("remove --boundary",)),
         (("--shift", 1), ("--shift",)),
         (("--dataset", "cifar10"), ("'cifar10' is neither a file FILE.npz nor MODULE:FUNCTION",)),
-        (("--out", ""), ("--out names no directory",)),
+        (("--out", ""), ("--out: '' is no path",)),
     ],
 )
 def test_wrong_command_lines(arguments: tuple[object, ...], fragments: tuple[str, ...], verifying: Command) -> None:
