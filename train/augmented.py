@@ -36,7 +36,7 @@ def _act(options: argparse.Namespace) -> int:
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
     dataset = Session().load(np, config)
     config = suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
-    require_suitable(config, dataset)
+    require_suitable(config, dataset.info)
     statistics, by = channel_statistics(dataset.train_images), config.standardize
     data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)
     if (picture := augmented(config, data, options.count)) is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
-from train.config import Config, make_config
+from train.config import Config, make_config, with_dataset
 from train.data import UNNAMED, Dataset, standardise
 from train.data.dataset import DTYPES
 from train.data.photographs import MODES, as_array, fitted
@@ -123,7 +123,7 @@ def fit(
     if not isinstance(config, Config):
         raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
-        config = config.on(UNNAMED if isinstance(dataset, Dataset) else str(dataset))
+        config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else str(dataset))
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
     with compiling.said("hcnn"):
         run = session.begin(lambda: config, None if out is None else Path(out).expanduser())

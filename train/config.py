@@ -21,7 +21,7 @@ from train.data.augmentation import STANDARDS
 from train.data.cifar import INFO
 from train.data.custom import is_custom
 from train.data.folder import named_folder
-from train.networks.hierarchical import HierarchicalSettings, NormalizationSettings
+from train.networks.hierarchical import HierarchicalSettings
 from train.networks.registry import ARCHITECTURES, DEFAULT, PRESETS
 from train.recipes.augmentations import (
     AUGMENTATIONS,
@@ -30,28 +30,21 @@ from train.recipes.augmentations import (
     ColourSettings,
     CutoutSettings,
     MixupSettings,
-    MoveSettings,
     NoiseSettings,
     ResampleSettings,
 )
 from train.recipes.averages import AverageSettings
 from train.recipes.losses import LOSSES, EntropySettings, TeacherSettings
-from train.recipes.optimizers import (
-    OPTIMIZERS,
-    DecaySettings,
-    MomentumSettings,
-    NesterovSettings,
-    SquareSettings,
-)
-from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
+from train.recipes.optimizers import OPTIMIZERS, NesterovSettings, OptimizerSettings, SquareSettings
+from train.recipes.schedules import SCHEDULES, ScheduleSettings, StepSettings, WarmupSettings
 from train.recipes.tasks import TASKS, PupilSettings, TaskSettings
-from train.settings import AUTO, ConfigError, Section, choices, setting
+from train.settings import AUTO, ConfigError, RunSettings, Section, choices, setting
 from train.storage.files import open_regular, read_text
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
 
-class DataSettings(Section):
+class DataSettings(RunSettings):
     """What is learned, from which images."""
 
     preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
@@ -75,39 +68,20 @@ class DataSettings(Section):
     architecture: str = setting(DEFAULT, "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
 
-class RecipeSettings(Section):
-    """How weights are learned."""
+class RecipeSettings(RunSettings):
+    """What a run begins from, and when it evaluates."""
 
     init_from: str = setting(
         "", "checkpoint, run or name of a network whose weights to begin with; what tells other classes apart is drawn"
     )
-    epochs: int = setting(240, "passes over the training images", low=1, high=9999)
-    batch_size: int = setting(50, "images a step", low=1)
-    optimizer: str = setting("sgd", "how weights follow from gradients", choices=OPTIMIZERS.keys())
-    schedule: str = setting("step", "course of the learning rate", choices=SCHEDULES.keys())
-    learning_rate: float = setting(0.25, "highest learning rate", low=0.0)
-    image_sizes: tuple[int, ...] = setting(
-        (),
-        "pixels along the shorter side of training images, in equal parts of the epochs; none: their own size",
-        low=8,
-    )
-    image_shares: tuple[float, ...] = setting(
-        (),
-        "the same as parts of the shorter side of the images themselves, of which none is below 8 pixels; either these "
-        "or image_sizes",
-        low=0.01,
-        high=1.0,
-    )
     validation_every: int = setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
-    seed: int = setting(0, "of initial weights, order and augmentation", low=0)
     test: bool = setting(True, "read the test set, once, after the last epoch")
 
 
-class BackendSettings(Section):
+class BackendSettings(RunSettings):
     """What computes."""
 
     backend: str = setting("auto", "array library", choices=("auto", "numpy", "cupy"))
-    dtype: str = setting("float32", "of weights and activations", choices=("float32", "float64"))
     precision: str = setting(
         "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
     )
@@ -140,20 +114,18 @@ class Config(
     ResampleSettings,
     AffineSettings,
     AlternationSettings,
-    MoveSettings,
     TeacherSettings,
     PupilSettings,
     EntropySettings,
     TaskSettings,
     AverageSettings,
-    DecaySettings,
     SquareSettings,
     NesterovSettings,
-    MomentumSettings,
+    OptimizerSettings,
     WarmupSettings,
     StepSettings,
+    ScheduleSettings,
     RecipeSettings,
-    NormalizationSettings,
     HierarchicalSettings,
     DataSettings,
 ):
@@ -183,6 +155,7 @@ class Config(
                 f"{self.task}: leave it out"
             )
         OPTIMIZERS[self.optimizer].check(self)
+        SCHEDULES[self.schedule].check(self)
         ARCHITECTURES[self.architecture].check(self)
         if self.image_sizes and self.image_shares:
             raise ConfigError(
@@ -208,27 +181,17 @@ class Config(
             return self.validation_size
         return images // 10 if _is_own(self.dataset) else 0
 
-    def on(self, dataset: str) -> Config:
-        """Return the same settings for other images; of one's own a tenth is held out in place of a preset's number.
-
-        Parameters
-        ----------
-        dataset : str
-            What names the images.
-
-        Returns
-        -------
-        Config
-            With these images.
-        """
-        of_preset = self.validation_size == PRESETS[self.preset].get("validation_size")
-        count = -1 if of_preset and _is_own(dataset) and not _is_own(self.dataset) else self.validation_size
-        return dataclasses.replace(self, dataset=dataset, validation_size=count)
-
     @property
     def sections(self) -> tuple[type[Section], ...]:
         """The sections of settings that its architecture takes beside those of every run."""
         return ARCHITECTURES[self.architecture].sections
+
+
+def with_dataset(config: Config, dataset: str) -> Config:
+    """Return the same settings for other images; of one's own a tenth is held out in place of a preset's number."""
+    of_preset = config.validation_size == PRESETS[config.preset].get("validation_size")
+    count = -1 if of_preset and _is_own(dataset) and not _is_own(config.dataset) else config.validation_size
+    return dataclasses.replace(config, dataset=dataset, validation_size=count)
 
 
 def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Config:
@@ -275,7 +238,7 @@ def unused(settings: Any, kinds: Collection[str] = CHOICES.keys()) -> dict[str, 
     """
     found: dict[str, str] = {}
     for section in sections():
-        names = [f.name for f in dataclasses.fields(section)]
+        names = [f.name for f in section.own()]
         if section.needs and not getattr(settings, section.needs):
             needed = section.needs
             reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"

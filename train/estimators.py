@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from autodiff import tree_map
 from train.classifier import Classifier
 from train.config import Config, make_config, suited
-from train.data import Targets, channel_statistics, require_varying
+from train.data import DatasetInfo, Targets, channel_statistics, require_varying
 from train.data.dataset import MOST_AXES
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
@@ -103,9 +102,8 @@ class _Estimator(BaseEstimator):
             raise ValueError(
                 f"preset is {preset!r}, for {SPACE[made_for]}; X holds {SPACE[axes]}: take {BY_AXES[axes]!r}, or None"
             )
-        X: Any = SimpleNamespace(name="X", image_shape=x.shape[1:], class_names=names)
         config = suited(config, x.shape[1:-1], self._kind, "y")
-        require_suitable(config, X)
+        require_suitable(config, DatasetInfo(x.shape[1:], len(names), x.nbytes, self._kind, str(x.dtype)))
         return config
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

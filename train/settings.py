@@ -40,3 +40,42 @@ class Section:
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
+
+    @classmethod
+    def own(cls) -> list[dataclasses.Field[Any]]:
+        """Return the settings that it adds to those of its bases."""
+        return [f for f in dataclasses.fields(cls) if f.name in vars(cls)]
+
+
+class RunSettings(Section):
+    """How long weights are learned, on which sizes, and in which precision: what every part may read."""
+
+    epochs: int = setting(240, "passes over the training images", low=1, high=9999)
+    batch_size: int = setting(50, "images a step", low=1)
+    learning_rate: float = setting(0.25, "highest learning rate", low=0.0)
+    image_sizes: tuple[int, ...] = setting(
+        (),
+        "pixels along the shorter side of training images, in equal parts of the epochs; none: their own size",
+        low=8,
+    )
+    image_shares: tuple[float, ...] = setting(
+        (),
+        "the same as parts of the shorter side of the images themselves, of which none is below 8 pixels; either these "
+        "or image_sizes",
+        low=0.01,
+        high=1.0,
+    )
+    seed: int = setting(0, "of initial weights, order and augmentation", low=0)
+    dtype: str = setting("float32", "of weights and activations", choices=("float32", "float64"))
+
+
+class MomentSettings(RunSettings):
+    """Settings of networks that keep running moments of batches."""
+
+    moment_decay: float = setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
+    moment_images: int = setting(
+        1000,
+        "training images whose moments (means over batches, with the weights that are evaluated) replace the running "
+        "ones after each epoch (arXiv:2105.07576); 0: none",
+        low=0,
+    )

@@ -12,7 +12,7 @@ import pytest
 from tests.train.commands import Arrays, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
-from train.config import PRESETS, ConfigError, make_config, suited
+from train.config import PRESETS, ConfigError, make_config, suited, with_dataset
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
 from train.networks.registry import build
 from train.recipes.schedules import image_size
@@ -81,9 +81,9 @@ def test_a_tenth_of_ones_own_images_is_held_out_unless_told_otherwise(tmp_path: 
         of_preset = PRESETS[preset].get("validation_size", 0)
         assert make_config(preset).held_out(50_000) == of_preset
         assert make_config(preset, {"dataset": own}).held_out(240) == 24
-        assert make_config(preset).on(own).held_out(240) == 24
+        assert with_dataset(make_config(preset), own).held_out(240) == 24
         assert make_config(preset, {"dataset": own, "validation_size": 3}).held_out(240) == 3
-        assert make_config(preset, {"validation_size": 3}).on(own).held_out(240) == 3
+        assert with_dataset(make_config(preset, {"validation_size": 3}), own).held_out(240) == 3
     assert make_config("sample", {"dataset": own}).held_out(9) == 0
 
 

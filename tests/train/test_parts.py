@@ -21,14 +21,14 @@ from tests.train.runs import assert_same_run, metrics
 from tests.train.test_distributed import on_ranks
 from tests.train.test_resumption import during_step
 from train.config import ConfigError, config_class, make_config, suited, with_defaults
-from train.data import Dataset, Images, recolour
+from train.data import Dataset, DatasetInfo, Images, recolour
 from train.networks import registry
 from train.networks.architecture import Architecture
 from train.networks.network import Network
 from train.networks.plain import Table
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
-from train.recipes.augmentations import Position, batch_of, draw_batch
+from train.recipes.augmentations import AUGMENTATIONS, Augmentation, Position, batch_of, draw_batch
 from train.recipes.losses import LOSSES, EntropySettings, Loss, class_targets
 from train.recipes.metrics import METRICS, Metric
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
@@ -66,13 +66,14 @@ def test_a_new_schedule_says_whether_a_run_can_be_extended(tmp_path: Path, monke
     def fall(settings: Any, step: int, steps_per_epoch: int) -> float:
         return 1 - step / (settings.epochs * steps_per_epoch)
 
-    for spread in (True, False):
-        monkeypatch.setitem(SCHEDULES, "linear", Schedule(fall, spread=spread))
+    for extensible in (False, True):
+        until = 1 if extensible else 0
+        monkeypatch.setitem(SCHEDULES, "linear", Schedule(fall, lambda settings, epochs, until=until: epochs <= until))
         config = make_config("hcnn", {"schedule": "linear", "epochs": 4, "learning_rate": 0.5})
         assert learning_rate(config, 6, 3) == 0.25
         state: Any = dataclasses.make_dataclass("State", ["epoch", "step"])(1, 0)
         checkpoint: Any = dataclasses.make_dataclass("Checkpoint", ["config", "state"])(config, state)
-        if spread:
+        if not extensible:
             with pytest.raises(ConfigError, match="--schedule linear spreads its learning rates over all 4 epochs"):
                 _require_extensible(Run(tmp_path), checkpoint, 5)
         else:
@@ -127,11 +128,11 @@ def test_sizes_that_a_layer_cannot_take_are_refused(flat: None, few_images: Data
     network = build(make_config("flat"))
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
     assert network(network.initialize(np.random.default_rng(0)), x)[0].shape == (2, 10)
-    require_suitable(make_config("flat"), few_images)
+    require_suitable(make_config("flat"), few_images.info)
     with pytest.raises(ConfigError, match="layer dense01 has 40 weights for images of 16x16, others for 32x32"):
-        require_suitable(make_config("flat", {"image_sizes": (16, 32)}), few_images)
+        require_suitable(make_config("flat", {"image_sizes": (16, 32)}), few_images.info)
     with pytest.raises(ConfigError, match="layer pool01 makes 0x0x3 of 8x8x3: these images are too small"):
-        require_suitable(make_config("flat", {"image_sizes": (8, 32)}), few_images)
+        require_suitable(make_config("flat", {"image_sizes": (8, 32)}), few_images.info)
     table = Table((8, 8, 3), "float32")
     with pytest.raises(ValueError, match="layer dense01 is dense and reads maps 8x8x3: put flatten"):
         table.dense(10)
@@ -265,6 +266,41 @@ def test_ranks_merge_what_metrics_count(few_images: Dataset, monkeypatch: pytest
         for _, _, found in on_ranks(3, run(count)):
             assert found["accuracy"] == numbers["accuracy"]
             assert found["largest_logit"] == pytest.approx(float(numbers["largest_logit"]), rel=1e-10)
+
+
+class SolarizeSettings(Section):
+    """Settings of an augmentation that a test adds."""
+
+    solarize: int = setting(0, "pixels of this value and more are inverted; 0: none", low=0, high=255)
+
+
+class Solarize(Augmentation):
+    """Bright pixels inverted."""
+
+    sections, switches = (SolarizeSettings,), ("solarize",)
+
+    def check(self, settings: Any, info: DatasetInfo) -> None:
+        if self.is_on(settings) and info.values != "uint8":
+            raise ConfigError(f"solarize is for bytes; these are {info.values}")
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> dict[str, Any]:
+        return {}
+
+    def apply(self, settings: Any, images: Any, drawn: Mapping[str, Any], data: Images) -> Any:
+        pixels = images * data.std + data.mean
+        return (np.where(pixels >= settings.solarize, 255 - pixels, pixels) - data.mean) / data.std
+
+
+def test_a_new_augmentation_knows_the_values_of_the_data(few_images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUGMENTATIONS, "solarize", Solarize())
+    config = make_config("sample", {"solarize": 128, "shift": 0, "flip": False, "dtype": "float64"})
+    images = small_images(few_images, "float64")
+    pixels = batch_of(config, images, drawn(config, 0, 8, images)).images * images.std + images.mean
+    own = images.images[drawn(config, 0, 8, images)["index"]]
+    np.testing.assert_allclose(pixels, np.where(own >= 128, 255 - own, own), atol=1e-9)
+    require_suitable(config, few_images.info)
+    with pytest.raises(ConfigError, match="solarize is for bytes; these are float32"):
+        require_suitable(config, dataclasses.replace(few_images.info, values="float32"))
 
 
 class FocalSettings(Section):

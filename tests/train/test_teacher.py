@@ -337,9 +337,9 @@ def test_a_file_is_the_same_by_another_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "classes", "names", "fragments"),
     [
-        ((32, 32, 3), 3, None, ["tells 10 classes apart, ", "other.npz has 3"]),
+        ((32, 32, 3), 3, None, ["tells 10 classes of 32x32x3 images apart, ", "other.npz has 3 classes"]),
         ((32, 32, 3), 10, "class {}", ["calls class 0 'airplane', ", "other.npz calls it 'class 0'"]),
-        ((24, 32, 3), 10, None, ["takes images of 32x32x3, ", "other.npz are 24x32x3"]),
+        ((24, 32, 3), 10, None, ["tells 10 classes of 32x32x3 images", "of 24x32x3 images"]),
     ],
 )
 def test_teachers_of_another_task(

@@ -32,7 +32,7 @@ def add_settings(parser: Parser) -> None:
         ]
         takers += [section.needs] if section.needs else []
         group = parser.add_argument_group(title, f"with --{', --'.join(takers)}" if takers else None)
-        for f in dataclasses.fields(section):
+        for f in section.own():
             add_flag(group, f)
 
 
@@ -66,7 +66,7 @@ def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> ar
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that flags give, by name."""
-    names = (f.name for section in sections() for f in dataclasses.fields(section))
+    names = (f.name for section in sections() for f in section.own())
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 

@@ -40,6 +40,7 @@ class DatasetInfo:
     classes: int  # how many classes there are
     nbytes: int  # memory that the images take from now on until training begins
     kind: str = "classes"  # or labels, or numbers, and then `classes` is how many of them there are
+    values: str = "uint8"  # dtype of the images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +103,8 @@ class Dataset:
     @property
     def info(self) -> DatasetInfo:
         """What a network must know of it; training copies the training images once."""
-        return DatasetInfo(self.image_shape, len(self.class_names), self.train_images.nbytes, self.kind)
+        images = self.train_images
+        return DatasetInfo(self.image_shape, len(self.class_names), images.nbytes, self.kind, str(images.dtype))
 
     def checksum(self) -> int:
         """Return a CRC-32 of all images and labels.

@@ -23,8 +23,11 @@ from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.hierarchical import NormalizationSettings
 from train.networks.network import Network
 from train.networks.plain import Table
+from train.settings import MomentSettings
 
 COMMON = {"batch_size": 128, "shift": 4}
+
+Fill = Callable[[Table, int], None]
 
 
 def _resnet20(table: Table, classes: int) -> None:
@@ -113,22 +116,18 @@ def _fitnet(table: Table, classes: int) -> None:
     table.dense(classes)
 
 
-def _build(
-    fill: Callable[[Table, int], None], config: Any, size: tuple[int, int], classes: int, channels: int
-) -> Network:
+def _build(fill: Fill, config: NormalizationSettings, size: tuple[int, int], classes: int, channels: int) -> Network:
     table = Table((*size, channels), config.dtype, config.epsilon)
     fill(table, classes)
     return Network(config, table.ended(), (*size, channels), classes)
 
 
-def _entry(
-    title: str, fill: Callable[[Table, int], None], preset: str, normalizes: bool, **recipe: Any
-) -> Architecture:
+def _entry(title: str, fill: Fill, preset: str, normalizes: bool, **recipe: Any) -> Architecture:
     return Architecture(
         title=title,
         build=partial(_build, fill),
         presets={preset: {**COMMON, **recipe}},
-        sections=(NormalizationSettings,) if normalizes else (),
+        sections=(NormalizationSettings, MomentSettings) if normalizes else (),
         lacks=frozenset({ATTRIBUTES, MERGED_FILTERS}),
     )
 

@@ -35,10 +35,16 @@ from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
 from train.networks.skips import SKIPS, AlignedSkip, added_to
-from train.settings import ConfigError, Section, setting
+from train.settings import ConfigError, MomentSettings, setting
 
 
-class HierarchicalSettings(Section):
+class NormalizationSettings(MomentSettings):
+    """Settings of networks that normalise what layers make."""
+
+    epsilon: float = setting(1e-5, "added to the variances that layers divide by", low=0.0)
+
+
+class HierarchicalSettings(NormalizationSettings):
     """Settings of hierarchical networks alone."""
 
     scattering: int = setting(
@@ -91,19 +97,6 @@ class HierarchicalSettings(Section):
             "periodic" if self.boundary == "periodic" else "zero",
             "zero" if self.boundary == "zero" else "periodic",
         )
-
-
-class NormalizationSettings(Section):
-    """Settings of networks that normalise what layers make by moments of a batch."""
-
-    epsilon: float = setting(1e-5, "added to the variances that layers divide by", low=0.0)
-    moment_decay: float = setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
-    moment_images: int = setting(
-        1000,
-        "training images whose moments (means over batches, with the weights that are evaluated) replace the running "
-        "ones after each epoch (arXiv:2105.07576); 0: none",
-        low=0,
-    )
 
 
 _low_passes = DeviceTables()
@@ -673,7 +666,7 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
 
 
 def build(
-    config: Any,
+    config: HierarchicalSettings,
     image_size: int | tuple[int, ...] = 32,
     classes: int = 10,
     channels: int = 3,
@@ -697,7 +690,7 @@ def build(
     return network(config, [*first, *hidden, head], shape, classes, notes, () if rho.fused else (slow,))
 
 
-def _check(config: Any) -> None:
+def _check(config: HierarchicalSettings) -> None:
     """Refuse sizes of images that a scattering transform does not take."""
     if unfit := [n for n in config.image_sizes if n % 2**config.scattering or n <= 2**config.scattering]:
         raise ConfigError(
@@ -706,7 +699,7 @@ def _check(config: Any) -> None:
         )
 
 
-def _refuse(config: Any, size: tuple[int, ...], classes: int, channels: int) -> None:
+def _refuse(config: HierarchicalSettings, size: tuple[int, ...], classes: int, channels: int) -> None:
     """Refuse images that scattering does not take, and periodic axes that a stride does not divide.
 
     There a subsampled axis is no longer periodic, and Proposition 3.1 does not hold.
@@ -732,7 +725,7 @@ ARCHITECTURE = Architecture(
     title="a hierarchical network",
     build=build,
     presets=HIERARCHICAL,
-    sections=(HierarchicalSettings, NormalizationSettings),
+    sections=(HierarchicalSettings, NormalizationSettings, MomentSettings),
     of_dataset={"cifar100": {"attribute_kernel": (11, 11)}},  # section 4.2
     check=_check,
     refuse=_refuse,

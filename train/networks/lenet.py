@@ -18,7 +18,7 @@ from train.networks import plain
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.layer import IMAGES, Layer, Weights
 from train.networks.network import Network
-from train.settings import ConfigError
+from train.settings import ConfigError, RunSettings
 
 SPACE = (1, 2)
 TAPS = 5
@@ -124,7 +124,7 @@ class Dense(plain.Dense):
         return x if self.tells_classes else squash(x)
 
 
-def build(config: Any, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+def build(config: RunSettings, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
     """Return LeNet-5; ConfigError if images are smaller than 32 x 32, or a side is no multiple of 4."""
     rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
     _require_size(rows, columns)

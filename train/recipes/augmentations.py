@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from hcnn_core.affine import map_affinely
 from hcnn_core.backend import Array, array_namespace
-from train.data import Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
-from train.settings import ConfigError, Section, setting
+from train.data import DatasetInfo, Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
+from train.settings import ConfigError, RunSettings, Section, setting
 
 Drawn = dict[str, Any]
 """Random numbers by name, arrays (N, ...) or dictionaries of such."""
@@ -55,19 +55,19 @@ class Augmentation:
         """Return whether it does anything."""
         return not self.switches or any([getattr(settings, name) for name in self.switches])
 
-    def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        """Raise ConfigError where its settings do not suit images of these rows and columns, signals or volumes."""
+    def check(self, settings: Any, info: DatasetInfo) -> None:
+        """Raise ConfigError where its settings do not suit images, signals or volumes of such sizes and values."""
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw its random numbers for the images of a batch."""
         raise NotImplementedError
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
-        """Return changed images."""
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
+        """Return changed images; those of `data` have the mean and deviation that these were standardised by."""
         raise NotImplementedError
 
 
-class MoveSettings(Section):
+class MoveSettings(RunSettings):
     """Settings of translations and reflections."""
 
     shift: int = setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
@@ -80,7 +80,7 @@ class MoveSettings(Section):
     )
 
 
-class AlternationSettings(Section):
+class AlternationSettings(MoveSettings):
     """Settings of reflections."""
 
     needs = "flip"
@@ -89,7 +89,7 @@ class AlternationSettings(Section):
     )
 
 
-class AffineSettings(Section):
+class AffineSettings(RunSettings):
     """Settings of affine maps: with probability 1/6 each a rotation, a shear along an axis or the other, a scale."""
 
     rotate: float = setting(
@@ -101,7 +101,7 @@ class AffineSettings(Section):
     )
 
 
-class ColourSettings(Section):
+class ColourSettings(RunSettings):
     """Settings of random colours."""
 
     brightness: float = setting(
@@ -115,7 +115,7 @@ class ColourSettings(Section):
     )
 
 
-class CutoutSettings(Section):
+class CutoutSettings(RunSettings):
     """Settings of hidden squares."""
 
     cutout: int = setting(
@@ -123,7 +123,7 @@ class CutoutSettings(Section):
     )
 
 
-class ResampleSettings(Section):
+class ResampleSettings(RunSettings):
     """Settings of stretched axes of space."""
 
     resample: float = setting(
@@ -135,7 +135,7 @@ class ResampleSettings(Section):
     )
 
 
-class NoiseSettings(Section):
+class NoiseSettings(RunSettings):
     """Settings of noise."""
 
     noise: float = setting(
@@ -143,7 +143,7 @@ class NoiseSettings(Section):
     )
 
 
-class MixupSettings(Section):
+class MixupSettings(RunSettings):
     """Settings of mixed images."""
 
     mixup: float = setting(
@@ -164,9 +164,9 @@ def _require_below(name: str, value: int, size: tuple[int, ...]) -> None:
         raise ConfigError(f"{name} is {value}; images of {'x'.join(map(str, size))} allow 0 to {min(size) - 1}")
 
 
-def _require_images(what: str, size: tuple[int, ...]) -> None:
-    if len(size) != 2:
-        raise ConfigError(f"{what} are for images, which have two axes of space; these data have {len(size)}")
+def _require_images(what: str, info: DatasetInfo) -> None:
+    if (axes := len(info.image_shape) - 1) != 2:
+        raise ConfigError(f"{what} are for images, which have two axes of space; these data have {axes}")
 
 
 class Move(Augmentation):
@@ -174,10 +174,10 @@ class Move(Augmentation):
 
     sections = MoveSettings, AlternationSettings
 
-    def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        _require_below("shift", settings.shift, size)
+    def check(self, settings: AlternationSettings, info: DatasetInfo) -> None:
+        _require_below("shift", settings.shift, info.image_shape[:-1])
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    def draw(self, settings: AlternationSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw where the positions of each image come from, along each axis."""
         flip: Any = settings.flip
         if settings.flip and settings.alternate_flips:
@@ -185,7 +185,7 @@ class Move(Augmentation):
         shape = len(position.index), *position.shape
         return dict(zip(AXES, draw_sources(rng, shape, max_shift=settings.shift, flip=flip), strict=False))
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+    def apply(self, settings: AlternationSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         return move(images, *(drawn[axis] for axis in AXES[: images.ndim - 2]), max_shift=settings.shift)
 
 
@@ -200,11 +200,11 @@ class Affine(Augmentation):
 
     sections, switches = (AffineSettings,), ("rotate", "shear", "zoom")
 
-    def check(self, settings: Any, size: tuple[int, ...]) -> None:
+    def check(self, settings: AffineSettings, info: DatasetInfo) -> None:
         if self.is_on(settings):
-            _require_images("rotate, shear and zoom", size)
+            _require_images("rotate, shear and zoom", info)
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    def draw(self, settings: AffineSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw the matrix of each image, (N, 2, 2): from a place in it to the place it comes from."""
         count = len(position.index)
         kind, strength = rng.integers(6, size=count), rng.uniform(-1, 1, count)
@@ -216,7 +216,7 @@ class Affine(Augmentation):
         matrices[:, 1, 0] = np.where(kind == 2, settings.shear * strength, np.sin(angle))
         return {"affine": matrices.astype(settings.dtype)}
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+    def apply(self, settings: AffineSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         return map_affinely(images, drawn["affine"])
 
 
@@ -225,16 +225,16 @@ class Colour(Augmentation):
 
     sections, switches = (ColourSettings,), ("brightness", "contrast", "saturation")
 
-    def check(self, settings: Any, size: tuple[int, ...]) -> None:
+    def check(self, settings: ColourSettings, info: DatasetInfo) -> None:
         if self.is_on(settings):
-            _require_images("brightness, contrast and saturation", size)
+            _require_images("brightness, contrast and saturation", info)
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    def draw(self, settings: ColourSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw what is added to each image, and by how much factors differ from 1, (N, 3)."""
         largest = settings.brightness, settings.contrast, settings.saturation
         return {"colour": (rng.uniform(-1, 1, (len(position.index), 3)) * largest).astype(settings.dtype)}
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+    def apply(self, settings: ColourSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         return recolour(images, drawn["colour"])
 
 
@@ -243,15 +243,15 @@ class Cutout(Augmentation):
 
     sections, switches = (CutoutSettings,), ("cutout",)
 
-    def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        _require_below("cutout", settings.cutout, size)
+    def check(self, settings: CutoutSettings, info: DatasetInfo) -> None:
+        _require_below("cutout", settings.cutout, info.image_shape[:-1])
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    def draw(self, settings: CutoutSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw which positions along each axis are hidden where they meet."""
         holes = draw_holes(rng, (len(position.index), *position.shape), settings.cutout)
         return {f"hidden_{axis}": along for axis, along in zip(AXES, holes, strict=False)}
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+    def apply(self, settings: CutoutSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         return hide(images, *(drawn[f"hidden_{axis}"] for axis in AXES[: images.ndim - 2]))
 
 
@@ -260,7 +260,7 @@ class Resample(Augmentation):
 
     sections, switches = (ResampleSettings,), ("resample",)
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    def draw(self, settings: ResampleSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw along each axis which samples meet, (N, length), and the part of the later one."""
         drawn: Drawn = {}
         for axis, length in zip(AXES, position.shape[:-1], strict=False):
@@ -271,7 +271,7 @@ class Resample(Augmentation):
             drawn |= {f"first_{axis}": first, f"later_{axis}": (place - first).astype(settings.dtype)}
         return drawn
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+    def apply(self, settings: ResampleSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         for k, axis in enumerate(AXES[: images.ndim - 2], 1):
             images = interpolate(images, k, drawn[f"first_{axis}"], drawn[f"later_{axis}"])
         return images
@@ -282,11 +282,11 @@ class Noise(Augmentation):
 
     sections, switches = (NoiseSettings,), ("noise",)
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
-        noise = rng.standard_normal((len(position.index), *position.shape), settings.dtype)
+    def draw(self, settings: NoiseSettings, rng: np.random.Generator, position: Position) -> Drawn:
+        noise = rng.standard_normal((len(position.index), *position.shape), np.dtype(settings.dtype))
         return {"added": noise * np.asarray(settings.noise, settings.dtype)}
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+    def apply(self, settings: NoiseSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         return images + array_namespace(images).asarray(drawn["added"])
 
 
@@ -305,7 +305,7 @@ def _chosen(settings: Any) -> Iterator[Augmentation]:
     return (part for part in AUGMENTATIONS.values() if part.is_on(settings))
 
 
-def draw_batch(settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+def draw_batch(settings: MixupSettings, rng: np.random.Generator, position: Position) -> Drawn:
     """Draw the random numbers of a step's images; each array has them along its first axis.
 
     With mixup, "partner" holds the same of the image that each is mixed with, another of the batch, and "weight" the
@@ -325,11 +325,11 @@ def draw_batch(settings: Any, rng: np.random.Generator, position: Position) -> D
 def _augmented(settings: Any, images: Images, drawn: Mapping[str, Any]) -> tuple[Array, Array]:
     x, labels = images.take(drawn["index"])
     for part in _chosen(settings):
-        x = part.apply(settings, x, drawn)
+        x = part.apply(settings, x, drawn, images)
     return x, labels
 
 
-def batch_of(settings: Any, images: Images, drawn: Mapping[str, Any], size: tuple[int, ...] | None = None) -> Batch:
+def batch_of(settings: MixupSettings, images: Images, drawn: Drawn, size: tuple[int, ...] | None = None) -> Batch:
     """Return a step's augmented images with their labels, from what `draw_batch` drew; of another size if given."""
     x, labels = _augmented(settings, images, drawn)
     others = weight = None

@@ -8,10 +8,10 @@ from typing import Any
 from autodiff import tree_map
 from hcnn_core.backend import Array
 from hcnn_core.updates import Term, weighted_sums
-from train.settings import Section, setting
+from train.settings import MomentSettings, setting
 
 
-class AverageSettings(Section):
+class AverageSettings(MomentSettings):
     """Settings of averaged weights."""
 
     average_decay: float = setting(
@@ -22,7 +22,7 @@ class AverageSettings(Section):
     )
 
 
-def parts(settings: Any, step: int) -> dict[str, float]:
+def parts(settings: AverageSettings, step: int) -> dict[str, float]:
     """Return which parts averages keep at a step, from 0, and moments take of its batch's.
 
     At first less is kept, so that the start is forgotten: of moments as in a plain mean.

@@ -11,10 +11,10 @@ from autodiff import cross_entropy, log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name
 from train.data import resize
 from train.recipes.augmentations import Batch
-from train.settings import Section, setting
+from train.settings import RunSettings, Section, setting
 
 
-class EntropySettings(Section):
+class EntropySettings(RunSettings):
     """Settings of losses of classes."""
 
     label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
@@ -23,7 +23,7 @@ class EntropySettings(Section):
     )
 
 
-class TeacherSettings(Section):
+class TeacherSettings(RunSettings):
     """Settings of distillation."""
 
     needs = "teacher"
@@ -45,18 +45,18 @@ class Loss(NamedTuple):
     """What settings it takes beside those of every run."""
 
 
-def _cross_entropy(settings: Any, logits: Array, batch: Batch) -> Array:
+def _cross_entropy(settings: EntropySettings, logits: Array, batch: Batch) -> Array:
     if batch.others is None and batch.counts is None:
         return cross_entropy(logits, batch.labels, label_smoothing=settings.label_smoothing)
     targets = class_targets(settings, batch, logits.shape[1])
     return -np.sum(targets * log_softmax(logits)) * (1 / logits.shape[0])
 
 
-def _logistic(settings: Any, logits: Array, batch: Batch) -> Array:
+def _logistic(settings: RunSettings, logits: Array, batch: Batch) -> Array:
     return np.mean(_counted(np.logaddexp(0 * logits, logits) - logits * _mixed(batch), batch))
 
 
-def _squared(settings: Any, numbers: Array, batch: Batch) -> Array:
+def _squared(settings: RunSettings, numbers: Array, batch: Batch) -> Array:
     return np.mean(_counted(np.square(numbers - _mixed(batch)), batch))
 
 
@@ -85,13 +85,13 @@ def _counted(values: Array, batch: Batch) -> Any:
     return values if batch.counts is None else values * batch.counts[:, None]
 
 
-def class_targets(settings: Any, batch: Batch, classes: int) -> Array:
+def class_targets(settings: EntropySettings, batch: Batch, classes: int) -> Array:
     """Return the probabilities that a batch is compared with, (N, classes), each row by what its image counts."""
     targets, smoothing = _mixed(batch, classes), settings.label_smoothing
     return _counted((1 - smoothing) * targets + smoothing / classes if smoothing else targets, batch)
 
 
-def with_teacher(settings: Any, loss: Array, logits: Array, taught: Array) -> Array:
+def with_teacher(settings: TeacherSettings, loss: Array, logits: Array, taught: Array) -> Array:
     """Return a loss with a teacher's share in it; `taught` are the logits of a teacher."""
     if not (part := settings.teacher_share):
         return loss

@@ -10,14 +10,23 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import Array
 from hcnn_core.updates import adamw_update, muon_update_all, sgd_update_all
-from train.settings import ConfigError, Section, setting
+from train.settings import ConfigError, RunSettings, Section, setting
 
 Tree = dict[str, dict[str, Array]]
 OptimizerState = dict[str, list[Array]]
 """What an optimiser keeps of each array, by name."""
 
 
-class MomentumSettings(Section):
+class DecaySettings(RunSettings):
+    """Settings of optimisers that make weights smaller."""
+
+    weight_decay: float = setting(
+        2e-4, "added to the gradient (muon, adamw: the direction) per unit of filter coefficient", low=0.0
+    )
+    decay_scales: bool = setting(False, "weight decay of scales too: of what is normalised, and of the logits")
+
+
+class MomentumSettings(DecaySettings):
     """Settings of optimisers with momentum."""
 
     momentum: float = setting(
@@ -25,25 +34,16 @@ class MomentumSettings(Section):
     )
 
 
-class NesterovSettings(Section):
+class NesterovSettings(MomentumSettings):
     """Settings of optimisers that can look ahead."""
 
     nesterov: bool = setting(False, "Nesterov's momentum")
 
 
-class SquareSettings(Section):
+class SquareSettings(MomentumSettings):
     """Settings of optimisers that keep running squares."""
 
     square_decay: float = setting(0.999, "part kept of the running squares of gradients", low=0.0, high=0.99999)
-
-
-class DecaySettings(Section):
-    """Settings of optimisers that make weights smaller."""
-
-    weight_decay: float = setting(
-        2e-4, "added to the gradient (muon, adamw: the direction) per unit of filter coefficient", low=0.0
-    )
-    decay_scales: bool = setting(False, "weight decay of scales too: of what is normalised, and of the logits")
 
 
 class Parameter(NamedTuple):
@@ -80,13 +80,13 @@ class Optimizer(NamedTuple):
     """Raises ConfigError where its settings contradict each other."""
 
 
-def initial_state(settings: Any, weights: Tree) -> dict[str, Tree]:
+def initial_state(settings: OptimizerSettings, weights: Tree) -> dict[str, Tree]:
     """Return what an optimiser keeps before the first step, on the host: a tree like the weights for each name."""
     return {name: tree_map(np.zeros_like, weights) for name in OPTIMIZERS[settings.optimizer].keeps}
 
 
 def updated(
-    settings: Any,
+    settings: OptimizerSettings,
     progress: Progress,
     parameters: Mapping[str, Mapping[str, Parameter]],
     gradients: Tree,
@@ -111,7 +111,7 @@ def updated(
     return tree(moved), {kind: tree(arrays) for kind, arrays in kept.items()}
 
 
-def _decays(settings: Any, parameters: Sequence[Parameter]) -> list[float]:
+def _decays(settings: DecaySettings, parameters: Sequence[Parameter]) -> list[float]:
     decaying = ("filter", "scale") if settings.decay_scales else ("filter",)
     return [float(settings.weight_decay) if p.kind in decaying else 0.0 for p in parameters]
 
@@ -120,7 +120,7 @@ def _momentum(update_all: Callable[..., Any], **options: Callable[[Parameter], A
     """Make a step of all arrays at once, which keeps velocities; options are of each array."""
 
     def update(
-        settings: Any,
+        settings: NesterovSettings,
         progress: Progress,
         parameters: Sequence[Parameter],
         gradients: Sequence[Array],
@@ -142,7 +142,7 @@ def _momentum(update_all: Callable[..., Any], **options: Callable[[Parameter], A
 
 
 def _adamw(
-    settings: Any,
+    settings: SquareSettings,
     progress: Progress,
     parameters: Sequence[Parameter],
     gradients: Sequence[Array],
@@ -165,9 +165,9 @@ def _adamw(
     return moved, {"mean": list(means), "square": list(squares)}
 
 
-def _check_means(settings: Any) -> None:
+def _check_means(settings: MomentumSettings) -> None:
     if settings.momentum == 1:
-        raise ConfigError(f"momentum is 1; optimizer {settings.optimizer} takes less than 1")
+        raise ConfigError("momentum is 1; an optimizer with running means takes less than 1")
 
 
 VELOCITY = MomentumSettings, NesterovSettings, DecaySettings
@@ -179,3 +179,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "muon": Optimizer(("velocity",), _momentum(muon_update_all, row_axes=lambda p: p.row_axes), VELOCITY),
     "adamw": Optimizer(("mean", "square"), _adamw, (MomentumSettings, SquareSettings, DecaySettings), _check_means),
 }
+
+
+class OptimizerSettings(RunSettings):
+    """How weights follow from gradients."""
+
+    optimizer: str = setting("sgd", "how weights follow from gradients", choices=OPTIMIZERS.keys())

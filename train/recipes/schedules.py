@@ -6,20 +6,20 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from train.settings import Section, setting
+from train.settings import RunSettings, Section, setting
 
 LEAST_SIDE = 8
 """Pixels along the shorter side of the smallest training images that shares of it make."""
 
 
-class StepSettings(Section):
+class StepSettings(RunSettings):
     """Settings of schedules that divide the learning rate."""
 
     step_epochs: int = setting(40, "epochs between the divisions of schedule step", low=1)
     step_factor: float = setting(10.0, "what schedule step divides by", low=1.0)
 
 
-class WarmupSettings(Section):
+class WarmupSettings(RunSettings):
     """Settings of schedules that rise first."""
 
     warmup: float = setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
@@ -30,21 +30,23 @@ class Schedule(NamedTuple):
 
     rate: Callable[[Any, int, int], float]
     """Part of the highest learning rate at a step, from settings, the step, from 0, and the steps of an epoch."""
-    spread: bool
-    """Whether rates depend on the number of all epochs, so that a run cannot be extended."""
+    extensible: Callable[[Any, int], bool] = lambda settings, epochs: False
+    """Whether the rates of so many epochs do not depend on how many there are in all, so that a run can be extended."""
     sections: tuple[type[Section], ...] = ()
     """What settings it takes beside those of every run."""
+    check: Callable[[Any], None] = lambda settings: None
+    """Raises ConfigError where its settings contradict each other."""
 
 
-def _step(settings: Any, step: int, steps_per_epoch: int) -> float:
+def _step(settings: StepSettings, step: int, steps_per_epoch: int) -> float:
     return float(settings.step_factor ** -(step // (settings.step_epochs * steps_per_epoch)))
 
 
-def _cosine(settings: Any, step: int, steps_per_epoch: int) -> float:
+def _cosine(settings: RunSettings, step: int, steps_per_epoch: int) -> float:
     return (1 + math.cos(math.pi * step / (settings.epochs * steps_per_epoch))) / 2
 
 
-def _one_cycle(settings: Any, step: int, steps_per_epoch: int) -> float:
+def _one_cycle(settings: WarmupSettings, step: int, steps_per_epoch: int) -> float:
     total = settings.epochs * steps_per_epoch
     rising = settings.warmup * total
     done = step + 0.5  # the middle of the step, so that neither the first nor the last is lost
@@ -52,19 +54,25 @@ def _one_cycle(settings: Any, step: int, steps_per_epoch: int) -> float:
 
 
 SCHEDULES: dict[str, Schedule] = {
-    "step": Schedule(_step, spread=False, sections=(StepSettings,)),
-    "cosine": Schedule(_cosine, spread=True),
-    "one-cycle": Schedule(_one_cycle, spread=True, sections=(WarmupSettings,)),
-    "constant": Schedule(lambda settings, step, steps_per_epoch: 1.0, spread=False),
+    "step": Schedule(_step, lambda settings, epochs: True, (StepSettings,)),
+    "cosine": Schedule(_cosine),
+    "one-cycle": Schedule(_one_cycle, sections=(WarmupSettings,)),
+    "constant": Schedule(lambda settings, step, steps_per_epoch: 1.0, lambda settings, epochs: True),
 }
 
 
-def learning_rate(settings: Any, step: int, steps_per_epoch: int) -> float:
+class ScheduleSettings(RunSettings):
+    """How the learning rate changes."""
+
+    schedule: str = setting("step", "course of the learning rate", choices=SCHEDULES.keys())
+
+
+def learning_rate(settings: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step."""
     return float(settings.learning_rate * SCHEDULES[settings.schedule].rate(settings, step, steps_per_epoch))
 
 
-def image_size(settings: Any, epoch: int, own: tuple[int, ...]) -> tuple[int, ...]:
+def image_size(settings: RunSettings, epoch: int, own: tuple[int, ...]) -> tuple[int, ...]:
     """Return the lengths of the axes of space of an epoch's training images."""
     short = min(own)
     pixels = [max(int(share * short + 0.5), min(LEAST_SIDE, short)) for share in settings.image_shares]

@@ -15,13 +15,13 @@ from hcnn_core.loss import count_right
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES, EntropySettings, Loss
-from train.settings import AUTO, Section, setting
+from train.settings import AUTO, RunSettings, Section, setting
 
 Names = Sequence[str]
 Host = NDArray[Any]
 
 
-class PupilSettings(Section):
+class PupilSettings(RunSettings):
     """Settings of networks that another teaches."""
 
     teacher: str = setting(
@@ -46,7 +46,7 @@ class Task:
     each: ClassVar[dict[str, tuple[str, int, str]]] = {}  # titles, factors and formats of what records say of an output
     sections: ClassVar[tuple[type[Section], ...]] = (PupilSettings,)  # its settings beside those of every run
 
-    def loss_of(self, settings: Any) -> Loss:
+    def loss_of(self, settings: TaskSettings) -> Loss:
         """Return the loss that settings choose."""
         return LOSSES[self.loss if settings.loss == AUTO else settings.loss]
 
@@ -176,7 +176,7 @@ class _Numbers(_Labels):
 TASKS: dict[str, Task] = {task.name: task for task in (Task(), _Labels(), _Numbers())}
 
 
-class TaskSettings(Section):
+class TaskSettings(RunSettings):
     """What is learned of images, and what is made small."""
 
     task: str = setting(AUTO, "what is learned of each image; auto: what its labels are", choices=TASKS.keys())

@@ -43,6 +43,12 @@ class Classified:
         return TASKS["classes"].confusion(self.logits, self.labels)
 
     @property
+    def shares(self) -> Array:
+        """Which share of its class each number of `confusion` is."""
+        counts = self.confusion
+        return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    @property
     def are_pictures(self) -> bool:
         """Whether its images can be shown: bytes along two axes, grey or in colours."""
         return self.images.dtype == np.uint8 and self.images.ndim == 4 and self.images.shape[3] <= 4
@@ -125,12 +131,8 @@ def _changed(config: Config, task: Task) -> Table:
 
 def _confusion(classified: Classified) -> list[list[tuple[int, str]]]:
     """How many images of each class (row) were taken for each (column), and which share of the class that is."""
-    counts = classified.confusion
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return [
-        [(int(n), f"{100 * share:.0f}%") for n, share in zip(*row, strict=True)]
-        for row in zip(counts, shares, strict=True)
-    ]
+    rows = zip(classified.confusion, classified.shares, strict=True)
+    return [[(int(n), f"{100 * share:.0f}%") for n, share in zip(*row, strict=True)] for row in rows]
 
 
 def _results(records: Sequence[Mapping[str, Any]], task: Task) -> Table:
@@ -227,8 +229,7 @@ def _confusion_picture(classified: Classified, names: Sequence[str]) -> Picture:
     prepare_matplotlib()
     from matplotlib.figure import Figure
 
-    counts = classified.confusion
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = classified.shares
     figure = Figure(figsize=(11.6, 10.8), layout="constrained")
     axes = figure.subplots()
     blue = np.broadcast_to((0.12, 0.47, 0.71, 1.0), (*shares.shape, 4)).copy()

@@ -231,7 +231,7 @@ class Session:
                     f"batch: start at most {config.batch_size}, or take a larger --batch-size"
                 )
             dataset = self.load(xp, config)
-            require_suitable(suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name), dataset)
+            require_suitable(suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name), dataset.info)
             if self.teacher:
                 require_same_task(*self.teacher, dataset, config)
             return dataset, versions(xp.__name__)
@@ -494,7 +494,7 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
     if epochs < state.epoch + bool(state.step):
         raise ConfigError(f"--epochs {epochs} is less than {run.path} has trained: {state.epoch}; give more")
     spread = None
-    if SCHEDULES[config.schedule].spread:
+    if not SCHEDULES[config.schedule].extensible(config, state.epoch + bool(state.step)):
         spread = f"--schedule {config.schedule} spreads its learning rates"
     elif config.image_sizes or config.image_shares:
         spread = f"--image-{'sizes' if config.image_sizes else 'shares'} are spread"
@@ -530,29 +530,28 @@ def untrained_size(config: Config, own: tuple[int, ...]) -> Iterator[str]:
         )
 
 
-def require_suitable(config: Config, dataset: Dataset) -> None:
+def require_suitable(config: Config, info: DatasetInfo) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
-    *lengths, channels = dataset.image_shape
+    *lengths, channels = info.image_shape
     own = tuple(lengths)
-    whole = build(config, own, len(dataset.class_names), channels)
+    whole = build(config, own, info.classes, channels)
     for part in AUGMENTATIONS.values():
-        part.check(config, own)
+        part.check(config, info)
     sizes = {own, *(image_size(config, epoch, own) for epoch in range(config.epochs))}
     for size in sorted(sizes):
-        table = build(config, size, len(dataset.class_names), channels).table  # refuses a size that it does not take
+        table = build(config, size, info.classes, channels).table  # refuses a size that it does not take
         if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
             raise ConfigError(
                 f"image_{'sizes' if config.image_sizes else 'shares'}: {unfit[0].label} has {unfit[0].trainable:,} "
-                f"weights for images of {times(size)}, "
-                f"others for {times(own)}; train it on images of one size"
+                f"weights for images of {times(size)}, others for {times(own)}; train it on images of one size"
             )
-        architecture_of(config).refuse(config, size, len(dataset.class_names), channels)
+        architecture_of(config).refuse(config, size, info.classes, channels)
 
 
 def _smaller(config: Config, fits: int) -> str:
     if fits:
         return f"--batch-size {fits} would fit"
-    names = (f.name for section in config.sections for f in dataclasses.fields(section))
+    names = (f.name for section in config.sections for f in section.own())
     sizes = [f"--{name}" for name in names if name in ("width", "factors")]
     return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"
 

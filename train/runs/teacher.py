@@ -19,7 +19,7 @@ from hcnn_core.backend import Array
 from train.config import Config
 from train.data import Dataset, Images, split_validation, train_subset
 from train.data.custom import UNNAMED
-from train.networks.layer import Moments, Parameters
+from train.networks.layer import Moments, Parameters, times
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of, build
 from train.runs import checkpoint as checkpoints
@@ -81,17 +81,10 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
         )
     if not teacher.task.exclusive:
         raise CheckpointError(f"--teacher {path} predicts {teacher.task.name}; name a network of classes")
-    theirs, own = len(teacher.class_names), len(dataset.class_names)
+    theirs, own = (f"{len(one.class_names)} classes of {times(one.image_shape)} images" for one in (teacher, dataset))
     if theirs != own:
         raise CheckpointError(
-            f"--teacher {path} tells {theirs} classes apart, {dataset.name} has {own}; name a network of "
-            "the same classes"
-        )
-    if teacher.image_shape != dataset.image_shape:
-        shapes = ["x".join(map(str, shape)) for shape in (teacher.image_shape, dataset.image_shape)]
-        raise CheckpointError(
-            f"--teacher {path} takes images of {shapes[0]}, those of {dataset.name} are {shapes[1]}; name a network of "
-            "such images"
+            f"--teacher {path} tells {theirs} apart, {dataset.name} has {own}; name a network of these"
         )
     checkpoints.require_fits(path, teacher, dataset)
 
