@@ -27,22 +27,6 @@ SEQUENCES = {
 """Functions of sequences of arrays: a list among their arguments is no array, but those in it are."""
 
 
-def array(object: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return an array of a traced value or of nested lists of them and of numbers, as `numpy.array`.
-
-    Traced where `object`, which may be nested lists, holds a traced value; else NumPy's.
-    """
-    return _made(numpy.array, object, *args, **kwargs)
-
-
-def asarray(a: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return its argument as an array, as `numpy.asarray`.
-
-    Traced where `a`, which may be nested lists, holds a traced value; else NumPy's.
-    """
-    return _made(numpy.asarray, a, *args, **kwargs)
-
-
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> Any:
     """Return an array filled with a value, as `numpy.full`.
 
@@ -77,24 +61,19 @@ class _Brackets:
 r_, c_ = _Brackets(numpy.r_, columns=False), _Brackets(numpy.c_, columns=True)
 
 
-def _made(function: Any, object: Any, *args: Any, **kwargs: Any) -> Any:
-    """NumPy's answer, or that of the rule where a traced value is in the object."""
-    traced = any(isinstance(leaf, Traced) for leaf in tree_leaves(object))
-    return (_array if traced else function)(object, *args, **kwargs)
-
-
 def _as(function: Any) -> Any:
-    """NumPy's function, which takes traced values too."""
+    """NumPy's function, which takes traced values and nested lists of them too."""
 
     @functools.wraps(function)
     def made(a: Any, *args: Any, **kwargs: Any) -> Any:
-        return _made(function, a, *args, **kwargs)
+        traced = any(isinstance(leaf, Traced) for leaf in tree_leaves(a))
+        return (_array if traced else function)(a, *args, **kwargs)
 
     return made
 
 
-asanyarray, ascontiguousarray, asfortranarray = map(
-    _as, (numpy.asanyarray, numpy.ascontiguousarray, numpy.asfortranarray)
+array, asarray, asanyarray, ascontiguousarray, asfortranarray = map(
+    _as, (numpy.array, numpy.asarray, numpy.asanyarray, numpy.ascontiguousarray, numpy.asfortranarray)
 )
 
 

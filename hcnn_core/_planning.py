@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import TypeAlias
 
+from hcnn_core._environment import is_on, require_valid, value
+
 PLANNINGS = ("estimate", "measure")
 
 
@@ -80,7 +82,7 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
     ...     y = convolve(np.ones(4), np.ones(3), 0, boundary="zero")
     """
     if name not in PLANNINGS:
-        raise ValueError(_refused("planning", name))
+        raise ValueError(f"planning is {name!r}; choose {' or '.join(map(repr, PLANNINGS))}")
     if file is not None and name != "measure":
         raise ValueError(f"file keeps what planning('measure') chooses; planning is {name!r}")
     before = _chosen.set(name if file is None else Book(os.path.abspath(os.path.expanduser(file))))
@@ -97,17 +99,11 @@ def current_planning() -> Planning:
 
 @lru_cache(maxsize=1)
 def _default() -> str:
-    name = os.environ.get("HCNN_PLANNING") or PLANNINGS[0]
-    if name not in PLANNINGS:
-        raise ValueError(_refused("HCNN_PLANNING", name))
-    return name
+    require_valid()
+    return value("HCNN_PLANNING")
 
 
 @lru_cache(maxsize=1)
 def is_deterministic() -> bool:
     """Whether HCNN_DETERMINISTIC asks for the same bits in every run."""
-    return os.environ.get("HCNN_DETERMINISTIC", "0") not in ("", "0")
-
-
-def _refused(what: str, name: object) -> str:
-    return f"{what} is {name!r}; choose {' or '.join(map(repr, PLANNINGS))}"
+    return is_on("HCNN_DETERMINISTIC")

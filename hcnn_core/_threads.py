@@ -20,6 +20,7 @@ from ctypes import PyDLL
 from functools import lru_cache, partial
 from queue import SimpleQueue
 
+from hcnn_core._environment import value
 from hcnn_core._tuning import current
 
 _inside = threading.local()
@@ -28,27 +29,19 @@ _inside = threading.local()
 @lru_cache(maxsize=1)
 def worker_count() -> int:
     """Number of threads for work that starts none itself."""
-    return asked_for() or _number("OMP_NUM_THREADS") or processors()
+    given = os.environ.get("OMP_NUM_THREADS", "")  # OpenMP's own forms are more than numbers
+    return asked_for() or (int(given) if given.isdecimal() else 0) or processors()
 
 
 @lru_cache(maxsize=1)
 def asked_for() -> int | None:
     """HCNN_NUM_THREADS from the environment, or None where it is not set."""
-    if "HCNN_NUM_THREADS" in os.environ and not _number("HCNN_NUM_THREADS"):
-        given = os.environ["HCNN_NUM_THREADS"]
-        raise ValueError(f"HCNN_NUM_THREADS is {given!r}; set it to a number of threads, 1 or more")
-    return _number("HCNN_NUM_THREADS")
+    return int(value("HCNN_NUM_THREADS") or 0) or None
 
 
 def processors() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _number(variable: str) -> int | None:
-    """A number of threads from an environment variable; None where it holds anything else."""
-    given = os.environ.get(variable, "")
-    return int(given) if given.isdecimal() and int(given) else None
 
 
 class Crew:

@@ -39,6 +39,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     ENGINES: "no room",
     "hcnn_core.backend": "backend",
     "hcnn_core._extension": "public",
+    "hcnn_core._environment": "system",
     "hcnn_core._files": "system",
     "hcnn_core._planning": "base",
     "hcnn_core._problem": "base",

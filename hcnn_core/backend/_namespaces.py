@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core._environment import require_valid
 from hcnn_core.backend._arrays import AnyArray, Array
 from hcnn_core.typing import Array as PublicArray
 
@@ -45,7 +46,10 @@ def array_namespace(*arrays: object) -> Any:
     ------
     TypeError
         If the arrays belong to different libraries, or one is of a type that is no array.
+    ValueError
+        If an environment variable of this distribution may not be as it is.
     """
+    require_valid()
     if arrays and list(map(type, arrays)).count(np.ndarray) == len(arrays):
         return np
     found: dict[str, Any] = {}

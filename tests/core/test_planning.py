@@ -488,7 +488,7 @@ def test_threads_that_meet_measure_once() -> None:
 def test_unknown_words_name_the_two(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="planning is 'patient'; choose 'estimate' or 'measure'"), planning("patient"):
         pass
-    with environment(HCNN_PLANNING="x"), pytest.raises(ValueError, match="HCNN_PLANNING is 'x'; choose 'estimate' or"):
+    with environment(HCNN_PLANNING="x"), pytest.raises(ValueError, match="HCNN_PLANNING is 'x'; set it to 'estimate'"):
         convolve(X, W, (1, 2), **OPTIONS)
 
 

@@ -591,7 +591,7 @@ def test_patience_that_is_no_number_is_refused(patience: str, monkeypatch: pytes
     monkeypatch.setenv("HCNN_PATIENCE", patience)
 
     def work(ranks: Ranks) -> None:
-        with pytest.raises(DistributedError, match=r"HCNN_PATIENCE is .*; give seconds"):
+        with pytest.raises(DistributedError, match=r"HCNN_PATIENCE is .*; set it to seconds"):
             ranks.be_watched("train.cifar")
 
     on_ranks(2, work)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hcnn_core
+from hcnn_core._environment import VariableError, require_valid
 from train.config import ConfigError
 from train.data import DataError, is_function
 from train.extras import NEEDED, install_command
@@ -111,6 +112,7 @@ def run_command(
         with warnings.catch_warnings(), compiling.said(parser.module if ranks.writes else None):
             if not options.debug:  # a value that is not finite ends the run with a line; few users have a GPU
                 warnings.simplefilter("ignore")
+            require_valid()
             status = action(options)
         _flush()
         return status
@@ -149,7 +151,7 @@ class _Report:
 def _explained(error: BaseException, memory_hint: str) -> tuple[int, str]:
     """Return the exit status and the words of an error."""
     match error:
-        case ConfigError():
+        case ConfigError() | VariableError():
             return 2, str(error)
         case Interrupted():
             return 128 + error.signum, str(error)

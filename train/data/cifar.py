@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hcnn_core._environment import is_on
 from train.data import _sample
 from train.data._formats import Layout, read_layout
 from train.data.custom import is_custom, load_custom
@@ -157,7 +158,7 @@ def load_dataset(
     path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)
     if mapped and (found := map_layout(path, layout)):
         return Dataset(name, tuple(CLASS_NAMES[name].split()), *found[0], *found[1])
-    partial = os.environ.get("HCNN_PARTIAL_DATA", "0") == "1"
+    partial = is_on("HCNN_PARTIAL_DATA")
     *train, (test_images, test_labels) = read_layout(path, layout, partial=partial)
     return Dataset(
         name,

@@ -19,6 +19,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
+from hcnn_core._environment import value
 from train.ranks.agreement import Agreement
 from train.ranks.communicator import DistributedError
 
@@ -50,9 +51,10 @@ class Watch:
         ranks, self._module = self._ranks, module
 
         def begin() -> tuple[Address, bytes]:
-            patience = os.environ.get("HCNN_PATIENCE", "1")
-            if not patience.replace(".", "", 1).isdecimal() or not float(patience) > 0:
-                raise DistributedError(f"HCNN_PATIENCE is {patience!r}; give seconds, more than 0")
+            try:
+                value("HCNN_PATIENCE")
+            except ValueError as error:
+                raise DistributedError(str(error)) from error
             self.process, address, key = start(module, len(set(ranks.hosts)) == 1)
             return address, key
 

@@ -12,6 +12,8 @@ from _thread import interrupt_main
 from collections.abc import Iterator
 from types import FrameType
 
+from hcnn_core._environment import is_on
+
 COMPILING = "compiling kernels for this processor (once)"
 """What is said before the first of them is compiled."""
 
@@ -31,7 +33,7 @@ class _Notice(logging.Handler):
         self.under_way = max(0, self.under_way + (1 if record.getMessage().startswith("compiling ") else -1))
         if not self.said:
             self.said = True
-            if os.environ.get("HCNN_QUIET") == "1":
+            if is_on("HCNN_QUIET"):
                 return
             with contextlib.suppress(OSError):
                 print(f"{self.module}: {COMPILING}", file=sys.stderr, flush=True)

@@ -7,13 +7,13 @@ records them once as a CUDA graph, on memory of its own, and from then on launch
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from autodiff import tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
+from hcnn_core._environment import is_on
 from hcnn_core.backend import Array, lasting_memory, record, write
 from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
@@ -110,7 +110,7 @@ def described(network: Network, weights: Parameters) -> dict[str, dict[str, Para
 
 def wants_graphs(xp: Any) -> bool:
     """Whether steps on arrays of a namespace are to be recorded: those of CuPy, unless HCNN_CUDA_GRAPH is 0."""
-    return xp.__name__ == "cupy" and os.environ.get("HCNN_CUDA_GRAPH", "1") != "0"
+    return xp.__name__ == "cupy" and is_on("HCNN_CUDA_GRAPH")
 
 
 class GraphedStep:

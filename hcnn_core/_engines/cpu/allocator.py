@@ -23,13 +23,11 @@ import numpy as np
 
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
+from hcnn_core._environment import value
 from hcnn_core._tuning import current
 
 CACHE_LINE = 64
 """Bytes of a cache line."""
-
-KEEP = 256
-"""MiB that are kept, unless HCNN_KEEP_MIB says otherwise."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> NDArray:
@@ -131,10 +129,7 @@ class Store:
 
 @lru_cache(maxsize=1)
 def _store() -> Store:
-    given = os.environ.get("HCNN_KEEP_MIB", str(KEEP))
-    if not given.isdecimal():
-        raise ValueError(f"HCNN_KEEP_MIB is {given!r}; set it to how many MiB of freed memory to keep, 0 for none")
-    return Store(int(given) << 20)
+    return Store(int(value("HCNN_KEEP_MIB")) << 20)
 
 
 if hasattr(os, "register_at_fork"):

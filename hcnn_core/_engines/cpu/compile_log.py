@@ -19,6 +19,8 @@ from typing import Any
 
 from numba.core import event
 
+from hcnn_core._environment import is_on
+
 FIRST_PASS, LAST_PASS = "translate_bytecode", "nopython_backend"
 """First and last pass of Numba's compiler. Its event of a whole compilation does not come for codelets."""
 
@@ -61,7 +63,7 @@ class _Notice:
 
 def _is_wanted() -> bool:
     """Whether a line is wanted: not with HCNN_QUIET=1, in tests, or by who follows the log."""
-    if os.environ.get("HCNN_QUIET") == "1" or "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ:
+    if is_on("HCNN_QUIET") or "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ:
         return False
     return sys.stderr is not None and not logger.isEnabledFor(logging.INFO)
 
