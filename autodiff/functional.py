@@ -108,24 +108,7 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """Return the function that computes the value and the gradient of a scalar function.
 
-    Parameters
-    ----------
-    fun : callable
-        Returns a real scalar; with `has_aux`, a pair of a real scalar and any pytree.
-    argnum : int or sequence of int
-        The positional arguments to differentiate by.
-    has_aux : bool
-        Whether `fun` returns a pair, whose second part is passed on, without its gradient.
-
-    Returns
-    -------
-    callable
-        Takes the arguments of `fun` and returns what `fun` returns, and the gradient as in `grad`.
-
-    Raises
-    ------
-    TypeError
-        By the returned function, as in `grad`.
+    As `grad`, but what is returned takes the arguments of `fun` to what `fun` returns and the gradient.
     """
     argnums: tuple[int, ...] = tuple(argnum) if isinstance(argnum, Iterable) else (argnum,)
 

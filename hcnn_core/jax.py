@@ -67,9 +67,15 @@ def convolve(
         if str(array.dtype) not in FLOATING_DTYPES:
             raise TypeError(f"{name} has dtype {array.dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
     dtype = jnp.promote_types(x.dtype, w.dtype)
-    x, w = x.astype(dtype), w.astype(dtype)
+    x, w = (_whole(array.astype(dtype)) for array in (x, w))
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     return _derivative(x, w, "y", problem)
+
+
+def _whole(array: Any) -> Any:
+    """An array that is sharded over explicit axes of a mesh, on every device; its cotangent is sharded again."""
+    sharded = any(axes is not None for axes in jax.typeof(array).sharding.spec)
+    return jax.sharding.reshard(array, PartitionSpec(*(None,) * array.ndim)) if sharded else array
 
 
 def _derivative(a: Any, b: Any, role: Role, problem: Problem) -> Any:

@@ -94,7 +94,7 @@ def count_right(logits: Array, labels: Array) -> EngineArray:
     if at_once := native("loss", logits):
         found: EngineArray = at_once.count_right(xp, logits, labels)
         return found
-    right: EngineArray = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
+    right: EngineArray = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int32))  # in the library's integers
     return right
 
 
@@ -108,7 +108,8 @@ def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array
     """Target distribution of each image, (N, classes), in the dtype of the logits."""
     xp, logits, labels = _checked(logits, labels, label_smoothing)
     classes = logits.shape[1]
-    hit = xp.astype(labels, xp.int64)[:, None] == xp.arange(classes, **placement(xp, logits))[None, :]
+    index = xp.arange(classes, **placement(xp, logits))[None, :]
+    hit = xp.astype(labels, index.dtype)[:, None] == index
     if xp is np and not hit.any(axis=1).all():
         wrong = labels[~hit.any(axis=1)][0]
         raise ValueError(f"labels hold {wrong}; with {classes} classes they are 0 to {classes - 1}")

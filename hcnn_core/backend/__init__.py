@@ -45,6 +45,7 @@ from hcnn_core.backend._namespaces import require_floating as require_floating
 from hcnn_core.backend._namespaces import require_real as require_real
 from hcnn_core.backend._namespaces import reshape as reshape
 from hcnn_core.backend._namespaces import to_numpy as to_numpy
+from hcnn_core.backend._namespaces import wide_dtype as wide_dtype
 from hcnn_core.backend._nccl import nccl_is_available as nccl_is_available
 from hcnn_core.backend._nccl import nccl_sums as nccl_sums
 

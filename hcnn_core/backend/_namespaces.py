@@ -159,6 +159,13 @@ def _numpys_name(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
+def wide_dtype(xp: Any, array: AnyArray) -> Any:
+    """float64, in which sums keep their digits; the array's own dtype on a device that has none."""
+    if xp is np or xp.__name__ == "cupy" or not hasattr(xp, "__array_namespace_info__"):
+        return xp.float64
+    return xp.__array_namespace_info__().dtypes(device=array.device).get("float64", array.dtype)
+
+
 def require_floating(xp: Any, name: str, array: PublicArray, advised: tuple[str, ...] = FLOATING_DTYPES) -> Array:
     """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
     found: Array = xp.asarray(on_host(array) if xp is np else array)

@@ -174,6 +174,41 @@ def test_boundaries_that_no_engine_knows(library: Library, dtype: str, boundary:
         )  # fmt: skip
 
 
+def without_doubles(device: str) -> Library:
+    place = array_api_strict.Device(device)
+    put = lambda a: array_api_strict.asarray(a, device=place)  # noqa: E731
+    return Library(put, strict_to_numpy, lambda a: a.device == place)
+
+
+@pytest.mark.parametrize("device", ["no_float64", "no_x64"])
+def test_devices_without_double_precision(device: str) -> None:
+    """Every function that sums in double precision elsewhere; a GPU of Apple's has none."""
+    library = without_doubles(device)
+    x, g, k, e = noise(0, (4, 6, 3), "float32"), noise(1, (4, 6, 3), "float32"), noise(2, (3,), "float32"), 1e-3
+    size = norm(x) * norm(g)
+    assert_parity(library, lambda x, k: batch_normalize(x, k, k, epsilon=e), x, k, scale=size)
+    assert_parity(library, lambda x, k: normalize_elu(x, k, k, k, epsilon=e), x, k, scale=size)
+    assert_parity(library, lambda g, x, k: normalized_vjp(batch_normalize_vjp, g, k, x, k, k), g, x, k, scale=size**2)
+    assert_parity(library, lambda g, x, k: normalized_vjp(normalize_elu_vjp, g, k, x, k, k, k), g, x, k, scale=size**2)
+    where: Any = (1, 2), (3, 2)
+    assert_parity(library, lambda x: patch_moments(x, *where, boundary="zero"), x)
+    mean, covariance = noise(3, (6,), "float32"), noise(4, (6, 6), "float32")
+    pull = lambda m, c, x: patch_moments_vjp(m, c, x, *where, boundary="zero")  # noqa: E731
+    assert_parity(library, pull, mean, covariance, x, scale=norm(x) * norm(covariance) + norm(mean))
+    logits, labels = noise(5, (4, 3), "float32"), np.array([0, 2, 1, 1], np.int32)
+    for smoothing in (0.0, 0.1):
+        assert_parity(library, lambda z, n, s=smoothing: cross_entropy(z, n, label_smoothing=s), logits, labels)
+    assert_parity(library, log_softmax, logits)
+
+
+def normalized_vjp(vjp: Callable[..., Any], g: Any, k: Any, y: Any, *rest: Any) -> Any:
+    """A pullback of a normalisation with the moments that its forward pass returns."""
+    from hcnn_core.normalization import batch_normalized_and_moments
+
+    moments = batch_normalized_and_moments(y if len(rest) == 2 else y + rest[0], *rest[-2:], epsilon=1e-3)[-1]
+    return vjp(g, k, k, y, *rest, moments, epsilon=1e-3)
+
+
 def test_convolution_of_nothing(library: Library) -> None:
     x, w = np.ones((0, 4), np.float32), np.ones((3, 2), np.float32)
     assert_parity(library, lambda x, w: convolve(x, w, 0, boundary="zero"), x, w)

@@ -169,7 +169,7 @@ import sys
 from functools import partial
 
 import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 from hcnn_core.jax import convolve
 
 jax.config.update("jax_enable_x64", True)
@@ -213,6 +213,15 @@ for dtype in ("float32", "float64"):
     assert_close(jax.pmap(jax.grad(partial(cubes, layer), 1), in_axes=(0, None))(parts, w).sum(0), of_both[1], dtype)
     with jax.disable_jit():
         assert_close(jax.grad(partial(cubes, layer), (0, 1))(x, w), of_both, dtype)
+
+explicit = jax.make_mesh((len(devices),), ("rows",), axis_types=(AxisType.Explicit,))
+with jax.set_mesh(explicit):
+    placed = jax.device_put(x, NamedSharding(explicit, P("rows")))
+    of_placed = jax.grad(partial(cubes, layer), (0, 1))(placed, jnp.asarray(w))
+    assert jax.typeof(of_placed[0]) == jax.typeof(placed)
+    assert_close(of_placed, of_both, dtype)
+    twice = lambda x: (jax.grad(partial(cubes, layer))(x, w) ** 2).sum()
+    assert_close(jax.grad(twice)(placed), jax.grad(twice)(jnp.asarray(x)), dtype)
 
 shards, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
 for function in (layer, on_shards(layer)):

@@ -12,7 +12,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from autodiff import check_grads, cross_entropy
+from autodiff import check_grads, cross_entropy, elu, vjp
 from tests.train.conftest import Command
 from tests.train.runs import SMALL
 from train import load
@@ -45,6 +45,17 @@ def test_an_activation_has_the_second_moment_and_the_slope_that_it_says(name: st
     z = np.linspace(-6, 6, 240_001)
     assert rho.slope == pytest.approx(np.max(np.diff(rho.rho(z)) / np.diff(z)), rel=1e-6)
     check_grads(rho.rho, 2)(np.random.default_rng(0).standard_normal(9))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_slope_at_zero_is_that_of_the_fused_form(name: str) -> None:
+    """PyTorch's ELU has 1 there too; a tie of two branches would have the mean of their slopes."""
+    value, pull = vjp(ACTIVATIONS[name].rho, np.zeros(1))
+    assert value == 0 and pull(np.ones(1))[0] == {"elu": 1.0, "gelu": 0.5}[name]
+    x = np.array([-2.0, -1e-9, 0.0, 1e-9, 3.0])
+    if name == "elu":
+        assert np.array_equal(ACTIVATIONS[name].rho(x), elu(x))
+        assert np.array_equal(vjp(ACTIVATIONS[name].rho, x)[1](x)[0], vjp(elu, x)[1](x)[0])
 
 
 def test_gelu_is_that_of_the_paper() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,18 @@ def test_files_that_do_not_do(tmp_path: Path, content: bytes | None, fragments: 
         file.write_bytes(content)
     run("--dataset", file, "--out", tmp_path / "run").one_line(1, str(file), *fragments)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_array_that_no_machine_holds_is_not_a_matter_of_batches(tmp_path: Path) -> None:
+    """The header of a damaged file may ask for 2.66 PiB."""
+    file, header = tmp_path / "images.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (3_000_000_000_000, 10, 10, 10)}
+    )
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x_train.npy", header.getvalue())
+    line = run("--dataset", file, "--out", tmp_path / "run").one_line(1, str(file), "2.66 PiB", "damaged or too large")
+    assert "batch" not in line
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

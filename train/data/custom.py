@@ -78,8 +78,8 @@ def _from_file(path: str) -> Dataset:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in (*ARRAYS, "class_names", "space_axes") if key in file}
             others = {key: None for key in file.files if key not in arrays}
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise DataError(f"{path}: {str(error) or 'it does not fit in memory'}; it is damaged or too large") from error
     except Exception as error:  # zipfile, zlib and NumPy fail in many ways on a damaged file
         reason = "an array of Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); make it with numpy.savez of arrays of numbers") from error

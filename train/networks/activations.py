@@ -44,7 +44,7 @@ class Activation(NamedTuple):
 
 
 def _elu(x: Array) -> Array:
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
 
 
 def _inner(x: Array) -> Array:

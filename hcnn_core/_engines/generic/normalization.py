@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hcnn_core._engines.generic.elementwise import elu, elu_vjp, marginal
-from hcnn_core.backend import AnyArray, Array, array_namespace
+from hcnn_core.backend import AnyArray, Array, array_namespace, wide_dtype
 from hcnn_core.shards import Shard
 
 Results = tuple[Array, Array, Array, Array]
@@ -30,10 +30,10 @@ def forward(
     """
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y if shift is None else y + shift
-    exact = xp.sum(z, axis=axes, dtype=xp.float64) / count  # (..., K) -> (K,)
+    exact = xp.sum(z, axis=axes, dtype=wide_dtype(xp, z)) / count  # (..., K) -> (K,)
     mean = xp.astype(exact, y.dtype)
     deviation = z - mean
-    exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=xp.float64) / count
+    exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=exact.dtype) / count
     if shard is not None:
         exact, exact_variance = pooled(shard, exact, exact_variance)
         mean = xp.astype(exact, y.dtype)
@@ -68,7 +68,7 @@ def vjp(
     normal = deviation * inverse
     of_c = elu_vjp(xp, g, elu(xp, normal * scale + bias)) if rectified else g
     of_bias, of_scale = (
-        xp.astype(xp.sum(a, axis=axes, dtype=xp.float64), y.dtype, copy=False) for a in (of_c, of_c * normal)
+        xp.astype(xp.sum(a, axis=axes, dtype=wide_dtype(xp, y)), y.dtype, copy=False) for a in (of_c, of_c * normal)
     )
     slope = scale * inverse
     every_bias, every_scale = of_bias, of_scale  # those of the whole batch

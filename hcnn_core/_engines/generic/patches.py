@@ -13,7 +13,7 @@ from hcnn_core._engines.taps import tap_pieces
 from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
-from hcnn_core.backend import AnyArray, Array, placement
+from hcnn_core.backend import AnyArray, Array, placement, wide_dtype
 
 
 class Patches(Generic[AnyArray]):
@@ -83,7 +83,7 @@ class Patches(Generic[AnyArray]):
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])  # (T, T)
         covariance = total / self.count - offsets[0][:, None] * offsets[-1][None, :]
-        mean = offsets[0] + xp.astype(centres[0], xp.float64)
+        mean = offsets[0] + xp.astype(centres[0], offsets[0].dtype)
         return mean, xp.astype(mean, x.dtype), covariance
 
     def filter(
@@ -108,7 +108,7 @@ class Patches(Generic[AnyArray]):
         else:  # the centre tap reads every sample once, so its mean is that of x
             own = mean[int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))]
             centre = xp.astype(own, x.dtype)
-            offset = mean - xp.astype(centre, xp.float64)
+            offset = mean - xp.astype(centre, mean.dtype)
         matrix = xp.astype(matrix, x.dtype, copy=False) / self.count
         offset = xp.astype(constant, x.dtype, copy=False) / self.count - self.matmul(matrix, xp.astype(offset, x.dtype))
         result = self.spread(xp, arranged, centre, matrix, offset, None if other is None else self.arrange(xp, other))
@@ -119,9 +119,9 @@ class Patches(Generic[AnyArray]):
         """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
         guess = xp.mean(x[:1, ...])  # subtracted first, so that a large mean costs no digits
         samples = self.shape[0] * self.shape[-1]
-        total = self.position_sums(xp, x, guess) + samples * xp.astype(guess, xp.float64)
+        total = self.position_sums(xp, x, guess) + samples * xp.astype(guess, wide_dtype(xp, x))
         centre = xp.astype(xp.sum(total) / self.count, x.dtype)
-        return centre, self.tap_sums(xp, total, samples * xp.astype(centre, xp.float64)) / self.count
+        return centre, self.tap_sums(xp, total, samples * xp.astype(centre, total.dtype)) / self.count
 
     def tap_sums(self, xp: Any, x: AnyArray, centre: AnyArray) -> AnyArray:
         """Sum (T,) over positions of the patches of one array (*patch axes) minus `centre`."""
@@ -132,7 +132,7 @@ class Patches(Generic[AnyArray]):
         sums: dict[int, AnyArray] = {}
 
         def block(samples: slice) -> None:
-            sums[samples.start] = xp.sum(xp.sum(x[samples, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
+            sums[samples.start] = xp.sum(xp.sum(x[samples, ...] - guess, axis=-1), axis=0, dtype=wide_dtype(xp, x))
 
         self._each_block(xp, block, products=False)
         return in_order(sums)
@@ -146,7 +146,7 @@ class Patches(Generic[AnyArray]):
             others = patches if x is y else self.gather(xp, y[samples, ...], y_centre)
             # (samples, T, positions) @ (samples, positions, T)
             products = xp.matmul(patches, xp.permute_dims(others, (0, 2, 1)))
-            sums[samples.start] = xp.sum(products, axis=0, dtype=xp.float64)
+            sums[samples.start] = xp.sum(products, axis=0, dtype=wide_dtype(xp, x))
 
         self._each_block(xp, block, products=True)
         return in_order(sums)
