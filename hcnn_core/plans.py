@@ -123,18 +123,7 @@ def _table(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 if a file cannot be deleted, or 2 if the command line is wrong.
-    """
+    """Run the command line; exit status 0, 1 if a file cannot be deleted, 2 if the command line is wrong."""
     import argparse  # here, because no other function needs them
     from importlib.metadata import version
 

@@ -175,18 +175,7 @@ WORK: dict[str, Callable[[str, str], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 if compiled kernels cannot be kept or used here, 2 if the command line is wrong.
-    """
+    """Run the command line; exit status 0, 1 if compiled kernels cannot be kept or used here, 2 if it is wrong."""
     options = _parser().parse_args(arguments)
     if not has_compiled_kernels():
         print(

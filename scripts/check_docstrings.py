@@ -33,7 +33,7 @@ FRAMEWORKS = {"hcnn_core.jax": "jax", "hcnn_core.torch": "torch", "train.runs.to
 ESTIMATORS = ("HCNNClassifier", "HCNNRegressor")  # checked where scikit-learn is installed
 TWINS = re.compile(
     r"_vjp(_[xw])?$|_update_all$|[.]value_and_grad$|^autodiff\.(numpy|scipy)\.|[.]HCNNRegressor$"
-    r"|[.](resume|probabilities|predict(_proba)?)$"
+    r"|[.](main|idwt|inverse_wavelet_transform|resume|probabilities|predict(_proba)?)$"
 )
 """Functions whose docstring says how they differ from the one that it refers to for parameters and results."""
 

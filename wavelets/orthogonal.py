@@ -97,19 +97,7 @@ def dwt(x: Array, levels: int, axes: Axes = (-2, -1), *, moments: int = 2) -> li
 def idwt(coefficients: Sequence[Array], axes: Axes = (-2, -1), *, moments: int = 2) -> Array:
     """Return the array whose wavelet coefficients are given. It is the inverse and the adjoint of `dwt`.
 
-    Parameters
-    ----------
-    coefficients : sequence of array
-        As `dwt` returns them.
-    axes : int or sequence of int, optional
-        The transformed axes of the array.
-    moments : int, optional
-        As for `dwt`.
-
-    Returns
-    -------
-    array
-        Of the dtype of the coefficients.
+    Axes and moments are those of `dwt`.
 
     Raises
     ------

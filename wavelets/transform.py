@@ -57,21 +57,8 @@ def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: A
 
     It is the adjoint of `wavelet_transform`: what `autodiff.vjp` makes of `low` and `high.conj()`. If the sum A is 1 it
     is the inverse on what `wavelet_transform` returns, and elsewhere the nearest array in the sense of least squares.
-    If A is not 1, frequencies come back times A.
-
-    Parameters
-    ----------
-    low, high : array
-        As `wavelet_transform` returns them.
-    bank : FilterBank
-        The filters; see `tight` of `morlet_bank`.
-    axes : int or sequence of int, optional
-        The filtered axes of `low`.
-
-    Returns
-    -------
-    array, shape of low
-        Real.
+    If A is not 1, frequencies come back times A. `low` and `high` are what
+    that returns; the axes are those of `low`.
 
     Raises
     ------
