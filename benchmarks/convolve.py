@@ -50,10 +50,10 @@ from benchmarks.machine import describe_machine
 from hcnn_core import convolve
 from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.devices import NUMPY
-from hcnn_core._extension import on_circles
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
 from hcnn_core._tuning import DEFAULT
+from hcnn_core.translation import on_circles
 
 Array = np.ndarray[Any, Any]
 

@@ -23,10 +23,9 @@ from hcnn_core.operators import linear_operator
 from hcnn_core.plans import explain, planning, wisdom
 from hcnn_core.pooling import max_pool, max_pool_vjp, maxout, maxout_vjp, mean_pool, mean_pool_vjp
 from hcnn_core.precisions import precision
-from hcnn_core.products import matmul
 from hcnn_core.shards import Shard
 from hcnn_core.translation import translate, translate_vjp
-from hcnn_core.updates import adamw_update, muon_update, muon_update_all, sgd_update, sgd_update_all
+from hcnn_core.updates import adamw_update, matmul, muon_update, muon_update_all, sgd_update, sgd_update_all
 
 __version__ = "0.1.0"
 

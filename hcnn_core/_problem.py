@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from hcnn_core._planning import Book, Planning, current_planning, is_deterministic
+from hcnn_core._tuning import Book, Planning, current_planning, is_deterministic
 
 Boundary: TypeAlias = Literal["periodic", "zero"]
 Extension: TypeAlias = Literal["periodic", "zero", "reflect", "nearest", "mirror"]

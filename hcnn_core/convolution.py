@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack, overload
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
 from hcnn_core._engines.planner import make_plan
-from hcnn_core._extension import beginning_with, circles, cropped, extend, fold, on_circles
 from hcnn_core._problem import OPTIONS, Problem, make_problem, normalize_axes, shape_of, takes
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import (
@@ -21,6 +21,7 @@ from hcnn_core.backend import (
 )
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.marginals import marginal
+from hcnn_core.translation import beginning_with, circles, cropped, extend, fold, on_circles
 from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Scalar, Shape
 
 __all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w", "convolve_vjp_x"]
@@ -385,3 +386,48 @@ def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray
         dtype = xp.result_type(a, b)
         a, b = xp.astype(a, dtype), xp.astype(b, dtype)
     return xp, a, b
+
+
+Role: TypeAlias = Literal["y", "x", "w"]
+"""With the cotangent y, ``sum(y * convolve(x, w))`` is a form of three arrays. Its derivative by each is bilinear in
+the other two. These three maps are each other's derivatives: PyTorch and JAX need nothing else for those of any order.
+"""
+
+OPERANDS: dict[Role, tuple[Role, Role]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("y", "x")}
+"""Which arrays each derivative is a map of: by y it is `convolve`, by x and w they are its vector-Jacobian products."""
+
+NAMES: dict[Role, str] = {"y": "convolve", "x": "convolve_vjp_x", "w": "convolve_vjp_w"}
+
+
+def derivative(role: Role, problem: Problem, a: EngineArray, b: EngineArray) -> EngineArray:
+    """The derivative of the form by one of its arrays, at the two others."""
+    xp = array_namespace(a, b)
+    if role == "y":
+        return forward(xp, problem, a, b)
+    x, w = (None, b) if role == "x" else (b, None)
+    g_x, g_w, _ = adjoints(xp, problem, a, x, w)
+    result = g_x if role == "x" else g_w
+    assert result is not None
+    return result
+
+
+def shape(role: Role, problem: Problem) -> tuple[int, ...]:
+    """The shape of one of the three arrays."""
+    return {"y": problem.y_shape, "x": problem.x_shape, "w": problem.w_shape}[role]
+
+
+def mapped(pair: set[Role], problem: Problem, size: int) -> tuple[Problem, int]:
+    """The problem in which two of the arrays have one more axis of that size, and where they have it, 0 or -1.
+
+    For y and x it is a batch, for y and w more filters, and for x and w more channels.
+    """
+    x_shape, w_shape, axes, sum_axes = problem.x_shape, problem.w_shape, problem.axes, problem.sum_axes
+    if "x" in pair:
+        x_shape = (size, *x_shape)
+        axes, sum_axes = tuple(a + 1 for a in axes), tuple(a + 1 for a in sum_axes)
+    if pair == {"x", "w"}:
+        w_shape, sum_axes = (size, *w_shape), (0, *sum_axes)
+    elif "w" in pair:
+        w_shape = (*w_shape, size)
+    place = -1 if pair == {"y", "w"} else 0
+    return replace(problem, x_shape=x_shape, w_shape=w_shape, axes=axes, sum_axes=sum_axes), place

@@ -21,8 +21,8 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
 from hcnn_core._problem import Problem, make_problem
-from hcnn_core._trilinear import OPERANDS, Role, derivative, mapped, shape
 from hcnn_core.backend import FLOATING_DTYPES, cuda_stream
+from hcnn_core.convolution import OPERANDS, Role, derivative, mapped, shape
 from hcnn_core.typing import Axes, Boundaries, Methods
 
 __all__ = ["convolve"]

@@ -11,8 +11,8 @@ from typing import Unpack
 
 from hcnn_core._engines import planner
 from hcnn_core._engines import wisdom as store
-from hcnn_core._planning import planning
 from hcnn_core._problem import OPTIONS, make_problem, takes
+from hcnn_core._tuning import planning
 from hcnn_core.backend import card_of, dtype_name
 from hcnn_core.convolution import operands
 from hcnn_core.typing import Array, Axes, ConvolveOptions

@@ -1,19 +1,29 @@
-"""Steps of gradient descent as functions of arrays, and weighted sums of many arrays at once."""
+"""Steps of gradient descent as functions of arrays, with sums and products that a CUDA graph can record."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 
 from hcnn_core._engines.dispatch import engine, native
 from hcnn_core._tuning import MOST_TERMS
 from hcnn_core.backend import AnyArray, Array, array_namespace, require_real
-from hcnn_core.products import matmul
+from hcnn_core.typing import Array as PublicArray
+from hcnn_core.typing import NumpyArray, Scalar
 
-__all__ = ["Term", "adamw_update", "muon_update", "muon_update_all", "sgd_update", "sgd_update_all", "weighted_sums"]
+__all__ = [
+    "Term",
+    "adamw_update",
+    "matmul",
+    "muon_update",
+    "muon_update_all",
+    "sgd_update",
+    "sgd_update_all",
+    "weighted_sums",
+]
 
 Number: TypeAlias = Any
 """A number, or an array without axes: a number that is known on the device alone, as a CUDA graph takes it."""
@@ -404,3 +414,34 @@ def weighted_sums(sums: Sequence[Sequence[Term]], /, *, out: Sequence[Array] | N
         return []
     xp = array_namespace(*(term.array for terms in sums for term in terms))
     return engine("updates", sums[0][0].array).weighted_sums(xp, sums, out, where)
+
+
+@overload
+def matmul(a: NumpyArray[Scalar], b: NumpyArray[Scalar], /) -> NumpyArray[Scalar]: ...
+@overload
+def matmul(a: PublicArray, b: PublicArray, /) -> PublicArray: ...
+def matmul(a: PublicArray, b: PublicArray, /) -> PublicArray:
+    """Matrix product ``a @ b`` that can be recorded in a CUDA graph.
+
+    CuPy refuses to call cuBLAS while a CUDA graph is recorded. Small real matrices on a GPU are therefore multiplied by
+    a kernel of this package. All others are multiplied by their library's ``matmul``.
+
+    Parameters
+    ----------
+    a, b : array
+        As `numpy.matmul` takes them, both of one library. The kernel takes real vectors and matrices with at most 2^26
+        multiply-adds.
+
+    Returns
+    -------
+    array
+        As `numpy.matmul` returns it.
+
+    Raises
+    ------
+    TypeError
+        If the arrays belong to different libraries.
+    ValueError
+        If the shapes do not fit.
+    """
+    return engine("matmul", a, b).matmul(a, b)

@@ -34,7 +34,7 @@ class Mistake(NamedTuple):
 
 MISTAKES = (
     Mistake(
-        *("01", "the edge is repeated where it should not be, and not where it should", "hcnn_core/_extension.py"),
+        *("01", "the edge is repeated where it should not be, and not where it should", "hcnn_core/translation.py"),
         *('skip = int(self.boundary == "mirror")', 'skip = int(self.boundary == "reflect")'),
     ),
     Mistake(
@@ -197,11 +197,11 @@ MISTAKES = (
         *("range(len(found.outputs) - count - 1, -1, -1)", "range(len(found.outputs) - count)"),
     ),
     Mistake(
-        *("31", "gradients of filters in PyTorch have the wrong sign", "hcnn_core/_trilinear.py"),
+        *("31", "gradients of filters in PyTorch have the wrong sign", "hcnn_core/convolution.py"),
         *('result = g_x if role == "x" else g_w', 'result = g_x if role == "x" else -g_w'),
     ),
     Mistake(
-        *("32", "gradients of filters in PyTorch have the wrong sign", "hcnn_core/_trilinear.py"),
+        *("32", "gradients of filters in PyTorch have the wrong sign", "hcnn_core/convolution.py"),
         *('result = g_x if role == "x" else g_w', 'result = g_x if role == "x" else -g_w'),
     ),
     Mistake(

@@ -17,7 +17,7 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_LINES = 48_827
+MOST_LINES = 48_785
 """Of the five packages, CUDA kernels counted. It only falls: a commit that needs more deletes as many elsewhere."""
 
 ENGINES = "hcnn_core._engines"
@@ -38,17 +38,14 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     f"{ENGINES}.transform": "shared",
     ENGINES: "no room",
     "hcnn_core.backend": "backend",
-    "hcnn_core._extension": "public",
     "hcnn_core._environment": "system",
     "hcnn_core._files": "system",
-    "hcnn_core._planning": "base",
     "hcnn_core._problem": "base",
     "hcnn_core._threads": "base",
     "hcnn_core._tuning": "base",
     "hcnn_core.precisions": "settings",
     "hcnn_core.shards": "shards",
     "hcnn_core.typing": "types",
-    "hcnn_core._trilinear": "trilinear",
     "hcnn_core.torch": "torch",
     "hcnn_core.jax": "jax",
     "hcnn_core.testing": "testing",
@@ -94,9 +91,8 @@ MAY_IMPORT = {  # every room may also import itself
     "wavelets": {"autodiff", "public", "types", "backend"},
     "autodiff": {"public", "settings", "shards", "types", "backend"},
     "testing": {"public", "types", *BASE},
-    "torch": {"trilinear", "types", *BASE},
-    "jax": {"trilinear", "types", *BASE},
-    "trilinear": {"public", *BASE},
+    "torch": {"public", "types", *BASE},
+    "jax": {"public", "types", *BASE},
     "public": {"planner", "dispatch", "settings", "shards", "types", *BASE},
     "planner": {"dispatch", "devices", "cost model", "shared", "settings", *BASE},
     "dispatch": {"devices", *BASE},
@@ -286,6 +282,10 @@ LEGAL: Sources = {
 
 def test_a_tree_that_keeps_the_rule_passes() -> None:
     assert violations(LEGAL) == []
+
+
+def test_hcnn_core_has_25_flat_modules_at_most() -> None:
+    assert len(list((ROOT / "hcnn_core").glob("*.py"))) <= 25
 
 
 def test_the_rule_permits_no_circle() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
 from autodiff.tape import defvjp, defvjp_argnums, primitive
-from hcnn_core import products
+from hcnn_core import matmul as recorded_matmul
 from hcnn_core.backend import Array, library_of, moveaxis
 
 
@@ -60,7 +60,7 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
 
 
 def _matmul(a: Array, b: Array) -> Any:
-    return products.matmul(a, b) if library_of(a) == "cupy" else np.matmul(a, b)
+    return recorded_matmul(a, b) if library_of(a) == "cupy" else np.matmul(a, b)
 
 
 matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=_matmul)

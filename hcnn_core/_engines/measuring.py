@@ -13,8 +13,8 @@ from typing import Any
 from hcnn_core._engines import wisdom
 from hcnn_core._engines.choice import Choice
 from hcnn_core._engines.devices import Device
-from hcnn_core._planning import Book
 from hcnn_core._threads import threads_for, worker_count
+from hcnn_core._tuning import Book
 from hcnn_core.backend import card_of, dtype_name, is_recording
 
 NEAR = 8.0

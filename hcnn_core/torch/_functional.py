@@ -11,7 +11,7 @@ import torch.fx
 from torch import Tensor
 
 from hcnn_core._problem import MAX_AXES, require_choice
-from hcnn_core._trilinear import Role
+from hcnn_core.convolution import Role
 from hcnn_core.torch._operators import FUNCTIONS, REGISTERED, inside_a_transform
 from hcnn_core.typing import Axes, Boundaries, Methods
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hcnn_core._problem import Problem, make_problem
-from hcnn_core._trilinear import NAMES, OPERANDS, Role, derivative, mapped, shape
 from hcnn_core.backend import cuda_stream
+from hcnn_core.convolution import NAMES, OPERANDS, Role, derivative, mapped, shape
 
 SCHEMA = (
     "(Tensor a, Tensor b, SymInt[] x_shape, SymInt[] w_shape, "

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hcnn_core._engines.cpu import affine as compiled
 from hcnn_core._engines.cuda import affine as cuda
 from hcnn_core._engines.generic import affine as generic
-from hcnn_core.affine import map_affinely
+from hcnn_core.translation import map_affinely
 from tests.gpu.host import COMPILER
 
 ENGINES = [compiled, generic]

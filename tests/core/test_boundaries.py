@@ -29,9 +29,9 @@ from hcnn_core import (
     patch_moments,
     translate,
 )
-from hcnn_core._extension import circles, extend, fold
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
+from hcnn_core.translation import circles, extend, fold
 from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from hcnn_core import (
     _files,
-    _planning,
     _problem,
+    _tuning,
     convolve,
     convolve_vjp_x,
     explain,
@@ -35,8 +35,8 @@ from hcnn_core import (
 )
 from hcnn_core._engines import devices, measuring, planner
 from hcnn_core._engines import wisdom as store
-from hcnn_core._planning import Book, current_planning
 from hcnn_core._problem import make_problem
+from hcnn_core._tuning import Book, current_planning
 from hcnn_core.backend import is_recording, seconds_on_device
 from tests.core.oracle import Problem, assert_close, noise, problems
 
@@ -509,7 +509,7 @@ def test_the_environment_decides(variables: dict[str, str], planned: str, asked:
 @contextlib.contextmanager
 def environment(**variables: str) -> Iterator[None]:
     """Be in a process that has these variables."""
-    caches = _planning._default, _planning.is_deterministic, _problem._known
+    caches = _tuning._default, _tuning.is_deterministic, _problem._known
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)

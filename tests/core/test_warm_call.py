@@ -15,7 +15,7 @@ pytest.importorskip("numba")
 from hcnn_core import convolve
 from hcnn_core._tuning import tuned
 
-LEFT_OUT = "_tuning.py", "_planning.py", "allocator.py", "_threads.py", "_problem.py", "backend"
+LEFT_OUT = "_tuning.py", "allocator.py", "_threads.py", "_problem.py", "backend"
 """Files that many calls enter for a moment."""
 
 

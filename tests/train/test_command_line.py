@@ -94,14 +94,16 @@ def test_a_signal_before_the_first_step_does_not_wait_for_kernels(tmp_path: Path
 
 
 IN_A_CALLBACK = """
-import os, signal, sys, time
+import logging, os, signal, sys, time
 from numba.core import codegen
 from train.commands.command_line import Parser, run_command
+from train.runs.training import _stop_requests
 
 hook = codegen.JITCodeLibrary._object_compiled_hook.__func__
 
 def interrupted(cls, module, code):
-    os.kill(os.getpid(), signal.SIGINT)
+    if len(sys.argv) > 1:
+        os.kill(os.getpid(), int(sys.argv.pop()))
     for _ in range(100):
         pass
     return hook(cls, module, code)
@@ -114,19 +116,22 @@ def kernel(x):
     return x + 1
 
 def action(options):
-    kernel(1)
-    for _ in range(100):
-        time.sleep(0.1)
+    with _stop_requests(nothing_to_lose=lambda: True):
+        logging.getLogger("hcnn_core").debug("compiling kernel")
+        kernel(1)
+        for _ in range(100):
+            time.sleep(0.1)
     return 0
 
 sys.exit(run_command(Parser(prog="python -m train.cifar"), [], action, ""))
 """
 
 
-def test_ctrl_c_in_a_callback_of_llvm_is_no_other_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_in_a_callback_of_llvm_is_no_other_error(signum: int, tmp_path: Path) -> None:
     """What a handler raises there is lost: Numba then said "no compiled object yet for <Library ...>"."""
-    process = start("-c", IN_A_CALLBACK, env={"NUMBA_CACHE_DIR": str(tmp_path), "HCNN_QUIET": "1"})
-    finish(process).one_line(128 + signal.SIGINT, "interrupted; what was saved before is whole")
+    process = start("-c", IN_A_CALLBACK, str(int(signum)), env={"NUMBA_CACHE_DIR": str(tmp_path), "HCNN_QUIET": "1"})
+    finish(process).one_line(128 + signum, "interrupted; what was saved before is whole")
 
 
 def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hcnn_core.affine import map_affinely
 from hcnn_core.backend import Array, array_namespace
+from hcnn_core.translation import map_affinely
 from train.data import DatasetInfo, Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
 from train.settings import ConfigError, RunSettings, Section, setting
 
