@@ -53,7 +53,7 @@ class Augmentation:
 
     def is_on(self, settings: Any) -> bool:
         """Return whether it does anything."""
-        return not self.switches or any([getattr(settings, name) for name in self.switches])
+        return not self.switches or any(map(vars(settings).get, self.switches))
 
     def check(self, settings: Any, info: DatasetInfo) -> None:
         """Raise ConfigError where its settings do not suit images, signals or volumes of such sizes and values."""
