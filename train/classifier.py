@@ -27,7 +27,7 @@ from train.runs import compiling
 from train.runs.checkpoint import Checkpoint
 from train.runs.session import Session
 from train.runs.shipped import FOLDER, card, open_network, recorded
-from train.runs.training import restore
+from train.runs.training import batches, restore
 
 if TYPE_CHECKING:
     from train.data.photographs import Photograph
@@ -391,17 +391,10 @@ class Classifier:
         xp = array_namespace(array)
         array, alone = self._shaped(xp.asarray(array))
         array, (parameters, moments) = self._values(xp, array), self._placed(xp)
-        found, count = [], array.shape[0]
-        for begin in range(0, max(count, 1), BATCH):
-            x = standardise(
-                array[begin : min(begin + BATCH, count), ...],
-                self.checkpoint.channel_mean,
-                self.checkpoint.channel_std,
-                self.network.config.dtype,
-                self.network.config.standardize,
-            )
-            found.append(function(parameters, x, moments))
-        whole = xp.concat(found)
+        made, config = self.checkpoint, self.network.config
+        standards = made.channel_mean, made.channel_std, config.dtype, config.standardize
+        parts = (standardise(array[part, ...], *standards) for part in batches(BATCH, array.shape[0]))
+        whole = xp.concat([function(parameters, x, moments) for x in parts])
         return whole[0, ...] if alone else whole
 
     def _shaped(self, array: Array) -> tuple[Array, bool]:

@@ -18,6 +18,7 @@ from train.classifier import Classifier
 from train.config import Config, make_config, suited
 from train.data import DatasetInfo, Targets, channel_statistics, require_varying
 from train.data.dataset import MOST_AXES
+from train.data.targets import kind_of
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
@@ -31,8 +32,8 @@ from train.runs.transfer import begin_from
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_random_state, compute_sample_weight
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.multiclass import check_classification_targets, type_of_target
+    from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 except ModuleNotFoundError:
     require_installed("sklearn", extra="sklearn")
     raise
@@ -58,7 +59,6 @@ class _Estimator(BaseEstimator):
     """What both kinds have in common: a kind says what targets are, and what they are called again."""
 
     _validation: ClassVar[dict[str, bool]]
-    _kind: ClassVar[str]
 
     preset: str | None = None
     _: KW_ONLY
@@ -89,7 +89,7 @@ class _Estimator(BaseEstimator):
             self.settings = {**(self.settings or {}), **nested}
         return self
 
-    def _config(self, x: NDArray[Any], names: Sequence[str]) -> Config:
+    def _config(self, x: NDArray[Any], names: Sequence[str], kind: str) -> Config:
         axes, given = x.ndim - 2, dict(self.settings or {})
         preset = BY_AXES[axes] if self.preset is None else self.preset
         if refused := [name for name in OF_A_RUN if name in given]:
@@ -102,8 +102,8 @@ class _Estimator(BaseEstimator):
             raise ValueError(
                 f"preset is {preset!r}, for {SPACE[made_for]}; X holds {SPACE[axes]}: take {BY_AXES[axes]!r}, or None"
             )
-        config = suited(config, x.shape[1:-1], self._kind, "y")
-        require_suitable(config, DatasetInfo(x.shape[1:], len(names), x.nbytes, self._kind, str(x.dtype)))
+        config = suited(config, x.shape[1:-1], kind, "y")
+        require_suitable(config, DatasetInfo(x.shape[1:], len(names), x.nbytes, kind, str(x.dtype)))
         return config
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -113,8 +113,8 @@ class _Estimator(BaseEstimator):
         ----------
         X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
             Samples; `space_axes` says where other axes than these are those of space.
-        y : array, shape (N,), of numbers also (N, n_targets)
-            Their classes, or numbers.
+        y : array, shape (N,) or (N, n_targets)
+            Their classes, several yes/no labels as 0 and 1, or numbers.
         sample_weight : array, shape (N,), optional
             What each counts: whole numbers repeat rows, others weigh their loss, 1 in the mean.
 
@@ -136,7 +136,7 @@ class _Estimator(BaseEstimator):
 
     def _learn(self, x: NDArray[Any], y: NDArray[Any], names: tuple[str, ...], weight: NDArray[np.float64]) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
-        config = self._config(x, names)
+        config = self._config(x, names, kind_of(y))
         rows = np.array(sorted(np.flatnonzero(weight), key=lambda n: _digest(x[n], y[n])))
         held_out = rows[:0]
         if self.early_stopping:
@@ -263,7 +263,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     Attributes
     ----------
     classes_ : ndarray, shape (n_classes,)
-        The labels.
+        The labels; of yes/no labels their places.
     n_features_in_ : int
         Length of the second axis of X.
     space_axes_ : tuple of int
@@ -278,22 +278,31 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
 
     class_weight: Any = None
 
-    _validation: ClassVar[dict[str, bool]] = {}
-    _kind: ClassVar = "classes"
+    _validation: ClassVar[dict[str, bool]] = {"multi_output": True}
 
-    def _labels(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[Any]]:
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _labels(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[Any], tuple[str, ...], NDArray[Any]]:
         check_classification_targets(y)
+        if self.class_weight is not None:
+            weight = weight * compute_sample_weight(self.class_weight, y)
+        if type_of_target(y) == "multilabel-indicator":
+            self.classes_ = np.arange(y.shape[1])
+            return (y.toarray() if hasattr(y, "toarray") else y).astype(bool), tuple(map(str, self.classes_)), weight
+        y = column_or_1d(y, warn=True)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]}; a classifier needs two")
-        weight = weight * compute_sample_weight(self.class_weight, y)
         if nothing := self.classes_[np.bincount(labels, weight) == 0].tolist():
             warnings.warn(f"all rows of class {nothing[0]} have weight 0: nothing is learned of it", stacklevel=3)
         return labels.astype(np.int64), tuple(map(str, self.classes_)), weight
 
     def _in_terms_of_y(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
-        classes: NDArray[Any] = self.classes_[outputs.argmax(axis=1)]
-        return classes
+        exclusive = self.checkpoint_.task.exclusive
+        return np.asarray(self.classes_[outputs.argmax(axis=1)] if exclusive else (outputs > 0).astype(int))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return what the network holds for the probabilities of `classes_`, in their order, (N, n_classes)."""
@@ -316,7 +325,6 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     """
 
     _validation: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
-    _kind: ClassVar = "numbers"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

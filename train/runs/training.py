@@ -34,7 +34,7 @@ from train.runs import compiling
 from train.runs.calibration import tempered_loss
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
-from train.runs.progress import progress_bar
+from train.runs.progress import SILENT, progress_bar
 from train.runs.run import Run
 from train.runs.step import GraphedStep, Inputs, gradient_step, initial_arrays
 from train.runs.teacher import Teacher
@@ -77,7 +77,7 @@ def evaluate(
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
     count, task, ranks = data.images.shape[0], TASKS[data.targets.kind], ranks or Ranks()
     loss, outputs = 0.0, np.zeros((count, network.classes), data.dtype)
-    for part in _batches(network, count, ranks, "evaluation"):
+    for part in batches(_most(network, ranks), count, ranks, "evaluation"):
         x, labels = data.take(part)
         with precision(network.config.precision):
             logits, _ = network(parameters, x, moments)
@@ -110,7 +110,7 @@ def evaluate_views(
     if not (config.flip or config.shift) or not result.task.exclusive:
         return result
     ranks = ranks or Ranks()
-    for part in _batches(network, count, ranks, "other views"):
+    for part in batches(_most(network, ranks), count, ranks, "other views"):
         x, labels = data.take(part)
         others = views(x, flip=config.flip, shift=config.shift)
         with precision(config.precision):
@@ -122,12 +122,17 @@ def evaluate_views(
     return replace(result, averaged=hits / count)
 
 
-def _batches(network: Network, count: int, ranks: Ranks, title: str) -> Iterator[slice]:
-    """The batches of this rank; what takes longer than some seconds shows a bar on a terminal."""
-    size = min(EVALUATION_BATCH, -(-network.config.batch_size // ranks.size))  # what memory was reckoned for
-    with progress_bar(count, title, delay=3) as bar:
-        for begin in range(ranks.rank * size, count, ranks.size * size):
-            yield slice(begin, begin + size)
+def _most(network: Network, ranks: Ranks) -> int:
+    """How many images memory was reckoned for."""
+    return min(EVALUATION_BATCH, -(-network.config.batch_size // ranks.size))
+
+
+def batches(size: int, count: int, ranks: Ranks | None = None, title: str = "") -> Iterator[slice]:
+    """Yield this rank's batches, one of nothing where there are no images; a title is that of a bar on a terminal."""
+    ranks = ranks or Ranks()
+    with progress_bar(count, title, delay=3) if title else nullcontext(SILENT) as bar:
+        for begin in range(ranks.rank * size, max(count, 1), ranks.size * size):
+            yield slice(begin, min(begin + size, count))
             bar.update(min(ranks.size * size, count - begin))
 
 
