@@ -147,8 +147,8 @@ DEFECTS = (
     Defect(
         "without held-out images the best epoch is not found again",
         "train/runs/run.py",
-        'record.get("validation_accuracy", -loss)',
-        'record.get("validation_accuracy", loss)',
+        '.score}", -loss)',
+        '.score}", loss)',
         of("interruption", "best"),
     ),
     Defect(

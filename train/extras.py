@@ -8,8 +8,6 @@ import shlex
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["NEEDED", "install_command", "require_installed"]
-
 NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
 """What training needs and hcnn_core does not: the extra `train`."""
 

@@ -11,8 +11,6 @@ from train.commands.command_line import Parser, given_path
 from train.config import CHOICES, Config, field_type, make_config, read_toml, sections
 from train.settings import choices
 
-__all__ = ["add_flag", "add_network", "add_settings", "config_of", "given_settings"]
-
 OF_A_NETWORK = {
     "dataset": "another set whose images to take: cifar10, cifar100, sample, a file FILE.npz, a folder DIR, or "
     "MODULE:FUNCTION [the one that it was trained on]",

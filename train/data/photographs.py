@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     Photograph = str | os.PathLike[str] | Image
 
-__all__ = ["MODES", "as_array", "fitted", "pixels", "shape_of"]
-
 MODES = {1: "L", 3: "RGB"}
 """What Pillow calls images of so many channels."""
 

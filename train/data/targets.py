@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "Targets", "kind_of", "r_squared"]
-
 KINDS = ("classes", "labels", "numbers")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config, to_toml
+from train.recipes.tasks import task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
 from train.runs.events import write_events
@@ -263,7 +264,7 @@ class Run:
         scores: dict[int, Any] = {}
         for record in self.read_metrics() if self.metrics_path.is_file() else []:
             if isinstance(loss := record.get("train_loss"), int | float):
-                scores[record["epoch"]] = record.get("validation_accuracy", record.get("validation_r2", -loss))
+                scores[record["epoch"]] = record.get(f"validation_{task_of([record]).score}", -loss)
         kept = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
         aside = path.with_name(f"{BEST}.damaged")
         try:
