@@ -333,7 +333,7 @@ def _record(
 
 
 def _start(trace: Trace, tree: Any, name: str) -> Any:
-    """The tree with its leaves as inputs of the trace."""
+    """Return the tree with its leaves as inputs of the trace."""
 
     def start(leaf: Any) -> Traced:
         value = live(leaf)
@@ -351,7 +351,7 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
 
 
 def _collect(inputs: Sequence[Any], found: dict[Node, Array]) -> tuple[Any, ...]:
-    """The cotangents of the inputs, zero where the outputs do not depend on one."""
+    """Return the cotangents of the inputs, zero where the outputs do not depend on one."""
 
     def cotangent(x: Traced) -> Array:
         return found[x._node] if x._node in found else np.zeros_like(getval(x))
@@ -360,7 +360,7 @@ def _collect(inputs: Sequence[Any], found: dict[Node, Array]) -> tuple[Any, ...]
 
 
 def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
-    """The same cotangents, each in memory of its own, none of it taken, that the caller may write to."""
+    """Return the same cotangents, each in memory of its own, none of it taken, that the caller may write to."""
     seen = set(map(id, taken))
 
     def own(g: Array | Traced) -> Array | Traced:
@@ -373,7 +373,7 @@ def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
 
 
 def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
-    """A cotangent given by a caller, in the dtype of the output; a number becomes an array like the scalar output."""
+    """Return a caller's cotangent in the dtype of the output; a number becomes an array like the scalar output."""
     g = live(g)
     if isinstance(g, int | float | complex) and node.shape == ():
         g = np.full_like(scalar, g, dtype=np.result_type(g))
@@ -422,16 +422,16 @@ def _require_double(tree: Any, name: str) -> None:
 
 
 def _direction(x: Array, rng: np.random.Generator) -> Array:
-    """A normal random array of the shape, dtype and namespace of x."""
+    """Return a normal random array of the shape, dtype and namespace of x."""
     draw = rng.standard_normal(np.shape(x))
     return array_namespace(x).asarray(draw + 1j * rng.standard_normal(np.shape(x)) if np.iscomplexobj(x) else draw)
 
 
 def _inner(a: Any, b: Any) -> float:
-    """The real part of the sum of the products, without conjugation, as cotangents pair with directions."""
+    """Return the real part of the sum of the products, without conjugation, as cotangents pair with directions."""
     return sum(float(np.sum(np.real(x * y))) for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True))
 
 
 def _norm(a: Any) -> float:
-    """The Euclidean norm of all leaves together."""
+    """Return the Euclidean norm of all leaves together."""
     return math.sqrt(sum(float(np.sum(abs(x) ** 2)) for x in tree_leaves(a)))

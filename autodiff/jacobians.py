@@ -248,7 +248,7 @@ def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., 
 
 
 def _of_one(fun: Callable[..., Any], argnum: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The function of one argument alone, and that argument."""
+    """Return the function of one argument alone, and that argument."""
     if np.iterable(argnum):
         raise TypeError(f"argnum is {argnum}: give one integer; grad and value_and_grad take several")
     if not 0 <= argnum < len(args):

@@ -102,19 +102,19 @@ class _Function:
 
 @functools.cache
 def _function(function: Any) -> _Function:
-    """The one of a function of NumPy's."""
+    """Return the one of a function of NumPy's."""
     return _Function(function)
 
 
 def _without_lists(x: Any, depth: int) -> Any:
-    """The argument, as an array where it is a list that holds a traced value; below some levels of lists."""
+    """Return the argument, as an array where it is a list that holds a traced value; below some levels of lists."""
     if not isinstance(x, list | tuple) or not any(isinstance(leaf, Traced) for leaf in tree_leaves(x)):
         return x
     return [_without_lists(part, depth - 1) for part in x] if depth else _array(x)
 
 
 def _of_numpy(value: Any) -> Any:
-    """What NumPy has under a name; its functions with a derivative take lists here."""
+    """Return what NumPy has under a name; its functions with a derivative take lists here."""
     return _function(value) if isinstance(value, Hashable) and value in HANDLERS else value
 
 

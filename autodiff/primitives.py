@@ -60,7 +60,7 @@ def _alike(*arrays: Any) -> bool:
 
 
 def _operand(a: Any) -> Any:
-    """An operand as the forward call took it: a list, a number or another library's array takes the same way back."""
+    """Return an operand as the forward call took it: lists, numbers and other libraries' arrays go the same way."""
     if a is None or isinstance(a, np.ndarray | Traced):
         return a
     xp = array_namespace(a)
@@ -68,7 +68,7 @@ def _operand(a: Any) -> Any:
 
 
 def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -> None:
-    """Derivatives of the two VJPs of a map that is linear in x and in w: each is one of the three functions."""
+    """Define derivatives of both VJPs of a map that is linear in x and in w: each is one of the three functions."""
     defvjp(
         vjp_x,
         lambda ans, g, x, w, *axes, **kwargs: lambda h: forward(h, w, *axes, **kwargs),
@@ -112,7 +112,7 @@ defvjp(translate_vjp, lambda ans, g, *where, **kwargs: lambda h: translate(h, *w
 
 
 def _rectifier(function: Function, cotangent: Primitive) -> tuple[Primitive, Function]:
-    """An activation with a bias by position, as the tape has it, and by keyword, as users have it."""
+    """Return an activation with a bias by position, as the tape has it, and by keyword, as users have it."""
     plain = primitive(functools.wraps(function)(lambda x, bias=None: function(x, bias=bias)))
     # x and bias share one cotangent, which the tape sums where the bias was broadcast
     defvjp_argnums(plain, lambda argnums, ans, args, kwargs: lambda g: (cotangent(g, ans),) * len(argnums))
@@ -239,7 +239,7 @@ def _convolve_elu_marginal_pullback(
 
 
 def _without_axis(x: Any, w: Any, bias: Any, axes: Any, axis: int, **options: Any) -> tuple[int, Any, Any]:
-    """The axis of the marginal, and the arguments of the layer, by position and by keyword."""
+    """Return the axis of the marginal, and the arguments of the layer, by position and by keyword."""
     return axis, (x, w, bias, axes), options
 
 
@@ -247,7 +247,7 @@ defvjp_argnums(convolve_elu_marginal, _convolve_elu_marginal_pullback)
 
 
 def _with_shape(shape: tuple[int, ...], pullback: Any) -> Any:
-    """A pullback that keeps the argument's shape and not the argument."""
+    """Return a pullback that keeps the argument's shape and not the argument."""
     return lambda g: pullback(shape, g)
 
 
@@ -277,7 +277,7 @@ def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
 
 
 def _with_zeros(g: dict[int, Array], ans: tuple[Array, ...]) -> list[Array]:
-    """The cotangents of the parts of an answer, zeros for those that have none."""
+    """Return the cotangents of the parts of an answer, zeros for those that have none."""
     return [g[i] if i in g else np.zeros_like(getval(a)) for i, a in enumerate(ans)]
 
 
@@ -371,7 +371,7 @@ def _normalized_marginal_pullback(
 
 
 def _axis_of_marginal(axis: int, **options: Any) -> tuple[int, dict[str, Any]]:
-    """The axis, given by position or keyword, and the other options."""
+    """Return the axis, given by position or keyword, and the other options."""
     return axis, options
 
 

@@ -139,7 +139,7 @@ def tree_paths(tree: Any, prefix: str = "") -> list[str]:
 
 
 def _mismatch(tree: Any, other: Any) -> ValueError:
-    """The error for two trees that part ways at these nodes."""
+    """Return the error for two trees that part ways at these nodes."""
 
     def describe(node: Any) -> str:
         kind = type(node).__name__

@@ -176,7 +176,7 @@ class Primitive:
         )
 
     def _array(self, ans: Any) -> Array:
-        """An answer as an array, numbers too; TypeError for what would lose its gradient."""
+        """Return an answer as an array, numbers too; TypeError for what would lose its gradient."""
         if type(ans) in (bool, int, float, complex):
             ans = np.asarray(ans)[()]
         if not is_array(ans):
@@ -191,13 +191,13 @@ class Primitive:
         return ans
 
     def pullback(self, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The way back from an answer to the cotangents of some arguments."""
+        """Return the way back from an answer to the cotangents of some arguments."""
         if self._make_pullback is None:
             raise TypeError(f"{self._name} has no derivative: give it one with autodiff.defvjp")
         return self._make_pullback(argnums, ans, args, kwargs)
 
     def _call_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The function's own answer; an answer that is traced all the same would lose its gradient."""
+        """Return the function's own answer; an answer that is traced all the same would lose its gradient."""
         for name, value in kwargs.items():
             if type(value) is Traced:
                 raise TypeError(f"{self._name} got a traced value as keyword {name!r}: pass it by position")
@@ -370,7 +370,7 @@ WIDE = {"float16": np.float32, "float32": np.float64, "complex64": np.complex128
 
 
 def fit(g: Array, node: Node, name: str) -> Array:
-    """The cotangent in its node's shape, summed over what was broadcast, and in its node's dtype."""
+    """Return the cotangent in its node's shape, summed over what was broadcast, and in its node's dtype."""
     try:
         shape, dtype = g.shape, g.dtype
     except AttributeError:
@@ -394,7 +394,7 @@ def fit(g: Array, node: Node, name: str) -> Array:
 
 
 def sum_over(g: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over some axes, by the kernels of the array's library where it has some."""
+    """Return the sum over some axes, by the kernels of the array's library where it has some."""
     library = library_of(getval(g))
     if library == "cupy" and g is getval(g) and g.dtype.kind in "fc":
         return marginal(g, axes)
@@ -403,7 +403,7 @@ def sum_over(g: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _at_position(i: int, g: Array) -> tuple[dict[int, Array]]:
-    """The cotangent of a tuple, of which position i has the cotangent g."""
+    """Return the cotangent of a tuple, of which position i has the cotangent g."""
     return ({i: g},)
 
 
@@ -431,7 +431,7 @@ def live(x: Any) -> Any:
 
 
 def _method(function: Any) -> Callable[..., Any]:
-    """A method that is the NumPy function or operator, the traced value first."""
+    """Return a method that is the NumPy function or operator, the traced value first."""
 
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
         return _answer(function, (self, *args), kwargs)
@@ -440,29 +440,29 @@ def _method(function: Any) -> Callable[..., Any]:
 
 
 def _reshape(x: Any, *shape: Any, order: str = "C") -> Any:
-    """The method reshape, which takes the lengths one by one or as a tuple."""
+    """Return the method reshape, which takes the lengths one by one or as a tuple."""
     return HANDLERS[np.reshape](x, shape[0] if len(shape) == 1 else shape, order=order)
 
 
 def _transpose(x: Any, *axes: Any) -> Any:
-    """The method transpose, which takes the axes one by one, as a tuple, or not at all."""
+    """Return the method transpose, which takes the axes one by one, as a tuple, or not at all."""
     return HANDLERS[np.transpose](
         x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes or None
     )
 
 
 def _attribute(name: str, doc: str) -> property:
-    """A property that is the array's."""
+    """Return a property that is the array's."""
     return property(operator.attrgetter(f"_value.{name}"), doc=doc)
 
 
 def _listed(x: Any, beside: Any) -> Any:
-    """An operand, as an array where it is a list or a tuple."""
+    """Return an operand, as an array where it is a list or a tuple."""
     return HANDLERS[np.array](x, like=beside) if isinstance(x, list | tuple) else x
 
 
 def _operator(function: Any) -> Callable[..., Any]:
-    """An operator, the traced value first."""
+    """Return an operator, the traced value first."""
 
     def method(self: Traced, other: Any) -> Any:
         return HANDLERS[function](self, _listed(other, self))
@@ -471,7 +471,7 @@ def _operator(function: Any) -> Callable[..., Any]:
 
 
 def _reflected(function: Any) -> Callable[..., Any]:
-    """A reflected operator, the traced value second."""
+    """Return a reflected operator, the traced value second."""
 
     def method(self: Traced, other: Any) -> Any:
         return HANDLERS[function](_listed(other, self), self)
@@ -480,7 +480,7 @@ def _reflected(function: Any) -> Callable[..., Any]:
 
 
 def _refused(what: str, instead: str) -> Callable[..., NoReturn]:
-    """A method that would need a number, or lose the gradient: an error that says what to do instead."""
+    """Return a method that would need a number, or lose the gradient: an error that says what to do instead."""
 
     def method(self: Traced, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise TypeError(f"{what} of a traced value: {instead}, or take autodiff.getval(x) where no gradient is wanted")
@@ -500,7 +500,7 @@ def in_place(*_: Any, **__: Any) -> NoReturn:
 
 
 def _answer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The answer of what stands in for a NumPy function."""
+    """Return the answer of what stands in for a NumPy function."""
     handler = HANDLERS.get(function)
     if handler is None:
         raise _no_rule(_full_name(function))
@@ -531,7 +531,7 @@ def _checked(function: Any, handler: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _full_name(function: Any) -> str:
-    """The name a user calls a NumPy function or ufunc by."""
+    """Return the name a user calls a NumPy function or ufunc by."""
     name: str = function.__name__
     if isinstance(function, np.ufunc):
         return f"numpy.{name}" if getattr(np, name, None) is function else name
@@ -539,7 +539,7 @@ def _full_name(function: Any) -> str:
 
 
 def _handler(ufunc: Any) -> Any:
-    """What stands in for a ufunc; rules for a library that is slow to import are loaded once the user has it."""
+    """Return what stands in for a ufunc; rules for a library that is slow to import are loaded once the user has it."""
     if ufunc not in HANDLERS:
         for library, load in LATE_RULES.items():
             if library in sys.modules:

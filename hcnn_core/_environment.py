@@ -41,7 +41,7 @@ VARIABLES = {
 
 
 def value(name: str) -> str:
-    """What a variable says, or its default; VariableError if it may not be so."""
+    """Return what a variable says, or its default; VariableError if it may not be so."""
     pattern, wanted, default, _ = VARIABLES[name]
     given = os.environ.get(name, default)
     if name in os.environ and not re.fullmatch(pattern, given):

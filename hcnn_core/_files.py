@@ -36,7 +36,7 @@ Opener: TypeAlias = Callable[[str, int], int]
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
-    """A descriptor of a file, for `open` as its opener; OSError if it is no regular file, or a link not to `follow`."""
+    """Open a file, for `open` as its opener; OSError if it is no regular file, or a link not to `follow`."""
     descriptor = -1
     try:
         descriptor = os.open(path, flags | (WAIT_FOR_NOBODY if follow else AS_IT_IS), 0o666)
@@ -61,7 +61,7 @@ def read_text(
     path: str | os.PathLike[str], *, opener: Opener | None = open_regular, encoding: str = "utf-8-sig",
     errors: str = "strict",
 ) -> str:  # fmt: skip
-    """The text of a file, as editors of any system save it: a mark of the encoding is left out, returns are too.
+    """Return the text of a file, as editors of any system save it: a mark of the encoding is left out, returns are too.
 
     OSError if the opener refuses it or if it is too long; UnicodeDecodeError if it is not text.
     """

@@ -245,7 +245,7 @@ def _validated(
 
 
 def _planned(method: Method, planning: Planning) -> Method:
-    """The method that "auto" and "measure" mean with this planning."""
+    """Return the method that "auto" and "measure" mean with this planning."""
     if method not in OPEN:
         return method
     return "measure" if (method == "measure" or planning != "estimate") and not is_deterministic() else "auto"
@@ -285,7 +285,7 @@ def require_options(given: Mapping[str, object], known: Collection[str]) -> None
 
 
 def _answer(name: str, value: object) -> str:
-    """What stands here for an option of SciPy's."""
+    """Return what stands here for an option of SciPy's."""
     if name == "cval":
         return ": boundary='zero' extends x by zeros; for a constant c convolve x - c, and add c times the sum of w"
     if name != "mode":
@@ -347,7 +347,7 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def shape_of(name: str, array: Any) -> tuple[int, ...]:
-    """The shape of an array, or the shape that was given instead of one."""
+    """Return the shape of an array, or the shape that was given instead of one."""
     if hasattr(array, "shape"):
         return tuple(array.shape)
     shape = _entries(f"the shape of {name}", array, "an integer", _is_integer(array))
@@ -355,7 +355,7 @@ def shape_of(name: str, array: Any) -> tuple[int, ...]:
 
 
 def _entries(name: str, value: Any, kind: str, single: bool, count: int | None = None) -> tuple[Any, ...]:
-    """A single value, `count` times, or the entries of a sequence, of which there must be `count` unless it is None."""
+    """Repeat a single value `count` times, or list a sequence, of which there must be `count` unless it is None."""
     if single:
         return (value,) * (1 if count is None else count)
     try:

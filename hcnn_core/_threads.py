@@ -28,7 +28,7 @@ _inside = threading.local()
 
 @lru_cache(maxsize=1)
 def worker_count() -> int:
-    """Number of threads for work that starts none itself."""
+    """Return the number of threads for work that starts none itself."""
     given = os.environ.get("OMP_NUM_THREADS", "")  # OpenMP's own forms are more than numbers
     return asked_for() or (int(given) if given.isdecimal() else 0) or processors()
 
@@ -102,7 +102,7 @@ def keep_apart(taken: set[int]) -> None:
 
 
 def threads_for(elements: int | None = None) -> int:
-    """Number of threads for work on this many elements: one if they are few, or inside a part of other work."""
+    """Count the threads for work on this many elements: one if they are few, or inside a part of other work."""
     if elements is not None and elements <= current().serial_elements:
         return 1
     alone = getattr(_inside, "worker", False) or sys.is_finalizing()  # at interpreter exit the other threads have ended

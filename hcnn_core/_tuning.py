@@ -345,7 +345,7 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
 
 
 def current_planning() -> Planning:
-    """The planning that applies here."""
+    """Return the planning that applies here."""
     return _planning.get() or _default()
 
 

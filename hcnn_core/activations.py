@@ -147,21 +147,21 @@ def total(x: Array, y: Array) -> Array:
 
 
 def _with_bias(x: Array, bias: Array | None) -> Any:
-    """The namespace of x, x, and the bias broadcast to it."""
+    """Return the namespace of x, x, and the bias broadcast to it."""
     xp = array_namespace(x) if bias is None else array_namespace(x, bias)
     x = require_real(xp, "x", x)
     return xp, x, None if bias is None else _like(xp, "bias", bias, x)
 
 
 def _with_cotangent(g: Array, ans: Array) -> Any:
-    """The namespace of both, the cotangent broadcast to the result, and the result."""
+    """Return the namespace of both, the cotangent broadcast to the result, and the result."""
     xp = array_namespace(g, ans)
     ans = require_real(xp, "ans", ans)
     return xp, _like(xp, "g", g, ans), ans
 
 
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
-    """An argument converted to the dtype of x and broadcast to its shape."""
+    """Return an argument converted to the dtype of x and broadcast to its shape."""
     return _broadcast(xp, name, xp.astype(require_real(xp, name, array), x.dtype, copy=False), x)
 
 

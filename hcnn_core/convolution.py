@@ -215,7 +215,7 @@ def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpa
 def _with_bias(
     x: Array, w: Array, bias: Any, axes: Axes, options: ConvolveOptions
 ) -> tuple[Any, Problem, EngineArray, EngineArray, EngineArray]:
-    """The namespace and the problem of a real convolution with a bias, and its operands in one dtype."""
+    """Return the namespace and the problem of a real convolution with a bias, and its operands in one dtype."""
     xp, x, w = operands("x", x, "w", w)
     if dtype_name(x.dtype).startswith("complex"):
         require_real(xp, "x", x)
@@ -377,7 +377,7 @@ def adjoints(
 
 
 def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray, EngineArray]:
-    """The namespace and both arrays in their common dtype."""
+    """Return the namespace and both arrays in their common dtype."""
     if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
         return np, a, b  # a shortcut: the checks below take as long as a small convolution
     xp = array_namespace(a, b)
@@ -400,7 +400,7 @@ NAMES: dict[Role, str] = {"y": "convolve", "x": "convolve_vjp_x", "w": "convolve
 
 
 def derivative(role: Role, problem: Problem, a: EngineArray, b: EngineArray) -> EngineArray:
-    """The derivative of the form by one of its arrays, at the two others."""
+    """Return the derivative of the form by one of its arrays, at the two others."""
     xp = array_namespace(a, b)
     if role == "y":
         return forward(xp, problem, a, b)
@@ -412,12 +412,12 @@ def derivative(role: Role, problem: Problem, a: EngineArray, b: EngineArray) -> 
 
 
 def shape(role: Role, problem: Problem) -> tuple[int, ...]:
-    """The shape of one of the three arrays."""
+    """Return the shape of one of the three arrays."""
     return {"y": problem.y_shape, "x": problem.x_shape, "w": problem.w_shape}[role]
 
 
 def mapped(pair: set[Role], problem: Problem, size: int) -> tuple[Problem, int]:
-    """The problem in which two of the arrays have one more axis of that size, and where they have it, 0 or -1.
+    """Return the problem in which two of the arrays have one more axis of that size, and where they have it, 0 or -1.
 
     For y and x it is a batch, for y and w more filters, and for x and w more channels.
     """

@@ -180,7 +180,7 @@ def factor_options(
 def _arguments(
     x: Array, h: Array, shift: Array, g: Array, bias: Array | None, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
 ) -> tuple[Any, tuple[Any, ...], Problem, Problem]:
-    """The namespace, the arrays in their common dtype, and the problems of both convolutions."""
+    """Return the namespace, the arrays in their common dtype, and the problems of both convolutions."""
     named = {"x": x, "h": h, "shift": shift, "g": g, **({} if bias is None else {"bias": bias})}
     xp = array_namespace(*named.values())
     given = [require_real(xp, name, a) for name, a in named.items()]
@@ -207,7 +207,7 @@ def _arguments(
 
 
 def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray | None) -> list[tuple[Any, ...]]:
-    """Indices of blocks of x along its longest batch axis, whose Q intermediate signals are small enough to hold."""
+    """Cut x into blocks along its longest batch axis, whose Q intermediate signals are small enough to hold."""
     axis = _batch_axis(expansion, contraction)
     shape = () if bias is None else bias.shape
     position = len(shape) - len(contraction.y_shape) + (-1 if axis is None else axis)
@@ -237,7 +237,7 @@ def _joined(xp: Any, blocks: list[EngineArray], expansion: Problem, contraction:
 
 
 def _summed_to(xp: Any, g: EngineArray, shape: tuple[int, ...]) -> EngineArray:
-    """A cotangent summed over the axes along which an argument of this shape was broadcast, in that shape."""
+    """Return a cotangent summed over the axes along which an argument of this shape was broadcast, in that shape."""
     extra = g.ndim - len(shape)
     stretched = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1))
     axes = tuple(a for a in stretched if g.shape[a] > 1)

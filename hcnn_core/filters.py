@@ -15,7 +15,7 @@ __all__ = ["merge_factors", "merge_factors_vjp", "normalize_filters", "normalize
 
 
 def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
-    r"""Filters divided by the standard deviation of their responses, and the mean responses of the divided filters.
+    r"""Divide filters by the standard deviation of their responses, and return the mean responses after that too.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def merging(
     xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, lengths: tuple[int, ...], stride: Axes,
     boundary: Boundaries, epsilon: float, require: Any = require_real,
 ) -> tuple[tuple[Array, Array, Array, Array, Array], Problem, float]:  # fmt: skip
-    """The arrays, the problem of the convolution with g, and epsilon; errors if arguments do not fit."""
+    """Return the arrays, the problem of the convolution with g, and epsilon; errors if arguments do not fit."""
     h, mean, covariance, epsilon = fitting(xp, h, mean, covariance, epsilon, require)
     g, bias = require(xp, "g", g), require(xp, "bias", bias)
     if g.ndim < 3 or g.shape[0] != h.shape[0]:
@@ -172,7 +172,7 @@ def merging(
 def fitting(
     xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float, require: Any = require_real
 ) -> tuple[Array, Array, Array, float]:
-    """The arrays, of the dtypes that `require` lets pass, and epsilon; TypeError or ValueError if they do not fit."""
+    """Return arrays, of dtypes that `require` lets pass, and epsilon; TypeError or ValueError if they do not fit."""
     epsilon = require_epsilon(epsilon)
     h, mean, covariance = (
         require(xp, name, array) for name, array in (("h", h), ("mean", mean), ("covariance", covariance))

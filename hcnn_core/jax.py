@@ -73,7 +73,7 @@ def convolve(
 
 
 def _whole(array: Any) -> Any:
-    """An array that is sharded over explicit axes of a mesh, on every device; its cotangent is sharded again."""
+    """Return an array that is sharded over explicit axes of a mesh, on every device; its cotangent is sharded again."""
     sharded = any(axes is not None for axes in jax.typeof(array).sharding.spec)
     return jax.sharding.reshard(array, PartitionSpec(*(None,) * array.ndim)) if sharded else array
 
@@ -98,7 +98,7 @@ _compiled = jax.jit(derivative_p.bind, static_argnames=("role", "problem"))
 
 @derivative_p.def_impl
 def _evaluated(a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
-    """The value, which XLA computes also where `jax.disable_jit` is on."""
+    """Return the value, which XLA computes also where `jax.disable_jit` is on."""
     with jax.disable_jit(False):
         return _compiled(a, b, role=role, problem=problem)
 
@@ -112,7 +112,7 @@ def _result(a: Any, b: Any, *, role: Role, problem: Problem) -> ShapedArray:
 
 
 def _cotangent(at: int) -> Any:
-    """The rule of the cotangent of the first or the second operand: another derivative of the form."""
+    """Return the rule of the cotangent of the first or the second operand: another derivative of the form."""
 
     def rule(h: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
         letter, given = OPERANDS[role][at], {**dict(zip(OPERANDS[role], (a, b), strict=True)), role: h}
@@ -126,7 +126,7 @@ ad.defbilinear(derivative_p, _cotangent(0), _cotangent(1))
 
 
 def _over_batch(arrays: Any, dims: Any, *, role: Role, problem: Problem) -> tuple[Any, int]:
-    """The derivative at many operands: one call if only one operand is mapped, else one call for each pair."""
+    """Return the derivative at many operands: one call if only one operand is mapped, else one call for each pair."""
     (a, b), (of_a, of_b) = arrays, dims
     if of_a is not None and of_b is not None:
         pairs = jnp.moveaxis(a, of_a, 0), jnp.moveaxis(b, of_b, 0)
@@ -150,7 +150,7 @@ def on_host(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Prob
 
 
 def on_gpu(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> None:
-    """The same on a GPU, by CuPy on XLA's stream."""
+    """Do the same on a GPU, by CuPy on XLA's stream."""
     with cuda_stream(out.__dlpack_device__()[1], Stream(context.stream)) as cupy:
         cupy.asarray(out)[...] = derivative(role, problem, cupy.asarray(a), cupy.asarray(b))
 

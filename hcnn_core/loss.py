@@ -99,7 +99,7 @@ def count_right(logits: Array, labels: Array) -> EngineArray:
 
 
 def _mean_loss(xp: Any, logs: Array, target: Array) -> Array:
-    """The mean over images; a class of probability 0 counts only where the target is not 0."""
+    """Return the mean over images; a class of probability 0 counts only where the target is not 0."""
     counts = xp.astype(target, xp.bool)  # NaN counts
     return -xp.sum(xp.where(counts, logs, xp.zeros_like(logs)) * target) / target.shape[0]
 
@@ -119,7 +119,7 @@ def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array
 
 
 def _checked(logits: Array, labels: Any, label_smoothing: float) -> tuple[Any, EngineArray, EngineArray]:
-    """The namespace and both arrays; TypeError or ValueError where they do not fit."""
+    """Return the namespace and both arrays; TypeError or ValueError where they do not fit."""
     xp = array_namespace(logits, labels)
     logits, labels = require_real(xp, "logits", logits), xp.asarray(on_host(labels) if xp is np else labels)
     if not xp.isdtype(labels.dtype, "integral"):

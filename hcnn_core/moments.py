@@ -125,7 +125,7 @@ def patch_moments_vjp(
 def moments_and_mean(
     x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries, shard: Shard | None = None
 ) -> tuple[EngineArray, EngineArray, EngineArray]:
-    """The results of `patch_moments`, and the mean in double precision."""
+    """Return the results of `patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
     exact, mean, covariance = _moments(xp, x, x, _patches(x, axes, kernel_size, boundary))
@@ -138,7 +138,7 @@ def moments_and_mean(
 
 
 def _patches(x: EngineArray, *windows: Any) -> Patches[Any]:
-    """The map from arrays like x to their patches, on the best engine for them."""
+    """Return the map from arrays like x to their patches, on the best engine for them."""
     found: Patches[Any] = engine("patches", x, *windows).make(x, *windows)
     return found
 

@@ -103,7 +103,7 @@ def normalized_and_moments(
     y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None,
     parts: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision.
+    """Return the results of `normalize_elu`, and mean and variance in one array (2, K) in double precision.
 
     `parts` are those of y's moments, as `convolve_and_parts` returns them with y.
     """
@@ -129,7 +129,7 @@ def normalize_elu_marginal(
 def normalize_elu_marginal(
     y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
 ) -> Arrays:
-    """The marginal of `normalize_elu` over an axis (Eq. 6), without the array that it sums, where a GPU can do so.
+    """Sum `normalize_elu` over an axis (Eq. 6), on a GPU without the array that is summed.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def batch_normalize_vjp(
 def batch_normalized_and_moments(
     y: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
 ) -> tuple[Array, Array, Array, Array]:
-    """The results of `batch_normalize`, and mean and variance in one array (2, K) in double precision."""
+    """Return the results of `batch_normalize`, and mean and variance in one array (2, K) in double precision."""
     return _forward(y, None, scale, bias, epsilon, shard, rectified=False)
 
 
@@ -274,7 +274,7 @@ def _adjoint(
 
 
 def require_epsilon(epsilon: float) -> float:
-    """A number of Python's, since NumPy's make float32 float64; ValueError unless it can be added to a variance."""
+    """Return a number of Python's, as NumPy's make float32 float64; ValueError unless a variance can have it added."""
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
     return float(epsilon)

@@ -106,7 +106,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
 def _table(
     head: str, names: list[str], seconds: list[float], measured: dict[str, store.Times], estimated: str
 ) -> list[str]:
-    """The lines of the table, and which choice is taken."""
+    """Return the lines of the table, and which choice is taken."""
     if len(names) == 1:
         return [head, names[0], "There is one choice."]
     width = max(map(len, names))

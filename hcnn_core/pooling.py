@@ -172,13 +172,13 @@ def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
 
 
 def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:
-    """The maximum of each window along one axis, and the tap that reads it."""
+    """Return the maximum of each window along one axis, and the tap that reads it."""
     xp = array_namespace(x)
     return engine("pooling", x).maxima(xp, require_real(xp, "x", x), axis, window)
 
 
 def picked_samples(x: Any, taps: Any, axis: int, window: Window, /) -> Any:
-    """The sample that one tap of each window reads: the derivative of the maxima along x."""
+    """Return the sample that one tap of each window reads: the derivative of the maxima along x."""
     return engine("pooling", x).picked(array_namespace(x, taps), x, taps, axis, window)
 
 
@@ -188,7 +188,7 @@ def picked_samples_vjp(g: Any, taps: Any, axis: int, window: Window, /) -> Any:
 
 
 def require_pieces(x: Array, pieces: int, axis: int) -> int:
-    """The axis of maxout, not negative; ValueError unless its length is a multiple of the pieces."""
+    """Return the axis of maxout, not negative; ValueError unless its length is a multiple of the pieces."""
     shape = shape_of("x", x)
     (axis,) = normalize_axes("axis", axis, len(shape), 1)
     (pieces,) = normalize_integers("pieces", pieces, 1, 1)

@@ -56,5 +56,5 @@ def precision(name: str) -> Iterator[None]:
 
 
 def passes(dtype: str) -> int:
-    """Number of TensorFloat-32 products per product of this dtype; 0 means none are used."""
+    """Return the number of TensorFloat-32 products per product of this dtype; 0 means none are used."""
     return PASSES[_chosen.get()] if dtype == "float32" else 0

@@ -59,7 +59,7 @@ class Shard(NamedTuple):
 
 
 def _rows(*arrays: Any) -> Any:
-    """The arrays, as matrices of float64, one below the other."""
+    """Return the arrays, as matrices of float64, one below the other."""
     xp = array_namespace(*arrays)
     rows = [xp.astype(xp.reshape(a, (-1, a.shape[-1])), xp.float64) for a in arrays]
     return xp.concat(rows, axis=0)

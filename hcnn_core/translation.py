@@ -118,7 +118,7 @@ def translate_vjp(g: AnyArray, shift: Axes, axes: Axes, **options: Unpack[Transl
 def _arguments(
     x: Any, shift: Axes, axes: Axes, options: TranslateOptions
 ) -> tuple[Any, Any, list[tuple[int, int, Extension]]]:
-    """The namespace, a copy of the array, and what is done along its axes."""
+    """Return the namespace, a copy of the array, and what is done along its axes."""
     require_options(options, ["boundary"])
     xp = array_namespace(x)
     x = xp.asarray(on_host(x) if xp is np else x, copy=True)
@@ -129,7 +129,7 @@ def _arguments(
 
 
 def _translated(xp: Any, x: Array, axis: int, s: int, boundary: Extension) -> Array:
-    """An array moved by s samples along an axis that is not empty."""
+    """Return an array moved by s samples along an axis that is not empty."""
     n = x.shape[axis]
     if boundary == "periodic":
         return xp.roll(x, s % n, axis=axis)
@@ -154,7 +154,7 @@ def _translated_back(xp: Any, g: Array, axis: int, s: int, boundary: Extension) 
 
 
 def _circle(axis: int, n: int, s: int, boundary: Extension) -> tuple[int, Circle]:
-    """The shortest shift that does the same, and the circle on which it is a rotation."""
+    """Return the shortest shift that does the same, and the circle on which it is a rotation."""
     if whole := period(boundary, n):
         half = whole // 2
         s = (s + half) % whole - half
@@ -172,7 +172,7 @@ def period(boundary: Extension, n: int) -> int | None:
 
 @lru_cache(maxsize=1024)
 def circles(problem: Problem) -> tuple[Circle, ...]:
-    """The circles of a problem's axes that the engines cannot extend."""
+    """Return the circles of a problem's axes that the engines cannot extend."""
     along = zip(problem.axes, problem.lengths, problem.kernel_size, problem.stride, problem.boundary, strict=True)
     found = []
     for (axis, n, size, stride, boundary), method in zip(along, problem.method, strict=True):
@@ -188,7 +188,7 @@ def circles(problem: Problem) -> tuple[Circle, ...]:
 
 
 def _fast(length: int) -> int:
-    """The next length of which there is a fast FFT."""
+    """Return the next length of which there is a fast FFT."""
     from scipy.fft import next_fast_len
 
     return int(next_fast_len(length))
@@ -196,7 +196,7 @@ def _fast(length: int) -> int:
 
 @lru_cache(maxsize=1024)
 def on_circles(problem: Problem) -> Problem:
-    """The problem of the extended signal, which is periodic along the circles."""
+    """Return the problem of the extended signal, which is periodic along the circles."""
     lengths = list(problem.x_shape)
     for circle in circles(problem):
         lengths[circle.axis] = circle.length
@@ -231,7 +231,7 @@ def fold(xp: Any, g: Array, circles: Sequence[Circle]) -> Array:
 
 
 def beginning_with(xp: Any, make: Callable[..., Any], shape: Sequence[int], x: Array) -> Array:
-    """An array of a shape, by xp.empty or xp.zeros, that begins with x along all axes, in the memory order of x."""
+    """Make an array, by xp.empty or xp.zeros, that begins with x along all axes, in the memory order of x."""
     order = memory_order(x)
     result = make(tuple(shape[axis] for axis in order), dtype=x.dtype, **placement(xp, x))
     result[tuple(slice(0, x.shape[axis]) for axis in order)] = permute_dims(xp, x, order)
@@ -245,7 +245,7 @@ def cropped(xp: Any, y: Array, shape: Sequence[int]) -> Array:
 
 
 def _with(region: list[slice], circle: Circle, part: slice) -> tuple[slice, ...]:
-    """A region of which only a part of a circle is meant."""
+    """Return a region of which only a part of a circle is meant."""
     return (*region[: circle.axis], part, *region[circle.axis + 1 :])
 
 

@@ -124,7 +124,7 @@ def sgd_update_all(
 def _sgd_at_once(
     given: Sequence[tuple[Array, Array, Array, float]], rate: Number, momentum: float, nesterov: bool
 ) -> Any:
-    """The same steps of weights, gradients, velocities and decays by one launch of weighted sums."""
+    """Return the same steps of weights, gradients, velocities and decays by one launch of weighted sums."""
     rate = _number("rate", rate, given[0][0])
 
     def term(array: Array, weight: float, times_rate: float) -> Term:
@@ -335,7 +335,7 @@ def _part_seen(beta: float, step: Any) -> Any:
 
 
 def _operands(weight: AnyArray, **others: Array) -> Any:
-    """The namespace, and the arrays in the weight's dtype; ValueError where one has another shape."""
+    """Return the namespace, and the arrays in the weight's dtype; ValueError where one has another shape."""
     xp = array_namespace(weight, *others.values())
     w = require_real(xp, "weight", weight)
     found = []
@@ -348,7 +348,7 @@ def _operands(weight: AnyArray, **others: Array) -> Any:
 
 
 def _number(name: str, number: Any, like: Array) -> Any:
-    """A number of Python's, since NumPy's make float32 float64, or an array without axes of the dtype of `like`."""
+    """Return Python's number, as NumPy's make float32 float64, or an array without axes, of the dtype of `like`."""
     if isinstance(number, int | float | np.generic) or (isinstance(number, np.ndarray) and not number.ndim):
         return float(number)
     xp = array_namespace(like, number)

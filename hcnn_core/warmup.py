@@ -126,7 +126,7 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         return z
 
     def written_out(x: Array, *_: Any, stride: Sequence[int]) -> Array:
-        """A (+) layer whose second factors are normalised."""
+        """Return a (+) layer whose second factors are normalised."""
         z = convolved(x, array(3, 3, 2 * k), array(2 * k), (1, 2), stride=stride[:2])
         return normalized(z, array(2 * k, 7, 11, k), array(k), (3, 4), sum_axes=5, stride=stride[2:])
 
@@ -141,7 +141,7 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         return marginal(x, 3)
 
     def measured(x: Array) -> Array:
-        """The moments of patches, whose cotangent is added to that of x."""
+        """Return the moments of patches, whose cotangent is added to that of x."""
         mean, covariance, exact = moments_and_mean(x, (1, 2), (3, 3), **both)
         pullbacks.append(lambda g: patch_filter(mean, covariance, x, (1, 2), (3, 3), **both, mean=exact, other=g))
         return x
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _progress(count: int) -> Iterator[Callable[[], object]]:
-    """A bar on a terminal; nothing where tqdm is not installed."""
+    """Show a bar on a terminal; nothing where tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -19,7 +19,7 @@ LOG2, LOG10, DEGREE = math.log(2), math.log(10), math.pi / 180
 
 @primitive
 def square_of_sech(x: Array) -> Array:
-    """The derivative of tanh; as 1 - tanh(x)^2 it would have lost all digits at x = 20."""
+    """Return the derivative of tanh; as 1 - tanh(x)^2 it would have lost all digits at x = 20."""
     decay = np.exp(-2 * np.where(np.real(x) < 0, -x, x))
     return 4 * decay / np.square(1 + decay)
 
@@ -29,7 +29,7 @@ defvjp(square_of_sech, lambda ans, x: lambda g: -2 * g * ans * np.tanh(x))
 
 @primitive
 def one_less_square(x: Array) -> Array:
-    """The difference 1 - x^2, in its last digits too where x is close to 1."""
+    """Return the difference 1 - x^2, in its last digits too where x is close to 1."""
     return (1 - x) * (1 + x)
 
 
@@ -37,7 +37,7 @@ defvjp(one_less_square, lambda ans, x: lambda g: -2 * g * x)
 
 
 def root_of_one_and_square(x: Array) -> Array:
-    """The square root of 1 + x^2, where the square of a large real number does not overflow."""
+    """Return the square root of 1 + x^2, where the square of a large real number does not overflow."""
     return np.sqrt(1 + np.square(x)) if np.iscomplexobj(x) else np.hypot(1, x)
 
 
@@ -96,7 +96,7 @@ def sign(x: Array) -> Array:
 
 
 def sinc_vjp(ans: Array, x: Array) -> Any:
-    """The quotient away from zero; near it, where that loses digits, the Taylor series."""
+    """Return the quotient away from zero; near it, where that loses digits, the Taylor series."""
     near = np.abs(getval(x)) < 0.1
     series = [(-1) ** k * math.pi ** (2 * k) * 2 * k / math.factorial(2 * k + 1) for k in range(1, 9)]
 
@@ -129,7 +129,7 @@ def real_if_close(a: Array, tol: float = 100) -> Array:
 
 @primitive
 def logistic(x: Array) -> Array:
-    """The logistic function, 1 / (1 + exp(-x))."""
+    """Return the logistic function, 1 / (1 + exp(-x))."""
     decay = np.exp(-np.abs(x))
     return np.where(x < 0, decay, 1) / (1 + decay)
 
@@ -139,7 +139,7 @@ defvjp(logistic, lambda ans, x: lambda g: g * (square_of_sech(x / 2) / 4))
 
 @primitive
 def share_of_hypot(x: Array, y: Array) -> Array:
-    """The derivative of hypot by x; as 1 / hypot - x^2 / hypot^3 its own would lose all digits where x is large."""
+    """Return the derivative of hypot by x; 1 / hypot - x^2 / hypot^3 would lose all digits where x is large."""
     return x / nonzero(np.hypot(x, y))
 
 
@@ -203,7 +203,7 @@ rule(np.float_power, power_vjp_x, power_vjp_y)
 
 
 def extremum_vjp(ans: Array, x: Array, y: Array) -> Any:
-    """The gradient goes to x where x was chosen; a tie shares it, and where the answer is NaN, so is the gradient."""
+    """Pass the gradient to x where x was chosen; a tie shares it, and where the answer is NaN, so is the gradient."""
     return lambda g: np.where(x == y, g / 2, np.where(x == ans, g, np.where(np.isnan(ans), getval(ans), 0)))
 
 

@@ -16,7 +16,7 @@ INVERSE = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": 
 
 
 def _symmetric(function: Any) -> Primitive:
-    """A transform of the whole axis, which is its own transpose."""
+    """Return a transform of the whole axis, which is its own transpose."""
     made = primitive(lambda x, axis, norm: function(x, axis=axis, norm=norm))
     defvjp(made, lambda ans, x, axis, norm: lambda g: made(g, axis, norm))
     return made
@@ -51,7 +51,7 @@ defvjp(_irfft, irfft_vjp)
 
 
 def _resized(a: Array, n: int, axis: int) -> Array:
-    """The array with n elements along an axis, cut or followed by zeros."""
+    """Return the array with n elements along an axis, cut or followed by zeros."""
     length = np.shape(a)[axis]
     if n < 1:
         raise ValueError(f"a transform of {n} points: it takes 1 or more")
@@ -90,7 +90,7 @@ def ihfft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = Non
 
 
 def _grid(a: Array, s: Sequence[int | None] | None, axes: Sequence[int] | None, halved: bool = False) -> Any:
-    """The lengths of a transform along several axes and the axes; `halved` says that the last is half stored."""
+    """Return the lengths of a transform along several axes and the axes; `halved` says that the last is half stored."""
     if axes is None:
         axes = range(-len(s), 0) if s is not None else range(np.ndim(a))
     where = tuple(axes_of(axis, np.ndim(a))[0] for axis in axes)

@@ -249,5 +249,5 @@ def gradient(f: Array, *varargs: Any, axis: Any = None, edge_order: int = 1) -> 
 
 
 def _along(axis: int, start: int | None, stop: int | None) -> tuple[slice, ...]:
-    """The index of a slice along one axis."""
+    """Return the index of a slice along one axis."""
     return (*(slice(None),) * axis, slice(start, stop))

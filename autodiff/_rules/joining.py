@@ -46,7 +46,7 @@ def array(
     ndmin: int = 0,
     like: Any = None,
 ) -> Any:
-    """An array of a traced value, or of lists of them and of numbers, nested to any depth; beside `like`."""
+    """Return an array of a traced value, or of lists of them and of numbers, nested to any depth; beside `like`."""
     beside = next((leaf for leaf in _leaves([object]) if type(leaf) is Traced), None)
     if beside is not None:
         object = _nested(object, beside)
@@ -60,7 +60,7 @@ def array(
 
 
 def _leaves(nest: Any) -> Iterable[Any]:
-    """What is in a nest of lists and tuples, in order."""
+    """Yield what is in a nest of lists and tuples, in order."""
     for part in nest:
         if isinstance(part, list | tuple):
             yield from _leaves(part)
@@ -69,7 +69,7 @@ def _leaves(nest: Any) -> Iterable[Any]:
 
 
 def _nested(nest: Any, beside: Any) -> Array:
-    """A nest of lists of arrays and numbers as one array."""
+    """Return a nest of lists of arrays and numbers as one array."""
     if not any(hasattr(leaf, "__array_function__") for leaf in _leaves([nest])):
         return constant(nest, beside)
     if not isinstance(nest, list | tuple):
@@ -82,7 +82,7 @@ def _nested(nest: Any, beside: Any) -> Array:
 
 
 def _arrays(parts: Sequence[Any]) -> list[Array]:
-    """The parts as arrays; numbers and lists become arrays beside the others."""
+    """Return the parts as arrays; numbers and lists become arrays beside the others."""
     beside = next((part for part in parts if hasattr(part, "__array_function__")), None)
     return [as_array(part, beside) for part in parts]
 
@@ -130,7 +130,7 @@ def atleast_3d(*arys: Array) -> Any:
 
 
 def _each(arrays: Sequence[Any], function: Any) -> Any:
-    """The function of the one array, or the tuple of those of several."""
+    """Return the function of the one array, or the tuple of those of several."""
     results = tuple(map(function, _arrays(arrays)))
     return results[0] if len(results) == 1 else results
 

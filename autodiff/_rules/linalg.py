@@ -38,7 +38,7 @@ RESULTS: dict[str, Any] = {
 
 
 def adjoint(x: Array) -> Array:
-    """The matrices x, transposed and conjugated."""
+    """Return the matrices x, transposed and conjugated."""
     return swap(np.conj(x)) if np.iscomplexobj(x) else swap(x)
 
 
@@ -48,7 +48,7 @@ def diagonals(x: Array) -> Array:
 
 
 def _identity(x: Array) -> Array:
-    """The identity of the size and dtype of the square matrices x."""
+    """Return the identity of the size and dtype of the square matrices x."""
     return constant(np.eye(np.shape(x)[-1], dtype=x.dtype), x)
 
 
@@ -81,7 +81,7 @@ rule(np.linalg.det, det_vjp)
 
 
 def _adjugate(det: Array, a: Array) -> Array:
-    """The adjugate, det(a) inv(a); where a matrix is singular, the polynomial in the elements of a that it is."""
+    """Return the adjugate, det(a) inv(a); of a singular matrix, the polynomial in the elements of a that it is."""
     return _singular_adjugate(a) if _near_singular(getval(a)) else np.expand_dims(det, (-2, -1)) * np.linalg.inv(a)
 
 
@@ -111,7 +111,7 @@ defvjp(_singular_adjugate, lambda ans, a: lambda g: vjp(_cofactors, a)[1](g)[0])
 
 
 def _cofactors(a: Array) -> Array:
-    """The adjugate by its minors, for second derivatives at singular matrices: n^5 operations, n^4 numbers."""
+    """Return the adjugate by its minors, for second derivatives at singular matrices: n^5 operations, n^4 numbers."""
     n = np.shape(a)[-1]
     if n == 1:
         return np.ones_like(a) + 0 * a
@@ -170,7 +170,7 @@ defvjp(_pinv, pinv_vjp)
 
 
 def hermitian_from(a: Array, triangle: str) -> Array:
-    """The Hermitian matrix that LAPACK sees, which reads one triangle of a."""
+    """Return the Hermitian matrix that LAPACK sees, which reads one triangle of a."""
     if triangle not in ("L", "U"):
         raise ValueError(f"UPLO is {triangle!r}; it is 'L' or 'U'")
     off = np.tril(a, -1) if triangle == "L" else np.triu(a, 1)
@@ -179,14 +179,14 @@ def hermitian_from(a: Array, triangle: str) -> Array:
 
 
 def _differences(x: Array) -> Array:
-    """The matrix x_j - x_i, with 1 on the diagonal; differences of equal values, where no derivative is, are NaN."""
+    """Return x_j - x_i, with 1 on the diagonal; differences of equal values, where no derivative is, are NaN."""
     identity = constant(np.eye(np.shape(x)[-1], dtype=x.dtype), x)
     found = np.expand_dims(x, -2) - np.expand_dims(x, -1) + identity
     return np.where(found == 0, np.nan, found)
 
 
 def _off_diagonal(x: Array) -> Array:
-    """The matrices x with zeros on their diagonals."""
+    """Return the matrices x with zeros on their diagonals."""
     return x * (1 - _identity(x))
 
 

@@ -19,7 +19,7 @@ from hcnn_core.backend import Array, library_of, moveaxis
 
 
 def swap(x: Array) -> Array:
-    """The matrices x, transposed."""
+    """Return the matrices x, transposed."""
     return np.swapaxes(x, -1, -2)
 
 
@@ -54,7 +54,7 @@ def matmul_vjp_b(ans: Array, a: Array, b: Array) -> Any:
 
 
 def _as_matrices(g: Array, row: bool, column: bool) -> Array:
-    """The cotangent of a product, with the axes of length 1 that vectors lack."""
+    """Return the cotangent of a product, with the axes of length 1 that vectors lack."""
     g = np.expand_dims(g, -1) if column else g
     return np.expand_dims(g, -2) if row else g
 
@@ -111,7 +111,7 @@ def outer(a: Array, b: Array, out: None = None) -> Array:
 
 
 def _outer_by(ufunc: Any) -> Callable[..., Array]:
-    """The method outer of a ufunc: of all pairs of elements."""
+    """Return the method outer of a ufunc: of all pairs of elements."""
 
     def pairs(A: Array, B: Array) -> Array:
         A, B = as_array(A, B), as_array(B, A)
@@ -205,7 +205,7 @@ defvjp(
 
 
 def _valid(g: Array, v: Array) -> Array:
-    """The correlation of g with v, where v lies inside g."""
+    """Return the correlation of g with v, where v lies inside g."""
     return np.convolve(g, np.flip(v))[len(v) - 1 : len(g)]
 
 
@@ -274,7 +274,7 @@ def _lettered(args: Sequence[Any]) -> tuple[str, tuple[Array, ...]]:
 
 
 def _einsum_terms(subscripts: str, ndims: Sequence[int], *, optimize: bool) -> tuple[list[str], str]:
-    """The labels of each operand and of the output, with letters for the axes under an ellipsis."""
+    """Return the labels of each operand and of the output, with letters for the axes under an ellipsis."""
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ndims):
@@ -303,7 +303,7 @@ def einsum_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
 
 
 def _einsum_pullback(i: int, terms: list[str], output: str, arrays: Any, kwargs: Any) -> Callable[[Array], Array]:
-    """The product of the cotangent and all operands but the i-th, in the labels of the i-th."""
+    """Return the product of the cotangent and all operands but the i-th, in the labels of the i-th."""
     others, other_terms = [*arrays[:i], *arrays[i + 1 :]], [*terms[:i], *terms[i + 1 :]]
     shape, known = np.shape(arrays[i]), output + "".join(other_terms)
     target = "".join(c for c in terms[i] if c in known)

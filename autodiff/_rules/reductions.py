@@ -81,7 +81,7 @@ def cumsum_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, out: N
 
 
 def _reduction(function: Any, maker: Callable[..., Any]) -> Primitive:
-    """A reduction of all elements as a primitive; the options where= and initial= are written in terms of it."""
+    """Return a reduction of all elements as a primitive; the options where= and initial= are written in terms of it."""
     made = primitive(function)
     defvjp(made, maker)
     return made
@@ -151,12 +151,12 @@ def min(
 
 
 def _of_dtype(initial: Any, like: Array) -> Any:
-    """The initial value, which does not promote a reduction."""
+    """Return the initial value, which does not promote a reduction."""
     return initial.astype(like.dtype) if hasattr(initial, "dtype") else initial
 
 
 def _chosen(name: str, a: Array, initial: Any, where: Any) -> Array:
-    """The elements an extremum is taken over, with the initial value in place of the others."""
+    """Return the elements an extremum is taken over, with the initial value in place of the others."""
     if where is None:
         return a
     if initial is None:
@@ -214,7 +214,7 @@ def std(
 
 
 def _root(variance: Array) -> Array:
-    """The square root, where equal elements have the subgradient 0."""
+    """Return the square root, where equal elements have the subgradient 0."""
     return np.where(variance == 0, 0, np.sqrt(nonzero(variance)))
 
 
@@ -270,7 +270,7 @@ def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> 
 
 
 def _cumulative(name: str, running: Callable[..., Array], start: float) -> Callable[..., Array]:
-    """The array API's running sum or product, which may begin with that of no elements."""
+    """Return the array API's running sum or product, which may begin with that of no elements."""
 
     def cumulative(
         x: Array, axis: int | None = None, dtype: Any = None, out: None = None, include_initial: bool = False
@@ -327,7 +327,7 @@ def corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Array:
 
 
 def _reduce_by(reduction: Callable[..., Array]) -> Callable[..., Array]:
-    """The method reduce of a ufunc, which takes the first axis where none is given."""
+    """Return the method reduce of a ufunc, which takes the first axis where none is given."""
 
     def reduce(
         array: Array,
@@ -414,7 +414,7 @@ def quantile(
 
 
 def _of_sorted(a: Array, axis: Any, keepdims: bool, pick: Callable[[Array], Array]) -> Array:
-    """What is picked from the sorted elements, along axes that come first; NaN where an element is."""
+    """Return what is picked from the sorted elements, along axes that come first; NaN where an element is."""
     ordered = _sorted(a, axis)
     rest = np.shape(ordered)[:-1]
     result = pick(ordered)
@@ -426,7 +426,7 @@ def _of_sorted(a: Array, axis: Any, keepdims: bool, pick: Callable[[Array], Arra
 
 
 def _sorted(a: Array, axis: Any) -> Array:
-    """The elements along the axes as one last axis, in order."""
+    """Return the elements along the axes as one last axis, in order."""
     shape, axes, count = np.shape(a), axes_of(axis, np.ndim(a)), _count(a, axis)
     rest = tuple(shape[i] for i in range(len(shape)) if i not in axes)
     if count == 0:

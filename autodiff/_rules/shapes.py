@@ -123,7 +123,7 @@ def pad(
 
 
 def _pad_statistic(array: Array, widths: Any, statistic: Any, lengths: Any) -> Array:
-    """The array between statistics of its first and last elements along each axis, which later axes see."""
+    """Return the array between statistics of its first and last elements along each axis, which later axes see."""
     lengths = np.broadcast_to(math.inf if lengths is None else lengths, (np.ndim(array), 2)).tolist()
     for axis, (width, most) in enumerate(zip(widths, lengths, strict=True)):
         shape = np.shape(array)

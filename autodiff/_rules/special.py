@@ -23,7 +23,7 @@ SQRT_PI = math.sqrt(math.pi)
 
 
 def second(function: Any, maker: Callable[..., Any], *, argnum: int = 1) -> None:
-    """A function with a derivative by one of its arguments alone; for the others it is refused."""
+    """Make a function with a derivative by one of its arguments alone; for the others it is refused."""
     made = primitive(function)
     defvjp(made, maker, argnums=(argnum,))
     register(function, made, [])
@@ -45,7 +45,7 @@ defvjp(polygamma, lambda ans, n, x: lambda g: g * polygamma(n + 1.0, x), argnums
 
 @primitive
 def density_over_ndtr(x: Array) -> Array:
-    """The derivative of log_ndtr, right far below zero too."""
+    """Return the derivative of log_ndtr, right far below zero too."""
     return math.sqrt(2 / math.pi) / sp.erfcx(-x / math.sqrt(2))
 
 
@@ -72,14 +72,14 @@ def polynomial(z: Array, coefficients: tuple[float, ...]) -> Any:
 
 
 def excess(ans: Array, x: Array) -> Any:
-    """The sum of x and density_over_ndtr(x), which nearly cancel far below zero."""
+    """Return the sum of x and density_over_ndtr(x), which nearly cancel far below zero."""
     far = x < -limit(x)
     t = np.where(far, -x, 1)
     return np.where(far, (1 + polynomial(np.square(1 / t), (-2, 10, -74, 706, -8162))) / t, x + ans)
 
 
 def expanded(slope: Array, x: Array, far: Array, scale: float, *, sign: int) -> Any:
-    """The slope, but where x is far the tail that erfcx and dawsn share but for signs and scale."""
+    """Return the slope, but where x is far the tail that erfcx and dawsn share but for signs and scale."""
     z = sign * np.square(1 / np.where(far, x, 1))
     return np.where(far, scale * polynomial(z, TAIL), slope)
 
@@ -115,7 +115,7 @@ def share(x: Array, y: Array) -> Array:
 
 
 def log_quotient(x: Array, y: Array) -> Array:
-    """The logarithm of x / y, in its last digits too where they are close, and where the quotient overflows."""
+    """Return the logarithm of x / y, in its last digits too where they are close, and where the quotient overflows."""
     x, y = x * 1.0, y * 1.0
     close = (x < 2 * y) & (y < 2 * x)
     (near, other), (above, below) = ([np.where(where, a, 1) for a in (x, y)] for where in (close, ~close))
@@ -124,7 +124,7 @@ def log_quotient(x: Array, y: Array) -> Array:
 
 @primitive
 def one_less_quotient(x: Array, y: Array) -> Array:
-    """The difference 1 - x / y, in its last digits too where they are close; 1 for 0 / 0."""
+    """Return the difference 1 - x / y, in its last digits too where they are close; 1 for 0 / 0."""
     nothing = (x == 0) & (y == 0)
     return np.where(nothing, 1, (y * 1.0 - x) / np.where(nothing, 1, y))
 
@@ -169,7 +169,7 @@ def rgamma_slope(ans: Array, x: Array) -> Array:
 
 
 def psi_difference(a: Array, b: Array) -> Array:
-    """The difference psi(a) - psi(a + b), of which two calls would leave no digits where b is small beside a.
+    """Return the difference psi(a) - psi(a + b), of which two calls would leave no digits where b is small beside a.
 
     For positive numbers it is made of differences of the terms of DLMF 5.5.2, up to psi(a + 10), and of 5.11.2.
     """
@@ -228,7 +228,7 @@ STIRLING = [float(b) / (k * (k - 1)) for k, b in enumerate(sp.bernoulli(16)) if 
 
 @primitive
 def less_log1p(x: Array) -> Array:
-    """The difference x - log(1 + x), by the series of log((1 + s) / (1 - s)) where x is small."""
+    """Return the difference x - log(1 + x), by the series of log((1 + s) / (1 - s)) where x is small."""
     small = np.abs(x) < 0.25
     near, far = np.where(small, x, 0), np.where(small, 0, x)
     s = near / (2 + near)
@@ -262,7 +262,7 @@ plain(sp.gammasgn)
 
 
 def _of_order_two(function: Any, one: Any, zero: Any, over_x: int, minus: int) -> Any:
-    """A Bessel function of order 2: SciPy's, or its recurrence, which is 0 at x = 0, since CuPy has none."""
+    """Return a Bessel function of order 2: SciPy's, or its recurrence, which is 0 at x = 0, since CuPy has none."""
 
     def value(x: Any) -> Any:
         if library_of(getval(x)) in ("numpy", "builtins"):
@@ -279,7 +279,7 @@ _i2e = _of_order_two(sp.ive, sp.i1e, sp.i0e, -1, 1)
 
 
 def scaled_slope(n: int, x: Array, slope: Array) -> Array:
-    """The derivative of exp(-abs(x)) I_n(x), for large x by the series that DLMF 10.40.1 gives its three terms."""
+    """Return the derivative of exp(-abs(x)) I_n(x), for large x by the series of its three terms, DLMF 10.40.1."""
     far = np.abs(x) > 50
     size = np.where(far, np.abs(x), 50.0)
     total: Any = 0.0
@@ -290,7 +290,7 @@ def scaled_slope(n: int, x: Array, slope: Array) -> Array:
 
 
 def _scaled_slope_series(n: int) -> list[float]:
-    """The coefficients of 1 / x, 1 / x^2, ... in (f(n - 1) + f(n + 1)) / 2 - f(n), where f are those of I_n."""
+    """Return the coefficients of 1 / x, 1 / x^2, ... in (f(n - 1) + f(n + 1)) / 2 - f(n), where f are those of I_n."""
 
     def terms(order: int) -> Any:
         ratios = (((2 * k - 1) ** 2 - 4 * order**2) / (8 * k) for k in range(1, 15))

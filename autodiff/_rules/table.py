@@ -77,7 +77,7 @@ def register(function: Any, handler: Any, keywords: list[str]) -> None:
 
 
 def axes_of(axis: Any, ndim: int) -> Shape:
-    """The axes as a tuple of numbers from 0 up; None means all."""
+    """Return the axes as a tuple of numbers from 0 up; None means all."""
     if axis is None:
         return tuple(range(ndim))
     axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
@@ -88,12 +88,12 @@ def axes_of(axis: Any, ndim: int) -> Shape:
 
 
 def reduced(shape: Shape, axis: Any) -> Shape:
-    """The axes of a reduction, as `axes_of`; there NumPy takes a number for an array of one axis."""
+    """Return the axes of a reduction, as `axes_of`; there NumPy takes a number for an array of one axis."""
     return () if shape == () and axis in (0, -1) else axes_of(axis, len(shape))
 
 
 def kept(shape: Shape, axis: Any) -> Shape:
-    """The shape of a reduction that keeps its axes, with length 1."""
+    """Return the shape of a reduction that keeps its axes, with length 1."""
     axes = reduced(shape, axis)
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
@@ -104,7 +104,7 @@ def negated(shift: Any) -> Any:
 
 
 def nonzero(x: Array) -> Array:
-    """The norms x, with 1 for 0, where a norm has the subgradient 0."""
+    """Return the norms x, with 1 for 0, where a norm has the subgradient 0."""
     return np.where(x == 0, 1, x)
 
 
@@ -124,17 +124,17 @@ def blank(x: Array) -> Array:
 
 
 def as_array(x: Any, like: Any) -> Array:
-    """What NumPy's functions make of an argument: numbers and lists become arrays, of their own dtype."""
+    """Return what NumPy's functions make of an argument: numbers and lists become arrays, of their own dtype."""
     return x if hasattr(x, "__array_function__") else HANDLERS[np.array](x, like=like)
 
 
 def as_floats(x: Any) -> Any:
-    """Lists as arrays, and arrays of integers as float64: NumPy's functions of small integers have half precision."""
+    """Make lists arrays, and integers float64: NumPy's functions of small integers have half precision."""
     if isinstance(x, list | tuple) or getattr(getattr(x, "dtype", None), "kind", "f") in "biu":
         return np.multiply(x, 1.0)
     return x
 
 
 def real_dtype(x: Array) -> Any:
-    """The dtype of the real part of x."""
+    """Return the dtype of the real part of x."""
     return np.finfo(x.dtype).dtype

@@ -85,7 +85,7 @@ def _banded_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any) ->
         return [column if argnum else -np.stack([diagonal(column, d) for d in offsets]) for argnum in argnums]
 
     def diagonal(column: Array, d: int) -> Array:
-        """The gradient of a diagonal but for its sign, with zeros where it ends."""
+        """Return the gradient of a diagonal but for its sign, with zeros where it ends."""
         products = np.roll(column, -d, 0) * ans
         inside = (np.arange(n) + d >= 0) & (np.arange(n) + d < n)
         return np.where(inside, products if np.ndim(b) == 1 else np.sum(products, axis=1), 0)

@@ -107,7 +107,7 @@ def fftconvolve(in1: Array, in2: Array, mode: str = "full", axes: int | Sequence
 
 
 def _parts(mode: str, lengths: list[int], sizes: list[int]) -> tuple[slice, ...]:
-    """The part of a full convolution along each axis."""
+    """Return the part of a full convolution along each axis."""
     if 0 in (*lengths, *sizes):
         raise ValueError(f"in1 and in2 have lengths {lengths} and {sizes}; there is nothing to convolve")
     if mode == "valid" and not (all(map(operator.ge, lengths, sizes)) or all(map(operator.le, lengths, sizes))):
@@ -118,7 +118,7 @@ def _parts(mode: str, lengths: list[int], sizes: list[int]) -> tuple[slice, ...]
 
 
 def _part(mode: str, n: int, s: int) -> slice:
-    """The part of a full convolution of n by s numbers."""
+    """Return the part of a full convolution of n by s numbers."""
     starts = {"full": (0, n + s - 1), "same": ((s - 1) // 2, n), "valid": (min(n, s) - 1, abs(n - s) + 1)}
     if mode not in starts:
         raise ValueError(f"mode is {mode!r}; choose 'full', 'same' or 'valid'")

@@ -64,7 +64,7 @@ class ByAxis:
         )
 
     def make(self) -> Plan[Any]:
-        """The plan."""
+        """Return the plan."""
         return self.engine(self.arrangement, self.transform, self.products, self.tuning)
 
 
@@ -75,7 +75,7 @@ class Subsampled(ByAxis):
     whole: ByAxis
 
     def make(self) -> Plan[Any]:
-        """The plan."""
+        """Return the plan."""
         engine: Any = self.engine
         plan: Plan[Any] = engine(self.arrangement, self.transform, self.products, self.tuning, self.whole.make())
         return plan
@@ -94,7 +94,7 @@ class AtOnce:
         return f"{type(self.plan).__name__} all axes at once"
 
     def make(self) -> Any:
-        """The plan."""
+        """Return the plan."""
         return self.plan
 
 

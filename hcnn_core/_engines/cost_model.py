@@ -43,7 +43,7 @@ def units_of(choice: Choice, passes: int = 0) -> Units:
 
 
 def _order(arrangement: Arrangement) -> Units:
-    """The copy of x into the order of the transforms. It is assumed that x lies in the order of its axes."""
+    """Return the copy of x into the order of the transforms. It is assumed that x lies in the order of its axes."""
     if not arrangement.spectral:
         return {}
     shape = arrangement.problem.x_shape

@@ -76,7 +76,7 @@ class Device:
     """Whether batch axes of signals with channels lie inside, so that all layers of a network have one order."""
 
     def choices(self, request: Request) -> list[Choice]:
-        """A choice for all the methods that "auto" leaves open, and where there is one filter, for all axes at once."""
+        """List choices for all methods that "auto" leaves open, and where there is one filter, for all axes at once."""
         problem, found = request.problem, list[Any]()
         channels = math.prod(problem.x_shape[a] for a in problem.sum_axes)
         is_single = channels == 1 and math.prod(problem.out_shape) == 1
@@ -88,7 +88,7 @@ class Device:
         return found
 
     def native(self, name: str, like: Any, *others: Any) -> Any:
-        """The native module of this name, if it takes such an array and what else its `suits` asks for; or None."""
+        """Return the native module of this name, if it takes such an array and what else its `suits` asks for."""
         if name not in self.modules:
             return None
         if self.is_compiled and name in OF_MANY and like.size < current().elementwise_elements:
@@ -100,7 +100,7 @@ class Device:
         return module if suits is None or suits(like, *others) else None
 
     def engine(self, name: str, like: Any, *others: Any) -> Any:
-        """The same, or the generic module."""
+        """Return the same, or the generic module."""
         return self.native(name, like, *others) or module_of("generic", name)
 
 
@@ -127,7 +127,7 @@ def has_compiled_kernels() -> bool:
 
 
 def _compiled_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
-    """The choice of compiled kernels, where lines are long enough for vectors, and of NumPy's functions elsewhere."""
+    """Choose compiled kernels, where lines are long enough for vectors, and NumPy's functions elsewhere."""
     g, tuning, (direct, samples, arrange, transform_for) = request.problem, request.tuning, _parts(methods, request)
     longest = max((g.out_lengths[k] for k in direct), default=1) * samples
     if request.real and longest >= tuning.compiled_positions and has_compiled_kernels():
@@ -148,7 +148,7 @@ def _compiled_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
 
 
 def _cuda_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
-    """The choice of CUDA kernels, where these can carry out a plan, and of CuPy's functions elsewhere."""
+    """Choose CUDA kernels, where these can carry out a plan, and CuPy's functions elsewhere."""
     from hcnn_core._engines.choice import ByAxis, Subsampled
     from hcnn_core._engines.cuda.matmul import matmul
     from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
@@ -166,7 +166,7 @@ def _cuda_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
 
 
 def _library_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
-    """The choice of the array library's functions."""
+    """Choose the array library's functions."""
     from hcnn_core._engines.choice import ByAxis
     from hcnn_core._engines.generic.plan import Plan
 
@@ -191,7 +191,7 @@ def _parts(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
 
 
 def _gathered(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
-    """The arrangement and products of im2col, whose blocks are cut along the first axis, and what makes a transform."""
+    """Return arrangement and products of im2col, whose blocks are cut along the first axis, and a transform's maker."""
     from hcnn_core._engines.generic.im2col import Im2col
 
     direct, _, arrange, transform_for = _parts(methods, request)
@@ -204,7 +204,7 @@ def choose_transform(
     lengths: tuple[int, ...], kernel_size: tuple[int, ...], stride: tuple[int, ...], boundary: tuple[str, ...],
     real: bool, tuning: Tuning, *, straight_line: bool = False, three_products: bool = False, matmul: Any = None,
 ) -> Transform[Any]:  # fmt: skip
-    """The transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
+    """Return the transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
     from hcnn_core._engines.cpu.real_dft import RealDFT
     from hcnn_core._engines.generic.dft import MatrixDFT
     from hcnn_core._engines.generic.fft import LibraryFFT
@@ -239,7 +239,7 @@ def _order_for_vectors(problem: Problem, direct: tuple[int, ...], batch: int, tu
 
 
 def _compiled_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
-    """The FFT of SciPy along all axes."""
+    """Return the FFT of SciPy along all axes."""
     if methods[0] == "direct" or request.problem.sum_axes or request.problem.out_shape:
         return None
     from hcnn_core._engines.choice import AtOnce
@@ -261,7 +261,7 @@ def _cuda_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
 
 
 def _library_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
-    """The library's FFT along all axes."""
+    """Return the library's FFT along all axes."""
     from hcnn_core._engines.choice import AtOnce
     from hcnn_core._engines.generic.fft_plan import FFTPlan
 
@@ -272,7 +272,7 @@ def _library_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | Non
 
 @lru_cache(maxsize=256)
 def factored_plan(expansion: Problem, contraction: Problem, tuning: Tuning) -> FactoredPlan | None:
-    """The plan of a (+) layer by compiled kernels, if they suit it."""
+    """Return the plan of a (+) layer by compiled kernels, if they suit it."""
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
 
@@ -319,5 +319,5 @@ DEVICES = (NUMPY, CUPY, ANOTHER)
 
 @lru_cache(maxsize=64)
 def device_for(library: str) -> Device:
-    """The device that takes arrays of a library."""
+    """Return the device that takes arrays of a library."""
     return next(device for device in DEVICES if device.owns(library))

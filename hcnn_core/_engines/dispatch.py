@@ -14,10 +14,10 @@ from hcnn_core.backend import library_of
 
 
 def native(name: str, like: Any, *others: Any) -> Any:
-    """The native module of this name, if it takes such an array and what else its `suits` asks for; or None."""
+    """Return the native module of this name, if it takes such an array and what else its `suits` asks for; or None."""
     return device_for(library_of(like)).native(name, like, *others)
 
 
 def engine(name: str, like: Any, *others: Any) -> Any:
-    """The same, or the generic module."""
+    """Return the same, or the generic module."""
     return device_for(library_of(like)).native(name, like, *others) or module_of("generic", name)

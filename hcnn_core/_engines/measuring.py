@@ -81,7 +81,7 @@ class Measured:
         return self._fastest(xp, asked, g, lambda plan: plan.adjoints(xp, g, x, w, ans)).adjoints(xp, g, x, w, ans)
 
     def _fastest(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> Any:
-        """The fastest plan for what is asked of arrays like this one."""
+        """Return the fastest plan for what is asked of arrays like this one."""
         key = asked, like.dtype, str(like.device), self.device.passes(dtype_name(like.dtype))
         if key not in self._plans:
             with _one_by_one:
@@ -90,7 +90,7 @@ class Measured:
         return self._plans[key]
 
     def _find(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> str:
-        """The name of the fastest choice: what is known, or else what is measured now."""
+        """Return the name of the fastest choice: what is known, or else what is measured now."""
         machine = wisdom.machine_of(self.device.may_measure, card_of(xp))
         problem = f"{asked} {words_of(self.device, dtype_name(like.dtype))} {self.described}"
         if known := self._first(wisdom.recall(machine, problem, self.book)):
@@ -109,12 +109,12 @@ class Measured:
         return self._first(wisdom.keep(machine, problem, times, self.book)) or min(times, key=times.__getitem__)
 
     def _first(self, names: Iterable[str]) -> str:
-        """The first name of a choice that there is; of times, the fastest."""
+        """Return the first name of a choice that there is; of times, the fastest."""
         return next((name for name in names if name in self.choices), "")
 
 
 def words_of(device: Device, dtype: str) -> str:
-    """A dtype, and how a GPU multiplies."""
+    """Return a dtype, and how a GPU multiplies."""
     count = device.passes(dtype)
     return f"{dtype} by {count} products of tf32" if count else dtype
 

@@ -43,19 +43,19 @@ class Convolution(Protocol[AnyArray]):
 
 
 def make_plan(problem: Problem, like: AnyArray) -> Convolution[AnyArray]:
-    """The plan for a call; calls with the same shapes, options, kind of numbers and memory layout share it."""
+    """Return the plan for a call; calls with the same shapes, options, kind of numbers and memory layout share it."""
     request = _unplaced(problem, library_of(like), dtype_name(like.dtype))
     return _plan_of(request, like.shape, getattr(like, "strides", None))
 
 
 def request_for(problem: Problem, like: Array) -> Request:
-    """What is asked of the planner by a call with such arrays."""
+    """Return what is asked of the planner by a call with such arrays."""
     request = _unplaced(problem, library_of(like), dtype_name(like.dtype))
     return request._replace(batch=_batch_axes(request, like.shape, getattr(like, "strides", None)))
 
 
 def _unplaced(problem: Problem, library: str, dtype: str) -> Request:
-    """What is asked before it is known how the batch lies in memory."""
+    """Return what is asked before it is known how the batch lies in memory."""
     passes = device_for(library).passes(dtype)
     return Request(problem, not dtype.startswith("complex"), ((), ()), library, current(), passes)
 
@@ -73,7 +73,7 @@ def _plan_for(request: Request) -> Convolution[Any]:
 
 
 def measured(request: Request) -> Convolution[Any]:
-    """The plan that measurements find, among the choices that do not promise to take far longer than the best."""
+    """Return the plan that measurements find, among choices that do not promise to take far longer than the best."""
     from hcnn_core._engines.measuring import CALL, NEAR, Measured
 
     found, seconds = priced(request)
@@ -88,7 +88,7 @@ def measured(request: Request) -> Convolution[Any]:
 
 
 def described(problem: Problem, batch: BatchAxes) -> str:
-    """A problem in one line of text."""
+    """Return a problem in one line of text."""
     parts = [f"{problem.x_shape} * {problem.w_shape}", f"axes {problem.axes}"]
     parts += [f"sum {problem.sum_axes}"] if problem.sum_axes else []
     parts += [f"stride {problem.stride}"] if max(problem.stride) > 1 else []
@@ -96,12 +96,12 @@ def described(problem: Problem, batch: BatchAxes) -> str:
 
 
 def choose(request: Request) -> Choice:
-    """The choice that promises the least time, among those that the methods of a problem leave open."""
+    """Return the choice that promises the least time, among those that the methods of a problem leave open."""
     return estimate(*priced(request), request.passes)
 
 
 def estimate(found: list[Choice], seconds: list[float], passes: int = 0) -> Choice:
-    """The choice that is taken by what they promise.
+    """Return the choice that is taken by what they promise.
 
     By tensor cores it is that of float32 unless another promises half its time, so that arrays between the layers of a
     network lie in the same order, which no price knows.
@@ -137,7 +137,7 @@ def without_transform(found: list[Choice], passes: int) -> list[str]:
 
 
 def _batch_axes(request: Request, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> BatchAxes:
-    """The batch axes of x, or of the result, in their order in memory: outside the convolved axes, and inside."""
+    """Order the batch axes of x, or of the result, as memory does: outside the convolved axes, and inside."""
     problem, tuning = request.problem, request.tuning
     if strides is None:
         return (), problem.batch_axes
@@ -164,6 +164,6 @@ def _are_long(n: int, problem: Problem, tuning: Tuning) -> bool:
 
 
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Any) -> FactoredPlan | None:
-    """The plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
+    """Return the plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
     plan = factored_plan(expansion, contraction, current()) if native("factored", like) else None
     return plan if plan is not None and (bias is None or plan.takes(bias)) else None

@@ -76,19 +76,19 @@ class Taps:
 
 
 def untapped(count: int) -> Taps:
-    """A batch of `count` elements as an axis with one tap."""
+    """Return a batch of `count` elements as an axis with one tap."""
     return Taps((count,), (count,), (1,), (1,), (False,), 1)
 
 
 def batch_as_axis(t: Taps) -> Taps:
-    """The same taps, with the batch as one more axis that has one tap."""
+    """Return the same taps, with the batch as one more axis that has one tap."""
     return Taps(
         (*t.lengths, t.batch), (*t.out_lengths, t.batch), (*t.sizes, 1), (*t.stride, 1), (*t.periodic, False), 1
     )
 
 
 def samples_read(size: int, stride: int, begin: int, end: int) -> tuple[Integers, Integers]:
-    """Samples that outputs [begin, end) of an axis read, by polyphase component, and where each tap finds its own.
+    """List samples that outputs [begin, end) of an axis read, by polyphase component, and where each tap has its own.
 
     Tap t of output i reads sample stride * i + size // 2 - t. In an axis that is extended by size - 1 - size // 2
     samples before its first, that is sample e = stride * i + size - 1 - t. Its phase is e modulo the stride. Within one
@@ -106,7 +106,7 @@ def _taps_met(size: int, stride: int, phase: int) -> Integers:
 
 
 def outputs_met(size: int, stride: int, phase: int) -> Integers:
-    """Outputs that sample phase + stride * a contributes to, relative to a, one per tap of `_taps_met`."""
+    """Return outputs that sample phase + stride * a contributes to, relative to a, one per tap of `_taps_met`."""
     return (_taps_met(size, stride, phase) - size // 2 + phase) // stride
 
 
@@ -125,7 +125,7 @@ def phases_met(t: Taps) -> list[tuple[tuple[int, ...], Integers]]:
 
 
 def extended(index: Integers, n: int, periodic: bool) -> Integers:
-    """Indices into an axis of length n for indices into its extension; -1 stands for a zero sample."""
+    """Return indices into an axis of length n for indices into its extension; -1 stands for a zero sample."""
     return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
 
 

@@ -39,7 +39,7 @@ def user_cache() -> Path:
 
 @lru_cache(maxsize=64)
 def machine_of(packages: tuple[str, ...], card: str = "") -> str:
-    """What times depend on: processor, threads and versions, or the card."""
+    """Return what times depend on: processor, threads and versions, or the card."""
     from importlib import metadata
 
     threads = f"{worker_count()} threads" if asked_for() is None else f"{asked_for()} threads, as asked for"
@@ -53,7 +53,7 @@ def machine_of(packages: tuple[str, ...], card: str = "") -> str:
 
 
 def _processor() -> str:
-    """The processor's name; on Linux with its family and model, since virtual machines call different ones the same."""
+    """Name the processor; on Linux with family and model, since virtual machines call different ones the same."""
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text("utf-8", "replace").partition("\n\n")[0].splitlines()
         said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
@@ -65,7 +65,7 @@ def _processor() -> str:
 
 
 def recall(machine: str, problem: str, book: Book | None = None) -> Times:
-    """What is known of a problem; nothing if it was not measured. A book is told what only the machine's file says."""
+    """Look a problem up; nothing if it was not measured. A book is told what only the machine's file says."""
     if machine not in _known:
         _known[machine] = _of_machine(_file(machine), machine)
     found = _known[machine].get(problem, {})
@@ -105,7 +105,7 @@ def _enter(book: Book, machine: str, problem: str, found: Times) -> Times:
 
 
 def text() -> str:
-    """The files of all machines, one after the other."""
+    """Return the files of all machines, one after the other."""
     return "\n".join(_text(path, f"{path} cannot be read\n") for path in _files())
 
 
@@ -131,7 +131,7 @@ def _file(machine: str) -> Path:
 
 
 def _text(path: Path, otherwise: str = "") -> str:
-    """The text of a file that a link may lead to; OSError if it is no file, unless something else is to be said."""
+    """Read a file that a link may lead to; OSError if it is no file, unless something else is to be said."""
     try:
         return read_text(path, opener=follow_links, encoding="utf-8", errors="replace")
     except OSError as error:
@@ -141,12 +141,12 @@ def _text(path: Path, otherwise: str = "") -> str:
 
 
 def _of_machine(path: Path, machine: str) -> dict[str, Times]:
-    """What a machine's file says of problems that were measured; nothing if it cannot be read."""
+    """Return what a machine's file says of problems that were measured; nothing if it cannot be read."""
     return _measured(_text(path, "\n"), machine)
 
 
 def _measured(text: str, machine: str) -> dict[str, Times]:
-    """The lines that can be understood of a machine's file."""
+    """Return the lines that can be understood of a machine's file."""
     if text.splitlines()[:2] != [FORMAT, machine]:
         return {}
     found = {problem: times for line in text.splitlines()[2:] for problem, times in _line(line)}
@@ -154,7 +154,7 @@ def _measured(text: str, machine: str) -> dict[str, Times]:
 
 
 def _of_book(text: str, book: Book) -> dict[str, Times]:
-    """What a book says; ValueError if it is another file, of another format, or damaged. An empty file is a new one."""
+    """Read a book; ValueError if it is another file, of another format, or damaged. An empty file is a new one."""
     head, *lines = text.splitlines() or [FORMAT, ""]
     if head != FORMAT:
         raise ValueError(f"{book.path} is no file of choices: it begins {head[:60]!r}, not {FORMAT!r}; name another")
@@ -167,7 +167,7 @@ def _of_book(text: str, book: Book) -> dict[str, Times]:
 
 
 def _line(line: str) -> Iterator[tuple[str, Times]]:
-    """A problem and its times, if the line can be understood."""
+    """Yield a problem and its times, if the line can be understood."""
     problem, *times = line.split("\t")
     with contextlib.suppress(ValueError):
         if of_choices := dict(map(_time, times)):
@@ -175,7 +175,7 @@ def _line(line: str) -> Iterator[tuple[str, Times]]:
 
 
 def _time(field: str) -> tuple[str, float]:
-    """A choice and its seconds, inf if it was not measured; ValueError where the field says anything else."""
+    """Return a choice and its seconds, inf if it was not measured; ValueError where the field says anything else."""
     name, milliseconds, unit = field.rsplit(" ", 2)
     seconds = float(milliseconds) / 1e3
     if unit != "ms" or not seconds > 0:
@@ -184,7 +184,7 @@ def _time(field: str) -> tuple[str, float]:
 
 
 def _lines(machine: str, known: dict[str, Times]) -> str:
-    """The text of a file."""
+    """Return the text of a file."""
     lines = [FORMAT, machine]
     for problem, times in sorted(known.items()):
         lines.append("\t".join([problem, *(f"{name} {1e3 * seconds:.5g} ms" for name, seconds in times.items())]))

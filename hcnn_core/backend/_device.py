@@ -47,12 +47,12 @@ def placement(xp: Any, like: Array) -> dict[str, Any]:
 
 
 def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
-    """An uninitialised array of the dtype and on the device of `like`."""
+    """Return an uninitialised array of the dtype and on the device of `like`."""
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
 def lasting_memory(xp: Any) -> contextlib.AbstractContextManager[Any]:
-    """A context in which CuPy allocates from a pool of its own: for arrays that outlast a step.
+    """Return a context in which CuPy allocates from a pool of its own: for arrays that outlast a step.
 
     In CuPy's default pool such an array would be a piece of a larger block, and keep all of it from being given back.
     """
@@ -88,7 +88,7 @@ class DeviceTables:
         self._placed: dict[tuple[Any, ...], Any] = {}
 
     def beside(self, like: Array, name: Any, make: Callable[[], Any]) -> Any:
-        """The array or tuple of arrays that `make` returns on the host, on the device of `like`.
+        """Return the array or tuple of arrays that `make` returns on the host, on the device of `like`.
 
         The name tells it from others, of another dtype too.
         """

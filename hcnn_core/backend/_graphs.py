@@ -84,7 +84,7 @@ def seconds_of(xp: Any, work: Callable[[], object], repeats: int) -> float:
 
 
 def seconds_on_device(cupy: Any, work: Callable[[], object], repeats: int) -> float:
-    """The same on a GPU, between two events, since launches return before they are done."""
+    """Return the same on a GPU, between two events, since launches return before they are done."""
     begin, end = cupy.cuda.Event(), cupy.cuda.Event()
     begin.record()
     for _ in range(repeats):

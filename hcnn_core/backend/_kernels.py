@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
-    """A kernel of a CUDA source, compiled for the current device; RuntimeError names the line that does not compile."""
+    """Compile a kernel of a CUDA source for the current device; RuntimeError names the line that does not compile."""
     import cupy
 
     try:
@@ -33,7 +33,7 @@ class DeviceLimits(NamedTuple):
 
 
 def device_limits() -> DeviceLimits:
-    """The limits of the current CUDA device."""
+    """Return the limits of the current CUDA device."""
     import cupy
 
     return _limits_of(cupy.cuda.get_device_id())
@@ -55,7 +55,7 @@ def _limits_of(device: int) -> DeviceLimits:
 
 
 def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., None]:
-    """A kernel that may use so many bytes of dynamic shared memory on whichever device is the current one."""
+    """Return a kernel that may use so many bytes of dynamic shared memory on whichever device is the current one."""
     import cupy
 
     prepared: set[int] = set()

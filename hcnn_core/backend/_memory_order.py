@@ -82,5 +82,5 @@ def _repeated(array: PublicArray) -> list[bool]:
 
 
 def _inverse(order: Sequence[int]) -> tuple[int, ...]:
-    """The permutation that undoes an order of axes."""
+    """Return the permutation that undoes an order of axes."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))

@@ -140,12 +140,12 @@ def on_host(array: Any) -> Any:
 
 
 def permute_dims(xp: Any, array: AnyArray, axes: tuple[int, ...]) -> AnyArray:
-    """The array API's function. For NumPy it calls the method, which is faster and matters in small calls."""
+    """Return the array API's function. For NumPy it calls the method, which is faster and matters in small calls."""
     return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
 
 
 def reshape(xp: Any, array: AnyArray, shape: tuple[int, ...]) -> AnyArray:
-    """The array API's function, by NumPy's method for the same reason."""
+    """Return the array API's function, by NumPy's method for the same reason."""
     return array.reshape(shape) if xp is np else xp.reshape(array, shape)
 
 
@@ -275,7 +275,7 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
 
 @lru_cache
 def fft_namespace(xp: Any) -> Any:
-    """The module with rfft, irfft, fft and ifft for a namespace; for NumPy SciPy's, which keeps single precision."""
+    """Return the module with rfft, irfft, fft and ifft; for NumPy SciPy's, which keeps single precision."""
     if xp is np:
         import scipy.fft
 

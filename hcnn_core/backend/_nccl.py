@@ -20,7 +20,7 @@ def nccl_is_available() -> bool:
 
 
 def nccl_sums(rank: int, size: int, bcast: Callable[[Any], Any]) -> Callable[[Array], Array]:
-    """A function that sums an array over the current devices of `size` processes; `bcast` returns what rank 0 gives."""
+    """Make a function that sums an array over the devices of `size` processes; `bcast` returns what rank 0 gives."""
     import cupy
     from cupy.cuda import nccl
 

@@ -13,7 +13,7 @@ NDArray = np.ndarray[Any, Any]
 
 
 def to_host(name: str, array: Array) -> NDArray:
-    """An array of any framework as a NumPy array; TypeError with one line if that is impossible."""
+    """Return an array of any framework as a NumPy array; TypeError with one line if that is impossible."""
     try:
         host = _export(array)
     except Exception as error:
@@ -24,7 +24,7 @@ def to_host(name: str, array: Array) -> NDArray:
 
 
 def like(host: NDArray, reference: Array) -> Array:
-    """A new array with the values of `host`, of the framework and on the device of `reference`."""
+    """Return a new array with the values of `host`, of the framework and on the device of `reference`."""
     fresh = np.array(host, order="C")  # DLPack needs contiguous and writeable memory
     if isinstance(reference, np.ndarray | np.generic | float | complex):
         return fresh

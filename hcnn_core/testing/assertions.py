@@ -398,7 +398,7 @@ def largest(array: NDArray) -> float:
 
 
 def wide(array: NDArray) -> NDArray:
-    """The array in double precision."""
+    """Return the array in double precision."""
     return np.asarray(array, np.result_type(array.dtype, np.float64))
 
 
@@ -432,7 +432,7 @@ class _Arithmetic:
 
     @classmethod
     def make(cls, stages: Any, eps: Any, *arrays: NDArray) -> _Arithmetic:
-        """The precision that was given, or else the lowest among the arrays."""
+        """Return the precision that was given, or else the lowest among the arrays."""
         try:
             stages = operator.index(stages)
         except TypeError:
@@ -567,7 +567,7 @@ class Translation:
         return np.asarray(translate(x, self._samples(steps), self.in_axes, boundary=self.boundary))
 
     def overlap(self, moved: NDArray, y: NDArray, steps: tuple[int, ...]) -> tuple[NDArray, NDArray, tuple[int, ...]]:
-        """The parts of op(translated x) and translated op(x) that were not filled with zeros, and where they begin."""
+        """Cut out of op(translated x) and translated op(x) what was not filled with zeros; say where it begins."""
         if not self.out_axes:
             return moved, y, (0,) * y.ndim
         axes = normalize_axes("out_axes", self.out_axes, y.ndim)
@@ -579,7 +579,7 @@ class Translation:
         return moved[tuple(inside)], expected[tuple(inside)], tuple(part.start for part in inside)
 
     def claim(self, steps: tuple[int, ...], x: NDArray) -> str:
-        """A sentence that says what one translation of x should do."""
+        """Return a sentence that says what one translation of x should do."""
         lost = ", which pushes samples out that are not zero," if self._loses(steps, x) else ""
         words = f"translating x by {_along(self._samples(steps), self.in_axes)}{lost} should "
         if not self.out_axes:
@@ -600,7 +600,7 @@ def _along(shifts: Sequence[int], axes: Sequence[int]) -> str:
 
 
 def _operand(name: str, array: Array) -> NDArray:
-    """The argument as a NumPy array; ValueError if it is empty or not finite."""
+    """Return the argument as a NumPy array; ValueError if it is empty or not finite."""
     host = to_host(name, array)
     if wrong := _not_finite(name, host):
         raise ValueError(f"{wrong}; give finite numbers")
@@ -613,7 +613,7 @@ def _require_finite(name: str, y: NDArray) -> None:
 
 
 def _not_finite(name: str, array: NDArray) -> str:
-    """A sentence about the first element that is not finite, or ""; ValueError if there is no element."""
+    """Return a sentence about the first element that is not finite, or ""; ValueError if there is no element."""
     if not array.size:
         raise ValueError(f"{name} has shape {array.shape}; with no element there is nothing to test")
     finite = np.isfinite(array)
@@ -639,7 +639,7 @@ def _size(x: NDArray) -> float:
 def _compare(
     claim: str, found: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], basis: str
 ) -> Deviation:
-    """The largest difference of two arrays, and its index; the arrays begin at `offset` in the whole result."""
+    """Return the largest difference of two arrays, and its index; the arrays begin at `offset` in the whole result."""
     errors = np.abs(wide(found) - wide(expected))
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)  # the first NaN, if there is one
     index = tuple(int(i) + o for i, o in zip(worst, offset, strict=True))

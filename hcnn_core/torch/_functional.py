@@ -250,7 +250,7 @@ def _convolve(
     method: Any,
     role: Role = "y",
 ) -> Tensor:
-    """A derivative of the form."""
+    """Return a derivative of the form."""
     if torch.jit.is_tracing():
         raise RuntimeError("torch.jit.trace cannot record this convolution; use torch.export.export or torch.compile")
     axes = _listed(axes)
@@ -304,7 +304,7 @@ def _operands(name: str, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _axes_of(x: Tensor, weight: Tensor) -> int:
-    """The number of convolved axes, which the weight has besides two."""
+    """Return the number of convolved axes, which the weight has besides two."""
     m = weight.ndim - 2
     if 0 in weight.shape[2:]:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; a filter needs at least one tap along each axis")
@@ -367,7 +367,7 @@ def _require_groups(groups: int) -> int:
 
 
 def _placement(n: int, s: int, r: int, before: int, after: int, count: int | None = None) -> tuple[int, int, int, int]:
-    """Samples to add before and after an axis, results to skip, and results to keep.
+    """Return samples to add before and after an axis, results to skip, and results to keep.
 
     `hcnn_core.convolve` has the first sample at the centre of its first result. PyTorch has the first of s taps
     `before` samples earlier than the first sample. So that a result lies there, up to r - 1 samples may be missing.
@@ -382,14 +382,14 @@ def _placement(n: int, s: int, r: int, before: int, after: int, count: int | Non
 
 
 def _padded(x: Tensor, axis: int, left: int, right: int) -> Tensor:
-    """The tensor with zeros at both ends of an axis."""
+    """Return the tensor with zeros at both ends of an axis."""
     if left == 0 and right == 0:
         return x
     return torch.nn.functional.pad(x, (0, 0) * (x.ndim - 1 - axis) + (left, right))
 
 
 def _extended(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    """The tensor with samples of its own at both ends of an axis."""
+    """Return the tensor with samples of its own at both ends of an axis."""
     if before == 0 and after == 0:
         return x
     n = x.shape[axis]
@@ -407,7 +407,7 @@ def _extended(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tenso
 
 
 def _flipped(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:
-    """Filters (K, C, *kernel_size) as `hcnn_core.convolve` wants them, (C, *taps, K), with zeros between their taps."""
+    """Turn filters (K, C, *kernel_size) into those of `hcnn_core.convolve`, (C, *taps, K), zeros between their taps."""
     for axis, d in enumerate(dilation, 2):
         if d > 1:
             spread = torch.nn.functional.pad(weight.unsqueeze(axis + 1), (0, 0) * (weight.ndim - axis - 1) + (0, d - 1))
@@ -416,7 +416,7 @@ def _flipped(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:
 
 
 def _finished(results: list[Tensor], first: list[int], counts: list[int], bias: Tensor | None, batched: bool) -> Tensor:
-    """The results of all groups as one, those that are kept, with their bias and in C order."""
+    """Return the results of all groups as one, those that are kept, with their bias and in C order."""
     y = results[0] if len(results) == 1 else torch.cat(results, 1)
     for axis, (begin, count) in enumerate(zip(first, counts, strict=True), 2):
         if count != y.shape[axis]:

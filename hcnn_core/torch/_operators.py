@@ -25,7 +25,7 @@ Calls: TypeAlias = dict[Role, Callable[..., Tensor]]
 
 
 def described(role: Role, a: Tensor, b: Tensor, options: Sequence[Any]) -> Problem:
-    """The problem that the fields describe, which must be that of the arrays."""
+    """Return the problem that the fields describe, which must be that of the arrays."""
     x_shape, w_shape, axes, sum_axes, stride, boundary, method = options
     problem = make_problem(
         tuple(x_shape), tuple(w_shape), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
@@ -52,7 +52,7 @@ def memory_order(role: Role, problem: Problem) -> tuple[int, ...]:
 
 
 def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
-    """The derivative of tensors on the CPU, which are not copied, in new memory."""
+    """Return the derivative of tensors on the CPU, which are not copied, in new memory."""
     problem = described(role, a, b, [tuple(option) for option in options])
     arrays = (t.detach().resolve_conj().resolve_neg().numpy() for t in (a, b))
     order = memory_order(role, problem)
@@ -61,7 +61,7 @@ def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
 
 
 def on_gpu(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
-    """The same of tensors on a GPU, by CuPy on PyTorch's current stream."""
+    """Return the same of tensors on a GPU, by CuPy on PyTorch's current stream."""
     problem = described(role, a, b, [tuple(option) for option in options])
     order = memory_order(role, problem)
     with cuda_stream(a.device.index, torch.cuda.current_stream(a.device)) as cupy:
@@ -71,7 +71,7 @@ def on_gpu(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
 
 
 def without_values(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
-    """A tensor of the shape, dtype and strides of the derivative; lengths may be symbols."""
+    """Return a tensor of the shape, dtype and strides of the derivative; lengths may be symbols."""
     problem = described(role, a, b, options)
     order, lengths = memory_order(role, problem), shape(role, problem)
     return a.new_empty([lengths[axis] for axis in order]).permute(np.argsort(order).tolist())
@@ -106,7 +106,7 @@ def tangent(role: Role, calls: Calls, ctx: Any, of_a: Tensor | None, of_b: Tenso
 def over_batch(
     role: Role, calls: Calls, info: Any, in_dims: tuple[Any, ...], a: Tensor, b: Tensor, *options: Any
 ) -> tuple[Tensor, int]:
-    """The derivative at many operands: one call if only one operand is mapped, else one call for each pair."""
+    """Return the derivative at many operands: one call if only one operand is mapped, else one call for each pair."""
     of_a, of_b = in_dims[:2]
     x_shape, w_shape, axes, sum_axes, stride, boundary, method = map(tuple, options)
     problem = Problem(x_shape, w_shape, axes, sum_axes, stride, boundary, method)
@@ -127,7 +127,7 @@ def over_batch(
 
 
 def registered() -> Calls:
-    """The derivatives as operators of the namespace ``torch.ops.hcnn``, which compilers see through."""
+    """Return the derivatives as operators of the namespace ``torch.ops.hcnn``, which compilers see through."""
     calls: Calls = {}
     for role, name in NAMES.items():
         op: Any = torch.library.custom_op(
@@ -142,7 +142,7 @@ def registered() -> Calls:
 
 
 def functions(registered: Calls) -> Calls:
-    """The derivatives as `torch.autograd.Function`, which the transforms of ``torch.func`` see through."""
+    """Return the derivatives as `torch.autograd.Function`, which the transforms of ``torch.func`` see through."""
     calls: Calls = {}
     for role in NAMES:
         calls[role] = _function(role, registered[role], calls)

@@ -238,7 +238,7 @@ def require_fits(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
             )
 
 
-def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
+def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:  # noqa: C901
     """What no run can have written, in words."""
     state, config, order = checkpoint.state, checkpoint.config, checkpoint.state.order
     for kind in GROUPS:

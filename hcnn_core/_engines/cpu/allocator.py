@@ -73,7 +73,7 @@ class Store:
         self.lock = threading.Lock()
 
     def lend(self, make: Any, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
-        """An array of `size` bytes, in memory of a freed array of nearly the same size or in new memory from `make`."""
+        """Make an array of `size` bytes, in memory of a freed array of nearly that size or new memory from `make`."""
         step = 1 << size.bit_length() - 4
         size = -(-size // step) * step
         memory = self._take(size + CACHE_LINE)

@@ -98,7 +98,7 @@ class _Listener(event.Listener):
 
 
 def _function(event: Any, compiler_pass: str) -> str | None:
-    """The function of this package that an event of a pass is about; None for other passes and other packages."""
+    """Return the function of this package that an event of a pass is about; None for others."""
     module, name = event.data["module"], event.data["qualname"]
     of_pass = event.data["name"].startswith(compiler_pass)
     return f"{module.rpartition('.')[2]}.{name}" if of_pass and module.startswith("hcnn_core.") else None

@@ -38,7 +38,7 @@ class Rows:
         return cls(array, array.ctypes.data + first * array.itemsize, first_axis(array), array.strides[1])
 
     def after(self, positions: int) -> Rows:
-        """The same rows from a later position on."""
+        """Return the same rows from a later position on."""
         return Rows(self.array, self.origin + positions * self.array.itemsize, self.layout, self.step)
 
     @property
@@ -83,7 +83,7 @@ class Program:
         bias: Integers | None = None,
         ans: tuple[Integers, Integers] | None = None,
     ) -> tuple[NDArray, ...]:
-        """The program as kernels take it (`kernels.operands.BoundProgram`), for rows of n elements.
+        """Return the program as kernels take it (`kernels.operands.BoundProgram`), for rows of n elements.
 
         Parameters
         ----------

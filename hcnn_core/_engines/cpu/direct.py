@@ -74,7 +74,7 @@ class DirectProducts:
         return y
 
     def pack(self, filters: NDArray) -> NDArray:
-        """Filters as kernels read them: (entries, rows, taps * columns) -> (entries, columns * taps, rows)."""
+        """Return filters as kernels read them: (entries, rows, taps * columns) -> (entries, columns * taps, rows)."""
         count, rows = filters.shape[:2]
         return _merged(filters.reshape(count, rows, self.taps.count, -1).transpose(0, 3, 2, 1))
 
@@ -96,7 +96,7 @@ class DirectProducts:
         table.apply(out, first, x, matrices, bias)
 
     def pack_back(self, filters: NDArray) -> NDArray:
-        """Filters as `adjoints` reads them."""
+        """Return filters as `adjoints` reads them."""
         return filters
 
     def blank(self, count: int, columns: int, rows: int, dtype: Any) -> NDArray | None:
@@ -104,7 +104,7 @@ class DirectProducts:
         return None
 
     def unpack(self, cotangent: NDArray) -> NDArray:
-        """The cotangent of filters (entries, rows, taps * columns), from what `adjoints` returns."""
+        """Return the cotangent of filters (entries, rows, taps * columns), from what `adjoints` returns."""
         return cotangent
 
     def adjoints(
@@ -119,7 +119,7 @@ class DirectProducts:
         return of_x, None if x is None else self.correlate(np, g, x)
 
     def apply_transpose(self, xp: Any, g: NDArray, filters: NDArray) -> NDArray:
-        """The transpose of `apply` in x: each polyphase component of x is a product with the taps that reach it."""
+        """Apply the transpose in x: each polyphase component of x is a product with the taps that reach it."""
         t, (count, rows) = self.taps, g.shape[:2]
         if t.uneven:
             uneven: NDArray = Im2col(t, self.tuning).apply_transpose(xp, g, filters)
@@ -147,7 +147,7 @@ class DirectProducts:
         return x
 
     def correlate(self, xp: Any, g: NDArray, x: NDArray) -> NDArray:
-        """The transpose of `apply` in the filters: inner products of the taps of x with g.
+        """Return the transpose of `apply` in the filters: inner products of the taps of x with g.
 
         (entries, columns * taps, positions) @ (entries, positions, rows), summed over blocks of positions
         """
@@ -199,7 +199,7 @@ class DirectProducts:
         )
 
     def _elements(self, source: NDArray, rows: int) -> int:
-        """The work of products with so many rows, in additions. With fewer than 3, reading the terms takes longer."""
+        """Count the work of products of so many rows, in additions. With fewer than 3, reading terms takes longer."""
         return int(source.size) * self.taps.count * max(rows, 3) // self.tuning.macs_per_addition
 
     def _bounds(self, source: NDArray, elements: int, leading: int) -> list[tuple[int, int]]:
@@ -353,7 +353,7 @@ def _indirection_table(
     counts: Sequence[int],
     itemsize: int,
 ) -> IndirectionTable:
-    """The table for an extended entry, laid out as (columns, *phases, *indices, batch).
+    """Return the table for an extended entry, laid out as (columns, *phases, *indices, batch).
 
     Parameters
     ----------
@@ -398,7 +398,7 @@ def _indirection_table(
 def _neighbour_table(
     t: Taps, table: IndirectionTable, columns: int, taps: Sequence[Integers], counts: Sequence[int], itemsize: int
 ) -> NeighbourTable | None:
-    """The table for one row; None unless the last axis but one has enough neighbours, and lines fill two vectors."""
+    """Return the table for a row; None unless the last axis but one has enough neighbours, and lines two vectors."""
     sizes = [k.shape[1] for k in taps]
     if len(sizes) == 1 or t.stride[-2] > 1 or sizes[-2] < kernels.TILE_LINES - 1 or counts[-2] < kernels.TILE_LINES:
         return None
@@ -423,15 +423,15 @@ def segments(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]]
 
 @lru_cache
 def no_bias(dtype: Any) -> NDArray:
-    """The empty array that stands for no bias."""
+    """Return the empty array that stands for no bias."""
     return np.empty(0, dtype)
 
 
 def entries_of(matrices: NDArray, entries: slice) -> NDArray:
-    """The matrices of some entries, or the one matrix that all share."""
+    """Return the matrices of some entries, or the one matrix that all share."""
     return matrices if len(matrices) == 1 else matrices[entries]
 
 
 def _merged(matrices: NDArray) -> NDArray:
-    """Filters (entries, columns, taps, rows) -> (entries, columns * taps, rows)."""
+    """Return filters (entries, columns, taps, rows) -> (entries, columns * taps, rows)."""
     return np.ascontiguousarray(matrices).reshape(len(matrices), -1, matrices.shape[3])

@@ -150,7 +150,7 @@ class FactoredPlan:
         )
 
     def _extended(self, x: NDArray) -> NDArray:
-        """The signal extended by its boundary, (rows, lines, elements). A vector after its end may be read."""
+        """Return the signal extended by its boundary, (rows, lines, elements). A vector after its end may be read."""
         x = x.transpose(self.order).reshape(self.rows, *self.expansion.lengths, self.inner)
         shape = (self.rows, len(self.lines), len(self.samples), self.inner)
         size, lanes = math.prod(shape), VECTOR_BYTES // x.itemsize
@@ -172,7 +172,7 @@ class FactoredPlan:
         return padded.reshape(self.rows, len(self.lines), -1)
 
     def _operands(self, padded: NDArray, taps: NDArray, shifts: NDArray, z: NDArray) -> tuple[Any, ...]:
-        """The expansion as kernels take it."""
+        """Return the expansion as kernels take it."""
         size, row = padded.itemsize, math.prod(padded.shape[1:])
         expansion = Expansion(
             x=padded.ctypes.data,
@@ -190,7 +190,7 @@ class FactoredPlan:
         return tuple(expansion)
 
     def _read(self, source: int, count: int) -> slice:
-        """The slice of `count` samples of a line, a stride apart, from `source` on."""
+        """Return the slice of `count` samples of a line, a stride apart, from `source` on."""
         stride = self.expansion.stride[1]
         return slice(source, source + (count - 1) * stride + 1, stride)
 
@@ -220,7 +220,7 @@ class FactoredPlan:
         return x.reshape(shape).transpose(np.argsort(self.order))
 
     def _factors(self, h: NDArray, shift: NDArray) -> tuple[NDArray, NDArray]:
-        """Filters (groups, taps, channels) and shifts (groups, channels)."""
+        """Return filters (groups, taps, channels) and shifts (groups, channels)."""
         group = self.plan.group
         taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)  # (*kernel_size, Q) -> (groups, T, channels)
         return np.ascontiguousarray(taps), np.ascontiguousarray(shift.reshape(-1, group))

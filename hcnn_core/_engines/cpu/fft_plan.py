@@ -67,7 +67,7 @@ class FFTPlan:
     def forward_and_marginal(
         self, xp: Any, x: NDArray, w: NDArray, bias: NDArray, axis: int
     ) -> tuple[NDArray, NDArray]:
-        """The ELU of x convolved with w plus a bias, and its sum over an axis."""
+        """Return the ELU of x convolved with w plus a bias, and its sum over an axis."""
         y = self.forward(xp, x, w, bias)
         return y, self.elementwise(y).marginal(xp, y, (axis,), "sum")
 
@@ -87,7 +87,7 @@ class FFTPlan:
         return x_cotangent, w_cotangent, None if ans is None else g
 
     def units(self) -> Units:
-        """Samples in the pass along each axis, the last axis first, and copies of x into larger grids."""
+        """Return samples in the pass along each axis, the last axis first, and copies of x into larger grids."""
         g, padded = self.problem, self.padded
         batch = math.prod(g.x_shape[a] for a in g.batch_axes)
         # of x, y and w
@@ -113,7 +113,7 @@ class FFTPlan:
         return spectrum.reshape([lengths.get(a, 1) for a in range(len(self.problem.x_shape))])
 
     def _taps_of(self, spectrum: NDArray) -> NDArray:
-        """The transpose of `_of_filter`, without the conjugation."""
+        """Return the transpose of `_of_filter`, without the conjugation."""
         taps = self._back(spectrum, range(len(self.axes)), self.taps)
         w = np.zeros([self.problem.kernel_size[k] for k in self.sorted], taps.dtype)
         w[self.reached] = taps

@@ -35,7 +35,7 @@ class Lines(NamedTuple):
         return array.ctypes.data + offsets(array.shape[: self.cut], array.strides[: self.cut])
 
     def shifts(self, shift: NDArray | None, shape: tuple[int, ...]) -> NDArray:
-        """The shift of each line, in double precision."""
+        """Return the shift of each line, in double precision."""
         shift = np.zeros(()) if shift is None else shift
         shift = np.broadcast_to(shift, shape).transpose(self.order)
         first = shift[(slice(None),) * self.cut + (0,) * (shift.ndim - self.cut)]
@@ -54,7 +54,7 @@ class Lines(NamedTuple):
 
 
 def lines_of(shift: NDArray | None, y: NDArray, *others: NDArray) -> Lines | None:
-    """The lines that kernels work on in arrays of one shape; None where the lines are too short."""
+    """Return the lines that kernels work on in arrays of one shape; None where the lines are too short."""
     order = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
     lengths = () if shift is None else shift.shape[::-1]
     varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(lengths) if n > 1)]
@@ -72,7 +72,7 @@ def lines_of(shift: NDArray | None, y: NDArray, *others: NDArray) -> Lines | Non
 
 
 def _like(lines: Lines, y: NDArray) -> NDArray:
-    """An array for results, whose axes lie in y's order."""
+    """Return an array for results, whose axes lie in y's order."""
     out = empty(tuple(y.shape[a] for a in lines.order), y.dtype)
     return out.transpose(np.argsort(lines.order))
 
@@ -89,7 +89,7 @@ def forward(
     axis: int | None = None,
     parts: NDArray | None = None,  # of moments, which a GPU's kernels take
 ) -> Results:
-    """The normalised y + shift, or its ELU, or its sum over an axis; mean, variance, and both in double precision."""
+    """Normalise y + shift, or take its ELU or sum over an axis; return mean, variance, both in double precision."""
     lines = lines_of(shift, y)
     if lines is None:
         return generic.forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis)

@@ -37,7 +37,7 @@ class CpuPatches(Patches[NDArray]):
         return contiguous(x.transpose(self.order)).reshape(self.shape)
 
     def position_sums(self, xp: Any, x: NDArray, guess: NDArray) -> NDArray:
-        """Sums over samples of an arranged array minus a guess of its mean, in float64."""
+        """Return sums over samples of an arranged array minus a guess of its mean, in float64."""
         sums: dict[int, NDArray] = {}
 
         def work(part: slice) -> None:
@@ -49,7 +49,7 @@ class CpuPatches(Patches[NDArray]):
         return total
 
     def gram(self, xp: Any, x: NDArray, y: NDArray, x_centre: NDArray, y_centre: NDArray) -> NDArray:
-        """Sums of products (T, T) of the patches of two arranged arrays minus their centres, in float64."""
+        """Return sums of products (T, T) of the patches of two arranged arrays minus their centres, in float64."""
         sums: dict[int, NDArray] = {}
 
         def work(part: slice) -> None:

@@ -159,7 +159,7 @@ class CpuPlan(Plan[NDArray]):
         return np.reshape(spectrum, (d.frequencies, -1, *lengths, t.batch))
 
     def _samples(self, spectrum: NDArray) -> NDArray:
-        """The transpose of `_spectrum`: (frequencies, ..) -> (rows, channels * positions)."""
+        """Return the transpose of `_spectrum`: (frequencies, ..) -> (rows, channels * positions)."""
         d = self.transform
         return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)[:, 0]
 
@@ -211,11 +211,11 @@ class CpuPlan(Plan[NDArray]):
         return math.prod(self.products.taps.lengths[1:]) * self.products.taps.batch
 
     def _channelled(self, x: NDArray) -> NDArray:
-        """The signal as (rows, channels, positions)."""
+        """Return the signal as (rows, channels, positions)."""
         return self._to_plan(np, x, self.x_order, (self.x_rows, self.channels, -1))
 
     def cotangent_rows(self, g: NDArray) -> Rows:
-        """A cotangent of the result as rows in memory. Transformed axes may be broadcast (stride 0)."""
+        """Return a cotangent of the result as rows in memory. Transformed axes may be broadcast (stride 0)."""
         g, split = g.transpose(self.y_order), len(self.y_order) - self.within - len(self.problem.out_shape)
         if not (is_contiguous(g, split, -self.within or None) and is_contiguous(g, len(self.y_order) - self.within)):
             g = contiguous(g)
@@ -224,11 +224,11 @@ class CpuPlan(Plan[NDArray]):
         return Rows(g, g.ctypes.data, (g.shape[:split], g.strides[:split]), step)
 
     def answers(self, ans: NDArray) -> Rows:
-        """A result as rows (rows, out, positions) in memory."""
+        """Return a result as rows (rows, out, positions) in memory."""
         return Rows.of(self._to_plan(np, ans, self.y_order, (self.y_rows, self.out, -1)))
 
     def _analyze(self, xp: Any, x: NDArray) -> NDArray:
-        """Samples with the directly convolved axes apart, for plans without transformed axes."""
+        """Return samples with the directly convolved axes apart, for plans without transformed axes."""
         t = self.products.taps
         return self._to_plan(xp, x, self.x_order, (self.outer, self.channels, *t.lengths, t.batch))
 

@@ -87,7 +87,7 @@ class Axis:
         return np.arange(phase, self.n, self.stride)
 
     def taps(self, phase: int) -> tuple[Integers, Integers]:
-        """Indices of the taps that meet a polyphase component of x, and by how many of its samples they move it."""
+        """List the taps that meet a polyphase component of x, and by how many of its samples they move it."""
         positions = tap_positions(self.size)
         meet = (positions + phase) % self.stride == 0
         if self.boundary == "zero":

@@ -132,7 +132,7 @@ class SpectralPlan(CpuPlan):
         return tuple(p.bound(*offsets, step, n, **elu) for p, offsets, elu in each)
 
     def matrices(self, filters: NDArray, *, transposed: bool = False) -> NDArray:
-        """Filters (frequencies, rows, terms) -> (components * groups, frequencies, terms, rows).
+        """Return filters (frequencies, rows, terms) -> (components * groups, frequencies, terms, rows).
 
         Transposed, the result is (components * groups, frequencies, rows, terms).
         """
@@ -181,7 +181,7 @@ class Workspace:
         return tuple(SpectralWorkspace(self.block, self.between, self.x_spectrum, self.y_spectrum, self.offsets))
 
     def adjoint(self, positions: int, *, filters: bool, bias: bool) -> AdjointWorkspace:
-        """What adjoints also hold. `filters` and `bias` say which cotangents are wanted."""
+        """Return what adjoints also hold. `filters` and `bias` say which cotangents are wanted."""
         plan, d, lanes = self.plan, self.plan.transform, VECTOR_BYTES // self.dtype.itemsize
         columns = -(-d.planes * plan.out // lanes) * lanes
         groups = len(plan.phases) * (plan.channels // plan.group)
@@ -195,7 +195,7 @@ class Workspace:
 
 
 def added(parts: Sequence[NDArray]) -> NDArray:
-    """The sum of some arrays, in float64 if there are more than two. The first may be overwritten."""
+    """Return the sum of some arrays, in float64 if there are more than two. The first may be overwritten."""
     first, *rest = parts
     if len(rest) > 1:
         return sum(rest, first.astype(float))

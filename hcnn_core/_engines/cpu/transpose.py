@@ -47,7 +47,7 @@ def contiguous(x: NDArray) -> NDArray:
 def _places(
     shape: Sequence[int], strides: Sequence[int], size: int, least_columns: int
 ) -> tuple[tuple[int, ...], int, int, Integers, Integers, Integers] | None:
-    """The order of axes in memory, slowest first, and the last five arguments of `kernels.reorder`.
+    """Return the order of axes in memory, slowest first, and the last five arguments of `kernels.reorder`.
 
     None unless the array has no gaps in memory, and square tiles can be transposed.
     """

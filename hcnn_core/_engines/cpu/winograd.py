@@ -62,7 +62,7 @@ class WinogradProducts(DirectProducts):
         return packed
 
     def _groups(self, filters: NDArray, rows: int) -> NDArray:
-        """Filters as (entries, columns, taps along the other axes, 3, rows), reversed: tiles correlate."""
+        """Return filters as (entries, columns, taps along the other axes, 3, rows), reversed: tiles correlate."""
         split = filters.reshape(len(filters), rows, 3, self.taps.count // 3, -1)
         return split.transpose(0, 4, 3, 2, 1)[:, :, :, ::-1]
 
@@ -171,7 +171,7 @@ class WinogradProducts(DirectProducts):
         return np.ascontiguousarray(by_columns.transpose(0, 1, 3, 4, 2))
 
     def unpack(self, cotangent: NDArray) -> NDArray:
-        """The transpose of `pack`: (entries, 6, K, rows) -> (entries, rows, taps * columns)."""
+        """Return the transpose of `pack`: (entries, 6, K, rows) -> (entries, rows, taps * columns)."""
         count, _, terms, rows = cotangent.shape
         filters = np.empty((count, rows, 3 * terms), cotangent.dtype)
         groups = self._groups(filters, rows)
@@ -267,7 +267,7 @@ def line_table(
 
 
 def products_for(taps: Taps, tuning: Tuning) -> DirectProducts:
-    """The products by compiled kernels that suit the taps."""
+    """Return the products by compiled kernels that suit the taps."""
     return WinogradProducts(taps, tuning) if WinogradProducts.suits(taps, tuning) else DirectProducts(taps, tuning)
 
 

@@ -38,7 +38,7 @@ extern "C" __global__ void map_affinely(
 
 
 def source(dtype: str) -> str:
-    """The kernel's text for a dtype."""
+    """Return the kernel's text for a dtype."""
     return f"using real = {'float' if dtype == 'float32' else 'double'};\n{SOURCE}"
 
 

@@ -28,7 +28,7 @@ def suits(h: Array, g: Array | None = None) -> bool:
 
 
 def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
-    """Filters (..., Q) divided by the standard deviation of their responses, and the mean responses (Q,) after that."""
+    """Divide filters (..., Q) by the standard deviation of their responses; return also the mean responses (Q,)."""
     filters, means = empty(xp, (*h.shape[1:], h.shape[0]), h), empty(xp, h.shape[:1], h)
     _launch(xp, "normalize", h, (h, mean, covariance), (filters, means), (), epsilon)
     return filters, means
@@ -44,7 +44,7 @@ def normalize_vjp(
 def merge(
     xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, problem: Problem, epsilon: float
 ) -> tuple[Array, Array]:
-    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
+    """Merge filters (*kernel_size of h, *kernel_size of g, K), with the offset (places, K) of `merge_factors`."""
     table, kernels = reach(problem, h), g.shape[-1]
     across, places = table.shape
     w, offset = empty(xp, (across, mean.size, kernels), h), empty(xp, (places, kernels), h)

@@ -55,7 +55,7 @@ def forward_part(t: Taps) -> Part:
 
 
 def back_parts(t: Taps) -> list[Part]:
-    """The cotangent of x by positions of that of the result, for each phase of x that meets taps."""
+    """Return the cotangent of x by positions of that of the result, for each phase of x that meets taps."""
     found = []
     for phase, taps in phases_met(t):
         places, samples = [], []
@@ -122,7 +122,7 @@ class Implicit:
 
     @staticmethod
     def _met(axis: tuple[int, int, int, int, bool], tile: int) -> int:
-        """Samples that the results along an axis meet, in whole tiles."""
+        """Return samples that the results along an axis meet, in whole tiles."""
         samples, results, taps, stride, wraps = axis
         if wraps:
             return results * -(-samples // tile) * tile if tile > 1 else results * taps
@@ -176,7 +176,7 @@ class Implicit:
         return xp.reshape(add_terms(xp, parts, (1, blocks, count)), (-1, part.taps.size, 1, self.arrangement.out))
 
     def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> dict[str, int] | None:
-        """The sizes of `implicit_taps`: as many taps and positions at a time as registers and shared memory hold."""
+        """Choose sizes of `implicit_taps`: as many taps and positions at a time as registers and shared memory hold."""
         tiles = self.first[2] * -(-self.second[2] // 8)
         most = min(max(1, TILES_OF_TAPS[passes] // tiles), self.taps.count)
         for positions in (16, 8):
@@ -204,7 +204,7 @@ class Implicit:
         return sizes | self._geometry() | {"GROUPS": groups}
 
     def _geometry(self) -> dict[str, int]:
-        """Filters, and both axes of attributes, as the kernels are told of them."""
+        """Return filters, and both axes of attributes, as the kernels are told of them."""
         sizes = {"FILTERS": self.arrangement.out}
         for k, axis in ((1, self.first), (2, self.second)):
             names = "SAMPLES", "RESULTS", "TAPS", "STEP", "WRAP"

@@ -43,7 +43,7 @@ def _text(name: str) -> str:
 
 
 def source(dtype: str, sizes: Mapping[str, int]) -> str:
-    """The kernels' text for one dtype and some sizes."""
+    """Return the kernels' text for one dtype and some sizes."""
     real, expm1 = ("float", "expm1f") if dtype == "float32" else ("double", "expm1")
     macros = {**sizes, "EXPM1": expm1, "PACK": 16 // np.dtype(dtype).itemsize}
     lines = [f"#define {name} {value}" for name, value in macros.items()]
@@ -55,13 +55,13 @@ def source(dtype: str, sizes: Mapping[str, int]) -> str:
 
 @lru_cache(maxsize=512)
 def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
-    """A kernel ready to be launched: a callable of grid, block, arguments and bytes of shared memory."""
+    """Return a kernel ready to be launched: a callable of grid, block, arguments and bytes of shared memory."""
     compiled = compile_cuda(source(dtype, dict(sizes)), name, OPTIONS)
     return with_shared_memory(compiled, name, shared) if shared else compiled
 
 
 def product_sizes(dtype: str, rows: int) -> dict[str, int]:
-    """The sizes of `apply` and `correlate`: for few rows, tiles are less tall and wider."""
+    """Return the sizes of `apply` and `correlate`: for few rows, tiles are less tall and wider."""
     tiling = TILING[dtype]
     if count := passes(dtype):
         has = device_limits().capability

@@ -32,13 +32,13 @@ def suits(a: Array, b: Array) -> bool:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """``a @ b``: by the kernel where it suits, else by the library."""
+    """Return ``a @ b``: by the kernel where it suits, else by the library."""
     xp = array_namespace(a, b)
     return multiply(xp, a, b) if suits(a, b) else xp.matmul(a, b)
 
 
 def multiply(xp: Any, a: Array, b: Array) -> Array:
-    """``a @ b`` by the kernel."""
+    """Return ``a @ b`` by the kernel."""
     rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
     out = empty(xp, (rows.shape[0], columns.shape[1]), a)
     multiply_into(rows, columns, out)

@@ -101,7 +101,7 @@ def _muon(
 
 @lru_cache(maxsize=2)
 def layout_of(dtype: str) -> np.dtype[Any]:
-    """The argument of the kernels, as C lays it out."""
+    """Return the argument of the kernels, as C lays it out."""
     real = np.dtype(dtype)
     sizes = "rows", "columns", "row_step", "column_step"
     fields: list[Any] = [*((name, "u8") for name in ARRAYS), *((name, "i4") for name in sizes), ("decay", real)]

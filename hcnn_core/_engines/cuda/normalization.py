@@ -50,7 +50,7 @@ def forward(
     xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None,
     rectified: bool, axis: int | None = None, parts: Array | None = None,
 ) -> Results:  # fmt: skip
-    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K).
+    """Normalise y + shift, or take its ELU; return mean (K,), variance (K,), and both in double precision (2, K).
 
     With an axis, the sum over it takes the place of the first result; across rows it is all that is written. `parts`
     are those of y's moments, where `Implicit.forward` has made them.
@@ -144,18 +144,18 @@ def _blocks(positions: int, each: int) -> int:
 
 
 def _arranged(xp: Any, y: Array, rows: _Rows) -> Array:
-    """The array in its order in memory, in one piece."""
+    """Return the array in its order in memory, in one piece."""
     found: Array = xp.ascontiguousarray(xp.permute_dims(y, rows.order))
     return found
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The permutation that undoes an order of axes, or of those that are left."""
+    """Return the permutation that undoes an order of axes, or of those that are left."""
     return tuple(int(a) for a in np.argsort(order))
 
 
 def _shift_of_rows(xp: Any, shift: Array | None, y: Array, rows: _Rows) -> Array | None:
-    """What is added to each row."""
+    """Return what is added to each row."""
     if shift is None:
         return None
     every = xp.reshape(shift, (*(1,) * (y.ndim - shift.ndim), *shift.shape))

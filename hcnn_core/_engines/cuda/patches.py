@@ -28,7 +28,7 @@ class CudaPatches(Patches[Array]):
     """Patches of few taps in images."""
 
     def arrange(self, xp: Any, x: Array) -> Array:
-        """(samples, *patch axes, inner samples), in one piece."""
+        """Return (samples, *patch axes, inner samples), in one piece."""
         return xp.ascontiguousarray(super().arrange(xp, x))
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
@@ -114,7 +114,7 @@ def _steps(sizes: tuple[int, ...]) -> int:
 
 
 def _neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> Integers:
-    """What tap t of the patch around each position reads, (T, positions): a flat index, or -1 for a zero."""
+    """Return what tap t of the patch around each position reads, (T, positions): a flat index, or -1 for a zero."""
     places: Any = np.zeros((1, 1), np.int64)
     for n, size, wrap in zip(lengths, sizes, periodic, strict=True):
         index = np.arange(n) - (np.arange(size)[:, None] - size // 2)

@@ -71,7 +71,7 @@ def needed_by(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLi
 def _map(
     dtype: str, first: Stage, second: Stage, half_rows: int, tuning: Tuning, limits: DeviceLimits, *, summed: bool
 ) -> Map:
-    """The map of two stages. With `summed`, the memory between them has room for a copy of the rows that are read."""
+    """Make a map of two stages. With `summed`, the memory between them has room for a copy of the rows read."""
     rows = first.reads.size * first.matrix.shape[1]
     column = (rows + (max(rows, half_rows) if summed else half_rows)) * np.dtype(dtype).itemsize
     *wider, narrowest = cuda.MAP_TILES[dtype]
@@ -179,7 +179,7 @@ class CudaPlan(Plan[Array]):
         return count if self.slides(count) else 0
 
     def _seconds(self, count: int) -> float:
-        """What a convolution by way of spectra takes on an H200, by what it moves and multiplies."""
+        """Return what a convolution by way of spectra takes on an H200, by what it moves and multiplies."""
         assert self.maps
         d, t = self.maps, self.taps
         spectrum = d.frequencies * d.planes * d.aliases * self.tables.x.positions
@@ -192,7 +192,7 @@ class CudaPlan(Plan[Array]):
         self, xp: Any, x: Array, w: Array, count: int, bias: Array | None, axis: int | None = None,
         parts: Array | None = None,
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        """The result without a transform, as rows; with a bias (rows, out), its ELU; and the sum of it over an axis."""
+        """Return the result without a transform, as rows; with a bias (rows, out), its ELU; its sum over an axis."""
         i, positions = self._implicit, math.prod(self.taps.out_lengths) * self.taps.batch
         assert i is not None
         y, total = empty(xp, (self.y_rows * self.out, positions), x), None
@@ -202,7 +202,7 @@ class CudaPlan(Plan[Array]):
         return y, total
 
     def _slid(self, xp: Any, w: Array) -> Array:
-        """Filters by the taps of transformed axes, then of direct ones, (S, T, C, K), as `merge` or w has them."""
+        """Order filters by taps of transformed axes, then of direct ones, (S, T, C, K), as `merge` or w has them."""
         by_taps = self._to_plan(xp, w, self.w_order, self.w_matrix)
         in_place = isinstance(self._implicit, Summed) and by_taps.strides[-1] == by_taps.itemsize
         return by_taps if in_place else xp.ascontiguousarray(by_taps)
@@ -256,7 +256,7 @@ class CudaPlan(Plan[Array]):
         return self.from_plan(xp, y, self.y_order, self.problem.y_shape), parts
 
     def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
-        """The ELU of x convolved with w plus a bias, and its sum over an axis.
+        """Return the ELU of x convolved with w plus a bias, and its sum over an axis.
 
         Synthesis adds the sum up if the axis is transformed and the bias is the same at all positions.
         """
@@ -342,13 +342,13 @@ class CudaPlan(Plan[Array]):
         return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
 
     def _sample_rows(self, xp: Any, x: Array) -> Array:
-        """Samples as (rows, positions), in one piece."""
+        """Return samples as (rows, positions), in one piece."""
         shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
         rows: Array = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
         return rows
 
     def _matrices(self, xp: Any, w: Array) -> Array:
-        """Filters, or their spectra, (entries or 1, taps * columns, rows)."""
+        """Return filters, or their spectra, (entries or 1, taps * columns, rows)."""
         if self.maps:
             filters = self._filter_spectra(xp, w, "filters")
             return xp.reshape(filters, (self._count, -1, self.maps.planes * self.out))
@@ -356,7 +356,7 @@ class CudaPlan(Plan[Array]):
         return xp.ascontiguousarray(self._to_plan(xp, w, self.w_order, matrix))
 
     def _matrices_back(self, xp: Any, w: Array) -> Array:
-        """The same as (entries or 1, taps * rows, columns), taps in the order of `_phase_taps`."""
+        """Return the same as (entries or 1, taps * rows, columns), taps in the order of `_phase_taps`."""
         if self.maps:
             filters = self._filter_spectra(xp, w, "filters back")
             return xp.reshape(filters, (self._count, self.taps.count * self.maps.planes * self.out, -1))
@@ -407,7 +407,7 @@ class CudaPlan(Plan[Array]):
     def _products(
         self, xp: Any, x: Array, matrices: Array, bias: Array | None, marginal: tuple[Array, int, int] | None = None
     ) -> Array:
-        """The result (rows, positions) of matrices (entries or 1, taps * columns, rows); with a bias, its ELU.
+        """Return the result (rows, positions) of matrices (entries or 1, taps * columns, rows); with a bias, its ELU.
 
         With a transform, a marginal of it can be written too: its array (rows, positions), the number of rows in a sum,
         and how far apart they lie.
@@ -574,7 +574,7 @@ class CudaPlan(Plan[Array]):
 
     @staticmethod
     def _total(xp: Any, parts: Array) -> Array:
-        """The sum of parts (parts, elements), rounded once."""
+        """Return the sum of parts (parts, elements), rounded once."""
         count, elements = parts.shape
         return add_terms(xp, parts, (1, count, elements)) if count > 1 else parts[0, :]
 
@@ -591,7 +591,7 @@ class CudaPlan(Plan[Array]):
         return self._table(like, (name, x.shape[1:]), lambda: np.add.outer(reading.offsets, columns).reshape(-1))
 
     def _table(self, like: Array, name: Any, values: Array | Callable[[], Array]) -> Array:
-        """A table on the device of `like`; integers as the kernels read them."""
+        """Return a table on the device of `like`; integers as the kernels read them."""
 
         def make() -> Array:
             table = values() if callable(values) else values
@@ -600,7 +600,7 @@ class CudaPlan(Plan[Array]):
         return self._placed.beside(like, (name, dtype_name(like.dtype)), make)
 
     def _result_rows(self, xp: Any, y: Array, *, spread: bool = False) -> Array:
-        """An array like the result as (rows, positions).
+        """Return an array like the result as (rows, positions).
 
         With `spread`, repeated rows are left out where stride 0 shows them, as in the cotangent of a marginal.
         """

@@ -148,7 +148,7 @@ class Tiles:
 
 @lru_cache(maxsize=512)
 def tiles_for(axes: tuple[Along, ...], item: int) -> Tiles | None:
-    """The tiles that take the fewest instructions, if any fit the shared memory of every device."""
+    """Return the tiles that take the fewest instructions, if any fit the shared memory of every device."""
     axes = (*(Along(1, 1),) * (3 - len(axes)), *axes)
     inner = axes[-3:]
     most_taps = max(a.taps for a in inner)
@@ -189,7 +189,7 @@ class Steps:
 
 
 def _joined(axes: Sequence[Steps]) -> list[Steps]:
-    """The axes, neighbours as one where they can be."""
+    """Return the axes, neighbours as one where they can be."""
     found: list[Steps] = []
     for axis in axes:
         both = found[-1].joined(axis) if found else None
@@ -224,7 +224,7 @@ def _laid(axes: Sequence[Steps], item: int) -> Laid:
 
 
 def _sizes(tiles: Tiles, kernel: str, item: int) -> dict[str, int]:
-    """The macros of a kernel of `single.cu`."""
+    """Return the macros of a kernel of `single.cu`."""
     pitches, y_pitches = tiles.pitches(tiles.pitch), _pitches(tiles.size)
     taps = [a.taps for a in tiles.inner]
     sizes = {
@@ -291,7 +291,7 @@ class SinglePlan:
         return y if bias is None else elementwise.elu(xp, y, bias)
 
     def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
-        """The ELU of x convolved with w plus a bias, and its sum over an axis."""
+        """Return the ELU of x convolved with w plus a bias, and its sum over an axis."""
         y = self.forward(xp, x, w, bias)
         return y, elementwise.marginal(xp, y, (axis,), "sum")
 
@@ -343,7 +343,7 @@ class SinglePlan:
         return reshape(xp, x, self.problem.x_shape)
 
     def _cotangent_of_w(self, xp: Any, g: Array, x: Array) -> Array:
-        """Sums over all results, each block's in a part of its own."""
+        """Return sums over all results, each block's in a part of its own."""
         dtype, laid = dtype_name(g.dtype), _laid(self._steps(x, g, self.along), g.itemsize)
         tiles = laid.tiles
         layers = -(-tiles.rows // THREADS)
@@ -361,7 +361,7 @@ class SinglePlan:
         return reshape(xp, permute_dims(xp, totals, order), self.problem.w_shape)
 
     def _steps(self, x: Array, y: Array, along: Sequence[Along], w: Array | None = None) -> list[Steps]:
-        """The axes with the steps of arrays along them."""
+        """Return the axes with the steps of arrays along them."""
         found = []
         for d, (a, place) in enumerate(zip(along, self.places, strict=True)):
             of_w = 0 if w is None or place is None else w.strides[place] // w.itemsize
@@ -370,18 +370,18 @@ class SinglePlan:
 
     @staticmethod
     def _signal(xp: Any, x: Array, shape: Sequence[int]) -> Array:
-        """An array without axes of one element, unless they are convolved."""
+        """Return an array without axes of one element, unless they are convolved."""
         found: Array = reshape(xp, x, tuple(shape))
         return found
 
     def _filter(self, xp: Any, w: Array) -> Array:
-        """The filter, whose axes are those that are convolved."""
+        """Return the filter, whose axes are those that are convolved."""
         found: Array = reshape(xp, w, self.problem.kernel_size)
         return found
 
     @staticmethod
     def _made(xp: Any, like: Array, shape: Sequence[int]) -> Array:
-        """A new array of this shape, in the memory order of another."""
+        """Return a new array of this shape, in the memory order of another."""
         order = sorted(range(len(shape)), key=lambda a: -abs(like.strides[a]))
         made: Array = permute_dims(
             xp, empty(xp, tuple(shape[a] for a in order), like), tuple(np.argsort(order).tolist())

@@ -86,14 +86,14 @@ class Way:
 
 
 def forward_way(t: Taps) -> Way:
-    """The results of a convolution from x."""
+    """Return the results of a convolution from x."""
     shifts = tuple(size // 2 - np.arange(size) for size in t.sizes)
     own = tuple(map(np.arange, t.out_lengths))
     return Way(np.arange(t.count), t.stride, shifts, t.lengths, t.periodic, own, t.out_lengths)
 
 
 def back_ways(t: Taps) -> Iterator[Way]:
-    """The cotangent of x from that of the result, for each phase of x that meets taps."""
+    """Yield the cotangent of x from that of the result, for each phase of x that meets taps."""
     for phase, taps in phases_met(t):
         shifts = tuple(outputs_met(size, r, p) for size, r, p in zip(t.sizes, t.stride, phase, strict=True))
         own = tuple(np.arange(p, n, r) for p, n, r in zip(phase, t.lengths, t.stride, strict=True))
@@ -184,7 +184,7 @@ class Summed:
         return xp.permute_dims(total, (0, 2, 1, 3))  # as they lie in w
 
     def _sizes(self, name: str, passes: int, limits: DeviceLimits) -> Found | None:
-        """The sizes of `summed` and its tile: the largest of which there are enough blocks, or else the smallest."""
+        """Choose sizes of `summed` and its tile: the largest of which there are enough blocks, or else the smallest."""
         if (key := (name, passes, limits)) not in self._found:
             self._found[key] = self._sizes_for(self._ways[name], passes, limits, back=name != "forward")
         return self._found[key]
@@ -216,7 +216,7 @@ class Summed:
         return 8 * (filters + EIGHT * _pitch(sizes["EXT"], 8)) + _of_tables(sizes)
 
     def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> tuple[dict[str, int], tuple[int, ...], int] | None:
-        """The sizes of `summed_taps`, its tile, and bytes of shared memory."""
+        """Return the sizes of `summed_taps`, its tile, and bytes of shared memory."""
         a, t = self.arrangement, self.taps
         tiles = min(-(-a.out // 16), 4 if passes == 1 else 1)
         threads, octets = 256, min(2, -(-a.channels // EIGHT))
@@ -243,7 +243,7 @@ class Summed:
         cuda.launch("summed", "float32", sizes, grid, sizes["SUMMED"], arguments, shared)
 
     def _tables(self, like: Array, name: str, tile: tuple[int, ...]) -> Any:
-        """The tables of a way on the device, as `Way.tables` has them."""
+        """Return the tables of a way on the device, as `Way.tables` has them."""
         make = lambda: tuple(np.ascontiguousarray(t, np.int32) for t in self._ways[name].tables(tile))  # noqa: E731
         return self._placed.beside(like, (name, tile), make)
 

@@ -54,7 +54,7 @@ def summed(xp: Any, x: Array, axes: Sequence[int], *, mean: bool = False) -> Arr
 
 
 def add_terms(xp: Any, x: Array, sides: tuple[int, int, int], factor: float = 1.0) -> Array:
-    """The sum of x (outer, terms, inner) over its terms, times a factor: (outer, inner), flat."""
+    """Return the sum of x (outer, terms, inner) over its terms, times a factor: (outer, inner), flat."""
     outer, terms, inner = sides
     threads = current().device_threads
     across = next(

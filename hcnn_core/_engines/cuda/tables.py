@@ -157,6 +157,6 @@ def _places(sources: Sequence[Integers], lengths: tuple[int, ...]) -> Integers:
 def _reading(
     shape: tuple[int, ...], batch: int, positions: Sequence[Integers], taps: Sequence[Integers], whole: bool = True
 ) -> Reading:
-    """An offset table with the length of its lines."""
+    """Return an offset table with the length of its lines."""
     lines, offsets = offset_table(shape, batch, positions, taps, whole=whole)
     return Reading(lines, offsets, (len(positions[-1]) if whole else 1) * batch)

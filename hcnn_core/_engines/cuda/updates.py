@@ -18,7 +18,7 @@ MOST_SUMS = 32
 
 
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
-    """A sum of (array, weight, rate, scalar) for each result."""
+    """Return a sum of (array, weight, rate, scalar) for each result."""
     if out is not None and not all(result.flags.c_contiguous for result in out):
         return one_by_one(xp, sums, out, where)
     dtype = dtype_name(sums[0][0].array.dtype)
@@ -50,7 +50,7 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
 
 @lru_cache(maxsize=2)
 def layout_of(dtype: str) -> np.dtype[Any]:
-    """The argument of `weigh`, as C lays it out."""
+    """Return the argument of `weigh`, as C lays it out."""
     real = np.dtype(dtype)
     term = np.dtype([("array", "u8"), ("scalar", "u8"), ("weight", real), ("rate", real)], align=True)
     entry = np.dtype([("term", term, MOST_TERMS), ("out", "u8"), ("count", "i4"), ("terms", "i4")], align=True)

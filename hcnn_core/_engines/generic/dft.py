@@ -67,7 +67,7 @@ class ByTable(ABC, Generic[AnyArray]):
 
     @abstractmethod
     def _filter_table(self, like: AnyArray) -> AnyArray:
-        """The matrix, (F P' A1 P A2, taps), in the dtype of `like`."""
+        """Return the matrix, (F P' A1 P A2, taps), in the dtype of `like`."""
 
     def kernel(self, xp: Any, w: AnyArray) -> AnyArray:
         size, taps, channels, out = w.shape
@@ -151,7 +151,7 @@ class MatrixDFT(ByTable[Array]):
         )
 
     def matrices(self, like: Array) -> tuple[Array, ...]:
-        """The tables in the dtype and on the device of `like`."""
+        """Return the tables in the dtype and on the device of `like`."""
         dtype = dtype_name(like.dtype)
         tables: tuple[Array, ...] = self._placed.beside(
             like, dtype, lambda: tuple(np.ascontiguousarray(m, dtype) for m in self._tables())

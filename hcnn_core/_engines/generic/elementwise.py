@@ -19,7 +19,7 @@ MANY = 2**16
 
 
 def _zero(x: Array) -> Any:
-    """A zero that broadcasts to an array; on a GPU it is made once."""
+    """Return a zero that broadcasts to an array; on a GPU it is made once."""
     return lasting_zeros(x[(slice(0, 1),) * x.ndim])
 
 
@@ -46,7 +46,7 @@ def elu_vjp(xp: Any, g: Array, ans: Array) -> Array:
 
 
 def relu(xp: Any, x: Array, bias: Array | None = None) -> Array:
-    """The larger of 0 and x, or x + bias; the bias has the dtype of x and broadcasts to it."""
+    """Return the larger of 0 and x, or x + bias; the bias has the dtype of x and broadcasts to it."""
     if xp is np:
         return by_blocks(_relu_block, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
 
@@ -112,7 +112,7 @@ def _relu_vjp_block(out: NDArray[Any], ans: NDArray[Any], g: NDArray[Any]) -> No
 
 
 def by_blocks(compute: Callable[..., object], x: AnyArray, *others: Array) -> AnyArray:
-    """A new array like x that `compute(out, x, *others)` fills, called on blocks that are contiguous in memory."""
+    """Fill a new array like x by `compute(out, x, *others)`, called on blocks that are contiguous in memory."""
     out: Any = np.empty_like(x, subok=False)
     size = current().elementwise_elements
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))

@@ -63,7 +63,7 @@ class FFTPlan:
         return plan.batch * math.prod(plan.padded) <= MOST_POINTS
 
     def units(self) -> Units:
-        """Samples read and written by each pass over memory, of the convolution and of both adjoints.
+        """Return samples read and written by each pass over memory, of the convolution and of both adjoints.
 
         A call of cuFFT along several axes takes a pass for each of them and one for zeros around samples.
         """
@@ -79,7 +79,7 @@ class FFTPlan:
         return y if bias is None else elementwise.elu(xp, y, bias)
 
     def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
-        """The ELU of x convolved with w plus a bias, and its sum over an axis."""
+        """Return the ELU of x convolved with w plus a bias, and its sum over an axis."""
         y = self.forward(xp, x, w, bias)
         return y, elementwise.marginal(xp, y, (axis,), "sum")
 
@@ -139,7 +139,7 @@ class FFTPlan:
         return self._forth(xp, w)
 
     def _taps(self, xp: Any, spectrum: Array) -> Array:
-        """The transpose of `_spectrum_of_filter`, without the conjugation."""
+        """Return the transpose of `_spectrum_of_filter`, without the conjugation."""
         w = self._back(xp, spectrum, self.padded)
         for axis, (n, size, bound) in enumerate(zip(self.lengths, self.sizes, self.boundary, strict=True)):
             w = taken_off_circle(xp, w, axis, n, size, bound)
@@ -167,7 +167,7 @@ class FFTPlan:
         return found
 
     def _padded(self, xp: Any, x: Array, lengths: Sequence[int], steps: Sequence[int]) -> Array:
-        """Samples on a grid, so many points apart, and zeros everywhere else."""
+        """Return samples on a grid, so many points apart, and zeros everywhere else."""
         first = x.ndim - len(self.axes)
         if list(x.shape[first:]) == list(lengths):
             return x
@@ -180,11 +180,11 @@ class FFTPlan:
         return x if self.real else xp.conj(x)
 
     def _ordered(self, xp: Any, x: Array, shape: Sequence[int]) -> Array:
-        """An array of a signal or result, of this shape but for axes of one, with batch axes first."""
+        """Return an array of a signal or result, of this shape but for axes of one, with batch axes first."""
         return permute_dims(xp, reshape(xp, x, tuple(shape)), tuple(self.kept))
 
     def _in_order(self, xp: Any, x: Array, shape: Sequence[int]) -> Array:
-        """The reverse of `_ordered`."""
+        """Return the reverse of `_ordered`."""
         order = tuple(sorted(range(len(self.kept)), key=self.kept.__getitem__))
         return reshape(xp, permute_dims(xp, x, order), tuple(shape))
 

@@ -13,7 +13,7 @@ from hcnn_core.backend import Array, DeviceTables, dtype_name
 
 
 def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
-    """Filters (..., Q) divided by the standard deviation of their responses, and the mean responses (Q,) after that."""
+    """Divide filters (..., Q) by the standard deviation of their responses; return also the mean responses (Q,)."""
     taps = xp.reshape(h, (h.shape[0], -1))  # (Q, T)
     normal = taps / _deviation(xp, taps, covariance, epsilon)[:, None]
     # (Q, T) -> (*kernel_size, Q); (Q, T) @ (T,)
@@ -39,7 +39,7 @@ def normalize_vjp(
 def merge(
     xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, problem: Problem, epsilon: float
 ) -> tuple[Array, Array]:
-    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
+    """Merge filters (*kernel_size of h, *kernel_size of g, K), with the offset (places, K) of `merge_factors`."""
     normal, means = normalize(xp, h, mean, covariance, epsilon)
     taps = math.prod(g.shape[1:-1])
     flat = xp.reshape(g, (g.shape[0], taps * g.shape[-1]))  # (Q, taps K)

@@ -105,12 +105,12 @@ class Im2col:
             parallel_for(work, count, elements, threaded=True)
 
     def _cut(self, xp: Any, y: Array, entries: slice, begin: int, end: int) -> Array:
-        """The elements of y that a block computes, as a view (entries, rows, positions)."""
+        """Return the elements of y that a block computes, as a view (entries, rows, positions)."""
         flat = xp.reshape(y[entries, ...], (-1, y.shape[1], self.taps.leading * self.taps.positions))
         return flat[:, :, begin * self.taps.positions : end * self.taps.positions]
 
     def _gather(self, xp: Any, x: Array, begin: int, end: int) -> Array:
-        """The im2col matrix of leading output indices [begin, end): (entries, taps * columns, positions)."""
+        """Return the im2col matrix of leading output indices [begin, end): (entries, taps * columns, positions)."""
         if not self.taps.sizes:
             return x
         count, columns = x.shape[:2]

@@ -15,7 +15,7 @@ Matmul = Callable[[Array, Array], Array]
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """``a @ b`` by the library of the arrays."""
+    """Return ``a @ b`` by the library of the arrays."""
     return array_namespace(a, b).matmul(a, b)
 
 

@@ -24,7 +24,7 @@ def forward(
     axis: int | None = None,
     parts: Array | None = None,  # of moments, which a GPU's kernels take
 ) -> Results:
-    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K).
+    """Normalise y + shift, or take its ELU; return mean (K,), variance (K,), and both in double precision (2, K).
 
     With an axis, the sum over it takes the place of the first result.
     """
@@ -89,12 +89,12 @@ def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, 
 
 
 def summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
-    """A cotangent summed over the axes along which an argument of this shape was broadcast."""
+    """Return a cotangent summed over the axes along which an argument of this shape was broadcast."""
     axes = stretched(g.shape, shape)
     return xp.reshape(xp.sum(g, axis=axes, dtype=g.dtype) if axes else g, shape)
 
 
 def stretched(broad: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of a shape along which an array of another one was broadcast, those of more than one element."""
+    """Return the axes of a shape along which an array of another one was broadcast, those of more than one element."""
     extra = len(broad) - len(shape)
     return tuple(a for a, n in enumerate(broad) if n > 1 and (a < extra or shape[a - extra] == 1))

@@ -188,7 +188,7 @@ class Patches(Generic[AnyArray]):
 
 
 def in_order(sums: dict[int, AnyArray]) -> AnyArray:
-    """The sum of the blocks' sums in a fixed order, so that it does not depend on the threads."""
+    """Return the sum of the blocks' sums in a fixed order, so that it does not depend on the threads."""
     total: Any = sum(sums[start] for start in sorted(sums))
     return total
 

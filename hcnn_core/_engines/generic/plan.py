@@ -54,7 +54,7 @@ class Plan(Generic[AnyArray]):
 
     @classmethod
     def units_on_tensor_cores(cls, choice: Any, units: Units, passes: int) -> Units:
-        """What becomes of a choice's units where float32 is made by products of TensorFloat-32; CuPy's are not."""
+        """Return a choice's units where float32 is made by products of TensorFloat-32; CuPy's functions make none."""
         return units
 
     def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray:
@@ -69,7 +69,7 @@ class Plan(Generic[AnyArray]):
     def forward_and_marginal(
         self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray, axis: int
     ) -> tuple[AnyArray, AnyArray]:
-        """The ELU of x convolved with w plus a bias, and its sum over an axis."""
+        """Return the ELU of x convolved with w plus a bias, and its sum over an axis."""
         y = self.forward(xp, x, w, bias)
         return y, elementwise.marginal(xp, y, (axis,), "sum")
 
@@ -120,7 +120,7 @@ class Plan(Generic[AnyArray]):
         return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
 
     def per_row(self, xp: Any, bias: AnyArray) -> AnyArray | None:
-        """The bias as (rows, out) if it is the same at all positions, else None."""
+        """Return the bias as (rows, out) if it is the same at all positions, else None."""
         y_shape = self.problem.y_shape
         bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
         new = len(self.problem.out_shape)
@@ -133,7 +133,7 @@ class Plan(Generic[AnyArray]):
         return xp.reshape(bias, (self.y_rows, self.out))
 
     def like_result(self, xp: Any, sums: AnyArray) -> AnyArray:
-        """Sums (rows, out) as an array with the axes of the result, of length 1 where they were summed."""
+        """Return sums (rows, out) as an array with the axes of the result, of length 1 where they were summed."""
         back, shape = _way_back(self.y_order, self.problem.y_shape)
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
         return xp.permute_dims(ordered, back)
@@ -144,12 +144,12 @@ class Plan(Generic[AnyArray]):
 
     @staticmethod
     def from_plan(xp: Any, array: AnyArray, order: tuple[int, ...], shape: tuple[int, ...]) -> AnyArray:
-        """A view in the caller's order of axes, of an array that lies in memory in the plan's order."""
+        """Return a view in the caller's order of axes, of an array that lies in memory in the plan's order."""
         back, ordered = _way_back(order, shape)
         return permute_dims(xp, reshape(xp, array, ordered), back)
 
 
 @lru_cache(maxsize=1024)
 def _way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The inverse of an order of axes, and a shape in that order."""
+    """Return the inverse of an order of axes, and a shape in that order."""
     return tuple(sorted(range(len(order)), key=order.__getitem__)), tuple(shape[a] for a in order)

@@ -17,7 +17,7 @@ _counts = DeviceTables()
 
 
 def maxima(xp: Any, x: Array, axis: int, window: Window, with_taps: bool = True) -> tuple[Array, Array | None]:
-    """The largest sample of each window, and the tap that reads it: the first one, where several are equal."""
+    """Return the largest sample of each window, and the tap that reads it: the first one, where several are equal."""
     (x,), axis, back = _in_memory_order(xp, axis, x)
     y = _filled(xp, x, axis, window.out_length, x.dtype, -float("inf"))
     kind = xp.uint8 if window.size <= MOST_BYTE_TAPS else xp.int32
@@ -35,7 +35,7 @@ def maxima(xp: Any, x: Array, axis: int, window: Window, with_taps: bool = True)
 
 
 def picked(xp: Any, x: Array, taps: Array, axis: int, window: Window) -> Array:
-    """The sample that one tap of each window reads: linear in x."""
+    """Return the sample that one tap of each window reads: linear in x."""
     (x, taps), axis, back = _in_memory_order(xp, axis, x, taps)
     y = _filled(xp, x, axis, window.out_length, x.dtype, 0)
 
@@ -48,7 +48,7 @@ def picked(xp: Any, x: Array, taps: Array, axis: int, window: Window) -> Array:
 
 
 def spread(xp: Any, g: Array, taps: Array | None, axis: int, window: Window) -> Array:
-    """The transpose of `picked`; without taps, g goes to all samples of a window."""
+    """Return the transpose of `picked`; without taps, g goes to all samples of a window."""
     given, axis, back = _in_memory_order(xp, axis, g, *(() if taps is None else (taps,)))
     x = _filled(xp, given[0], axis, window.length, g.dtype, 0)
 
@@ -64,7 +64,7 @@ def spread(xp: Any, g: Array, taps: Array | None, axis: int, window: Window) -> 
 
 
 def means(xp: Any, x: Array, axis: int, window: Window) -> Array:
-    """The mean of each window's samples."""
+    """Return the mean of each window's samples."""
     (x,), axis, back = _in_memory_order(xp, axis, x)
     y = _filled(xp, x, axis, window.out_length, x.dtype, 0)
 
@@ -77,7 +77,7 @@ def means(xp: Any, x: Array, axis: int, window: Window) -> Array:
 
 
 def means_vjp(xp: Any, g: Array, axis: int, window: Window) -> Array:
-    """The transpose of `means`."""
+    """Return the transpose of `means`."""
     (g,), axis, back = _in_memory_order(xp, axis, g)
     return xp.permute_dims(spread(xp, g / _counted(xp, g, axis, window), None, axis, window), back)
 
@@ -99,7 +99,7 @@ def _counted(xp: Any, y: Array, axis: int, window: Window) -> Any:
 
 
 def _in_memory_order(xp: Any, axis: int, *arrays: Array) -> tuple[list[Array], int, tuple[int, ...]]:
-    """The arrays with their axes in the memory order of the first, the place of an axis there, and the way back.
+    """Return the arrays with their axes in the memory order of the first, the place of an axis there, and the way back.
 
     Results are made in C order of these, so they have the memory order of the arguments.
     """
@@ -108,7 +108,7 @@ def _in_memory_order(xp: Any, axis: int, *arrays: Array) -> tuple[list[Array], i
 
 
 def _filled(xp: Any, like: Array, axis: int, length: int, dtype: Any, value: float) -> Array:
-    """A constant array of the shape of another, but for the length of one axis."""
+    """Return a constant array of the shape of another, but for the length of one axis."""
     shape = (*like.shape[:axis], length, *like.shape[axis + 1 :])
     found: Array = xp.full(shape, value, dtype=dtype, **placement(xp, like))
     return found

@@ -11,7 +11,7 @@ from hcnn_core.backend import Array
 
 
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
-    """A sum of terms (array, weight, rate, scalar) for each result, written to `out` where the condition holds."""
+    """Sum terms (array, weight, rate, scalar) for each result, written to `out` where the condition holds."""
     results = []
     for number, terms in enumerate(sums):
         addends = [
@@ -29,7 +29,7 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
 
 
 def _weight(weight: float, rate: float, scalar: Array | None) -> Any:
-    """The factor of a term: weight + rate * scalar, without operations that change nothing."""
+    """Return the factor of a term: weight + rate * scalar, without operations that change nothing."""
     weight, rate = float(weight), float(rate)  # NumPy's numbers would make float32 float64
     if scalar is None:
         return weight
