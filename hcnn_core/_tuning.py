@@ -59,10 +59,6 @@ class Costs:
     """A sample that im2col copies."""
     piece: float = 4.7e-06
     """A box of samples that im2col copies: one per tap, and one more where the tap crosses a periodic boundary."""
-    tf32_mac: float = 2.5e-13
-    """On a GPU, a multiply-add of filters or spectra in `tf32`: an H200's beside that of float32 in `OTHER_COSTS`."""
-    tf32x3_mac: float = 4.1e-13
-    """The same in `tf32x3`."""
     slid_mac: float = 7.4e-15
     """On a GPU, a product of TensorFloat-32 where filters slide along attributes: counted, not measured."""
     instruction: float = 5.6e-14

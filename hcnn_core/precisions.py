@@ -20,9 +20,9 @@ _chosen = ContextVar("precision", default="float32")
 def precision(name: str) -> Iterator[None]:
     """Choose the precision of products in float32 convolutions on a GPU, within a ``with`` block.
 
-    With "tf32" or "tf32x3", convolutions of float32 CuPy arrays and their adjoints use tensor cores to multiply filters
-    with samples or with spectra. DFTs and everything else stay in float32. NumPy arrays and other dtypes are not
-    affected.
+    With "tf32" or "tf32x3", convolutions of float32 CuPy arrays and their adjoints use tensor cores where that promises
+    to be faster: one channel with filters along attributes, or summed channels. Everything else stays in float32. NumPy
+    arrays and other dtypes are not affected.
 
     Parameters
     ----------

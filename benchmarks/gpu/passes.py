@@ -111,7 +111,7 @@ def layers(cupy: Any, table: Table) -> None:
 def _products(cupy: Any, table: Table, layer: str, products: str, problem: Problem, methods: tuple[str, ...]) -> None:
     rng, request = cupy.random.default_rng(0), Request(problem, True, ((), problem.batch_axes), "cupy", current())
     new, old = (CUPY.by_axis(methods, request).make() for _ in range(2))
-    old._implicit, new._seconds = None, lambda count: math.inf  # whatever is chosen otherwise
+    old._implicit, new._seconds = None, lambda: math.inf  # whatever is chosen otherwise
     n, rows, columns, *others = problem.x_shape
     x = rng.standard_normal((*others, rows, columns, n), dtype=cupy.float32)
     x = x.transpose(-1, -3, -2, *range(len(others)))

@@ -35,7 +35,7 @@ import numpy as np
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver
 from benchmarks.gpu.occupancy import occupancies
-from hcnn_core._engines.cuda.plan import BANDWIDTH, MULTIPLY_ADDS
+from hcnn_core._engines.cuda.plan import BANDWIDTH, FLOAT32, MULTIPLY_ADDS
 
 SECTOR, WARP = 32, 32
 
@@ -47,9 +47,6 @@ SIZES = {
     "double": 8, "long": 8, "long long": 8, "unsigned long long": 8, "complex<float>": 8, "complex<double>": 16,
 }  # fmt: skip
 """Bytes of C's types."""
-
-FLOAT32 = 6.7e13
-"""FLOP of an H200 in float32, in a second."""
 
 SMALL = 0.02
 """Part of a step's bytes below which CuPy's kernels are shown together."""
@@ -367,8 +364,8 @@ def least(found: dict[str, Any], products: str) -> float:
     passes = {"float32": 0, "tf32": 1, "tf32x3": 3}[products]
     total = 0.0
     for name, row in found["kernels"].items():
-        by_mma = passes and name in ("apply", "correlate", "implicit", "implicit_taps", "summed", "summed_taps")
-        flop = 2 * MULTIPLY_ADDS / passes if by_mma else FLOAT32
+        by_mma = passes and name.startswith(("implicit", "summed"))
+        flop = 2 * (MULTIPLY_ADDS / passes if by_mma else FLOAT32)
         total += max(row["GB"] / BANDWIDTH, row["GFLOP"] / flop)
     return 1e12 * total
 

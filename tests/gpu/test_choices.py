@@ -41,27 +41,19 @@ def test_costs_give_what_a_card_took_and_order_it() -> None:
             assert found[one.name] > found[other.name], (one.name, other.name)
 
 
-@pytest.mark.parametrize(
-    ("name", "products", "ms"),
-    [
-        ("a layer", "tf32", 4.98),
-        ("a layer", "tf32x3", 6.15),
-        ("a layer, periodic", "tf32", 3.14),
-        ("a layer, periodic", "tf32x3", 3.79),
-    ],
-)
-def test_costs_of_products_by_tensor_cores(
-    name: str, products: str, ms: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("products", ["tf32", "tf32x3"])
+@pytest.mark.parametrize("name", ["a layer", "a layer, periodic"])
+def test_filters_that_slide_promise_less_than_spectra(
+    name: str, products: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By spectra, as the card took them; where filters slide instead, a choice promises less, or they would not."""
     monkeypatch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
     case = next(case for case in MEASURED if case.name == name)
     request = Request(case.problem(), True, ((), (0,)), "cupy", current())
     way = CUPY.by_axis(("direct", "direct", "fft", "fft"), request)
-    promised = 1e3 * expected(way, gradients=True, products=products)
+    promised = expected(way, gradients=True, products=products)
+    assert promised <= expected(way, gradients=True)
     monkeypatch.setattr(Implicit, "suits", lambda *_: False)
-    by_spectra = 1e3 * expected(way, gradients=True, products=products)
-    assert 1 / 1.2 < by_spectra / ms < 1.2 and promised <= by_spectra
+    assert expected(way, gradients=True, products=products) == expected(way, gradients=True)  # spectra are in float32
 
 
 LINES = (100, 32, 32, 16), (3, 3, 3, 16), (1, 2, 3), {"boundary": "zero"}
@@ -96,8 +88,10 @@ def test_the_choice_and_what_explain_prints_follow_the_precision(layer: Any, mon
     (plain, none), (quick, slid), (careful, _) = kinds = [found(products) for products in ("float32", "tf32", "tf32x3")]
     assert not none and f"CudaPlan {quick}" in slid
     assert found("tf32", dtype="float64") == kinds[0] == found("float32") == found("tf32", "T4")
-    if layer is LINES:  # filters are slid along an axis that float32 does not transform
-        assert plain == "direct direct direct" and quick == careful == "direct direct fft"
+    if (
+        layer is LINES
+    ):  # filters are slid along an axis that float32 does not transform, where that promises half its time
+        assert plain == "direct direct direct" == careful and quick == "direct direct fft"
     else:  # the same order of axes, so that layers need no copies between them
         assert plain == quick == careful == "direct direct fft fft"
 

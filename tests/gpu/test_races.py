@@ -37,7 +37,7 @@ from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
 from tests.gpu.races import FLAGS, Launches, races
 from tests.gpu.requirements import missing
-from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, SUMMED, TENSOR, Defect
+from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, SUMMED, Defect
 
 
 def of(seed: int, *shape: int) -> Any:
@@ -61,10 +61,9 @@ def work() -> None:
     pullback(y)
     # more terms than a block takes at a time, and more positions than its warps
     x, w = of(0, 2, 100, 200), of(1, 100, 3, 20)
-    for name in ("float32", "tf32", "tf32x3"):
-        with precision(name), tuned(device_blocks=1):
-            y = convolve(x, w, 2, sum_axes=1, boundary="zero", method="direct")
-            convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
+    with tuned(device_blocks=1):
+        y = convolve(x, w, 2, sum_axes=1, boundary="zero", method="direct")
+        convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
     x, w = of(0, 16, 16, 8), of(1, 16, 3, 32)
     with precision("tf32"), tuned(device_blocks=1):  # by tiles
         y = convolve(x, w, 1, sum_axes=0, boundary="zero", method="direct")
@@ -129,11 +128,6 @@ RACES = [
             KERNELS,
             "offset[k] = offsets[k0 + k];\n        __syncthreads();\n#pragma unroll 4",
         ),
-        (
-            "before factors are overwritten, tensor cores",
-            TENSOR,
-            "        __syncthreads();\n        for (int t = threadIdx.x; t < DEPTH * ROW_TILE",
-        ),
         ("between the stages of a map", KERNELS, "    __syncthreads();\n    reads = writes + FIRST_GROUPS;"),
         ("before the sums of `gram` are added", KERNELS, "    __syncthreads();\n    for (unsigned k = threadIdx.x;"),
         (
@@ -195,7 +189,7 @@ RACES = [
 ]
 
 OF = (
-    "apply", "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
+    "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
     "implicit", "implicit_taps", "summed", "summed_taps", "summed_taps", "gram", "spread", "normalize_rows", "row_sums",
     "muon_polynomials", "single", "single", "single_total",
 )  # fmt: skip
@@ -205,7 +199,7 @@ OF = (
 @pytest.mark.parametrize(("defect", "kernel"), list(zip(RACES, OF, strict=True)), ids=str)
 def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, defect: Defect, kernel: str) -> None:
     """In the largest launch of the kernel."""
-    some, tensor = Launches(launches.folder), defect.file in (TENSOR, IMPLICIT, SUMMED)
+    some, tensor = Launches(launches.folder), defect.file in (IMPLICIT, SUMMED)
     kinds = [kind for kind in launches.found if kind[0] == kernel and bool(kind[2]) == tensor]
     largest = max(kinds, key=lambda kind: len(launches.found[kind][2]))
     some.found = {largest: launches.found[largest]}

@@ -84,9 +84,7 @@ __device__ void write_part(const real* of_warps, Target parts, int first_row, in
         if (k < columns && row < rows) to[(long long)k * rows + row] = total;
     }
 }
-#endif
 
-#if defined TALL && !defined PASSES
 // Write out[entry, row, p] = sum over k of matrices[entry, k, row] * x[entry, place of p + offsets[k]], each entry and
 // each block of ROW_TILE rows by itself. Positions come in lines of `run`, found by sources in x and by targets in out.
 extern "C" __global__ void __launch_bounds__(THREADS) apply(

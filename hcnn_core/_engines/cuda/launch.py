@@ -11,7 +11,6 @@ import numpy as np
 
 from hcnn_core.backend import compile_cuda, with_shared_memory
 from hcnn_core.backend import device_limits as device_limits
-from hcnn_core.precisions import passes
 
 LANES = 32
 OPTIONS = ("-std=c++17",)
@@ -25,9 +24,6 @@ TILING = {
 In `apply` a thread keeps the sums of TALL rows by WIDE positions in registers, and a block shares the factors of DEPTH
 terms. In `correlate` a thread keeps G_TALL by X_TALL sums.
 """
-
-TENSOR_ROWS = 16
-"""Rows that tensor cores multiply at a time."""
 
 MAP_TALL = 8
 MAP_TILES = {"float32": (64, 32), "float64": (32,)}
@@ -63,15 +59,6 @@ def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: in
 def product_sizes(dtype: str, rows: int) -> dict[str, int]:
     """Return the sizes of `apply` and `correlate`: for few rows, tiles are less tall and wider."""
     tiling = TILING[dtype]
-    if count := passes(dtype):
-        has = device_limits().capability
-        if has < TENSOR_CAPABILITY:
-            raise RuntimeError(
-                f"precisions 'tf32' and 'tf32x3' need a device of compute capability 8.0 or later; this one has "
-                f"{has[0]}.{has[1]}: choose precision 'float32'"
-            )
-        tall = TENSOR_ROWS if rows <= TENSOR_ROWS else 2 * TENSOR_ROWS
-        return {**tiling, "TALL": tall, "WIDE": 4 * TENSOR_ROWS // tall, "ROW_TILE": tall, "PASSES": count}
     tall, wide = tiling["TALL"], tiling["WIDE"]
     if rows <= tall // 2:
         tall, wide = tall // 2, 2 * wide

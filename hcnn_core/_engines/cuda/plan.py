@@ -36,8 +36,8 @@ FEWEST_ROWS = 6
 LARGEST = DeviceLimits(227 << 10, 113 << 10, (9, 0))
 """Of the device whose blocks may have the most shared memory."""
 
-BANDWIDTH, MULTIPLY_ADDS = 4.3e12, 1.35e14
-"""Bytes that an H200 copies in a second, and products of TensorFloat-32 that it can issue by `mma.sync`."""
+BANDWIDTH, MULTIPLY_ADDS, FLOAT32 = 4.3e12, 1.35e14, 3.35e13
+"""Bytes that an H200 copies in a second; products of TensorFloat-32 that it can issue by `mma.sync`, and of float32."""
 
 SLOWER = 2.8
 """How much longer kernels that make and read spectra took there than what follows from these (gpu-h200/README.md)."""
@@ -159,8 +159,7 @@ class CudaPlan(Plan[Array]):
                 moved = 1.5 * (a.x_rows * t.samples + a.y_rows * a.out * t.results)
                 moved += FROM_L2 * t.count * t.results * (2 * a.x_rows + a.y_rows * a.out)
                 return {"plan": 1, "slid_mac": 3 * plan._implicit.multiply_adds() * passes, "copy": moved}
-        mac = "tf32_mac" if passes == 1 else "tf32x3_mac"
-        return {mac if name == "mac" else name: count for name, count in units.items()}
+        return units
 
     def slides(self, passes: int) -> bool:
         """Whether products are made on tensor cores where samples lie: filters slide along attributes, or in space."""
@@ -170,15 +169,20 @@ class CudaPlan(Plan[Array]):
             costs, t = self.tuning.other_costs, self.taps
             others = t.count * t.results * self.channels * self.out
             own = self._implicit.units(passes, cuda.device_limits())["slid_mac"] * SLOWER * costs.slid_mac
-            return own < others * (costs.tf32_mac if passes == 1 else costs.tf32x3_mac)
-        return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds(passes)
+            return own < others * costs.mac
+        return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds()
 
     def _by_tensor_cores(self, like: Array) -> int:
         """How many products of tensor cores make one of filters that slide along attributes; 0 if others make them."""
         count = passes(dtype_name(like.dtype))
+        if count and (has := cuda.device_limits().capability) < cuda.TENSOR_CAPABILITY:
+            raise RuntimeError(
+                f"precisions 'tf32' and 'tf32x3' need a device of compute capability 8.0 or later; this one has "
+                f"{has[0]}.{has[1]}: choose precision 'float32'"
+            )
         return count if self.slides(count) else 0
 
-    def _seconds(self, count: int) -> float:
+    def _seconds(self) -> float:
         """Return what a convolution by way of spectra takes on an H200, by what it moves and multiplies."""
         assert self.maps
         d, t = self.maps, self.taps
@@ -186,7 +190,7 @@ class CudaPlan(Plan[Array]):
         products = d.frequencies * d.planes * self.out * t.results
         macs = products * d.planes * d.aliases * t.count
         moved = self.x_rows * t.samples + 2 * (spectrum + products) + self.y_rows * self.out * t.results
-        return SLOWER * (4 * moved / BANDWIDTH + macs * count / MULTIPLY_ADDS)
+        return SLOWER * (4 * moved / BANDWIDTH + macs / FLOAT32)
 
     def _directly(
         self, xp: Any, x: Array, w: Array, count: int, bias: Array | None, axis: int | None = None,
