@@ -61,7 +61,7 @@ def read_text(
     path: str | os.PathLike[str], *, opener: Opener | None = open_regular, encoding: str = "utf-8-sig",
     errors: str = "strict",
 ) -> str:  # fmt: skip
-    """Return the text of a file, as editors of any system save it: a mark of the encoding is left out, returns are too.
+    """Return the text of a file, as editors of any system save it, without a mark of the encoding in front.
 
     OSError if the opener refuses it or if it is too long; UnicodeDecodeError if it is not text.
     """
@@ -69,7 +69,7 @@ def read_text(
         content = file.read(MOST_TEXT + 1)
     if len(content) > MOST_TEXT:
         raise OSError(errno.EFBIG, f"it is longer than {MOST_TEXT >> 20} MiB", os.fspath(path))
-    return content.decode(encoding, errors).replace("\r\n", "\n")
+    return content.decode(encoding, errors)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -39,28 +39,10 @@ def convolve(
     stride: Axes = 1,
     method: Methods = "auto",
 ) -> jax.Array:
-    """`hcnn_core.convolve` of JAX's arrays, with derivatives of every order in both modes.
+    """`hcnn_core.convolve` of JAX's arrays, with derivatives of every order in both modes; errors are its own.
 
-    Parameters
-    ----------
-    x : jax.Array
-        Signal: float32, float64, complex64 or complex128. JAX has double precision where ``jax_enable_x64`` is set.
-    w : jax.Array
-        Filters; they are flipped, which `jax.lax.conv_general_dilated` does not do.
-    axes, boundary, sum_axes, stride, method
-        As in `hcnn_core.convolve`.
-
-    Returns
-    -------
-    jax.Array
-        In the shape that `hcnn_core.convolve` returns.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is none of the four.
-    ValueError
-        As `hcnn_core.convolve`.
+    JAX has double precision where ``jax_enable_x64`` is set. Filters are flipped, which
+    `jax.lax.conv_general_dilated` does not do.
     """
     x, w = jnp.asarray(x), jnp.asarray(w)
     for name, array in (("x", x), ("w", w)):

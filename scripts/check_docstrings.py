@@ -32,7 +32,7 @@ FACADES = ("train",)  # packages whose users import from the package itself
 FRAMEWORKS = {"hcnn_core.jax": "jax", "hcnn_core.torch": "torch", "train.runs.torch_module": "torch"}  # where installed
 ESTIMATORS = ("HCNNClassifier", "HCNNRegressor")  # checked where scikit-learn is installed
 TWINS = re.compile(
-    r"_vjp(_[xw])?$|_update_all$|[.]value_and_grad$|^autodiff\.(numpy|scipy)\.|[.]HCNNRegressor$"
+    r"_vjp(_[xw])?$|_update_all$|[.]value_and_grad$|^autodiff\.(numpy|scipy)\.|^hcnn_core\.(jax|torch)\.convolve$|[.]HCNNRegressor$"
     r"|[.](main|idwt|inverse_wavelet_transform|resume|probabilities|predict(_proba)?)$"
 )
 """Functions whose docstring says how they differ from the one that it refers to for parameters and results."""

@@ -34,36 +34,12 @@ def convolve(
     stride: Axes = 1,
     method: Methods = "auto",
 ) -> Tensor:
-    """`hcnn_core.convolve` of tensors, with gradients of every order.
+    """`hcnn_core.convolve` of tensors, on the CPU or a GPU, with gradients of every order; errors are its own.
 
-    Parameters
-    ----------
-    x : torch.Tensor
-        Signal: float32, float64, complex64 or complex128, on the CPU or a GPU, with any strides.
-    w : torch.Tensor
-        Filters, on the same device; they are flipped, which PyTorch's own convolutions do not do.
-    axes, boundary, sum_axes, stride, method
-        As in `hcnn_core.convolve`.
-
-    Returns
-    -------
-    torch.Tensor
-        In the shape that `hcnn_core.convolve` returns. In memory new axes lie where the first summed axis was, so that
-        channels stay in front of space.
-
-    Raises
-    ------
-    TypeError
-        If x or w is no dense tensor of one of the four dtypes, or they are on two devices. Inside `torch.autocast`,
-        float16 and bfloat16 are computed in float32.
-    ValueError
-        As `hcnn_core.convolve`.
-    RuntimeError
-        If the tensors are on a GPU and CuPy cannot be used.
-
-    See Also
-    --------
-    conv_nd : What PyTorch calls a convolution.
+    Filters are flipped, which PyTorch's own convolutions do not do; `conv_nd` is what PyTorch calls a convolution. In
+    memory new axes lie where the first summed axis was, so that channels stay in front of space. Inside
+    `torch.autocast`, float16 and bfloat16 are computed in float32. RuntimeError if CuPy, which a GPU needs, cannot be
+    used.
     """
     x, w = _operands("w", x, w)
     return _convolve(x, w, x.shape, w.shape, axes, boundary, sum_axes, stride, method)

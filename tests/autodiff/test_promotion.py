@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 
 from autodiff import getval, grad, hessian, tree_leaves, tree_map, vjp
+from autodiff.scipy.special import polygamma
 from autodiff.tape import HANDLERS, Trace
 from tests.autodiff.rule_cases import CASES, Case
 
@@ -249,3 +251,27 @@ def test_polynomials_without_coefficients_are_zero() -> None:
     value, pull = vjp(lambda x: np.polyval([], x), x)
     assert value.tolist() == np.polyval([], x).tolist() == [0, 0, 0]
     assert pull(np.ones(3))[0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("statistic", [np.var, np.std])
+@pytest.mark.parametrize("ddof", [1, 2, 3, 2.5])
+def test_a_variance_of_no_more_elements_than_ddof_is_numpys(statistic: Any, ddof: float) -> None:
+    """Infinite, or NaN where all elements are equal; never negative."""
+    x = np.array([[1.0, 2.0], [3.0, 3.0]])
+    for options in ({"axis": 1}, {"axis": 1, "where": np.array([[True, True], [False, True]])}, {"axis": 0}):
+        (found,) = traced_answers(lambda x, o=options: statistic(x, ddof=ddof, **o), [x])
+        np.testing.assert_array_equal(found, statistic(x, ddof=ddof, **options))
+
+
+def test_the_derivative_of_an_order_of_few_bits_has_the_next_order() -> None:
+    assert grad(lambda x: polygamma(np.int8(127), x))(3.0) == pytest.approx(
+        scipy.special.polygamma(128, 3.0), rel=1e-12
+    )
+
+
+def test_averages_of_many_numbers_of_half_precision() -> None:
+    """Sums of halves end at 65,504, where NumPy's average is NaN."""
+    x = np.full(70_000, 3, np.float16)
+    value, pull = vjp(lambda x: np.average(x, weights=np.ones_like(x)), x)
+    assert value == 3 and value.dtype == np.float16
+    np.testing.assert_allclose(pull(np.float16(1))[0], 1 / 70_000, rtol=0.01)

@@ -565,3 +565,32 @@ def test_a_stride_beyond_the_axis_costs_no_more_than_its_length(boundary: str, m
         (convolve_vjp_w(y, x, w.shape, (1, 2), **options), convolve_vjp_w(kept, x, w.shape, (1, 2), boundary=boundary)),
     ):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["fft", "auto"])
+@pytest.mark.parametrize(("dtype", "large"), [("float32", 2.0**120), ("complex64", 2.0**120), ("float64", 2.0**1015)])
+@pytest.mark.parametrize(("n", "taps", "boundary"), [(64, 3, "zero"), (1024, 63, "periodic"), (2048, 257, "mirror")])
+def test_results_near_the_largest_number(
+    n: int, taps: int, boundary: Any, dtype: str, large: float, method: Any
+) -> None:
+    """Spectra overflow, what is asked for does not; a power of two changes no digit of a direct convolution."""
+    x, w, options = noise(0, (2, n), dtype), noise(1, (taps,), dtype) / taps, {"boundary": boundary}
+    g = noise(2, (2, n), dtype)
+    x[0] *= 1e-3  # one line alone overflows
+    for function, first, second in (
+        (lambda a, b, m: convolve(a, b, 1, **options, method=m), x, w),
+        (lambda a, b, m: convolve_vjp_x(a, x.shape, b, 1, **options, method=m), g, w),
+        (lambda a, b, m: convolve_vjp_w(a, b, w.shape, 1, **options, method=m), g / n, x),
+    ):
+        expected = function(first, second, "direct")
+        found = function(first * np.asarray(large, w.real.dtype), second, method) / np.asarray(large, w.real.dtype)
+        assert found.dtype == dtype
+        assert np.abs(found - expected).max() <= 100 * np.finfo(dtype).eps * np.abs(expected).max()
+
+
+def test_what_overflows_or_is_not_finite_stays_so() -> None:
+    x, w = np.full(1024, 3e38, "float32"), np.ones(63, "float32")
+    with np.errstate(over="ignore"):
+        assert np.isposinf(convolve(x, w, 0, boundary="zero", method="fft")).all()
+    x[5] = np.nan
+    assert np.isnan(convolve(x, w, 0, boundary="periodic", method="fft")).all()

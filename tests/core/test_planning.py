@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import re
 import stat
@@ -118,6 +119,21 @@ def test_the_fastest_wins_by_a_clock() -> None:
     assert times == seconds
     assert calls["slow"] == 1 < calls["fast"]
     assert min(times, key=times.__getitem__) == "fast"
+
+
+def test_the_least_seconds_of_a_way_count() -> None:
+    """Whatever disturbs later runs."""
+    seconds = {"estimate": iter([1.0e-3, *[1.5e-3] * 999]), "rival": itertools.repeat(1.1e-3)}
+    clock = lambda run, repeats: next(seconds[run()])  # noqa: E731
+    times = measuring.race({name: lambda name=name: name for name in seconds}, clock)
+    assert times == {"estimate": 1.0e-3, "rival": 1.1e-3}
+
+
+@pytest.mark.parametrize(("ratio", "faster"), [(0.8, True), (1.25, False)])
+def test_what_is_surely_slower_in_pairs_is_not_faster(ratio: float, faster: bool) -> None:
+    rng = np.random.default_rng(0)
+    clock = lambda run, repeats: float(run() * np.exp(rng.uniform(-0.05, 0.05)))  # noqa: E731
+    assert measuring._is_faster(lambda: ratio * 1e-3, lambda: 1e-3, 1e-3, clock) is faster
 
 
 def test_a_race_ends_in_time_but_tries_two() -> None:
@@ -324,6 +340,28 @@ def test_a_book_that_another_process_holds_is_waited_for_and_then_refused(
         fcntl.flock(held, fcntl.LOCK_UN)
         convolve(X, W, (1, 2), **OPTIONS)
     assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_lock_counts_on_the_file_that_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While this process waited another moved a new file there, which a third process has locked."""
+    fcntl = pytest.importorskip("fcntl")
+    file, flock, third = tmp_path / "book.txt", fcntl.flock, []
+    file.write_text("old")
+
+    def late(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        if not third:
+            _files.write_atomically(file, b"new")
+            third.append(open(file))  # noqa: SIM115
+            flock(third[0], fcntl.LOCK_EX)
+
+    monkeypatch.setattr(_files, "PATIENCE", 0.05)
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(OSError, match="another process holds it"):
+        _files.rewrite(file, lambda text: f"{text} and mine")
+    third[0].close()
+    _files.rewrite(file, lambda text: f"{text} and mine")
+    assert file.read_text() == "new and mine"
 
 
 def test_a_new_book_that_cannot_be_written_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

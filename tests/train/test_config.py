@@ -216,6 +216,17 @@ def test_ends_of_the_ranges_are_allowed() -> None:
             make_config("hcnn", {f.name: value, **needed.get(f.name, {})})
 
 
+def test_a_folder_may_have_a_tab_in_its_name(tmp_path: Path) -> None:
+    """What is refused is an escape that nobody meant, in the name of a folder that there is not."""
+    (folder := tmp_path / "a\tb").mkdir()
+    path = tmp_path / "own.toml"
+    path.write_text(f'data_dir = "{tmp_path}/a\\tb"\n')
+    assert read_toml(path) == {"data_dir": str(folder)}
+    folder.rmdir()
+    with pytest.raises(ConfigError, match="control character"):
+        read_toml(path)
+
+
 @pytest.mark.parametrize(
     ("content", "fragments"),
     [

@@ -241,6 +241,16 @@ def test_files_that_do_not_do(tmp_path: Path, content: bytes | None, fragments: 
     assert not (tmp_path / "run").exists()
 
 
+def test_classes_may_have_a_second_axis_of_length_1() -> None:
+    """As Keras has them; what is returned is the same."""
+    arrays = made_up((8, 8, 3))
+    columns = {name: a[:, None].astype(np.int64) if name[0] == "y" else a for name, a in arrays.items()}
+    found, expected = dataset_from_arrays("mine", columns), dataset_from_arrays("mine", arrays)
+    for name in ("train_labels", "test_labels"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+    assert found.class_names == expected.class_names
+
+
 def test_an_array_that_no_machine_holds_is_not_a_matter_of_batches(tmp_path: Path) -> None:
     """The header of a damaged file may ask for 2.66 PiB."""
     file, header = tmp_path / "images.npz", io.BytesIO()
@@ -365,6 +375,8 @@ def test_a_preset_ends_at_the_size_that_is_evaluated(preset: str) -> None:
         for pixels, meant in ((there.shift, config.shift), (there.cutout, config.cutout)):
             assert abs(pixels - meant * side / 32) <= 0.5 or pixels == 1
     assert suited(config, (32, 32), "classes", "d").shift == config.shift
+    for lengths in ((96,), (96, 96, 96)):  # samples of signals and volumes are no pixels
+        assert suited(config, lengths, "classes", "d").shift == config.shift
     own = make_config(preset, {"shift": 3, "image_sizes": (16,)})
     assert suited(own, (96, 96), "classes", "d").shift == 3  # pixels, if a user gives them
     assert {image_size(own, epoch, (96, 96)) for epoch in range(config.epochs)} == {(16, 16)}

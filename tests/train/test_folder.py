@@ -37,6 +37,14 @@ def pictures(few_images: Dataset, tmp_path: Path) -> Path:
     return root
 
 
+def test_pictures_in_hidden_folders_are_none_of_the_data(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "cat/.thumbnails/b.png", ".trash/cat/c.png", "cat/.d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert folder.files_in(tmp_path) == [tmp_path / "cat" / "a.png"]
+    assert folder.files_in(tmp_path / ".trash") == [tmp_path / ".trash" / "cat" / "c.png"]  # which was named
+
+
 def named(root: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What each file is read as."""
     return {str(p.relative_to(root)): pixels(p, (32, 32, 3)) for p in folder.files_in(root)}

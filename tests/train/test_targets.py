@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
 from train.recipes.tasks import TASKS
-from train.runs.checkpoint import CheckpointError
+from train.runs.checkpoint import GROUPS, CheckpointError
 from train.runs.onnx import write_onnx
 from train.runs.shipped import open_network
 from train.runs.teacher import require_same_task
+from train.runs.training import Trainer
 
 FEW = ("--preset", "signal", "--depth", 4, "--width", 4, "--strided-layers", 2, 3, "--batch-size", 10)
 
@@ -203,3 +205,34 @@ def test_settings_of_classes_are_refused_for_others(tmp_path: Path) -> None:
     large = written(tmp_path / "large.npz", 1e200 * waves()[1], ("height",))
     run_here((*FEW, "--dataset", large, "--out", tmp_path / "run"), None).one_line(1, "height has values so large")
     assert class_notes(dataset_from_arrays("d", arrays(np.eye(6)[:, :2] > 0)), np.arange(6)) == []
+
+
+@pytest.mark.parametrize("change", ["", "mean", "kind", "names", "images", "labels"])
+def test_a_run_goes_on_with_the_same_targets_alone(change: str) -> None:
+    """Also where the checkpoint is older than the digest of labels."""
+    targets = Targets("numbers", np.array([1.0, 2.0]), np.ones(2))
+    trees: dict[str, Any] = {kind: {"a": np.zeros(1)} for kind in GROUPS}
+    state = SimpleNamespace(**trees, order=np.arange(3), generator=np.random.default_rng(1).bit_generator.state)
+    run: Any = SimpleNamespace(
+        state=SimpleNamespace(**trees), class_names=("a", "b"), labels="digest", count=3, rng=np.random.default_rng(0),
+        train=SimpleNamespace(mean=np.zeros(1), std=np.ones(1), targets=targets),
+        _images=lambda: "these", to_device=lambda: None,
+    )  # fmt: skip
+    saved: Any = SimpleNamespace(
+        state=state, channel_mean=np.zeros(1), channel_std=np.ones(1), class_names=("a", "b"), labels=None,
+        targets=Targets("numbers", np.array([1.0, 2.0]), np.ones(2)),
+    )  # fmt: skip
+    changes: dict[str, Any] = {
+        "mean": {"targets": Targets("numbers", np.array([1.0, 2.5]), np.ones(2))},
+        "kind": {"targets": Targets("labels", np.array([1.0, 2.0]), np.ones(2))},
+        "names": {"class_names": ("a", "c")},
+        "images": {"channel_mean": np.ones(1)},
+        "labels": {"labels": "another"},
+    }
+    vars(saved).update(changes.get(change, {}))
+    if change:
+        with pytest.raises(CheckpointError, match="trained on other images than these"):
+            Trainer.restore(run, saved, Path("best.h5"))
+    else:
+        Trainer.restore(run, saved, Path("best.h5"))
+        assert run.state is state
