@@ -284,6 +284,15 @@ def test_a_tree_that_keeps_the_rule_passes() -> None:
     assert violations(LEGAL) == []
 
 
+def test_one_file_asks_for_the_name_of_a_library() -> None:
+    """Besides the package that stands between, and what converts arrays for users' tests."""
+    free = f"{ENGINES}.devices", "hcnn_core.backend", "hcnn_core.testing"
+    for module, source in source_tree().items():
+        if module.startswith("hcnn_core") and not module.startswith(free):
+            constants = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+            assert not {"numpy", "cupy"} & {value for value in constants if isinstance(value, str)}, module
+
+
 def test_hcnn_core_has_25_flat_modules_at_most() -> None:
     assert len(list((ROOT / "hcnn_core").glob("*.py"))) <= 25
 

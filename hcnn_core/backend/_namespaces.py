@@ -91,7 +91,7 @@ def refuse_notes(array: object) -> None:
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
     is_plain = isinstance(array, np.generic | int | float | complex | list | tuple)
-    if not is_plain and _class_name(array) not in CURES and (hasattr(array, "unit") or hasattr(array, "units")):
+    if not is_plain and (hasattr(array, "unit") or hasattr(array, "units")) and _class_name(array) not in CURES:
         raise TypeError(f"expected an array without a unit, got {_class_name(array)}; np.asarray(x) leaves it out")
 
 

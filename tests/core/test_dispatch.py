@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 
+from hcnn_core import explain
 from hcnn_core._engines import devices
 from hcnn_core._engines.devices import DEVICES, module_of
 from hcnn_core._engines.dispatch import engine, native
@@ -35,6 +37,21 @@ def test_a_native_module_takes_the_calls_of_the_generic_one(room: str, name: str
         here, there = (getattr(module, function) for module in (found, module_of("generic", name)))
         if inspect.isfunction(there):
             assert list(inspect.signature(here).parameters) == list(inspect.signature(there).parameters), function
+
+
+@pytest.mark.parametrize("library", ["torch", "jaxlib"])
+def test_tensors_on_the_cpu_are_planned_as_arrays_of_numpy(library: str) -> None:
+    class Tensor:
+        __module__ = library
+
+        def __init__(self, array: Any) -> None:
+            self.array = array
+            self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+    x, w = np.ones((4, 64), np.float32), np.ones((3, 5), np.float32)
+    expected = explain(x, w, 1, boundary="zero")
+    assert "CpuPlan direct" in expected and explain(Tensor(x), Tensor(w), 1, boundary="zero") == expected
+    assert "CpuPlan" not in explain(*map(array_api_strict.asarray, (x, w)), 1, boundary="zero")
 
 
 def test_arrays_that_no_native_module_takes_go_the_generic_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 
 pytest.importorskip("numba")
 
-from hcnn_core import convolve
+from hcnn_core import convolve, convolve_elu
 from hcnn_core._tuning import tuned
 
 LEFT_OUT = "_tuning.py", "allocator.py", "_threads.py", "_problem.py", "backend"
@@ -50,6 +51,36 @@ def test_a_short_signal_takes_a_short_way() -> None:
             call()
 
     assert way(with_another_tuning)[0] > 2 * calls  # the control: a plan is made first
+
+
+@pytest.mark.parametrize("xp", [np, array_api_strict], ids=lambda xp: xp.__name__)
+def test_a_signal_goes_through_nine_functions_at_most_to_its_plan(xp: Any) -> None:
+    """On another library's way too, which is that of CuPy's arrays."""
+    x, w = xp.ones((2, 64)), xp.ones((3, 5))
+    ways: list[list[str]] = []
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        operands = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount]]
+        if (
+            event == "call"
+            and "hcnn_core" in code.co_filename
+            and any(getattr(a, "shape", 0) == x.shape for a in operands)
+        ):
+            ways[-1].append(code.co_qualname)
+
+    for call in (lambda: convolve(x, w, 1, boundary="zero"), lambda: convolve_elu(x, w, w[0, :], 1, boundary="zero")):
+        call()
+        ways.append([])
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            call()
+        finally:
+            sys.setprofile(before)
+    for way in ways:
+        door = next(i for i, name in enumerate(way) if name.endswith("Plan.forward"))
+        assert door <= 9, " ".join(way)
 
 
 @pytest.mark.parametrize("boundary", ["periodic", "zero"])
