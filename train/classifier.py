@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from autodiff import tree_map
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config, with_dataset
 from train.data import UNNAMED, Dataset, standardise
@@ -25,6 +24,7 @@ from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs import compiling
 from train.runs.checkpoint import Checkpoint
+from train.runs.opened import Opened
 from train.runs.session import Session
 from train.runs.shipped import FOLDER, card, open_network, recorded
 from train.runs.training import batches, restore
@@ -193,7 +193,8 @@ class Classifier:
         self.network, self.checkpoint = network, checkpoint
         self.name = name or checkpoint.config.preset
         self.card = card or f"# {self.name}\n\n{self.takes}\n"
-        self._arrays: dict[str, tuple[Parameters, Moments]] = {"numpy": (parameters, moments)}
+        self._arrays = parameters, moments
+        self._opened = Opened(network, parameters, moments)
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -251,12 +252,12 @@ class Classifier:
         """
         if MERGED_FILTERS in self._architecture.lacks:
             raise TypeError(f"{self._architecture.title} has no merged filters, a hierarchical network has")
-        return self.network.merged(*self._arrays["numpy"])
+        return self.network.merged(*self._arrays)
 
     @property
     def moments(self) -> Moments:
         """Running moments of each layer, see `train.networks.network.Moments`; NumPy arrays."""
-        return self._arrays["numpy"][1]
+        return self._arrays[1]
 
     def logits(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
         """Return the logits of images, whose softmax is the probability of each class.
@@ -289,10 +290,7 @@ class Classifier:
         """
         in_units = self.checkpoint.targets.in_units
 
-        def made(parameters: Parameters, x: Array, moments: Moments) -> Array:
-            return in_units(self.network(parameters, x, moments)[0], array_namespace(x))
-
-        return self._each(images, made)
+        return self._each(images, lambda network, x: in_units(network(x), array_namespace(x)))
 
     def features(
         self,
@@ -331,8 +329,8 @@ class Classifier:
         over = tuple(k for k, name in enumerate(names) if name[0] in kinds[reduce])
         wanted = self._layer(layer).name
 
-        def made(parameters: Parameters, x: Array, moments: Moments) -> Array:
-            y = self.network.output(wanted, parameters, x, moments)
+        def made(network: Opened, x: Array) -> Array:
+            y = network.output(wanted, x)
             return array_namespace(y).mean(y, axis=over) if over else y
 
         return self._each(images, made)
@@ -356,7 +354,7 @@ class Classifier:
         require_installed("torch", extra="torch")
         from train.runs.torch_module import Convolutions
 
-        return Convolutions(self.checkpoint, self.network, *self._arrays["numpy"])
+        return Convolutions(self.checkpoint, self.network, *self._arrays)
 
     def axes(self, layer: int | str) -> tuple[str, ...]:
         """Return the names of the axes of what a layer makes.
@@ -386,15 +384,15 @@ class Classifier:
         return self.network[name]
 
     def _each(self, images: Array | Photograph | Sequence[Photograph], function: Callable[..., Array]) -> Array:
-        """What a function of weights, standardised images and moments makes of some of the images at a time."""
+        """What a function of the opened network and standardised images makes of some of the images at a time."""
         array = as_array(images, self.photograph_shape)
         xp = array_namespace(array)
         array, alone = self._shaped(xp.asarray(array))
-        array, (parameters, moments) = self._values(xp, array), self._placed(xp)
+        array = self._values(xp, array)
         made, config = self.checkpoint, self.network.config
         standards = made.channel_mean, made.channel_std, config.dtype, config.standardize
         parts = (standardise(array[part, ...], *standards) for part in batches(BATCH, array.shape[0]))
-        whole = xp.concat([function(parameters, x, moments) for x in parts])
+        whole = xp.concat([function(self._opened, x) for x in parts])
         return whole[0, ...] if alone else whole
 
     def _shaped(self, array: Array) -> tuple[Array, bool]:
@@ -446,9 +444,3 @@ class Classifier:
     @property
     def _architecture(self) -> Architecture:
         return architecture_of(self.network.config)
-
-    def _placed(self, xp: Any) -> tuple[Parameters, Moments]:
-        """Weights and moments among arrays of a namespace."""
-        if xp.__name__ not in self._arrays:
-            self._arrays[xp.__name__] = tree_map(xp.asarray, self._arrays["numpy"])
-        return self._arrays[xp.__name__]

@@ -182,6 +182,8 @@ class _Estimator(BaseEstimator):
         state = State(parameters, {}, moments, {})
         self.checkpoint_: Checkpoint = replace(checkpoint, state=state, config=wide, targets=targets)
         self.config_, self.shape_, self.n_iter_ = wide, x.shape[1:], trainer.state.epoch
+        network = build(wide, x.shape[1:-1], len(names), x.shape[-1])
+        self._classifier = Classifier(self.checkpoint_, network, parameters, moments)
 
     def _space(self, x: NDArray[Any]) -> tuple[int, ...]:
         """Which axes of X are those of space; a UserWarning where its shape leaves a doubt."""
@@ -217,10 +219,7 @@ class _Estimator(BaseEstimator):
         x = self._samples(X)
         if x.shape[1:] != self.shape_:
             raise ValueError(f"X has samples of shape {X.shape[1:]}; it was fitted on {self.shape_}, channels last")
-        made = self.checkpoint_
-        network = build(self.config_, made.image_size, len(made.class_names), made.channels)
-        classifier = Classifier(made, network, made.state.parameters, made.state.moments)
-        return classifier, np.asarray(classifier.logits(x))
+        return self._classifier, np.asarray(self._classifier.logits(x))
 
 
 def _digest(x: NDArray[Any], y: Any) -> bytes:

@@ -84,7 +84,7 @@ def test_onnx_has_the_same_logits(size: tuple[int, ...], changes: dict[str, Any]
     larger = rng.standard_normal((2, *(n + 4 for n in size), 2)).astype(np.float32)
     statistics = one.checkpoint.channel_mean, one.checkpoint.channel_std
     standard = standardise(larger, *statistics, by=one.checkpoint.config.standardize)
-    expected, _ = one.network(one._arrays["numpy"][0], standard, one.moments)
+    expected, _ = one.network(one._arrays[0], standard, one.moments)
     if one.checkpoint.config.boundary != "periodic":
         assert np.abs(session.run(None, {"images": larger})[0] - expected).max() <= 2e-5 * np.abs(expected).max()
 

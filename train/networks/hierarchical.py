@@ -238,13 +238,13 @@ class HierarchicalLayer(Layer):
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         """Return x_j, and the moments of patches and outputs that it was normalised by."""
-        x = self._reduced(inputs[0])
-        of_sums, used = self._patch_moments(x, moments, call.shard)
-        filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[1 + len(self.space) :])
         if moments is not None:
-            used = dict(moments)
-        if not self.normalizes or moments is not None:
-            return self.joined(self.made_by(self._fold(filters, weights, used), x), inputs), used
+            return self.by_filters(self._merged(weights, moments, self.terms), inputs), dict(moments)
+        x = self._reduced(inputs[0])
+        of_sums, used = self._patch_moments(x, call.shard)
+        filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[1 + len(self.space) :])
+        if not self.normalizes:
+            return self.joined(self.made_by(filters, x), inputs), used
         shift, scale, bias = filters.pop("bias"), weights["scale"], weights["bias"]
         fused, sharing = self.activation.fused, {} if call.shard is None else {"shard": call.shard}
         y, parts = self._filtered_and_parts(filters, x) if fused else (self._filtered(filters, x), {})
@@ -279,9 +279,7 @@ class HierarchicalLayer(Layer):
         taps = _low_passes.beside(like, (axes, like.dtype), lambda: low_pass(axes).astype(like.dtype))
         return convolve(x, taps, self.space, boundary=self.boundary[:axes])
 
-    def _patch_moments(
-        self, x: Array, moments: Weights | None, shard: Shard | None
-    ) -> tuple[tuple[Array, Array] | None, Weights]:
+    def _patch_moments(self, x: Array, shard: Shard | None) -> tuple[tuple[Array, Array] | None, Weights]:
         """Moments of the patches of what is filtered, and of its mean; none here, since no factor is normalised."""
         return None, {}
 
@@ -347,9 +345,21 @@ class HierarchicalLayer(Layer):
 
         A (+) layer has filters h (s, s, Q) with a shift that is added, rho, and g with the bias.
         """
-        of_patches = (moments["mean"], moments["covariance"]) if self.factors else None
-        filters = self._filters(weights, of_patches, self.epsilon, self.inputs[len(self.space) :])
+        return self._merged(weights, moments, 1)
+
+    def _merged(self, weights: Weights, moments: Weights, terms: int) -> Weights:
+        """Filters and biases at evaluation, of so many times the marginal."""
+        of_patches = _of_multiple((moments["mean"], moments["covariance"]), terms) if self.factors else None
+        filters = self._filters(weights, of_patches, self.epsilon * terms**2, self.inputs[len(self.space) :])
         return self._fold(filters, weights, moments)
+
+    def by_filters(self, filters: Weights, inputs: Sequence[Signal]) -> Signal:
+        """Return the layer by filters that are merged for the sum over v_{j-3}, and what skips it."""
+        return self.joined(self.made_by(filters, self._reduced(inputs[0])), inputs)
+
+    def opened(self, weights: Weights, moments: Weights) -> Layer:
+        """Return the layer with its filters merged."""
+        return MergedLayer(self, self._merged(weights, moments, self.terms))
 
     def folded(self) -> Layer:
         """Return the layer that takes merged filters."""
@@ -398,11 +408,7 @@ class FactoredLayer(HierarchicalLayer):
         """Its output, and copies of the covariance of the taps along space."""
         return super().retained(batch_size) + 8 * self.taps**2
 
-    def _patch_moments(
-        self, x: Array, moments: Weights | None, shard: Shard | None
-    ) -> tuple[tuple[Array, Array] | None, Weights]:
-        if moments is not None:
-            return _of_multiple((moments["mean"], moments["covariance"]), self.terms), {}
+    def _patch_moments(self, x: Array, shard: Shard | None) -> tuple[tuple[Array, Array] | None, Weights]:
         found = self._moments_of_patches(x, {} if shard is None else {"shard": shard})
         mean, covariance = _of_multiple(found, 1 / self.terms)
         return found, {"mean": mean, "covariance": covariance}
@@ -511,15 +517,17 @@ class NonlinearLayer(FactoredLayer):
 
 
 class MergedLayer(Layer):
-    """A layer at evaluation, with what it folds into as its weights."""
+    """A layer at evaluation, with what it folds into as its weights; or which has filters, of sums over v_{j-3}."""
 
-    def __init__(self, layer: HierarchicalLayer) -> None:
+    def __init__(self, layer: HierarchicalLayer, filters: Weights | None = None) -> None:
         self.name, self.reads, self.inputs, self.outputs = layer.name, layer.reads, layer.inputs, layer.outputs
-        self._layer = replace(layer, reduces=False)
+        self._layer, self._filters = layer if filters else replace(layer, reduces=False), filters
 
     def __call__(
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
+        if self._filters:
+            return self._layer.by_filters(self._filters, inputs), moments or {}
         return self._layer.joined(self._layer.made_by(weights, self._layer.marginal(inputs[0].x)), inputs), {}
 
 

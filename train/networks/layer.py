@@ -135,6 +135,10 @@ class Layer:
         """Return the output of a layer that depends on its inputs and its weights alone."""
         raise NotImplementedError(f"{type(self).__name__} defines neither apply nor __call__")
 
+    def opened(self, weights: Weights, moments: Weights) -> Layer:
+        """Return the layer at evaluation with these weights, what follows from them alone being made."""
+        return self
+
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the weights that this layer folds into at evaluation; `folded` takes them."""
         return weights

@@ -143,6 +143,12 @@ class Network:
         found = {layer.outputs[:axes]: layer.name for layer in self.table if len(layer.outputs) > axes}
         return {size: name for size, name in found.items() if math.prod(size) > 1}
 
+    def opened(self, parameters: Parameters, moments: Moments) -> Network:
+        """Return the network for evaluation with these weights, its filters merged once; calls take the same ones."""
+        network = copy.copy(self)
+        network.table = tuple(la.opened(parameters.get(la.name, {}), moments.get(la.name, {})) for la in self.table)
+        return network
+
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the weights that the layers fold into at evaluation, see `Layer.merged`."""
         found = {

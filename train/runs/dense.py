@@ -123,6 +123,20 @@ def dense_steps(
     CheckpointError, in the name of a `form` such as ONNX, for a layer that is no such steps, or an activation that is
     none of `activations`.
     """
+    steps = steps_of(network, parameters, moments, activations, form)
+    if (targets := checkpoint.targets).mean is not None:
+        steps.append(Step(Scale(_f32(targets.std), _f32(targets.mean)), (len(steps),)))
+    return steps
+
+
+def steps_of(
+    network: Network,
+    parameters: Parameters,
+    moments: Moments,
+    activations: Collection[str] = ("elu",),
+    form: str = "NumPy",
+) -> list[Step]:
+    """Return a network as steps to what it makes itself, as `dense_steps` does."""
     steps, merged = _Steps(), network.merged(parameters, moments)
     places, shapes = {IMAGES: 0}, {IMAGES: network.image_shape}
     for layer in network.table:
@@ -139,8 +153,6 @@ def dense_steps(
         read = [(places[name], shapes[name]) for name in layer.reads]
         places[layer.name] = write(steps, layer, weights, read, network)
         shapes[layer.name] = layer.outputs
-    if (targets := checkpoint.targets).mean is not None:
-        steps.then(Scale(_f32(targets.std), _f32(targets.mean)), len(steps))
     return steps
 
 

@@ -77,10 +77,11 @@ def evaluate(
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
     count, task, ranks = data.images.shape[0], TASKS[data.targets.kind], ranks or Ranks()
     loss, outputs = 0.0, np.zeros((count, network.classes), data.dtype)
+    merged = network.opened(parameters, moments)
     for part in batches(_most(network, ranks), count, ranks, "evaluation"):
         x, labels = data.take(part)
         with precision(network.config.precision):
-            logits, _ = network(parameters, x, moments)
+            logits, _ = merged(parameters, x, moments)
         batch_loss = float(task.evaluated(logits, labels))
         if not math.isfinite(batch_loss):
             first = first_not_finite(xp, network, parameters, x, moments)
@@ -109,13 +110,13 @@ def evaluate_views(
     config, count, hits = network.config, data.images.shape[0], 0
     if not (config.flip or config.shift) or not result.task.exclusive:
         return result
-    ranks = ranks or Ranks()
+    ranks, merged = ranks or Ranks(), network.opened(parameters, moments)
     for part in batches(_most(network, ranks), count, ranks, "other views"):
         x, labels = data.take(part)
         others = views(x, flip=config.flip, shift=config.shift)
         with precision(config.precision):
             whole = xp.asarray(result.logits[part])
-            logits = sum((network(parameters, view, moments)[0] for view in others), start=whole)
+            logits = sum((merged(parameters, view, moments)[0] for view in others), start=whole)
         hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
     if ranks.size > 1:
         hits = int(ranks.all_reduce(xp.asarray(np.array([hits], np.float64)))[0])

@@ -1,0 +1,216 @@
+"""Latency of opened networks beside onnxruntime on their own ONNX files, by the size of the batch.
+
+    python -m benchmarks.inference --json benchmarks/results/inference.json --plot benchmarks/results/inference.png
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.inference --network hcnn-fast
+    python -m benchmarks.inference --steps                     # training steps of few images instead
+    python -m benchmarks.inference --pictures                  # `hcnn predict` of 2,000 pictures instead
+
+Both take images as they are and return logits, with as many threads, in turn; the least times are printed, which other
+programs on the machine change least, and the ratio of medians beside that of the least. `--also` adds
+a column for the network as it is called without being opened. `signal` and `volume` have random weights, on signals of
+128 samples and 9 channels and on volumes of 28^3, as in the sets that the presets are for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe_machine
+from hcnn_core.backend import worker_count
+from train.classifier import BATCH, Classifier, load
+from train.config import make_config
+from train.data import standardise
+from train.networks.registry import build
+from train.runs.checkpoint import Checkpoint, State
+from train.runs.onnx import write_onnx
+
+NETWORKS = ("hcnn-fast", "hcnn-best", "signal", "volume")
+SHAPES = {"signal": (128, 9), "volume": (28, 28, 28, 1)}
+CLASSES = 10
+BATCHES = (1, 2, 4, 8, 16, 32, 100)
+
+
+def network(name: str) -> Classifier:
+    """Return a network that ships, or a preset of `SHAPES` with random weights and the moments of random samples."""
+    if name not in SHAPES:
+        return load(name)
+    shape, rng, config = SHAPES[name], np.random.default_rng(0), make_config(name)
+    table = build(config, shape[:-1], CLASSES, shape[-1])
+    weights = table.initialize(rng)
+    _, moments = table(weights, rng.standard_normal((20, *shape)).astype(config.dtype))
+    state = State(weights, {}, moments, dict(rng.bit_generator.state))
+    names = tuple(map(str, range(CLASSES)))
+    statistics = np.zeros(shape[-1]), np.ones(shape[-1])
+    return Classifier(Checkpoint(state, config, names, shape, *statistics, values="float32"), table, weights, moments)
+
+
+def peer(one: Classifier, threads: int) -> Callable[[Any], Any]:
+    """Return the network's ONNX file as onnxruntime runs it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        write_onnx(file, file, one.checkpoint)
+        session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"images": x})[0]
+
+
+def timed(ways: Sequence[Callable[[], Any]], seconds: float, warm: int = 3) -> list[list[float]]:
+    """Return the times of each in seconds, taken in turn."""
+    for way in ways:
+        for _ in range(warm):
+            way()  # compiles, plans, and fills caches
+    times: list[list[float]] = [[] for _ in ways]
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for way, taken in zip(ways, times, strict=True):
+            began = time.perf_counter()
+            way()
+            taken.append(time.perf_counter() - began)
+    return times
+
+
+def measure(names: Sequence[str], batches: Sequence[int], seconds: float, also: bool) -> list[dict[str, Any]]:
+    """Print and return milliseconds an image of each network and batch."""
+    rows, threads = [], worker_count()
+    print(
+        "network      batch     ours  onnxruntime  ratio  of medians" + ("  unopened" if also else "") + "  difference"
+    )
+    for name in names:
+        one = network(name)
+        theirs, rng, checkpoint = peer(one, threads), np.random.default_rng(1), one.checkpoint
+        moments = checkpoint.channel_mean, checkpoint.channel_std
+        for n in batches:
+            drawn = rng.random((n, *checkpoint.image_shape), np.float32)
+            x = (255 * drawn).astype(np.uint8) if checkpoint.values == "uint8" else drawn
+            given = x.astype(np.float32)
+
+            def unopened(x: Any = x, one: Any = one, moments: Any = moments) -> Any:
+                config = one.network.config
+                return one.network(one._arrays[0], standardise(x, *moments, by=config.standardize), one.moments)[0]
+
+            ways = [lambda x=x, one=one: one.logits(x), lambda x=given, of=theirs: of(x)]  # type: ignore[misc]
+            difference = float(np.abs(ways[0]() - ways[1]()).max())
+            times = timed([*ways, *([unopened] if also else [])], seconds)
+            ours, other, *rest = (1e3 * min(taken) / n for taken in times)
+            medians = statistics.median(times[0]) / statistics.median(times[1])
+            row = {"network": name, "batch": n, "ms": ours, "onnxruntime_ms": other, "ratio_of_medians": medians}
+            rows.append(row | ({"unopened_ms": rest[0]} if also else {}))
+            print(
+                f"{name:12} {n:5} {ours:8.3f} {other:12.3f} {ours / other:6.2f} {medians:11.2f}"
+                + (f"{rest[0]:10.3f}" if also else "")
+                + f" {difference:11.1e}",
+                flush=True,
+            )
+    return rows
+
+
+def measure_steps(names: Sequence[str], seconds: float) -> list[dict[str, Any]]:
+    """Print and return milliseconds an image of training steps of 4, 10 and 100 images."""
+    from benchmarks.step import Step
+
+    rows, sizes = [], (4, 10, 100)
+    print("network, a step      images   ms an image")
+    for name in names:
+        steps = [Step(name, None, n) for n in sizes]
+        for n, t in zip(sizes, map(min, timed(steps, seconds)), strict=True):
+            print(f"{name:20} {n:6} {1e3 * t / n:13.2f}", flush=True)
+            rows.append({"network": name, "step_images": n, "ms": 1e3 * t / n})
+    return rows
+
+
+def measure_pictures(names: Sequence[str], count: int = 2_000) -> list[dict[str, Any]]:
+    """Print and return seconds of `hcnn predict`, its start left out, beside decoding and arithmetic alone."""
+    from PIL import Image
+
+    from train import predict
+    from train.data.folder import attempt
+    from train.data.photographs import pixels
+
+    rows, rng = [], np.random.default_rng(0)
+    print("network      decoding  arithmetic  command  ratio to the slower")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{k:04}.png" for k in range(count)]
+        for file in files:
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(file)
+        images = np.stack([pixels(file, (32, 32, 3)) for file in files])
+        for name in names:
+            one = load(name)
+
+            def classify(one: Classifier = one) -> None:
+                for begin in range(0, count, BATCH):
+                    one.probabilities(images[begin : begin + BATCH])
+
+            def command(name: str = name) -> None:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    predict.main([name, folder])
+
+            decode = partial(attempt, partial(pixels, shape=one.photograph_shape), files)
+            decoding, arithmetic, whole = map(min, timed([decode, classify, command], 0, warm=1))
+            ratio = whole / max(decoding, arithmetic)
+            print(f"{name:12} {decoding:8.2f} {arithmetic:11.2f} {whole:8.2f} {ratio:20.2f}", flush=True)
+            rows.append(
+                {"network": name, "pictures": count, "decoding": decoding, "arithmetic": arithmetic, "s": whole}
+            )
+    return rows
+
+
+def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
+    """Draw latencies by batch, a panel for each network."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row["network"] for row in rows))
+    figure = Figure(figsize=(3 * len(names), 3), layout="constrained")
+    for k, (name, axis) in enumerate(zip(names, np.ravel(figure.subplots(1, len(names), squeeze=False)), strict=True)):
+        own = [row for row in rows if row["network"] == name]
+        for kind, label in (("ms", "opened network"), ("onnxruntime_ms", "onnxruntime")):
+            axis.loglog([r["batch"] for r in own], [r[kind] * r["batch"] for r in own], "o-", markersize=3, label=label)
+        axis.set(title=name, xlabel="images in a batch", ylabel="" if k else "ms a batch")
+        axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(target, dpi=120)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", nargs="+", help="networks that ship, and presets")
+    parser.add_argument("--batch", nargs="+", type=int, default=BATCHES)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each network and batch")
+    parser.add_argument("--also", action="store_true", help="time the network unopened as well")
+    parser.add_argument("--steps", action="store_true", help="time training steps instead")
+    parser.add_argument("--pictures", action="store_true", help="time `hcnn predict` instead")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="also draw them")
+    options = parser.parse_args()
+
+    machine = describe_machine()
+    print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
+    if options.pictures:
+        rows = measure_pictures(options.network or NETWORKS[:2])
+    elif options.steps:
+        rows = measure_steps(options.network or ("hcnn-fast", "hcnn"), options.seconds)
+    else:
+        rows = measure(options.network or NETWORKS, options.batch, options.seconds, options.also)
+    if options.json:
+        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n", "utf-8")
+    if options.plot:
+        draw(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
