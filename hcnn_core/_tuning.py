@@ -37,6 +37,8 @@ class Costs:
     """The fixed part of the FFT along all axes at once."""
     fft_pass: float = 4.4e-09
     """A sample in that FFT, per axis. Lengths with large prime factors cost more."""
+    block_point: float = 8e-10
+    """A point of the FFT of a block, times log2 of its length and two."""
     mac: float = 1.2e-11
     """A multiply-add in full register tiles."""
     gathered_mac: float = 1.6e-10
@@ -68,14 +70,14 @@ class Costs:
 OTHER_COSTS = Costs(
     plan=0, transform=1e-5, library=2e-4, call=2e-4, fft_pass=4.2e-12, mac=2.9e-13, gathered_mac=1.5e-11,
     dft_mac=5.8e-13, copy=2.9e-12, transposed=1.2e-11, fft_point=3.5e-12, scattered=2.9e-12, line=0, gathered=2.4e-9,
-    piece=3e-5,
+    piece=3e-5, block_point=1e-11,
 )  # fmt: skip
 """Costs for other libraries than NumPy: those of CuPy on one H200, in float32.
 
 With 0.62 ms for what the host takes to launch a convolution and both transposes, they give eleven measured convolutions
 by own kernels within 17 % (benchmarks/results/gpu-h200). That time is left out here: all choices have it, and a graph
-has none. The costs of CuPy's functions follow from two convolutions, `fft_pass` from cupyx's by FFT; `instruction` is
-counted, not measured."""
+has none. The costs of CuPy's functions follow from two convolutions, `fft_pass` from cupyx's by FFT; `instruction` and
+`block_point` are counted, not measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,8 +202,8 @@ class Tuning:
     fft_threaded_samples: int = 1 << 18
     """SciPy's FFT uses threads from this many samples."""
 
-    fft_by_axis_samples: int = 1 << 14
-    """From this many samples, an FFT per axis, which skips lines of zeros, is faster than one call for all axes."""
+    block_elements: int = 1 << 17
+    """Points of the blocks of an FFT that are transformed together, so that they stay in cache."""
 
     aligned_bytes: int = 1 << 12
     """Smaller arrays begin anywhere: where makes no difference to their speed."""

@@ -11,7 +11,6 @@ from hcnn_core._engines.transform import Transform
 from hcnn_core._tuning import Tuning
 
 if TYPE_CHECKING:
-    from hcnn_core._engines.cpu.fft_plan import FFTPlan as CpuFFTPlan
     from hcnn_core._engines.cuda.single import SinglePlan
     from hcnn_core._engines.generic.fft_plan import FFTPlan
     from hcnn_core._engines.generic.plan import Plan
@@ -85,7 +84,7 @@ class Subsampled(ByAxis):
 class AtOnce:
     """One FFT, or one kernel, along all axes."""
 
-    plan: CpuFFTPlan | FFTPlan | SinglePlan
+    plan: FFTPlan | SinglePlan
     methods: tuple[str, ...]
 
     @property

@@ -58,8 +58,8 @@ class Device:
     """Whether it takes the arrays of a library."""
     by_axis: Callable[[tuple[str, ...], Request], ByAxis]
     """The choice that computes each axis by the given method."""
-    at_once: Callable[[tuple[str, ...], Request], AtOnce | None]
-    """The choice that takes all axes at once, by equal methods, for one filter of one channel; if there is one."""
+    at_once: Callable[[tuple[str, ...], Request], list[AtOnce]]
+    """Choices that take all axes at once, by equal methods, for one filter of one channel."""
     estimate: Callable[[Tuning], Costs]
     """The costs by which choices are priced."""
     clock: Callable[[Any, Callable[[], object], int], float]
@@ -81,10 +81,9 @@ class Device:
         channels = math.prod(problem.x_shape[a] for a in problem.sum_axes)
         is_single = channels == 1 and math.prod(problem.out_shape) == 1
         for methods in itertools.product(*(("direct", "fft") if m in OPEN else (m,) for m in problem.method)):
-            whole = self.at_once(methods, request) if is_single and len(set(methods)) == 1 else None
-            if whole is None or "fft" in methods:
-                found.append(self.by_axis(methods, request))
-            found += [] if whole is None else [whole]
+            whole = self.at_once(methods, request) if is_single and len(set(methods)) == 1 else []
+            found += [self.by_axis(methods, request)] if not whole or "fft" in methods else []
+            found += whole
         return found
 
     def native(self, name: str, like: Any, *others: Any) -> Any:
@@ -238,36 +237,30 @@ def _order_for_vectors(problem: Problem, direct: tuple[int, ...], batch: int, tu
     return direct
 
 
-def _compiled_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
-    """Return the FFT of SciPy along all axes."""
-    if methods[0] == "direct" or request.problem.sum_axes or request.problem.out_shape:
-        return None
-    from hcnn_core._engines.choice import AtOnce
-    from hcnn_core._engines.cpu.fft_plan import FFTPlan
-
-    return AtOnce(FFTPlan(request.problem, request.real, request.tuning, partial(NUMPY.engine, "elementwise")), methods)
-
-
-def _cuda_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
-    """One kernel for direct convolution, and the library's FFT."""
+def _cuda_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
+    """Return one kernel for direct convolution, and the library's FFT."""
     if methods[0] != "direct":
         return _library_at_once(methods, request)
     from hcnn_core._engines.choice import AtOnce
     from hcnn_core._engines.cuda.single import SinglePlan
 
     if not request.real or not SinglePlan.suits(request.problem, request.tuning):
-        return None
-    return AtOnce(SinglePlan(request.problem, request.tuning), methods)
+        return []
+    return [AtOnce(SinglePlan(request.problem, request.tuning), methods)]
 
 
-def _library_at_once(methods: tuple[str, ...], request: Request) -> AtOnce | None:
-    """Return the library's FFT along all axes."""
+def _library_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
+    """Return the library's FFT along all axes, whole and by blocks."""
+    if methods[0] == "direct":
+        return []
     from hcnn_core._engines.choice import AtOnce
+    from hcnn_core._engines.generic.block_plan import BlockPlan
     from hcnn_core._engines.generic.fft_plan import FFTPlan
 
-    if methods[0] == "direct" or not FFTPlan.suits(request.problem, request.real):
-        return None
-    return AtOnce(FFTPlan(request.problem, request.real), methods)
+    device = device_for(request.library)
+    operands = request.problem, request.real, request.tuning, device is NUMPY, partial(device.engine, "elementwise")
+    plans: tuple[FFTPlan, ...] = FFTPlan(*operands), BlockPlan(*operands)
+    return [AtOnce(plan, methods) for plan in plans if plan.suits]
 
 
 @lru_cache(maxsize=256)
@@ -291,7 +284,7 @@ NUMPY = Device(
     "cpu",
     lambda library: library in {"numpy", "torch", "jax", "jaxlib"},  # NumPy reads PyTorch's and JAX's on the CPU
     _compiled_by_axis,
-    _compiled_at_once,
+    _library_at_once,
     lambda tuning: tuning.costs,
     seconds_of,
     frozenset({"affine", "elementwise", "factored", "normalization", "patches"}),

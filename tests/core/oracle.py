@@ -310,7 +310,6 @@ ENGINES = st.fixed_dictionaries(
         "inner_elements": st.sampled_from([1, 1, DEFAULT.inner_elements]),  # 1: outer batch axes stay where they lie
         # -1: one filter goes by FFT along all axes at once
         "costs": st.sampled_from([-1, 1, DEFAULT.costs.call]).map(lambda call: replace(DEFAULT.costs, call=call)),
-        "fft_by_axis_samples": st.sampled_from([1, DEFAULT.fft_by_axis_samples]),
     }
 )
 """Sizes by which a plan chooses its engine, some set so that small inputs reach each of them."""

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import itertools
 import pkgutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,15 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
 from hcnn_core._engines import planner
 from hcnn_core._engines.cpu import register_tiles
 from hcnn_core._engines.cpu.direct import DirectProducts
-from hcnn_core._engines.cpu.fft_plan import FFTPlan
 from hcnn_core._engines.cpu.kernels import direct as direct_kernels
 from hcnn_core._engines.cpu.kernels import gemm
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.cpu.winograd import WinogradProducts
 from hcnn_core._engines.devices import Request
+from hcnn_core._engines.generic.block_plan import BlockPlan
 from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._engines.generic.fft_plan import FFTPlan
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
 from hcnn_core._engines.transform import PRIMES, Identity, next_fast_length
@@ -240,6 +242,9 @@ AT_ONCE = {
     "signals in columns, a filter longer than they": Problem(
         noise(2, (31, 70), "float64"), noise(3, (70,), "float64"), 0, {"boundary": "periodic", "stride": 3}
     ),
+    "long signals": Problem(
+        noise(8, (2, 700, 3), "float32"), noise(9, (23,), "float32"), 1, {"boundary": "periodic", "stride": 2}
+    ),
     "an array of each boundary": Problem(
         noise(4, (2, 10, 3, 12, 8), "complex64"),
         noise(5, (6, 5, 5), "complex64"),
@@ -252,13 +257,13 @@ AT_ONCE = {
 }
 
 
-@pytest.mark.parametrize("parted", [1, 1 << 30])
+@pytest.mark.parametrize("by_blocks", [False, True])
 @pytest.mark.parametrize("name", AT_ONCE)
-def test_one_filter_by_fft_along_all_axes(name: str, parted: int) -> None:
-    """By one call, or axis by axis."""
+def test_one_filter_by_fft_along_all_axes(name: str, by_blocks: bool) -> None:
+    """Whole, or by blocks where a signal is long enough."""
     problem = AT_ONCE[name].with_options(method="fft")
-    with tuned(fft_by_axis_samples=parted):
-        assert isinstance(plan_of(problem), FFTPlan)
+    with tuned(costs=replace(DEFAULT.costs, block_point=-1 if by_blocks else 1, transform=9, transposed=0)):
+        assert isinstance(plan_of(problem), BlockPlan if by_blocks and name == "long signals" else FFTPlan)
         y = problem.run(convolve, problem.x, problem.w)
         assert y.base is None or y.base.nbytes <= 4 * y.nbytes  # what subsampling leaves out is not kept
         g, x, w = noise(99, y.shape, str(y.dtype)), problem.x, problem.w

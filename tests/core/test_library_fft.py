@@ -1,4 +1,4 @@
-"""One FFT along all axes of a convolution with one filter, by libraries other than NumPy, as CuPy needs it."""
+"""FFTs along all axes of a convolution with one filter, whole and by blocks: by SciPy, and as CuPy needs them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnn_core._engines.generic.fft_plan import PRIMES, TOGETHER, FFTPlan
+from hcnn_core._engines.dispatch import engine
+from hcnn_core._engines.generic.block_plan import BlockPlan
+from hcnn_core._engines.generic.fft_plan import CUFFT_PRIMES, TOGETHER, FFTPlan
 from hcnn_core._engines.transform import next_fast_length, roughness
 from hcnn_core._problem import make_problem
+from hcnn_core._tuning import tuned
 from tests.core.oracle import BOUNDARIES, DTYPES, Problem, assert_close, noise
 
 
@@ -32,16 +35,25 @@ def single_filters(draw: st.DrawFn) -> Problem:
     return Problem(noise(0, tuple(shape), dtype), noise(1, kernel, dtype), axes, options)
 
 
-@given(single_filters(), st.sampled_from([np, array_api_strict]))
-def test_maps_are_their_definitions(problem: Problem, xp: Any) -> None:
+def plan_of(kind: type[FFTPlan], problem: Problem, library: str, **sizes: int) -> FFTPlan:
+    shapes = make_problem(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
+    with tuned(**sizes) as tuning:
+        return kind(shapes, problem.x.dtype.kind == "f", tuning, library == "numpy", partial(engine, "elementwise"))
+
+
+@given(single_filters(), st.sampled_from([FFTPlan, BlockPlan]), st.sampled_from([1, 99]))
+@pytest.mark.parametrize(("xp", "library"), [(np, "numpy"), (np, "cupy"), (array_api_strict, "cupy")])
+def test_maps_are_their_definitions(xp: Any, library: str, problem: Problem, kind: type[FFTPlan], few: int) -> None:
     x, w = problem.x, problem.w
-    plan = FFTPlan(make_problem(x.shape, w.shape, problem.axes, **problem.options), x.dtype.kind == "f")
+    plan = plan_of(kind, problem, library, block_elements=few, device_spectrum_elements=few)
     g = noise(2, problem.y_shape, x.dtype.name)
+    kept = [a.copy() for a in (g, x, w)]
     y = plan.forward(xp, xp.asarray(x), xp.asarray(w))
     g_x, g_w, _ = plan.adjoints(xp, xp.asarray(g), xp.asarray(x), xp.asarray(w))
     assert_close(np.asarray(y), problem.convolution(), x, w)
     assert_close(np.asarray(g_x), problem.transpose_x(g), g, w)
     assert_close(np.asarray(g_w), problem.transpose_w(g), g, x)
+    assert all(map(np.array_equal, kept, (g, x, w)))
 
 
 class Watched:
@@ -66,7 +78,7 @@ class Watched:
 def test_cufft_gets_at_most_three_axes_at_once_and_these_the_last(order: Any) -> None:
     xp, x, w = Watched(), noise(0, (4, 6, 3, 5, 7), "float64").copy(order), noise(1, (3, 2, 3, 2), "float64")
     problem = Problem(x, w, (3, 1, 4, 0), {"boundary": "zero", "stride": (1, 2, 1, 1)})
-    plan = FFTPlan(make_problem(x.shape, w.shape, problem.axes, **problem.options), real=True)
+    plan = plan_of(FFTPlan, problem, "cupy")
     y = plan.forward(xp, x, w)
     assert_close(y, problem.convolution(), x, w)
     together = [(name, lies, options["axes"]) for name, lies, options in xp.seen if name.endswith("n")]
@@ -79,13 +91,6 @@ def test_cufft_gets_at_most_three_axes_at_once_and_these_the_last(order: Any) ->
 
 def test_lengths_have_the_factors_that_cufft_is_fast_at() -> None:
     for n in (1, 11, 97, 264, 1025, 4097):
-        length = next_fast_length(n, PRIMES)
+        length = next_fast_length(n, CUFFT_PRIMES)
         assert n <= length < 1.1 * n + 2
-        assert roughness(length, PRIMES) == 1 and roughness(13 * length, PRIMES) == 13
-
-
-def test_a_stride_is_folded_along_all_axes_but_the_last_of_real_arrays() -> None:
-    problem = make_problem((30, 40), (5, 5), (0, 1), boundary="zero", stride=2)
-    plan, whole = FFTPlan(problem, real=True), FFTPlan(problem, real=False)
-    assert plan.folds == [2, 1] and whole.folds == [2, 2]
-    assert all(n % fold == 0 for n, fold in zip(plan.padded, plan.folds, strict=True))
+        assert roughness(length, CUFFT_PRIMES) == 1 and roughness(13 * length, CUFFT_PRIMES) == 13

@@ -585,15 +585,15 @@ def test_a_gpu_is_timed_by_events_and_never_while_it_records() -> None:
 
     found = plan()
     found.device = devices.CUPY
-    run = lambda made: clock.__setitem__(0, clock[0] + (1.0 if type(made).__name__ == "FFTPlan" else 4.0))  # noqa: E731
+    run = lambda made: clock.__setitem__(0, clock[0] + (1.0 if type(made).__name__ == "BlockPlan" else 4.0))  # noqa: E731
     recording[0] = True
     assert is_recording(cupy) and found._find(cupy, "y", X, run) == found.estimated
     recording[0] = False
-    assert found._find(cupy, "y", X, run) == "FFTPlan all axes at once" != found.estimated
+    assert found._find(cupy, "y", X, run) == "BlockPlan all axes at once" != found.estimated
     assert wisdom().splitlines()[1].startswith("Card; ")
     recording[0] = True
     on_device: Any = SimpleNamespace(dtype=X.dtype, device=[0])  # CuPy's devices cannot be hashed
-    assert type(found._fastest(cupy, "y", on_device, run)).__name__ == "FFTPlan"  # it is known
+    assert type(found._fastest(cupy, "y", on_device, run)).__name__ == "BlockPlan"  # it is known
 
 
 def test_a_table_explains() -> None:
@@ -604,9 +604,9 @@ def test_a_table_explains() -> None:
         convolve(X, W, (1, 2), **options)
     head, titles, *rows, estimate, measured = explain(X, W, (1, 2), **options).splitlines()
     assert head.startswith("float32 (3, 40, 24) * (5, 3)") and titles.split() == ["milliseconds", "estimate", "result"]
-    assert len(rows) == 5 and "FFTPlan all axes at once" in "".join(rows) and "1000.000" in "".join(rows)
+    assert len(rows) == 6 and "BlockPlan all axes at once" in "".join(rows) and "1000.000" in "".join(rows)
     assert estimate.startswith("The estimate chooses CpuPlan direct direct:")
-    assert measured == "Measured, result: FFTPlan all axes at once."
+    assert measured == "Measured, result: BlockPlan all axes at once."
     assert explain(X, W, (1, 2), boundary="zero", method="direct").endswith("There is one choice.")
     assert "circles" in explain(X, W, (1, 2), boundary="mirror")
     assert "nothing is summed" in explain(X[:0], W, (1, 2), **OPTIONS)

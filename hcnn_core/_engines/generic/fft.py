@@ -131,7 +131,7 @@ def laid_on_circle(xp: Any, w: Array, axis: int, n: int, length: int, boundary: 
     first = -(size // 2)
     if boundary == "zero":
         low, high = max(0, -first - n + 1), min(size, n - first)
-        w, first = _take(w, axis, low, high), first + low
+        w, first = part_of(w, axis, low, high), first + low
     w = _pad_end(xp, w, axis, -w.shape[axis] % length)
     folded = xp.reshape(w, (*w.shape[:axis], -1, length, *w.shape[axis + 1 :]))  # (.., turns, length, ..)
     return xp.roll(xp.sum(folded, axis=axis), first, axis=axis)
@@ -142,12 +142,12 @@ def taken_off_circle(xp: Any, w: Array, axis: int, n: int, size: int, boundary: 
     low, high = (max(0, -first - n + 1), min(size, n - first)) if boundary == "zero" else (0, size)
     w = xp.roll(w, -(first + low), axis=axis)
     repeats = -(-(high - low) // w.shape[axis])
-    w = _take(joined([w] * repeats, axis), axis, 0, high - low)
+    w = part_of(joined([w] * repeats, axis), axis, 0, high - low)
     w = _pad_end(xp, w, axis, size - high)
     return xp.flip(_pad_end(xp, xp.flip(w, axis=axis), axis, low), axis=axis)
 
 
-def _take(x: Array, axis: int, start: int, stop: int) -> Array:
+def part_of(x: Array, axis: int, start: int, stop: int) -> Array:
     return x[(*(slice(None),) * axis, slice(start, stop), ...)]
 
 
