@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from autodiff import tree_map
 from train.classifier import Classifier
 from train.config import Config, make_config, suited
-from train.data import DatasetInfo, Targets, channel_statistics, require_varying
+from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
 from train.data.dataset import MOST_AXES
 from train.data.targets import kind_of
 from train.extras import require_installed
@@ -140,9 +142,9 @@ class _Estimator(BaseEstimator):
         rows = np.array(sorted(np.flatnonzero(weight), key=lambda n: _digest(x[n], y[n])))
         held_out = rows[:0]
         if self.early_stopping:
-            count = min(max(round(self.validation_fraction * len(rows)), 1), len(rows) - 1)
-            chosen = np.random.default_rng(config.seed).permutation(len(rows))
-            held_out, rows = rows[np.sort(chosen[:count])], rows[np.sort(chosen[count:])]
+            X: Any = SimpleNamespace(name="X", kind=kind_of(y), train_labels=y[rows])
+            parts = split_validation(X, math.ceil(self.validation_fraction * len(rows)), config.seed)
+            rows, held_out = (rows[part] for part in parts)
         counts = weight[rows]
         if (weight == np.rint(weight)).all():
             if weight.mean() > MOST_REPEATS:
@@ -249,7 +251,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         Epochs without a better score on rows that are held out, after which it stops, with the weights of the best; 0:
         none are held out.
     validation_fraction : float, optional
-        Part of the rows that is held out.
+        Part of the rows that is held out, of each class its share.
     warm_start : bool, optional
         Whether `fit` begins with the weights of the last one.
     verbose : bool, optional

@@ -17,8 +17,6 @@ from train.data.dataset import DataError
 from train.data.photographs import MODES, pixels, shape_of
 from train.storage.files import remove_partial_files, write_atomically
 
-__all__ = ["ENDINGS", "files_in", "is_folder", "listed", "load_folder", "named_folder"]
-
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".npy")
 """Of files that are read."""
 

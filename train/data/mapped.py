@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from train.data._formats import PIXELS, Layout
 from train.data.dataset import IMAGE_SHAPE, DataError
 
-__all__ = ["MappedImages", "map_layout"]
-
 BLOCK = 1000
 """Images that are read at once where all are gone through."""
 
