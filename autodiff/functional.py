@@ -374,7 +374,7 @@ def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
 
 def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
     """Return a caller's cotangent in the dtype of the output; a number becomes an array like the scalar output."""
-    g = live(g)
+    g = plain_array(live(g))
     if isinstance(g, int | float | complex) and node.shape == ():
         g = np.full_like(scalar, g, dtype=np.result_type(g))
     if not hasattr(g, "dtype") or g.shape != node.shape:

@@ -45,18 +45,8 @@ _one_by_one = threading.RLock()
 class Measured:
     """The plan of a problem that is measured: for its result and its cotangents, when they are first asked for.
 
-    Parameters
-    ----------
-    choices : mapping of str to Choice
-        What may be tried, the one that promises the least time first.
-    estimated : str
-        What is taken where nothing can be measured.
-    described : str
-        The problem in words.
-    device : Device
-        What the arrays lie on.
-    book : Book, optional
-        Where what is chosen is kept, besides the user's cache folder; it decides.
+    Of `choices`, by name, the one that promises the least time comes first; `estimated` is taken where nothing can be
+    measured. A `book` keeps what is chosen, besides the user's cache folder, and decides.
     """
 
     def __init__(

@@ -225,3 +225,21 @@ def test_what_has_a_unit_is_no_argument(door: str) -> None:
     united = X.view(type("Named", (np.ndarray,), {"units": "m"}))
     with pytest.raises(TypeError, match="expected an array without a unit"):
         DOORS[door](lambda x: np.sum(x * united))
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_directions_and_cotangents_have_no_mask_and_no_unit(unit: bool) -> None:
+    class Metres(np.ndarray):  # type: ignore[type-arg]
+        unit = "m"
+
+    x, cube = np.ones(3), lambda x: np.sum(x**3)
+    along: Any = x.view(Metres) if unit else np.ma.masked_array(x, [0, 1, 0])
+    for call in (
+        lambda v: vjp(lambda x: 2 * x, x)[1](v),
+        lambda v: jvp(cube, (x,), (v,)),
+        lambda v: hessian_vector_product(cube)(x, v),
+        lambda v: vjp(lambda x: {"a": [x]}, x)[1]({"a": [v]}),
+    ):
+        call(x)
+        with pytest.raises(TypeError, match="without a unit" if unit else "without a mask"):
+            call(along)

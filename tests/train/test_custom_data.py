@@ -241,6 +241,14 @@ def test_files_that_do_not_do(tmp_path: Path, content: bytes | None, fragments: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("key", ["x_train", "y_test"])
+def test_a_mask_is_no_part_of_a_data_set(key: str) -> None:
+    arrays = made_up((8, 8, 3))
+    arrays[key] = np.ma.masked_array(arrays[key], arrays[key] == 0)
+    with pytest.raises(DataError, match=f"mine: {key} has a mask"):
+        dataset_from_arrays("mine", arrays)
+
+
 def test_classes_may_have_a_second_axis_of_length_1() -> None:
     """As Keras has them; what is returned is the same."""
     arrays = made_up((8, 8, 3))

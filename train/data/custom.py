@@ -59,6 +59,8 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
     if missing:
         has = ", ".join(map(str, arrays)) or "none"
         raise DataError(f"{name}: no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, it has {has}")
+    if masked := [key for key in ARRAYS if np.ma.isMaskedArray(arrays[key])]:
+        raise DataError(f"{name}: {masked[0]} has a mask, which nothing reads; {masked[0]}.filled(0) decides")
     axes = np.asarray(arrays.get("space_axes", 0))
     if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
         raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
