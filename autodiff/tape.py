@@ -12,6 +12,7 @@ real loss L(x + iy) has the gradient dL/dx - i dL/dy, whose conjugate is the dir
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import operator
 import sys
@@ -120,7 +121,13 @@ class Primitive:
         self._make_pullback: JointMaker | None = None
 
     def __repr__(self) -> str:
-        return f"<primitive {self._name}>"
+        """What it is called with; of a function that does not say, its name."""
+        try:
+            known = inspect.signature(self._fun)
+        except ValueError:
+            return f"<differentiable {self._name}>"
+        bare = [p.replace(annotation=p.empty) for p in known.parameters.values()]
+        return f"<differentiable {self._name}{known.replace(parameters=bare, return_annotation=known.empty)}>"
 
     def __reduce__(self) -> str:
         """Pickle by name, like a function."""

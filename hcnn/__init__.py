@@ -7,6 +7,7 @@ names it. If `hcnn.train` is used first, `import train` gives this package.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hcnn._siblings import PACKAGES
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     import hcnn_core as core
     import train as train
     import wavelets as wavelets
-    from autodiff import convolve as convolve
-    from autodiff import correlate as correlate
     from autodiff import grad as grad
-    from autodiff import translate as translate
     from hcnn_core import __version__ as __version__
+    from hcnn_core import convolve as convolve  # the types of the function that `autodiff` traces
+    from hcnn_core import correlate as correlate
     from hcnn_core import planning as planning
+    from hcnn_core import translate as translate
     from hcnn_core import wisdom as wisdom
     from train import HCNNClassifier as HCNNClassifier
     from train import HCNNRegressor as HCNNRegressor
@@ -70,7 +71,7 @@ def __getattr__(name: str) -> Any:
         found = getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
         globals()[name] = found  # nothing can be imported while the interpreter ends
         return found
-    raise AttributeError(f"module 'hcnn' has no attribute {name!r}")
+    raise AttributeError(f"module 'hcnn' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

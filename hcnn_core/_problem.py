@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import operator
@@ -173,7 +174,7 @@ def make_problem(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     /,
-    axes: int | Sequence[int],
+    axes: int | Sequence[int] | None = None,
     *,
     boundary: Extension | Sequence[Extension] = MISSING,
     sum_axes: int | Sequence[int] = (),
@@ -188,7 +189,8 @@ def make_problem(
     for value in (axes, sum_axes, stride):
         # A cache cannot tell 1, 1.0 and True apart, so only int and tuples of int are looked up.
         kind = type(value)
-        if kind is not int and (kind is not tuple or (value and not INTEGERS.issuperset(map(type, value)))):
+        integers = kind is int or (kind is tuple and (not value or INTEGERS.issuperset(map(type, value))))
+        if not integers and value is not None:
             break
     else:
         try:
@@ -214,8 +216,19 @@ def _validated(
     planning: Planning,
 ) -> Problem:
     x_shape, w_shape = tuple(x_shape), tuple(w_shape)
-    axes = normalize_axes("axes", axes, len(x_shape))
     sum_axes = normalize_axes("sum_axes", sum_axes, len(x_shape))
+    if axes is None:
+        if sum_axes or len(x_shape) != len(w_shape):
+            raise TypeError(
+                f"axes are left out, which means all where x and w have as many and none is summed; x has "
+                f"{len(x_shape)}, w {len(w_shape)}: name those to convolve, as in axes=(0, 1)"
+            )
+        axes = range(len(x_shape))
+    try:
+        axes = normalize_axes("axes", axes, len(x_shape))
+    except ValueError as error:
+        swapped = "; w has more axes than x: are they swapped?" if len(w_shape) > len(x_shape) else ""
+        raise ValueError(f"{error}{swapped}") from None
     if not 1 <= len(axes) <= MAX_AXES:
         raise ValueError(f"axes names {len(axes)} axes; between 1 and {MAX_AXES} can be convolved")
     if both := sorted(set(axes) & set(sum_axes)):
@@ -227,7 +240,11 @@ def _validated(
         )
     summed = tuple(x_shape[a] for a in sum_axes)
     if w_shape[: len(sum_axes)] != summed:
-        raise ValueError(f"w has shape {w_shape}; its leading axes must be {summed}, the lengths of x along sum_axes")
+        torch = w_shape[1 : 1 + len(sum_axes)] == summed
+        cure = "; filters in PyTorch's order (K, C, ...) are numpy.moveaxis(w, 0, -1) here" if torch else ""
+        raise ValueError(
+            f"w has shape {w_shape}; its leading axes must be {summed}, the lengths of x along sum_axes{cure}"
+        )
     # A stride longer than its axis keeps the first sample alone, as a stride as long as the axis does. The latter has
     # only as many phases as there are samples.
     strides = normalize_integers("stride", stride, len(axes), 1)
@@ -281,7 +298,9 @@ def require_options(given: Mapping[str, object], known: Collection[str]) -> None
     """Raise TypeError unless all options have known names; SciPy's are translated."""
     for name, value in given.items():
         if name not in known:
-            raise TypeError(f"there is no option {name!r}{_answer(name, value)}; options: {', '.join(known)}")
+            near = difflib.get_close_matches(name, known, 1)
+            answer = _answer(name, value) or (f" (did you mean {near[0]}?)" if near else "")
+            raise TypeError(f"there is no option {name!r}{answer}; options: {', '.join(known)}")
 
 
 def _answer(name: str, value: object) -> str:
@@ -341,8 +360,8 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         renamed = SYNONYMS.get(value) if isinstance(value, str) else None
         here = f"; its name here is {renamed!r}" if renamed in choices else ""
-        if value in ("full", "valid"):
-            here = "; the length is that of x: docs/convolve.md says how to pad or crop for the other"
+        if value in ("full", "valid", "same"):
+            here = "; the length is that of x: docs/convolve.md says how to pad or crop for another"
         raise ValueError(f"{name} is {value!r}{here}; choose {_any_of(choices)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, Unpack, overload
 
@@ -29,15 +30,18 @@ __all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w"
 NUMPY_DTYPES = frozenset(map(np.dtype, FLOATING_DTYPES))
 """The supported dtypes, in native byte order."""
 
+LARGE = 4096
+"""Values of a result, from which on it takes no time to look whether they are finite."""
+
 
 @overload
 def convolve(
-    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]
 ) -> NumpyArray[Scalar]: ...
 @overload
-def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
+def convolve(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array: ...
 @takes(OPTIONS)
-def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
+def convolve(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
@@ -57,13 +61,14 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
     Parameters
     ----------
     x : array
-        Signal with any number of axes: float32, float64, complex64 or complex128, in any memory layout.
+        Signal with any number of axes: float32, float64, complex64 or complex128, in any memory layout. Integers and
+        bools are computed in float64; SciPy's ndimage rounds the result to them, its signal does not.
     w : array, shape (\*summed lengths, \*kernel_size, \*out)
         Filters: first the lengths of x along `sum_axes`, then one kernel size per convolved axis in the order of
         `axes`, then any number of new axes `out` (the attribute v_j). x and w are promoted to a common dtype, by
         NumPy's rules.
-    axes : int or sequence of int
-        The 1 to 6 axes of x that are convolved.
+    axes : int or sequence of int, optional
+        The 1 to 6 axes of x that are convolved; by default all, where w has as many and none is summed.
     boundary : {"periodic", "zero", "reflect", "nearest", "mirror"} or sequence of them
         How x is extended beyond its ends, one for all convolved axes or one per axis. See the table below.
     sum_axes : int or sequence of int, optional
@@ -86,9 +91,14 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
     Raises
     ------
     TypeError
-        If a dtype is not one of the four (integers are refused), or arrays of two libraries are mixed.
+        If a dtype is none of these, or arrays of two libraries are mixed.
     ValueError
         If axes, shapes, strides, boundary or method do not fit; the message says what would.
+
+    Warns
+    -----
+    RuntimeWarning
+        If a NumPy array x is not finite everywhere, and a transform has spread that along whole axes.
 
     See Also
     --------
@@ -201,7 +211,7 @@ def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpa
     Raises
     ------
     TypeError
-        If a dtype is integer or complex, or arrays of two libraries are mixed.
+        If a dtype is complex, or arrays of two libraries are mixed.
     ValueError
         As `convolve`, and if the bias does not broadcast to the result.
 
@@ -352,11 +362,22 @@ def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray) -> Engine
     if problem.plain:
         plan = make_plan(problem, x)
         if xp is np and getattr(getattr(plan, "transform", None), "frequencies", 0) != 1:  # or may go by spectra
-            return _in_range(lambda x, w: (plan.forward(np, x, w),), (x, w), ((0, 1),))[0]
+            y = _in_range(lambda x, w: (plan.forward(np, x, w),), (x, w), ((0, 1),))[0]
+            if y.size >= LARGE:
+                _warn_of_spread(problem, x, y)
+            return y
         return plan.forward(xp, x, w)
     if problem.empty:
         return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
     return cropped(xp, forward(xp, on_circles(problem), extend(xp, x, circles(problem)), w), problem.y_shape)
+
+
+def _warn_of_spread(problem: Problem, x: EngineArray, y: EngineArray) -> None:
+    """Warn where a transform has spread what is not finite; the first sample of each axis tells."""
+    first = tuple(0 if axis in problem.axes else slice(None) for axis in problem.kept_axes)
+    if not np.isfinite(np.asarray(y[first])).all() and not np.isfinite(np.asarray(x)).all():
+        text = "x is not finite everywhere, and the FFT spreads that along whole axes; method='direct' keeps it to the"
+        warnings.warn(f"{text} samples that read it", RuntimeWarning, stacklevel=4)
 
 
 def adjoints(
@@ -418,7 +439,7 @@ def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray
     if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
         return np, a, b  # a shortcut: the checks below take as long as a small convolution
     xp = array_namespace(a, b)
-    a, b = require_floating(xp, name_a, a), require_floating(xp, name_b, b)
+    a, b = (require_floating(xp, name, array, integers=True) for name, array in ((name_a, a), (name_b, b)))
     if a.dtype != b.dtype:
         dtype = xp.result_type(a, b)
         a, b = xp.astype(a, dtype), xp.astype(b, dtype)

@@ -17,12 +17,12 @@ __all__ = ["correlate", "correlate_vjp_w", "correlate_vjp_x"]
 
 @overload
 def correlate(
-    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]
 ) -> NumpyArray[Scalar]: ...
 @overload
-def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
+def correlate(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array: ...
 @takes(OPTIONS)
-def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
+def correlate(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Correlate along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]

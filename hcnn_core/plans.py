@@ -39,7 +39,7 @@ def wisdom() -> str:
 
     Notes
     -----
-    ``python -m hcnn wisdom`` prints it, and ``python -m hcnn wisdom --forget`` deletes the files.
+    ``python -m hcnn wisdom`` prints it in words, and ``python -m hcnn wisdom --forget`` deletes the files.
     """
     return store.text()
 
@@ -95,11 +95,11 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         machine = store.machine_of(device.may_measure, card_of(xp))
         measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
         measured = {asked: times for asked, times in measured.items() if times}
-    lines = _table(of_problem, [choice.name for choice in found], seconds, measured, estimated)
+    lines = _table(of_problem.partition(", batch")[0], [choice.name for choice in found], seconds, measured, estimated)
     if request.passes and len(found) > 1:
         lines.append("By tensor cores that is float32's choice, unless another promises half its time.")
     if slid := planner.without_transform(found, request.passes):
-        lines.append(f"By tensor cores, without a transform: {', '.join(slid)}.")
+        lines.append(f"By tensor cores, without a transform: {', '.join(map(store.in_words, slid))}.")
     return "\n".join(lines)
 
 
@@ -107,18 +107,19 @@ def _table(
     head: str, names: list[str], seconds: list[float], measured: dict[str, store.Times], estimated: str
 ) -> list[str]:
     """Return the lines of the table, and which choice is taken."""
+    shown = {name: store.in_words(name) for name in names}
     if len(names) == 1:
-        return [head, names[0], "There is one choice."]
-    width = max(map(len, names))
+        return [head, shown[names[0]], "There is one choice."]
+    width = max(len("milliseconds"), *map(len, shown.values()))
     titles = ["estimate", *(ASKED[asked] for asked in measured)]
     lines = [head, f"{'milliseconds':{width}}" + "".join(f"{title:>12}" for title in titles)]
     for name, price in sorted(zip(names, seconds, strict=True), key=lambda row: row[1]):
         cells = [price, *(times.get(name) for times in measured.values())]
-        row = f"{name:{width}}" + "".join(f"{'' if s is None else f'{1e3 * s:.3f}':>12}" for s in cells)
+        row = f"{shown[name]:{width}}" + "".join(f"{'' if s is None else f'{1e3 * s:.3f}':>12}" for s in cells)
         lines.append(row.rstrip())
-    lines.append(f"The estimate chooses {estimated}: direct convolution, unless another promises a tenth less.")
+    lines.append(f"The estimate chooses {shown[estimated]}: taps, unless another promises a tenth less.")
     for asked, times in measured.items():
-        lines.append(f"Measured, {ASKED[asked]}: {min(times, key=times.__getitem__)}.")
+        lines.append(f"Fastest, {ASKED[asked]}: {store.in_words(min(times, key=times.__getitem__))}.")
     return lines
 
 
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join([f"{count} files deleted", *left]))
         return int(bool(left))
     else:
-        print(wisdom().rstrip() or f"nothing was measured; files would lie in {user_cache()}")
+        print(store.sentences(ASKED) or f"nothing was measured; files would lie in {user_cache()}")
     return 0
 
 

@@ -14,9 +14,8 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -186,27 +185,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin, compiled = time.perf_counter(), 0
     steps = _steps(options.dtype or DTYPES)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(options.processes, len(steps)), context) as pool, _progress(len(steps)) as advance:
-        for done in as_completed([pool.submit(_take, step) for step in steps]):
+    with ProcessPoolExecutor(min(options.processes, len(steps)), context) as pool:
+        for number, done in enumerate(as_completed([pool.submit(_take, step) for step in steps]), 1):
             compiled += len(done.result())
-            advance()
+            end = "\r" if sys.stderr.isatty() and number < len(steps) else "\n"
+            line = f"part {number} of {len(steps)}: {compiled} functions compiled, {time.perf_counter() - begin:.0f} s"
+            print(line, end=end, file=sys.stderr, flush=True)
     # Two processes that write the index of one function at the same time may lose an entry of it. So all work is done
     # once more, which compiles what was lost.
     compiled += sum(len(_take(step)) for step in steps if compiled)
     print(f"{compiled} functions were compiled in {time.perf_counter() - begin:.0f} s; what was compiled is kept")
     return 0
-
-
-@contextmanager
-def _progress(count: int) -> Iterator[Callable[[], object]]:
-    """Show a bar on a terminal; nothing where tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda: None
-        return
-    with tqdm(total=count, desc="compiling kernels", leave=False, disable=None) as bar:
-        yield bar.update
 
 
 def _parser() -> argparse.ArgumentParser:

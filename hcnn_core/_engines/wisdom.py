@@ -12,7 +12,8 @@ import contextlib
 import math
 import os
 import platform
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -102,6 +103,29 @@ def _enter(book: Book, machine: str, problem: str, found: Times) -> Times:
     rewrite(Path(book.path), with_this)
     book.known = known
     return known[problem]
+
+
+def in_words(name: str) -> str:
+    """Return a choice as a person reads it: what is done along each axis, and the class where it is no common one."""
+    kind, _, methods = name.partition(" ")
+    if methods == "all axes at once":
+        return {"FFTPlan": "FFT of all axes", "BlockPlan": "FFT by blocks"}.get(kind, name)
+    ways = [{"direct": "taps", "fft": "FFT"}.get(method, method) for method in methods.split()]
+    way = ways[0] if len({*ways}) == 1 else " and ".join(ways)
+    return way + {"CpuPlan": "", "Plan": " axis by axis"}.get(kind, f" ({kind})")
+
+
+def sentences(asked: Mapping[str, str]) -> str:
+    """Return what was measured on each machine: a problem, and the ways to compute it, the fastest first."""
+    lines = []
+    for written in (_text(path, "\n") for path in _files()):
+        machine = written.splitlines()[1:2]
+        lines += machine
+        for problem, times in _measured(written, *machine).items() if machine else ():
+            what, _, where = problem.partition(" ")
+            ways = "; ".join(f"{in_words(name)} {1e3 * seconds:.3g} ms" for name, seconds in times.items())
+            lines.append(f"{asked[what]}, {re.sub(', [a-z ]+, batch .*', '', where)}: fastest {ways}")
+    return "\n".join(lines)
 
 
 def text() -> str:

@@ -166,10 +166,14 @@ def wide_dtype(xp: Any, array: AnyArray) -> Any:
     return xp.__array_namespace_info__().dtypes(device=array.device).get("float64", array.dtype)
 
 
-def require_floating(xp: Any, name: str, array: PublicArray, advised: tuple[str, ...] = FLOATING_DTYPES) -> Array:
-    """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
+def require_floating(
+    xp: Any, name: str, array: PublicArray, advised: tuple[str, ...] = FLOATING_DTYPES, *, integers: bool = False
+) -> Array:
+    """Return the argument as an array of one of the four supported dtypes, integers as float64; else TypeError."""
     found: Array = xp.asarray(on_host(array) if xp is np else array)
     dtype = dtype_name(found.dtype)
+    if integers and dtype.startswith(("bool", "int", "uint")):
+        return xp.astype(found, xp.float64)
     if dtype not in FLOATING_DTYPES:
         raise TypeError(
             f"{name} has dtype {dtype}; convert it to one of {', '.join(advised)}, as with {_cast(array, name)}"

@@ -102,11 +102,7 @@ def conv_nd(
     pads = _pads(padding, taps, stride)
     batched = x if x.ndim == m + 2 else x.unsqueeze(0)
     channels, filters = batched.shape[1], weight.shape[0]
-    if channels != weight.shape[1] * groups or filters % groups:
-        raise ValueError(
-            f"x has {channels} channels and weight shape {tuple(weight.shape)} with {groups} groups; "
-            f"weight must be (K, C / groups, kernel sizes) with K a multiple of groups"
-        )
+    _require_channels(channels == weight.shape[1] * groups and filters % groups == 0, x, weight, groups, "K, C")
     _require_bias(bias, filters, x)
     require_choice("padding_mode", padding_mode, tuple(BOUNDARIES))
 
@@ -181,11 +177,7 @@ def conv_transpose_nd(
     padding, more = entries("padding", padding, m, 0), entries("output_padding", output_padding, m, 0)
     batched = x if x.ndim == m + 2 else x.unsqueeze(0)
     channels, filters = batched.shape[1], weight.shape[1]
-    if channels != weight.shape[0] or channels % groups:
-        raise ValueError(
-            f"x has {channels} channels and weight shape {tuple(weight.shape)} with {groups} groups; "
-            f"weight must be (C, K / groups, kernel sizes) with C a multiple of groups"
-        )
+    _require_channels(channels == weight.shape[0] and channels % groups == 0, x, weight, groups, "C, K")
     _require_bias(bias, filters * groups, x)
 
     boundary, lefts, lengths, wide = [], [], [], []
@@ -274,6 +266,8 @@ def _operands(name: str, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
                 f"{each} has dtype {tensor.dtype}; convert it to float32, float64, complex64 or complex128{cure}"
             )
     if x.dtype != w.dtype:
+        if name == "weight":  # as PyTorch does: a step of training in another dtype is seldom meant
+            raise TypeError(f"x has dtype {x.dtype} and weight {w.dtype}; convert one, as with x.to(weight.dtype)")
         dtype = torch.promote_types(x.dtype, w.dtype)
         x, w = x.to(dtype), w.to(dtype)
     return x, w
@@ -321,6 +315,16 @@ def _pads(padding: Axes | str, taps: tuple[int, ...], stride: tuple[int, ...]) -
             raise ValueError(f"padding is 'same' and stride {stride}; 'same' is for stride 1")
         return [((s - 1) // 2, s // 2) for s in taps]
     raise ValueError(f"padding is {padding!r}; give 'valid', 'same' or numbers")
+
+
+def _require_channels(fits: bool, x: Tensor, weight: Tensor, groups: int, order: str) -> None:
+    if not fits:
+        channels = x.shape[1 - (weight.ndim - x.ndim)]
+        alone = "" if x.ndim == weight.ndim else f" ({x.ndim} axes are one sample without a batch, (C, *space))"
+        raise ValueError(
+            f"x has {channels} channels{alone} and weight shape {tuple(weight.shape)} with {groups} groups; "
+            f"weight must be ({order} / groups, kernel sizes) with {order[0]} a multiple of groups"
+        )
 
 
 def _require_bias(bias: Tensor | None, filters: int, x: Tensor) -> None:

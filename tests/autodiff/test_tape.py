@@ -40,7 +40,7 @@ def test_a_primitive_looks_like_its_function() -> None:
     assert f.__doc__ == "Scale times x cubed."
     assert f.__wrapped__(2.0) == 8
     assert f(2.0, scale=0.5) == 4
-    assert repr(f) == "<primitive cube>"
+    assert repr(f) == "<differentiable cube(x, scale=1.0)>"
 
 
 def test_a_primitive_and_its_rule() -> None:

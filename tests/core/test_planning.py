@@ -596,7 +596,7 @@ def test_a_gpu_is_timed_by_events_and_never_while_it_records() -> None:
     assert type(found._fastest(cupy, "y", on_device, run)).__name__ == "BlockPlan"  # it is known
 
 
-def test_a_table_explains() -> None:
+def test_a_table_explains(capsys: pytest.CaptureFixture[str]) -> None:
     options = {**OPTIONS, "method": "measure"}
     before = explain(X, W, (1, 2), **options)
     assert "measured" not in before.lower().replace("measure measure", "")
@@ -604,9 +604,13 @@ def test_a_table_explains() -> None:
         convolve(X, W, (1, 2), **options)
     head, titles, *rows, estimate, measured = explain(X, W, (1, 2), **options).splitlines()
     assert head.startswith("float32 (3, 40, 24) * (5, 3)") and titles.split() == ["milliseconds", "estimate", "result"]
-    assert len(rows) == 6 and "BlockPlan all axes at once" in "".join(rows) and "1000.000" in "".join(rows)
-    assert estimate.startswith("The estimate chooses CpuPlan direct direct:")
-    assert measured == "Measured, result: BlockPlan all axes at once."
+    assert len(rows) == 6 and "FFT by blocks" in "".join(rows) and "1000.000" in "".join(rows)
+    assert estimate.startswith("The estimate chooses taps:")
+    assert measured == "Fastest, result: FFT by blocks."
+    assert plans.main([]) == 0
+    out = capsys.readouterr().out
+    assert "result, float32 (3, 40, 24) * (5, 3), axes (1, 2), zero zero: fastest FFT by blocks 1e+03 ms; " in out
+    assert "\t" not in out and "Plan direct" not in out
     assert explain(X, W, (1, 2), boundary="zero", method="direct").endswith("There is one choice.")
     assert "circles" in explain(X, W, (1, 2), boundary="mirror")
     assert "nothing is summed" in explain(X[:0], W, (1, 2), **OPTIONS)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAD = """
 from typing import assert_type
 import numpy as np
+import hcnn
 import hcnn_core
 from hcnn_core import backend
 from hcnn_core import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x, correlate, elu, marginal, translate
@@ -46,6 +47,7 @@ RIGHT = [
     "n, m = translate(x, 1, 0, boundary=zero).shape",
     "n, m, k = convolve(x, x, 0, boundary=zero).shape",  # x has two axes, the result three
     "n, m = backend.empty(np, (2,), x).shape",
+    'assert_type(hcnn.convolve(single, single, boundary="zero"), NumpyArray[np.float32])',
     "text: str = hcnn_core.__version__",
 ]
 
@@ -53,6 +55,8 @@ WRONG = {
     'convolve(x, x, 0, boundary="wrap")': "arg-type",
     'convolve(x, x, 0, boundary=("zero", "wrap"))': "arg-type",
     "convolve(x, x, 0)": "call-overload",
+    'hcnn.convolve(x, x, 0, boundary="wrap")': "arg-type",
+    'hcnn.correlate(x, x, 0, boundry="zero")': "call-overload",
     'convolve(x, x, 0, boundary="zero", mode="wrap")': "call-overload",
     'hcnn_core.patch_moments(x, 0, 3, boundary="mirror")': "arg-type",
     'convolve(x, x, 0, boundary="zero", method="taps")': "arg-type",

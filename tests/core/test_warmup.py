@@ -167,7 +167,9 @@ def test_every_piece_of_the_work_is_taken_once_for_each_dtype(
     monkeypatch.setattr(warmup, "WORK", work)
     monkeypatch.setattr(warmup, "ProcessPoolExecutor", lambda processes, context: ThreadPoolExecutor(processes))
     assert warmup.main(["--processes", "3"]) == 0
-    assert capsys.readouterr().out.startswith("0 functions were compiled in ")
+    out, err = capsys.readouterr()
+    lines = [line.split(":")[0] for line in err.splitlines()]
+    assert out.startswith("0 functions were compiled in ") and lines == [f"part {n} of 20" for n in range(1, 21)]
     assert len(taken) == len(set(taken)) == 4 * len(work)  # for each boundary and dtype
     taken.clear()
     assert warmup.main(["--dtype", "float64"]) == 0

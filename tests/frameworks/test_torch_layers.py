@@ -386,7 +386,17 @@ def test_what_modules_refuse() -> None:
         ConvNd(1, 1, (3,) * 4, stride=(1, 2))
     with pytest.raises(ValueError, match="in_channels must be divisible by groups"):
         ConvNd(3, 4, (3,) * 4, groups=2)
-    assert math.prod(ConvNd(2, 3, (3,) * 4, bias=False).weight.shape) == 486
+    layer = ConvNd(2, 3, (3,) * 4, bias=False)
+    assert math.prod(layer.weight.shape) == 486
+    with pytest.raises(ValueError, match=r"x has 1 channels \(5 axes are one sample without a batch, \(C, \*space\)\)"):
+        layer(torch.zeros(1, 2, 5, 5, 5))
+    with pytest.raises(ValueError, match=r"x has 3 channels and weight shape \(3, 2, 3, 3, 3, 3\)"):
+        layer(torch.zeros(2, 3, 5, 5, 5, 5))
+    for one in (layer, ConvTransposeNd(2, 3, (3,) * 4)):
+        with pytest.raises(
+            TypeError, match=r"x has dtype torch.float64 and weight torch.float32; convert one, as with"
+        ):
+            one(torch.zeros(1, 2, 5, 5, 5, 5, dtype=DOUBLE))
 
 
 X, W = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 2)
