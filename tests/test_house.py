@@ -84,7 +84,7 @@ MAY_IMPORT = {  # every room may also import itself
     "networks": {"a setting", *LIBRARY},
     "data": {"storage", *LIBRARY},
     "ranks": {"extras", *LIBRARY},
-    "pages": LIBRARY,
+    "pages": {"storage", *LIBRARY},
     "storage": LIBRARY,
     "a setting": set(),
     "extras": set(),

@@ -1,12 +1,7 @@
-"""Compare runs: `python -m train.compare RUN RUN ...` prints a table and draws their curves in one picture."""
-
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.compare", __name__)
+"""Compare runs: `python -m hcnn compare RUN RUN ...` prints a table and draws their curves in one picture."""
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +9,7 @@ from typing import Any
 from train.commands.command_line import Parser, given_path, run_command, say
 from train.config import Config, ConfigError, make_config, read_toml, suited
 from train.data import INFO
+from train.networks.network import aligned
 from train.networks.registry import build
 from train.recipes.tasks import task_of
 from train.runs.plot import plot_runs
@@ -108,10 +104,7 @@ def _act(options: argparse.Namespace) -> int:
     records = [_Record.read(path) for path in options.runs]
     columns = zip(HEADER, *(record.row() for record in records), strict=True)
     rows = list(zip(*(column for column in columns if any(column[1:])), strict=True))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        say("  ".join(cells).rstrip())
+    say("\n".join(aligned(rows)))
     for line in _differences(records):
         say(line)
     curves = {}
@@ -150,8 +143,3 @@ def _parser() -> Parser:
         "--out", type=given_path, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
     )
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -1,8 +1,4 @@
-"""Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m train.explore`."""
-
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.explore", __name__)
+"""Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m hcnn explore`."""
 
 import argparse
 import contextlib
@@ -24,7 +20,7 @@ from hcnn_core.plans import user_cache
 from train.attributes import report
 from train.attributes.features import AXES, FIRST, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
-from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
 from train.config import ConfigError
 from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
 from train.networks.hierarchical import hierarchy
@@ -64,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _act(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     xp = namespace(options.backend)
-    path, checkpoint = opened(options.checkpoint, say)
+    path, checkpoint = opened(options.network, say)
     architecture = architecture_of(checkpoint.config)
     if ATTRIBUTES in architecture.lacks:
         raise CheckpointError(
@@ -94,7 +90,7 @@ def _act(options: argparse.Namespace) -> int:
     settings = _settings(options, model, dataset)
     images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
     weights = f"SHA-256 {digest}"
-    known = {str(options.checkpoint): weights}
+    known = {str(options.network): weights}
     beside = [line for page in options.beside for line in _claims(page, known, images, settings)]
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
@@ -108,8 +104,8 @@ def _act(options: argparse.Namespace) -> int:
     with _stages(seconds) as stage:
         study.run(tuple(part for part in PARTS if part not in options.skip), stage)
     description = {
-        "command": shlex.join(["python", "-m", "train.explore", *_parser().given(options, "cache")]),
-        "network": str(options.checkpoint),
+        "command": shlex.join(["python", "-m", "hcnn", "explore", *_parser().given(options, "cache")]),
+        "network": str(options.network),
         "trained": f"{checkpoint.state.epoch} epochs, {checkpoint.config.boundary} boundary",
         "recorded": checkpoint.figures or "nothing",
         "weights": weights,
@@ -127,17 +123,17 @@ def _act(options: argparse.Namespace) -> int:
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
     """The images, of the classes that the network knows."""
     name = options.dataset or checkpoint.config.dataset
-    require_named(name, bool(options.dataset), str(options.checkpoint))
-    dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir)
+    require_named(name, bool(options.dataset), str(options.network))
+    dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir, axes=len(checkpoint.image_size))
     if tuple(checkpoint.class_names) != tuple(dataset.class_names):
         raise CheckpointError(
-            f"{options.checkpoint} tells {len(checkpoint.class_names)} classes apart "
+            f"{options.network} tells {len(checkpoint.class_names)} classes apart "
             f"({', '.join(checkpoint.class_names[:3])}, ...), {name} has {len(dataset.class_names)} "
             f"({', '.join(dataset.class_names[:3])}, ...); name the set it was trained on with --dataset"
         )
     if checkpoint.image_shape != dataset.image_shape:
         ours, theirs = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
-        raise CheckpointError(f"{options.checkpoint} takes images of {ours}, {name} has {theirs}")
+        raise CheckpointError(f"{options.network} takes images of {ours}, {name} has {theirs}")
     if options.train_size:
         try:
             dataset = train_subset(dataset, options.train_size)
@@ -200,7 +196,7 @@ def _claims(page: Path, known: dict[str, str], images: str, settings: Settings) 
     if network in known:
         raise ConfigError(
             f"--beside {page} is of another network that is called {network} too; explore one of them again, with its "
-            "whole path as --checkpoint"
+            "whole path"
         )
     known[network] = weights
     own = {"images": images, **{name: _listed(getattr(settings, name)) for name in COMPARED}}
@@ -287,7 +283,8 @@ def _parser() -> Parser:
         "without a network, pictures, and numbers as JSON and CSV.",
     )
     count, natural = at_least(1), at_least(0)
-    parser.add_argument("--checkpoint", type=given_path, required=True, metavar="NETWORK", help=NETWORK)
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument("--checkpoint", action=Moved, usage="explore NETWORK")
     parser.add_argument(
         "--dataset",
         type=_images,
@@ -334,8 +331,3 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

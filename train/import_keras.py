@@ -1,13 +1,8 @@
-"""Convert weights of the authors' program (Keras 1, TensorFlow) to a checkpoint: `python -m train.import_keras`."""
-
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.import_keras", __name__)
+"""Convert weights of the authors' program (Keras 1, TensorFlow) to a checkpoint: `python -m hcnn import-keras`."""
 
 import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,8 +181,3 @@ def _parser() -> Parser:
     parser.add_argument("weights", type=given_path, metavar="WEIGHTS", help="HDF5 file of Model.save_weights")
     parser.add_argument("out", type=given_path, metavar="CHECKPOINT", help="HDF5 file to write")
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -43,6 +43,7 @@ from train.commands.trial import (
 from train.config import MOST, Config, ConfigError, make_config, parse_toml, to_toml, toml_text
 from train.data.cifar import obtain
 from train.extras import install_command
+from train.pages import Table
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
@@ -363,13 +364,10 @@ def _note(log: Path, line: str) -> None:
 
 def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> list[dict[str, Any]]:
     rows = [_row(folder, trial, states[trial.number]) for trial in sweep.trials]
-    text = io.StringIO()
     names = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    table = Table(names, [[row.get(name, "") for name in names] for row in rows])
     try:
-        write_atomically(folder / TABLE, text.getvalue().encode())
+        write_atomically(folder / TABLE, table.csv())
         write_atomically(folder / MEANS, ("\n".join(_means(sweep, rows)) + "\n").encode())
         known = [(row, *reached) for row in rows if (reached := _reached(row))]
         if known:

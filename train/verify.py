@@ -1,8 +1,4 @@
-"""Verify Proposition 3.1 of arXiv:1703.04140 on a network, and measure where it ends: `python -m train.verify`."""
-
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.verify", __name__)
+"""Verify Proposition 3.1 of arXiv:1703.04140 on a network, and measure where it ends: `python -m hcnn verify`."""
 
 import argparse
 import dataclasses
@@ -20,7 +16,7 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core.backend import to_numpy
-from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
 from train.data import (
     INFO,
@@ -32,6 +28,7 @@ from train.data import (
     standardise,
 )
 from train.networks.network import Network
+from train.networks.presets import MADE_FOR
 from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
@@ -77,8 +74,8 @@ def _act(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace, xp: Any) -> int:
     checkpoint = None
-    if options.checkpoint:
-        _, checkpoint = opened(options.checkpoint, say)
+    if options.network:
+        _, checkpoint = opened(options.network, say)
     boundary = options.boundary or (checkpoint.config.boundary if checkpoint else "both")
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
     dataset = _dataset(options, checkpoint)
@@ -110,8 +107,8 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     ]
     config = subject.network.config
     description = {
-        "command": shlex.join(["python", "-m", "train.verify", *_parser().given(options)]),
-        "network": str(options.checkpoint) if checkpoint else f"preset {config.preset}, random weights",
+        "command": shlex.join(["python", "-m", "hcnn", "verify", *_parser().given(options)]),
+        "network": str(options.network) if checkpoint else f"preset {config.preset}, random weights",
         "trained": _trained(checkpoint) if checkpoint else "no",
         "measured at boundary": ", ".join(boundaries),
         "marginal": config.reduction,
@@ -128,12 +125,13 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
     """The images that are asked for, else those of the network, for CIFAR the sample's."""
     own = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
-    require_named(own, bool(options.dataset), str(options.checkpoint))
-    dataset = load_dataset(options.dataset or own, download=False)
+    require_named(own, bool(options.dataset), str(options.network))
+    axes = len(checkpoint.image_size) if checkpoint else MADE_FOR.get(options.preset, 0)
+    dataset = load_dataset(options.dataset or own, download=False, axes=axes)
     if checkpoint and checkpoint.image_shape != dataset.image_shape:
         wanted, found = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
         raise ConfigError(
-            f"{options.checkpoint} takes images of {wanted}, those of {_named(dataset)} are {found}; name its own with "
+            f"{options.network} takes images of {wanted}, those of {_named(dataset)} are {found}; name its own with "
             "--dataset"
         )
     if options.images > len(dataset.test_images):
@@ -195,7 +193,7 @@ def _subject(
             )
         _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, boundary=boundary, **given)
-        network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
+        network, parameters, moments = restore(options.network, checkpoint, config, xp)
         config = dataclasses.replace(config, dtype=dtype)
         network = build(config, checkpoint.image_size, network.classes, checkpoint.channels)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
@@ -300,15 +298,8 @@ def _status(claims: list[Row], hint: str) -> int:
 
 def _replay(options: argparse.Namespace, xp: Any) -> int:
     """Measure saved failures and changes again, and say what was found then and now."""
-    parser = _parser()
-    extra = [
-        name
-        for name, value in vars(options).items()
-        if name not in ("replay", "backend", "debug") and value != parser.get_default(name)
-    ]
-    if extra:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
-        raise ConfigError(f"--replay takes its networks from the file: remove {flags}")
+    if extra := _parser().given(options, "replay", "backend") + (["--out"] if options.out else []):
+        raise ConfigError(f"--replay takes its networks from the file: remove {' '.join(extra)}")
     found = [(row, examine(subject, row, x).row) for subject, row, x in counterexamples.load(options.replay, xp)]
     for row, again in found:
         what = f"to shift {row.shift} of" if row.shift else "at windows along"
@@ -323,8 +314,6 @@ def _replay(options: argparse.Namespace, xp: Any) -> int:
 
 def _make(asked: Path | None) -> Path:
     """A new directory, or one that is there without a verification in it."""
-    if asked is not None and str(asked) in ("", "."):
-        raise ConfigError("--out names no directory of its own; give it a name")
     out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         if asked and out.is_dir():
@@ -367,7 +356,7 @@ def _parser() -> Parser:
         "128 and the number of the signal that stopped it.",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", type=given_path, metavar="NETWORK", help=f"verify {NETWORK}")
+    which.add_argument("network", type=given_path, nargs="?", metavar="NETWORK", help=NETWORK)
     which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
     which.add_argument(
         "--replay",
@@ -375,6 +364,7 @@ def _parser() -> Parser:
         metavar="FILE",
         help="measure the failures and the largest changes of a verification again",
     )
+    parser.add_argument("--checkpoint", action=Moved, usage="verify NETWORK")
     parser.add_argument(
         "--dataset",
         type=_own_images,
@@ -399,8 +389,3 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of weights and images [0]")
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""`python -m train.explore`: what it writes, and what it refuses in one line."""
+"""`python -m hcnn explore`: what it writes, and what it refuses in one line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -
     places = [page.index(f'<section id="{name}"') for name in ("viewer", "exact", "claims", "agreement")]
     assert places == sorted(places)
     exact = page[places[1] :].split("</section>")[0]
-    assert exact.index("<details>") < exact.index("<table>") and " of 30</td>" in exact  # images, not percent
+    assert exact.index("<details>") < exact.index("<table>") and "<td>30</td>" in exact  # images, not percent
     said = page[page.index("<p>Exact translations cannot be compared") :].split("</p>")[0].replace("\n", " ")
     # in one paragraph: conclusion, comparison with random order and caveat
     assert "Progressively higher" in said and "nothing is decided. At that depth v<sub>j</sub> is the class" in said
@@ -120,7 +120,7 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
     skip = ("--skip", "agreement", "meaning", "contraction", "organisation", "units")
     cache = folder.parent / "cache"
     outcome = explore_here(
-        few_images, "--checkpoint", first_run[0] / "best.h5", *SMALL, "--cache", cache, "--out", tmp_path / "p", *skip
+        few_images, first_run[0] / "best.h5", *SMALL, "--cache", cache, "--out", tmp_path / "p", *skip
     )
     assert outcome.status == 0
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
@@ -134,7 +134,7 @@ def test_arrays_are_kept_in_the_users_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = sorted(first_run[0].iterdir())
-    given = ("--checkpoint", first_run[0] / "best.h5", *SMALL, "--skip", *explore.PARTS, "--out", tmp_path / "p")
+    given = (first_run[0] / "best.h5", *SMALL, "--skip", *explore.PARTS, "--out", tmp_path / "p")
     assert explore_here(few_images, *given).status == 0
     assert len(list((tmp_path / "cache" / "hcnn").glob("features-*.h5"))) == 2
     assert not list((tmp_path / "p").glob("*.h5")) and sorted(first_run[0].iterdir()) == before
@@ -164,7 +164,7 @@ def test_claims_are_shown_beside_those_of_another_network(
     folder, checkpoint = explored[0], first_run[0] / "best.h5"
     own = json.loads((folder / report.JSON).read_text("utf-8"))["claims"]
     assert {line["network"] for line in own} == {str(checkpoint)} and len(own) > 5
-    given = ("--checkpoint", checkpoint, *SMALL, "--cache", folder.parent / "cache", "--skip", "units", "figures")
+    given = (checkpoint, *SMALL, "--cache", folder.parent / "cache", "--skip", "units", "figures")
     pages = [page_of_another(folder, tmp_path / name, network=name) for name in ("one", "two")]
     outcome = explore_here(few_images, *given, "--beside", *pages, "--out", tmp_path / "p")
     assert outcome.status == 0, outcome
@@ -200,7 +200,7 @@ def test_what_was_not_explored_alike_is_not_compared(
     explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path, changes: Any, fragments: Any
 ) -> None:
     page = tmp_path / "none" if changes is None else page_of_another(explored[0], tmp_path / "other", **changes)
-    given = ("--checkpoint", first_run[0] / "best.h5", *SMALL, "--cache", tmp_path / "c", "--out", tmp_path / "p")
+    given = (first_run[0] / "best.h5", *SMALL, "--cache", tmp_path / "c", "--out", tmp_path / "p")
     one_line(explore_here(few_images, *given, "--beside", page), 2, "--beside", *fragments)
     assert not (tmp_path / "p").exists() and not (tmp_path / "c").exists()
 
@@ -208,7 +208,7 @@ def test_what_was_not_explored_alike_is_not_compared(
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     outcome = explore_here(
         few_images,
-        *("--checkpoint", first_run[0] / "best.h5", "--cache", tmp_path, "--axis", "v_j", "--position", "0.2", "0.8"),
+        *(first_run[0] / "best.h5", "--cache", tmp_path, "--axis", "v_j", "--position", "0.2", "0.8"),
         *("--queries", "test", "--agreement", "9", "--images", "3", "--depths", "4", "--smooth", "1"),
         *("--skip", "meaning", "contraction", "organisation", "--out", tmp_path / "page"),
     )
@@ -238,23 +238,19 @@ def test_other_axes_positions_and_test_images(first_run: Any, few_images: Datase
 def test_bad_arguments(
     first_run: Any, few_images: Dataset, tmp_path: Path, arguments: Any, status: int, fragments: Any
 ) -> None:
-    outcome = explore_here(
-        few_images, "--checkpoint", first_run[0], "--cache", tmp_path, "--out", tmp_path / "p", *arguments
-    )
+    outcome = explore_here(few_images, first_run[0], "--cache", tmp_path, "--out", tmp_path / "p", *arguments)
     one_line(outcome, status, *fragments)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_there_is_kept(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    one_line(
-        explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path), 1, "is there already"
-    )
+    one_line(explore_here(few_images, first_run[0] / "best.h5", "--out", tmp_path), 1, "is there already")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_no_checkpoint(few_images: Dataset, tmp_path: Path) -> None:
-    one_line(explore_here(few_images, "--checkpoint", tmp_path / "no.h5"), 1, "there is no checkpoint")
+    one_line(explore_here(few_images, tmp_path / "no.h5"), 1, "there is no checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +267,7 @@ def test_networks_of_other_images(
     np.savez(tmp_path / "images.npz", **made_up(shape, 2))
     given = (*TRAINED, "--dataset", tmp_path / "images.npz", "--shift", 0, *flags, "--out", tmp_path / "run")
     run_plainly((*given, "--epochs", 1, "--no-test"), None).success()
-    found = explore_here(few_images, "--checkpoint", tmp_path / "run" / "best.h5", "--out", tmp_path / "p")
+    found = explore_here(few_images, tmp_path / "run" / "best.h5", "--out", tmp_path / "p")
     one_line(found, 1, said)
 
 
@@ -285,7 +281,7 @@ def test_a_function_is_called_only_where_the_command_line_names_it(
     monkeypatch.syspath_prepend(tmp_path)
     run, name = tmp_path / "run", "of_explore:images"
     run_plainly((*TRAINED, "--dataset", name, "--epochs", 1, "--no-test", "--out", run), None).success()
-    given = ("--checkpoint", run / "best.h5", "--skip", *explore.PARTS, "--out", tmp_path / "p")
+    given = (run / "best.h5", "--skip", *explore.PARTS, "--out", tmp_path / "p")
     refused = explore_here(few_images, *given)
     one_line(refused, 2, f"would call {name}", "runs code", f"--dataset {name}")
     assert "called" not in refused.out
@@ -295,19 +291,19 @@ def test_a_function_is_called_only_where_the_command_line_names_it(
 
 
 def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str, data_dir: Any) -> Dataset:
+    def missing(name: str, data_dir: Any, **options: Any) -> Dataset:
         raise DataError("cifar10 is not in DIR")
 
     monkeypatch.setattr(explore, "load_dataset", missing)
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
-        assert explore.main(["--checkpoint", str(first_run[0] / "best.h5"), "--out", str(tmp_path / "p")]) == 1
+        assert explore.main([str(first_run[0] / "best.h5"), "--out", str(tmp_path / "p")]) == 1
     assert err.getvalue() == "train.explore: cifar10 is not in DIR\n" and list(tmp_path.iterdir()) == []
 
 
 def test_a_network_of_other_classes(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     others = dataclasses.replace(few_images, class_names=tuple(f"fine {i}" for i in range(100)))
-    outcome = explore_here(others, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path / "p")
+    outcome = explore_here(others, first_run[0] / "best.h5", "--out", tmp_path / "p")
     one_line(outcome, 1, "tells 10 classes apart", "sample has 100", "--dataset")
     assert list(tmp_path.iterdir()) == []
 
@@ -321,7 +317,7 @@ def test_a_full_disk(
 
     monkeypatch.setattr(*((features, "_write") if where == "features" else (report, "write_atomically")), full)
     arguments = ("--cache", tmp_path / "cache", "--out", tmp_path / "p", "--skip", *explore.PARTS)
-    outcome = explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", *arguments)
+    outcome = explore_here(few_images, first_run[0] / "best.h5", *arguments)
     assert outcome.status == 1 and outcome.err.splitlines()[-1].endswith("No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert len(list((tmp_path / "cache").iterdir())) == (0 if where == "features" else 2)
@@ -477,8 +473,8 @@ def test_what_cannot_be_decided_is_not_counted() -> None:
     ]
     (of_order,) = claims._order(study)
     assert of_order.result.startswith("1 of 1 tests after correction, untrained 0; before it: 1 of 1 are")
-    table = report._organisation_table(study)
-    assert table is not None and [line[5] for line in table.lines] == ["0.01", "cannot be decided"]
+    table = report._shown(report._organisation(study), "")
+    assert table is not None and [line[6] for line in table.lines] == ["0.01", "cannot be decided"]
     by_chance = Organisation(3, "v_j", "seriation", Comparison(1, 0, 1, 0.3, 0.001), Comparison(1, 0, 1, 0.002, 0.001))
     study.organisation = [*study.organisation, by_chance]
     (of_order,) = claims._order(study)

@@ -20,6 +20,7 @@ from train.attributes import pictures, report
 from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
 from train.data import Dataset
+from train.pages import Table
 from train.runs import shipped
 from train.runs.plot import literal, plot_runs, plot_trials
 from train.runs.run import Run, RunError
@@ -165,12 +166,11 @@ def test_an_exploration_beside_another_reads_a_file_of_that_alone(tmp_path: Path
         report.claims_of(tmp_path)
 
 
-def test_tables_of_an_exploration_hold_no_commands_of_terminals(tmp_path: Path) -> None:
+def test_tables_hold_no_commands_of_terminals() -> None:
     claim = Claim(*("text" if "str" in str(f.type) else 0.5 for f in dataclasses.fields(Claim)))
     network = "\x1b[2J\u202egpj"
     line = {"network": network, **dataclasses.asdict(claim)}
-    report.write_tables(tmp_path, {"claims": (tuple(line), [tuple(line.values())])})
-    text = (tmp_path / "claims.csv").read_text("utf-8")
+    text = Table(tuple(line), [tuple(line.values())]).csv().decode()
     assert r"\x1b[2J\u202egpj" in text and not set("\x1b\u202e") & set(text)
 
 

@@ -413,7 +413,7 @@ def test_page_is_whole_and_needs_nothing_else() -> None:
     assert found.texts["title"] == found.texts["h1"]
     assert f"2 · {ROUNDINGS} · stages · " in text
     assert {tag for tag, _ in found.tags}.isdisjoint({"script", "link", "iframe"})
-    cases = [(boundary, mode) for mode in ("evaluation", "training") for boundary in ("periodic", "zero")]
+    cases = [(boundary, mode) for boundary in ("periodic", "zero") for mode in ("evaluation", "training")]
     for image, case in zip(found.attributes("img"), cases, strict=True):
         kind, data = (image["src"] or "").split(",")
         assert kind == "data:image/png;base64"

@@ -1,4 +1,4 @@
-"""`python -m train.verify`: what it says, writes and refuses, and that counterexamples come back."""
+"""`python -m hcnn verify`: what it says, writes and refuses, and that counterexamples come back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("verified") / "report"
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        arguments = ["--checkpoint", str(first_run[0] / "best.h5"), "--boundary", "both", "--max-examples", "2"]
+        arguments = [str(first_run[0] / "best.h5"), "--boundary", "both", "--max-examples", "2"]
         assert verify.main([*arguments, "--out", str(out)]) == 0
     return out, text.getvalue()
 
@@ -101,7 +101,7 @@ def test_a_network_that_is_not_covariant_fails(
 ) -> None:
     checkpoint = first_run[0] / "best.h5"
     make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
-    outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
+    outcome = verifying(checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
     one_line(outcome, 1, "exact statements fail", f"--replay {tmp_path / 'counterexamples.h5'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
 
@@ -137,7 +137,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
 ) -> None:
     """Where no translation along them is exact."""
     make_layers(monkeypatch, defect)
-    flags = ("--checkpoint", first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
+    flags = (first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
     outcome = verifying(*flags)
     one_line(outcome, 1, "exact statements fail")
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
@@ -209,7 +209,7 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
     ("arguments", "fragments"),
     [
         (("--preset", "nothing"), ("--preset", "hcnn-plus")),
-        (("--preset", "hcnn", "--checkpoint", "x.h5"), ("not allowed with",)),
+        (("--preset", "hcnn", "x.h5"), ("not allowed with",)),
         (("--boundary", "mirror"), ("periodic",)),
         (("--dtype", "float16"), ("complex64",)),
         (("--max-examples", 0), ("at least 1",)),
@@ -241,7 +241,7 @@ def test_a_network_that_does_not_react_decides_nothing(trained: Path, tmp_path: 
                 layer[name][...] = 0
 
     silent = changed_copy(trained / "best.h5", tmp_path / "silent.h5", silence)
-    outcome = verifying("--checkpoint", silent, "--boundary", "periodic", "--out", tmp_path / "out")
+    outcome = verifying(silent, "--boundary", "periodic", "--out", tmp_path / "out")
     one_line(outcome, 1, "undecided: the result does not react to x_j")
     assert "undecided" in outcome.out and "FAILS" not in outcome.out
 
@@ -251,7 +251,7 @@ def test_weights_that_are_not_finite_are_refused(trained: Path, tmp_path: Path, 
         file["parameters/layer03/g"][0, 0, 0, 0] = np.nan
 
     spoilt = changed_copy(trained / "best.h5", tmp_path / "spoilt.h5", spoil)
-    outcome = verifying("--checkpoint", spoilt, "--out", tmp_path / "out")
+    outcome = verifying(spoilt, "--out", tmp_path / "out")
     one_line(outcome, 1, "spoilt.h5 is not", "parameters layer03/g holds values that are not finite")
     assert not (tmp_path / "out").exists()
 
@@ -305,9 +305,9 @@ def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch
 
 
 def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
-    one_line(verifying("--checkpoint", tmp_path / "none.h5"), 1, "there is no checkpoint at")
+    one_line(verifying(tmp_path / "none.h5"), 1, "there is no checkpoint at")
     for network in (trained, trained / "best.h5"):  # a run's folder names its latest
-        one_line(verifying("--checkpoint", network, "--dtype", "complex64"), 2, "those of a checkpoint are real")
+        one_line(verifying(network, "--dtype", "complex64"), 2, "those of a checkpoint are real")
     one_line(verifying("--replay", tmp_path / "none.h5"), 1, "there is no file of counterexamples at")
     one_line(verifying("--replay", trained / "best.h5"), 1, "holds no counterexamples")
     (tmp_path / "text.h5").write_text("no HDF5")
@@ -319,7 +319,7 @@ def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
         weights = file["parameters/layer03/g"][...]
         del file["parameters/layer03/g"]
         file["parameters/layer03/g"] = weights[:, :-1]
-    one_line(verifying("--checkpoint", other), 1, "is of another network: parameters layer03/g")
+    one_line(verifying(other), 1, "is of another network: parameters layer03/g")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_networks_for_other_images_are_verified(
     file, run, out = tmp_path / "images.npz", tmp_path / "run", tmp_path / "out"
     np.savez(file, **made_up(shape, 3))
     run_plainly((*SMALL, "--epochs", 1, "--shift", 0, "--dataset", file, "--out", run), None).success()
-    outcome = verifying("--checkpoint", run / "best.h5", "--boundary", "both", "--images", 2, "--out", out)
+    outcome = verifying(run / "best.h5", "--boundary", "both", "--images", 2, "--out", out)
     assert outcome.status == 0 and "FAILS" not in outcome.out, outcome
     found = json.loads((out / "verify.json").read_text("utf-8"))
     assert f"2 of the test images of {file}" in json.dumps(found)
@@ -345,10 +345,10 @@ def test_networks_for_other_images_are_verified(
     verifying("--replay", out / "largest-changes.h5").success()
 
     np.savez(tmp_path / "other.npz", **made_up((*shape[:2][::-1], 3), 3))
-    other = verifying("--checkpoint", run / "best.h5", "--dataset", tmp_path / "other.npz")
+    other = verifying(run / "best.h5", "--dataset", tmp_path / "other.npz")
     one_line(other, 2, f"takes images of {shape[0]}x{shape[1]}x", "other.npz", "name its own with --dataset")
     file.rename(tmp_path / "moved.npz")
-    one_line(verifying("--checkpoint", run / "best.h5"), 1, f"there is no file {file}", "--dataset")
+    one_line(verifying(run / "best.h5"), 1, f"there is no file {file}", "--dataset")
 
 
 @pytest.mark.usefixtures("small_preset")
@@ -368,7 +368,7 @@ def test_no_code_is_called_that_a_checkpoint_alone_names(trained: Path, tmp_path
         file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | {"dataset": "antigravity:geohash"})
 
     named = changed_copy(trained / "best.h5", tmp_path / "named.h5", rename)
-    one_line(verifying("--checkpoint", named), 2, "would call antigravity:geohash", "add --dataset antigravity:geohash")
+    one_line(verifying(named), 2, "would call antigravity:geohash", "add --dataset antigravity:geohash")
 
 
 @pytest.mark.gpu
@@ -379,5 +379,5 @@ def test_on_a_gpu(tmp_path: Path, verifying: Command) -> None:
 
 
 def test_help_in_a_process_of_its_own() -> None:
-    outcome = finish(start("-m", "train.verify", "--help"))
+    outcome = finish(start("-m", "hcnn", "verify", "--help"))
     assert outcome.status == 0 and "Proposition 3.1" in " ".join(outcome.out.split())

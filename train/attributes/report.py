@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +21,6 @@ from train.attributes.claims import (
     exact_and_aliased,
     mean_interval,
     orders,
-    shown_difference,
     shown_mean,
     shown_share,
     verdicts,
@@ -33,15 +30,15 @@ from train.attributes.decisions import LEVEL, UNDECIDED
 from train.attributes.features import boundary_of
 from train.attributes.hubs import FEWEST, Hubness, hubness, interval
 from train.attributes.meaning import Finding, strongest
-from train.attributes.study import EXAMINED_AT_ONCE, Study
+from train.attributes.study import EXAMINED_AT_ONCE, Exactness, Study
 from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
-from train.storage.files import harmless, read_text, write_atomically
+from train.storage.files import read_text, write_atomically
 from train.verification.report import plain
 
-__all__ = ["JSON", "PAGE", "claims_of", "summary", "write", "write_tables"]
+__all__ = ["JSON", "PAGE", "claims_of", "summary", "write"]
 
 PAGE, JSON = "explore.html", "explore.json"
 
@@ -73,29 +70,19 @@ def write(
             files[f"filters-{units.j:02d}.png"] = pictures.tiles(pictures.coloured(units.filters, limit), 8)
             files[f"units-{units.j:02d}.png"] = pictures.tiles(units.images / 255, len(units.images))
     sentences = conclusion(study) if study.agreements else []
-    of_networks = [*_named(description, claims(study)), *beside]
-    tables = {name: table for name, table in _tables(study).items() if table[1]}
-    if of_networks:
-        tables["claims"] = tuple(of_networks[0]), [tuple(line.values()) for line in of_networks]
-    record = {"description": description, **{name: _records(*table) for name, table in tables.items()}}
+    own = [{"network": description["network"], **dataclasses.asdict(claim)} for claim in claims(study)]
+    tables = {name: table for name, table in _tables(study, [*own, *beside]).items() if table.lines}
+    record = {"description": description, **{name: table.records() for name, table in tables.items()}}
     if sentences:
         record["conclusion"] = sentences
     for name, content in files.items():
         write_atomically(folder / name, content)
-    write_tables(folder, tables)
+    for name, table in tables.items():
+        write_atomically(folder / f"{name}.csv", table.csv())
     text_of_json = json.dumps(plain(record, lambda number: None), indent=1, allow_nan=False)
     write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
     values = _values(study, description, warning, files, sentences)
-    shown = render("explore.html", **values, claims=_claims_table(of_networks))
-    write_atomically(folder / PAGE, shown.encode())
-
-
-def write_tables(folder: Path, tables: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]) -> None:
-    """Write a CSV file for each header with its lines, without commands of terminals in names that others gave."""
-    for name, (header, lines) in tables.items():
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *lines])
-        write_atomically(folder / f"{name}.csv", harmless(text.getvalue()).encode(errors="backslashreplace"))
+    write_atomically(folder / PAGE, render("explore.html", **values, **_shown_tables(study, tables)).encode())
 
 
 def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -113,33 +100,6 @@ def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise ValueError(f"cannot read {folder / JSON}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / JSON} holds no claims of a network; explore that network again") from error
-
-
-def _named(description: Mapping[str, Any], found: Iterable[Claim]) -> list[dict[str, Any]]:
-    return [{"network": description["network"], **dataclasses.asdict(claim)} for claim in found]
-
-
-def _claims_table(lines: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Claim by claim; the networks below one another where there are several."""
-    if not lines:
-        return None
-    names, order = ([*dict.fromkeys(line[key] for line in lines)] for key in ("network", "claim"))
-    several = len(names) > 1
-    return Table(
-        ("claim", *(("network",) if several else ()), "unit of exchangeability", "smallest p", "result", "verdict"),
-        [
-            (
-                line["claim"],
-                *((line["network"],) if several else ()),
-                line["unit"],
-                "-" if math.isnan(line["smallest_p"]) else f"{line['smallest_p']:.2g}",
-                line["result"],
-                line["verdict"],
-            )
-            for line in sorted(lines, key=lambda line: order.index(line["claim"]))
-        ],
-        "What was claimed, what a test takes for independent, and what came of it",
-    )
 
 
 def summary(study: Study) -> list[str]:
@@ -163,40 +123,18 @@ def summary(study: Study) -> list[str]:
     return lines + (conclusion(study) if study.agreements else []) + verdicts(study) + orders(study)
 
 
-def _contrast_table(study: Study) -> Table | None:
-    found = exact_and_aliased(study) if study.agreements else None
-    if found is None:
-        return None
-    depths, contrasts, mean = found
-    lines = [
-        [
-            name,
-            shown_share(c.first),
-            shown_share(c.second),
-            shown_difference(c),
-        ]
-        for name, c in (*zip(map(str, depths), contrasts, strict=True), ("mean", mean))
-    ]
-    return Table(
-        ("depth j", "exact", "aliased", "difference, points"),
-        lines,
-        "Probability of the same class, by exact and by aliased translations of arrays that are not smoothed",
-    )
-
-
-def _contrast_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _contrasts(study: Study) -> Table:
     """Exact and aliased translations of this network and of the untrained one, by depth and in the mean."""
     lines: list[tuple[Any, ...]] = []
     for kind in study.unsmoothed:
-        found = exact_and_aliased(study, kind)
-        if found is not None:
-            depths, contrasts, mean = found
+        if (compared := exact_and_aliased(study, kind)) is not None:
+            depths, contrasts, mean = compared
             for j, c in (*zip(depths, contrasts, strict=True), ("mean", mean)):
                 lines.append((kind, j, c.first, c.second, c.difference, c.low, c.high, c.images))
-    return ("kind", "j", "exact", "aliased", "difference", "low", "high", "images_found"), lines
+    return Table(("kind", "j", "exact", "aliased", "difference", "low", "high", "images_found"), lines)
 
 
-def _translated_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _translated(study: Study) -> Table:
     """Shares over all translations and over those that share no sample, with both intervals."""
     lines: list[tuple[Any, ...]] = []
     for kind, of_depth in study.agreements.items():
@@ -205,17 +143,18 @@ def _translated_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ..
                 alone = a.mean_interval_of_queries(taus, np.random.default_rng(study.settings.seed))
                 lines.append((kind, j, name, a.mean(taus), *mean_interval(study, kind, j, taus), *alone))
     header = ("kind", "j", "translations", "same_class", "low", "high", "low_of_queries", "high_of_queries")
-    return header, lines
+    return Table(header, lines)
 
 
-def _hubness_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _hubness(study: Study) -> Table:
     many = len(study.dataset.train_images)
-    return ("kind", "j", "tau", *(f.name for f in dataclasses.fields(Hubness))), [
+    lines = [
         (kind, j, tau, *dataclasses.astuple(hubness(a.found[:, tau], many)))
         for kind, of_depth in study.agreements.items()
         for j, a in of_depth.items()
         for tau in range(a.found.shape[1])
     ]
+    return Table(("kind", "j", "tau", *(f.name for f in dataclasses.fields(Hubness))), lines)
 
 
 def _hubness_table(study: Study) -> Table | None:
@@ -236,78 +175,58 @@ def _hubness_table(study: Study) -> Table | None:
     return Table(header, lines, "Effective number of different images found")
 
 
-def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    """Header and lines of each CSV file."""
-    names, labels = study.dataset.class_names, study.labels()
-    found: dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]] = {
-        "exactness": (
-            tuple(f.name for f in dataclasses.fields(study.exactness[0])) if study.exactness else (),
-            [dataclasses.astuple(row) for row in study.exactness],
-        )
-    }
+def _of(cls: type[Any], rows: Iterable[Any]) -> Table:
+    """A table of dataclasses."""
+    return Table([f.name for f in dataclasses.fields(cls)], [dataclasses.astuple(row) for row in rows])
+
+
+def _organisation(study: Study) -> Table:
+    measured = ("value", "random_mean", "random_deviation", "p", "smallest_p")
+    lines = [
+        (o.j, o.axis, o.measure, *dataclasses.astuple(o.trained), *dataclasses.astuple(o.untrained))
+        for o in study.organisation
+    ]
+    return Table(("j", "axis", "measure", *measured, *(f"untrained_{name}" for name in measured)), lines)
+
+
+def _matches(study: Study) -> Table:
+    names, labels, seen = study.dataset.class_names, study.labels(), study.dataset.train_labels
+    header = ("j", "image", "class", "tau", "rank", "found", "found_class", "distance")
     lines: list[tuple[Any, ...]] = []
     for j, m in study.matches.items():
-        for row, query in enumerate(m.queries):
-            for tau in range(m.indices.shape[1]):
-                for place, (index, distance) in enumerate(
-                    zip(m.indices[row, tau], m.distances[row, tau], strict=True), 1
-                ):
-                    closer = float((m.random <= distance).mean())
-                    own = int(m.rank[row, tau]) if m.rank is not None else ""
-                    image = int(index), names[study.dataset.train_labels[index]]
-                    lines.append(
-                        (
-                            j,
-                            int(query),
-                            names[labels[query]],
-                            tau,
-                            place,
-                            *image,
-                            float(distance),
-                            closer,
-                            m.threshold,
-                            own,
-                        )
-                    )
-    header = ("j", "image", "class", "tau", "rank", "found", "found_class", "distance")
-    found["matches"] = (*header, "random_pairs_as_close", "threshold", "rank_of_image"), lines
-    lines = [
+        for row, tau, k in np.ndindex(m.indices.shape):
+            query, index, distance = int(m.queries[row]), int(m.indices[row, tau, k]), m.distances[row, tau, k]
+            line = (j, query, names[labels[query]], tau, k + 1, index, names[seen[index]], float(distance))
+            own = int(m.rank[row, tau]) if m.rank is not None else ""
+            lines.append((*line, float((m.random <= distance).mean()), m.threshold, own))
+    return Table((*header, "random_pairs_as_close", "threshold", "rank_of_image"), lines)
+
+
+def _tables(study: Study, of_networks: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
+    """Each CSV file."""
+    agreement = [
         (kind, j, tau, len(a.same), *(float(v[tau]) for v in (a.share, *a.interval, a.close.mean(0), a.share_of_close)))
         for kind, of_depth in study.agreements.items()
         for j, a in of_depth.items()
         for tau in range(a.same.shape[1])
     ]
-    found["agreement"] = (
-        ("kind", "j", "tau", "queries", "same_class", "low", "high", "close", "same_class_of_close"),
-        lines,
-    )
-    found["findings"] = (
-        tuple(f.name for f in dataclasses.fields(Finding)),
-        [dataclasses.astuple(finding) for finding in study.findings],
-    )
-    found["blocks"] = (
-        tuple(f.name for f in dataclasses.fields(Blocks)),
-        [dataclasses.astuple(blocks) for blocks in study.blocks],
-    )
-    found["translated"] = _translated_lines(study)
-    found["exact_and_aliased"] = _contrast_lines(study)
-    found["hubness"] = _hubness_lines(study)
-    found["layers"] = _layer_lines(study)
-    found["organisation"] = (
-        (
-            *("j", "axis", "measure", "value", "random_mean", "random_deviation", "p", "smallest_p"),
-            *("untrained_value", "untrained_random_mean", "untrained_random_deviation", "untrained_p"),
-            "untrained_smallest_p",
-        ),
-        [
-            (o.j, o.axis, o.measure, *dataclasses.astuple(o.trained), *dataclasses.astuple(o.untrained))
-            for o in study.organisation
-        ],
-    )
-    return found
+    header = ("kind", "j", "tau", "queries", "same_class", "low", "high", "close", "same_class_of_close")
+    return {
+        "exactness": _of(Exactness, study.exactness),
+        "matches": _matches(study),
+        "agreement": Table(header, agreement),
+        "findings": _of(Finding, study.findings),
+        "blocks": _of(Blocks, study.blocks),
+        "translated": _translated(study),
+        "exact_and_aliased": _contrasts(study),
+        "hubness": _hubness(study),
+        "layers": _layers(study),
+        "organisation": _organisation(study),
+        "claims": Table([*of_networks[0]] if of_networks else [], [[*line.values()] for line in of_networks]),
+    }
 
 
-def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _layers(study: Study) -> Table:
     kinds = ("", "untrained_")
     ratios = [f"{kind}ratio_{of}" for kind in kinds for of in ("within", "between")]
     separation = [f"{kind}mean_distance_between_over_within" for kind in kinds]
@@ -318,7 +237,7 @@ def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         *(name + end for name in separation for end in ENDS),
     )
     if not study.layers:
-        return header, []
+        return Table(header, [])
     layers = study.layers[0]
     pairs = (layers.pairs, layers.untrained_pairs)
     medians = [np.stack([np.median(r, axis=0), *median_interval(r)]) for p in pairs for r in p.ratios]
@@ -334,11 +253,7 @@ def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
             own = (*(float(v) for m in medians for v in m[:, j - 1]), gain.upper, gain.local, gain.converged)
         means = (float(v) for of in separations for v in of[:, j])
         lines.append((j, *own, *probes, *untrained, distance, *means))
-    return header, lines
-
-
-def _records(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(header, line, strict=True)) for line in lines]
+    return Table(header, lines)
 
 
 def _strips(study: Study) -> dict[str, bytes]:
@@ -354,26 +269,57 @@ def _strips(study: Study) -> dict[str, bytes]:
     return files
 
 
-def _scientific(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1e}"
+TITLES = {
+    **{"j": "depth j", "tau": "translation", "length": "samples", "multiple": "exact multiples of"},
+    **{"error": "largest change, exact", "bound": "rounding explains", "change": "others, median [range]"},
+    **{"classes": "images of another class", "name": "property or change", "unit": "unit of exchangeability"},
+}
+"""Names of columns in words, where it is not the name itself."""
 
 
-def _exactness_table(study: Study) -> Table:
+def _shown(table: Table, label: str, *left_out: str) -> Table | None:
+    """A table as the page shows it: an interval beside its value, and where no p decides, that it does not."""
+    if not table.lines:
+        return None
+    names = [name for name in table.header if not name.endswith(("low", "high")) and name not in left_out]
+    ends = dict(zip(table.header, zip(table.header[1:], table.header[2:], strict=False), strict=False))
+
+    def number(value: Any) -> str:
+        if isinstance(value, bool | np.bool_):
+            return "yes" if value else "no"
+        return str(value) if not isinstance(value, float) else "-" if math.isnan(value) else f"{value:.3g}"
+
+    def cell(record: Mapping[str, Any], name: str) -> str:
+        if name in ("p", "untrained_p") and (record[name[:-1] + "smallest_p"] > LEVEL or math.isnan(record[name])):
+            return "cannot be decided"
+        low, high = (record[end] if end.endswith(("low", "high")) else "" for end in ends.get(name, ("", "")))
+        interval = isinstance(low, float) and isinstance(high, float) and not math.isnan(low)
+        return number(record[name]) + (f" [{number(low)}, {number(high)}]" if interval else "")
+
+    lines = [[cell(record, name) for name in names] for record in table.records()]
+    return Table([TITLES.get(name, name.replace("_", " ")) for name in names], lines, label)
+
+
+def _shown_tables(study: Study, tables: Mapping[str, Table]) -> dict[str, Table | None]:
+    """The tables of the page that show what a CSV file holds."""
+    nothing = Table([], [])
+    exactness, contrast, claimed = (tables.get(name, nothing) for name in ("exactness", "exact_and_aliased", "claims"))
+    order, networks = ([*dict.fromkeys(line[k] for line in claimed.lines)] for k in (1, 0))
+    claimed = Table(claimed.header, sorted(claimed.lines, key=lambda line: order.index(line[1])))
+    contrast = Table(contrast.header, [line for line in contrast.lines if line[0] == "trained"])
+    changes = "Which translations are exact, and the largest relative change of the logits"
+    same = "Probability of the same class, by exact and by aliased translations of arrays that are not smoothed"
+    said = "What was claimed, what a test takes for independent, and what came of it"
+    strong = _of(Finding, strongest(study.findings))
     periodic = boundary_of(study.model) == "periodic"
-    lines = [
-        (
-            *(str(e.j), e.axis, str(e.length), str(e.multiple) if periodic else "-"),
-            *map(_scientific, (e.error, e.bound)),
-            "-" if math.isnan(e.change) else f"{e.change:.2f} [{e.low:.2f} to {e.high:.2f}]",
-            "-" if math.isnan(e.change) else f"{e.classes} of {e.images}",
-        )
-        for e in study.exactness
-    ]
-    header = (
-        *("depth j", "axis", "samples", "exact multiples of", "largest change, exact", "rounding explains"),
-        *("others, median [range]", "another class"),
-    )
-    return Table(header, lines, "Which translations are exact, and the largest relative change of the logits")
+    return {
+        "exactness": _shown(exactness, changes, *(() if periodic else ("multiple",))) or nothing,
+        "claims": _shown(claimed, said, *(() if len(networks) > 1 else ("network",))),
+        "contrast": _shown(contrast, same, "kind"),
+        "findings": _shown(strong, "The strongest relation of each depth and axis"),
+        "layers_table": _shown(tables.get("layers", nothing), "Layer by layer"),
+        "organisation": _shown(tables.get("organisation", nothing), "Order along the attributes"),
+    }
 
 
 def _values(
@@ -384,14 +330,13 @@ def _values(
     sentences: Sequence[str],
 ) -> dict[str, Any]:
     """What the page shows."""
-    names = study.dataset.class_names
+    names, layers = study.dataset.class_names, hierarchy(study.model.network)
     return {
         "axis": study.settings.axis,
         "warning": warning if boundary_of(study.model) == "zero" else "",
         "boundary": boundary_of(study.model),
         "description": description,
         "settings": study.settings,
-        "exactness": _exactness_table(study),
         "examined": max((e.images for e in study.exactness), default=0),
         "at_once": EXAMINED_AT_ONCE,
         "viewer": _viewer(study) if study.matches else None,
@@ -400,28 +345,18 @@ def _values(
         "classes_at_last": study.settings.axis == "v_{j-1}" and study.settings.depths[-1] == study.model.depths[-1],
         "agreement": _picture(files, "agreement.png", " ".join(sentences)),
         "agreement_table": _agreement_table(study),
-        "contrast": _contrast_table(study),
         "hubness": _hubness_table(study),
         "fewest": FEWEST,
-        "findings": _finding_table(study),
         "verdicts": verdicts(study),
-        "layers": _picture(
-            files,
-            "layers.png",
-            "Ratios of distances and accuracies of probes over depth; the table below has the numbers.",
-        ),
-        "layers_table": _layers_table(study),
-        "organisation": _organisation_table(study),
+        "layers": _picture(files, "layers.png", "Ratios of distances and accuracies of probes over depth, as below."),
         "orders": orders(study),
         "first_filters": _picture(
-            files,
-            "first-filters.png",
-            f"The {hierarchy(study.model.network)[0].filters} filters of the first layer in colour.",
+            files, "first-filters.png", f"The {layers[0].filters} filters of the first layer in colour."
         ),
         "units": [
             {
                 "j": units.j,
-                "field": receptive_field(hierarchy(study.model.network), units.j)[0],
+                "field": receptive_field(layers, units.j)[0],
                 "filters": _picture(
                     files,
                     f"filters-{units.j:02d}.png",
@@ -440,14 +375,7 @@ def _values(
                 "found": [
                     [
                         Picture(
-                            png(
-                                patch_of(
-                                    study.dataset.train_images[i],
-                                    hierarchy(study.model.network),
-                                    units.j,
-                                    study.settings.position,
-                                )
-                            ),
+                            png(patch_of(study.dataset.train_images[i], layers, units.j, study.settings.position)),
                             f"{names[study.dataset.train_labels[i]]}, training image {i}",
                             f"{names[study.dataset.train_labels[i]]}, {value:.3g}",
                         )
@@ -535,62 +463,3 @@ def _agreement_table(study: Study) -> Table | None:
         *("all translations, this network", "small distance"),
     )
     return Table(header, lines, "Probability of the same class, by depth")
-
-
-def _finding_table(study: Study) -> Table | None:
-    if not study.findings:
-        return None
-    lines = [
-        (
-            *(f.question, str(f.j), f.axis, str(f.tau), f.name),
-            f"{f.effect:+.3f}" + ("" if math.isnan(f.low) else f" [{f.low:+.3f}, {f.high:+.3f}]"),
-            "-" if math.isnan(f.images) else f"{f.images:.0f}",
-            f"{f.score:+.1f}",
-            _p(f.p, f.decided),
-            f"{f.smallest_p:.2g}",
-        )
-        for f in strongest(study.findings)
-    ]
-    header = (
-        *("question", "depth j", "axis", "translation", "property or change", "effect", "images", "score"),
-        *("corrected p", "smallest possible p"),
-    )
-    return Table(header, lines, "The strongest relation of each depth and axis")
-
-
-def _p(p: float, decided: bool) -> str:
-    return f"{p:.2g}" if decided else "cannot be decided"
-
-
-def _layers_table(study: Study) -> Table | None:
-    header, lines = _layer_lines(study)
-    if not lines:
-        return None
-    names = [name for name in header if not name.endswith(ENDS[1:])]
-
-    def cell(line: Mapping[str, Any], name: str) -> str:
-        value = line[name]
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        if text and name + ENDS[1] in line and not math.isnan(line[name + ENDS[1]]):
-            text += f" [{line[name + ENDS[1]]:.3g}, {line[name + ENDS[2]]:.3g}]"
-        return text
-
-    return Table(
-        [name.replace("_", " ") for name in names],
-        [[cell(line, name) for name in names] for line in _records(header, lines)],
-        "Layer by layer",
-    )
-
-
-def _organisation_table(study: Study) -> Table | None:
-    if not study.organisation:
-        return None
-    lines = [
-        (str(o.j), o.axis, o.measure, *(cell for c in (o.trained, o.untrained) for cell in (
-            f"{c.value:.3f}", f"{c.mean:.3f} ± {c.deviation:.3f}", _p(c.p, c.smallest_p <= LEVEL))))
-        for o in study.organisation
-    ]  # fmt: skip
-    header = ("depth j", "axis", "measure", "value", "in random order", "p", "untrained", "in random order", "p")
-    return Table(header, lines, "Order along the attributes")

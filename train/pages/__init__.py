@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import functools
 import html
 import io
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from train.storage.files import harmless
 
 AXIS = re.compile(r"\b([uvx])(?:_|(?<!x))(\{[^{}]*\}|[jJ12]\b)")
 """u1, v_j, v_{j-1}, x_j or x_{j+1}."""
@@ -69,11 +72,21 @@ class Scale:
 
 @dataclass(frozen=True)
 class Table:
-    """A table."""
+    """A table: on a page, as CSV or Markdown, or as records for JSON."""
 
     header: Sequence[str]  # names of the columns
-    lines: Sequence[Sequence[str]]  # cells; those that begin with FAILS are marked
+    lines: Sequence[Sequence[Any]]  # cells; of a page strings, and those that begin with FAILS are marked
     label: str = ""  # what the table shows
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return its lines by the names of columns."""
+        return [dict(zip(self.header, line, strict=True)) for line in self.lines]
+
+    def csv(self) -> bytes:
+        """Return it as a CSV file, without commands of terminals in names that others gave."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.header, *self.lines])
+        return harmless(text.getvalue()).encode(errors="backslashreplace")
 
 
 def prepare_matplotlib() -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,6 @@ CAPTION = """A cell is one translation of one array, its colour the largest erro
 rounding explains it, red beyond. Cells with a dot must not change; a cross marks one that does. Cells without a mark
 may change. Blank ones were not measured: there is no such axis, or it is shorter."""
 
-Lines = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Header and cells of a table."""
-
 
 def summary_table(rows: Sequence[Row]) -> str:
     """Return the measurements as a text table of at most 120 columns."""
@@ -62,13 +59,13 @@ def summary_table(rows: Sequence[Row]) -> str:
     for boundary, mode in _cases(rows):
         case = _select(rows, boundary, mode)
         name = f"{boundary} boundary, {mode} mode, {_examples(case)}"
-        for title, (header, cells) in (
+        for title, table in (
             ("x_j translated, change of x_J", _invariance_table(case)),
             ("x_j translated by a stride, x_{j+1} by one sample", _layer_table(case, "covariance")),
             ("x_{j+1} and the layer written out, at windows along each axis", _layer_table(case, "definition")),
         ):
-            if cells:
-                blocks.append([f"{title}: {name}", *aligned([header, *cells], str.ljust)])
+            if table.lines:
+                blocks.append([f"{title}: {name}", *aligned([table.header, *table.lines], str.ljust)])
     verdicts = []
     for boundary in dict.fromkeys(row.boundary for row in rows):
         verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
@@ -140,6 +137,8 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
     totals = _totals(rows)
     failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
     claim = _claim(totals)
+    # first what has most cells that must not change
+    cases = sorted(_cases(rows), key=lambda case: -sum(row.must_hold for row in _mapped(_select(rows, *case))))
     return render(
         "verify.html",
         verdict=claim[0].upper() + claim[1:],
@@ -148,11 +147,11 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
         failing=Table(
             ("boundary", "mode", *ROW_HEADER), [(row.boundary, row.mode, *_row_cells(row)) for row in failing]
         ),
-        totals=Table(*_totals_table(rows)),
+        totals=_totals_table(rows),
         description=description,
         images=images,
         roundings=ROUNDINGS,
-        cases=[_case(rows, boundary, mode) for boundary, mode in _cases(rows)],
+        cases=[_case(rows, *case) for case in cases],
     )
 
 
@@ -171,9 +170,9 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
         "Single layers: x_{j+1} and the layer written out, at windows along each axis; largest error": _layer_table(
             case, "definition"
         ),
-        f"All {len(case)} statements": (ROW_HEADER, [_row_cells(row) for row in case]),
+        f"All {len(case)} statements": Table(ROW_HEADER, [_row_cells(row) for row in case]),
     }
-    named = {title: Table(*lines, title) for title, lines in tables.items() if lines[1]}
+    named = {title: replace(table, label=title) for title, table in tables.items() if table.lines}
     return {"boundary": boundary, "mode": mode, "picture": picture, "tables": named}
 
 
@@ -271,16 +270,16 @@ def _row_cells(row: Row) -> tuple[str, ...]:
     return (row.statement, str(row.j), row.axis, str(row.shift), *_measurements(row))
 
 
-def _totals_table(rows: Sequence[Row]) -> Lines:
+def _totals_table(rows: Sequence[Row]) -> Table:
     """A line of counts per boundary and mode."""
     cells = []
     for case in _cases(rows):
         totals = _totals(_select(rows, *case)).values()
         cells.append((*case, *(str(n) if isinstance(n, int) else _number(n) for n in totals)))
-    return ("boundary", "mode", *TOTALS_HEADER), cells
+    return Table(("boundary", "mode", *TOTALS_HEADER), cells)
 
 
-def _invariance_table(case: Sequence[Row]) -> Lines:
+def _invariance_table(case: Sequence[Row]) -> Table:
     """A line per depth, axis and kind."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in case:
@@ -291,10 +290,10 @@ def _invariance_table(case: Sequence[Row]) -> Lines:
     for _, group in sorted(groups.items()):
         shifts = _compact(sorted({row.shift for row in group}))
         cells.append((str(group[0].j), group[0].axis, shifts, *_measurements(group[0].merged(group[1:]))))
-    return LINE_HEADER, cells
+    return Table(LINE_HEADER, cells)
 
 
-def _layer_table(case: Sequence[Row], statement: str) -> Lines:
+def _layer_table(case: Sequence[Row], statement: str) -> Table:
     """A line per layer: the largest error along each axis, the largest bound, and which axes fail."""
     rows = [row for row in case if row.statement == statement]
     axes = sorted({row.axis for row in rows}, key=AXES.index)
@@ -307,7 +306,7 @@ def _layer_table(case: Sequence[Row], statement: str) -> Lines:
         undecided = any(row.verdict == "undecided" for row in layer)
         verdict = "FAILS: " + " ".join(failing) if failing else "undecided" if undecided else layer[0].verdict
         cells.append((str(j), *(_number(errors.get(axis)) for axis in axes), bound, verdict))
-    return ("j", *axes, "bound", "verdict"), cells
+    return Table(("j", *axes, "bound", "verdict"), cells)
 
 
 def plain(value: Any, not_finite: Callable[[float], Any]) -> Any:
