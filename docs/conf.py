@@ -74,6 +74,7 @@ NEEDS = {
     "plot_04_frameworks.py": ("torch", "jax"),
     "plot_31_consensus_4d.py": ("torch",),
     "plot_32_denoising_4d.py": ("torch",),
+    "plot_44_onnx.py": ("onnx", "onnxruntime"),
 }
 """Modules that an example needs and that the extra "docs" does not install. Without them its page is not run."""
 
