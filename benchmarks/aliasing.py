@@ -1,6 +1,6 @@
 """The tables and pictures of docs/aliasing.md from verifications: `python -m benchmarks.aliasing NAME=DIR ...`.
 
-DIR is the --out of a `python -m train.verify`. Every measured row goes to benchmarks/results/aliasing/NAME.csv; the
+DIR is the --out of a `python -m hcnn verify`. Every measured row goes to benchmarks/results/aliasing/NAME.csv; the
 tables, in detail for the names after --detail, replace what stands between the two marks in docs/aliasing.md. With
 --rows-only the document stays as it is, and the overview is printed.
 """

@@ -519,7 +519,6 @@ class Soak:
         """Killed while a network is explored: the folder is whole or absent, and nothing else stays."""
         run.mkdir()
         arguments = (
-            "--checkpoint",
             self.reference / "best.h5",
             "--agreement",
             20,
@@ -628,7 +627,7 @@ class Soak:
         if kind == "evaluated":
             return self.tried(kind, ("--evaluate", path))
         few = ("--images", 1, "--max-examples", 1)
-        return self.tried(kind, ("--checkpoint", path, *few, "--out", run / "out"), verify)
+        return self.tried(kind, (path, *few, "--out", run / "out"), verify)
 
     def tried(self, kind: str, arguments: Sequence[object], program: ModuleType = cifar) -> str:
         """Call a command, which may refuse its input with a line."""
@@ -823,7 +822,7 @@ class Soak:
         """A file of verify, made when it is first wanted."""
         out = self.folder / "verified"
         if not out.exists():
-            arguments = ("--checkpoint", self.reference / "best.h5", "--images", 1, "--max-examples", 1, "--out", out)
+            arguments = (self.reference / "best.h5", "--images", 1, "--max-examples", 1, "--out", out)
             Command(arguments, program=verify).finish()
         (found,) = out.glob("*.h5")
         return found

@@ -196,7 +196,7 @@ def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> N
         ),
         (("--version",), 0, f"hcnn {hcnn.__version__}\n"),
         (("--help",), 0, "usage: python -m hcnn COMMAND ...\n"),
-        (("train", "--help"), 0, "usage: python -m hcnn train [-h] [--version] "),
+        (("train", "--help"), 0, "usage: python -m hcnn train [FLAG ...]\n\nTrain "),
         (("evaluate", "--help"), 0, "usage: python -m hcnn evaluate [-h] [--version] "),
         (("evaluate", "nowhere"), 1, "hcnn evaluate: there is no checkpoint at nowhere; networks that ship: "),
         (("evaluate",), 2, "hcnn evaluate: the following arguments are required: NETWORK; --help lists the flags\n"),

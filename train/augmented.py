@@ -1,12 +1,7 @@
 """Draw images as training sees them: `python -m hcnn augmented --preset hcnn-best`."""
 
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.augmented", __name__)
-
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     require_installed()
-    config, target = config_of(options), options.out
+    (config, given), target = config_of(options, calls=options.dataset is not None), options.out
     if os.path.lexists(target):
         raise RunError(f"{target} is there already; name a new file with --out")
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
-    dataset = Session().load(np, config)
+    dataset = Session(dataset=given).load(np, config)
     config = suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
     require_suitable(config, dataset.info)
     statistics, by = channel_statistics(dataset.train_images), config.standardize
@@ -56,8 +51,3 @@ def _parser() -> Parser:
     )
     add_settings(parser)
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from train.commands.command_line import Parser, given_path, run_command, say, say_called
+from train.commands.command_line import Moved, Parser, given_path, run_command, say
 from train.commands.flags import add_settings, config_of, given_settings
 from train.config import Config, ConfigError
 from train.describe import described
@@ -32,17 +32,6 @@ MOVED = {
 }
 """Flags that are commands of `hcnn` now."""
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
-
-
-class _Moved(argparse.Action):
-    """Answers with the command that took a flag's place."""
-
-    def __init__(self, *, usage: str, **options: Any) -> None:
-        super().__init__(**options | {"dest": argparse.SUPPRESS})
-        self.usage = usage
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        parser.error(f"{self.option_strings[0]} is a command of its own: python -m hcnn {self.usage}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,19 +77,19 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
 def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if options.out:
         raise ConfigError("--describe makes no run: remove --out")
-    say(described(config_of(options)))
+    say(described(*config_of(options)))
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_installed()
 
+    session = Session(options.ranks, say=say)
+
     def settings() -> Config:
-        config = config_of(options)
-        if options.config and "dataset" not in given:
-            say_called(config.dataset, options.config)
+        config, session.given = config_of(options, calls=True)
         return config
 
-    Session(options.ranks, say=say).begin(settings, options.out, options.hours)
+    session.begin(settings, options.out, options.hours)
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -150,7 +139,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     for flag, usage in MOVED.items():
-        parser.add_argument(flag, action=_Moved, nargs="*", help=argparse.SUPPRESS, usage=usage)
+        parser.add_argument(flag, action=Moved, usage=usage)
     add_settings(parser)
     return parser
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config, with_dataset
-from train.data import UNNAMED, Dataset, standardise
+from train.data import UNNAMED, Dataset, has_axes, load_dataset, standardise
 from train.data.dataset import DTYPES
 from train.data.photographs import MODES, as_array, fitted
 from train.extras import require_installed
@@ -21,6 +21,7 @@ from train.networks.architecture import Architecture
 from train.networks.hierarchical import HierarchicalLayer, name_of
 from train.networks.layer import Layer, Moments, Parameters
 from train.networks.network import Network
+from train.networks.presets import BY_AXES
 from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs import compiling
 from train.runs.checkpoint import Checkpoint
@@ -72,7 +73,7 @@ def load(name_or_path: str | Path) -> Classifier:
 
 
 def fit(
-    config: Config | str = "hcnn",
+    config: Config | str | None = None,
     dataset: str | Path | Dataset | None = None,
     *,
     out: str | Path | None = None,
@@ -83,7 +84,7 @@ def fit(
     Parameters
     ----------
     config : Config or str, optional
-        Every setting, or the name of a preset.
+        Every setting, or the name of a preset; by default the preset for the axes of space of one's own data.
     dataset : str, Path or Dataset, optional
         What to train on: a name, a file .npz, MODULE:FUNCTION, or images themselves. By default what `config` names.
         A run of images themselves asks for them again when it is resumed.
@@ -118,13 +119,20 @@ def fit(
     """
     require_installed()
     if not isinstance(dataset, str | Path | Dataset | None):
-        raise TypeError(f"dataset is a {type(dataset).__name__}; give a name, a path or a hcnn.train.Dataset")
+        raise TypeError(
+            f"dataset is a {type(dataset).__name__}; give a name, a path or a hcnn.train.Dataset; "
+            "hcnn.HCNNClassifier().fit(X, y) takes arrays"
+        )
+    data = dataset if isinstance(dataset, Dataset) else None
+    if config is None:
+        data = data or (load_dataset(str(dataset)) if has_axes(str(dataset)) else None)
+        config = "hcnn" if data is None else BY_AXES[len(data.image_shape) - 1]
     config = make_config(config) if isinstance(config, str) else config
     if not isinstance(config, Config):
         raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
         config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else str(dataset))
-    session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
+    session = Session(on_epoch=on_epoch, dataset=data)
     with compiling.said("hcnn"):
         run = session.begin(lambda: config, None if out is None else Path(out).expanduser())
     return load(run.path)
@@ -387,16 +395,21 @@ class Classifier:
         """What a function of the opened network and standardised images makes of some of the images at a time."""
         array = as_array(images, self.photograph_shape)
         xp = array_namespace(array)
-        array, alone = self._shaped(xp.asarray(array))
-        array = self._values(xp, array)
+        array, alone = self._samples(xp.asarray(array))
+        floats = dtype_name(array.dtype).startswith("float")
+        array = fitted(array, self.checkpoint.image_size) if self._fits else array
+        array = array * 255 if floats and self._pixels else array
         made, config = self.checkpoint, self.network.config
         standards = made.channel_mean, made.channel_std, config.dtype, config.standardize
         parts = (standardise(array[part, ...], *standards) for part in batches(BATCH, array.shape[0]))
         whole = xp.concat([function(self._opened, x) for x in parts])
         return whole[0, ...] if alone else whole
 
-    def _shaped(self, array: Array) -> tuple[Array, bool]:
-        """Images with axes of the batch and of channels, and whether it is one alone; ValueError of other shapes."""
+    def _samples(self, array: Array) -> tuple[Array, bool]:
+        """Return an array with axes of the batch and of channels, and whether it is of one sample.
+
+        TypeError or ValueError if it is none that `logits` takes.
+        """
         *lengths, channels = self.checkpoint.image_shape
         axes = len(lengths)
         if channels == 1 and array.ndim in (axes, axes + 1) and array.shape[-1] != 1:
@@ -408,21 +421,15 @@ class Classifier:
             rest = ", H and W at least 1" if self._fits else ""
             raise ValueError(f"images have shape {tuple(array.shape)}; give (N, {wanted}) or ({wanted}){rest}")
         alone = array.ndim == axes + 1
-        return array[None, ...] if alone else array, alone
-
-    def _values(self, xp: Any, array: Array) -> Array:
-        """Images in the units of the training data, at its size."""
-        kind = dtype_name(array.dtype)
-        floats, most = kind.startswith("float"), sys.float_info.max
+        xp, kind, most = array_namespace(array), dtype_name(array.dtype), sys.float_info.max
+        floats = kind.startswith("float")
         low, high, wanted = (0.0, 1.0, "0 to 1") if self._pixels else (-most, most, "finite numbers")
         if floats and array.size and not (float(xp.min(array)) >= low and float(xp.max(array)) <= high):
             raise ValueError(f"floats from {float(xp.min(array)):.9g} to {float(xp.max(array)):.9g}; give {wanted}")
         if not floats and kind not in (DTYPES[:1] if self._pixels else DTYPES):
             wanted = "uint8 from 0 to 255, or floats from 0 to 1" if self._pixels else " or ".join(DTYPES)
             raise TypeError(f"images have dtype {kind}; give {wanted}")
-        if self._fits:
-            array = fitted(array, self.checkpoint.image_size)
-        return array * 255 if floats and self._pixels else array
+        return array[None, ...] if alone else array, alone
 
     __call__ = logits
 

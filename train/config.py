@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import os
@@ -38,10 +37,10 @@ from train.recipes.losses import LOSSES, EntropySettings, TeacherSettings
 from train.recipes.optimizers import OPTIMIZERS, NesterovSettings, OptimizerSettings, SquareSettings
 from train.recipes.schedules import SCHEDULES, ScheduleSettings, StepSettings, WarmupSettings
 from train.recipes.tasks import TASKS, PupilSettings, TaskSettings
-from train.settings import AUTO, ConfigError, RunSettings, Section, choices, setting
+from train.settings import AUTO, ConfigError, RunSettings, Section, choices, meant, setting
 from train.storage.files import open_regular, read_text
 
-__all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
+__all__ = ["PRESETS", "Config", "ConfigError", "make_config", "meant", "read_toml", "to_toml"]
 
 
 class DataSettings(RunSettings):
@@ -141,8 +140,8 @@ class Config(
             object.__setattr__(self, "dataset", named_folder(self.dataset))
         if self.dataset not in INFO and not is_custom(self.dataset):
             raise ConfigError(
-                f"dataset is {self.dataset!r}; choose {', '.join(INFO)}, a file FILE.npz, a folder that there is, or "
-                "MODULE:FUNCTION"
+                f"dataset is {self.dataset!r}{meant(self.dataset, INFO)}; choose {', '.join(INFO)}, a file FILE.npz, "
+                "a folder that there is, or MODULE:FUNCTION"
             )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
@@ -287,15 +286,14 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     """
     changes = {key: v.item() if isinstance(v, np.generic) else v for key, v in (changes or {}).items()}
     if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"preset is {preset!r}; choose {', '.join(PRESETS)}")
+        raise ConfigError(f"preset is {preset!r}{meant(preset, PRESETS)}; choose {', '.join(PRESETS)}")
     if (other := changes.get("preset", preset)) != preset:
         raise ConfigError(f"preset is {other!r} among the settings that change {preset!r}; name one of the two")
     cls = config_class()
     known = {f.name: f.default for f in dataclasses.fields(cls)}
     for key in changes:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ConfigError(f"no setting is called {key!r}{meant(key, known)}")
     settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
     if "image_sizes" in changes and "image_shares" not in changes:
         settings["image_shares"] = ()
@@ -405,7 +403,7 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         if kind is str and not _is_text(item):
             raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
         if (names := choices(f)) and item not in names:
-            raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(names)}")
+            raise ConfigError(f"{f.name} is {item!r}{meant(item, names)}; choose {', '.join(names)}")
         if kind is int and f.name != "seed" and not abs(item) <= MOST:
             raise ConfigError(f"{f.name} is {item}; it must be between {-MOST} and {MOST}")
         low, high = f.metadata["low"], f.metadata["high"]

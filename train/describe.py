@@ -1,17 +1,13 @@
 """Print a network as a table: `python -m hcnn describe --preset hcnn`."""
 
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.describe", __name__)
-
 import argparse
-import sys
 from collections.abc import Sequence
 
 from train.commands.command_line import Parser, run_command, say
 from train.commands.flags import add_settings, config_of
 from train.config import Config, ConfigError
-from train.data import INFO, is_function, load_dataset
+from train.data import INFO, Dataset, is_function, load_dataset
+from train.networks.presets import MADE_FOR
 from train.networks.registry import build
 
 
@@ -21,17 +17,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    say(described(config_of(options)))
+    say(described(*config_of(options)))
     return 0
 
 
-def described(config: Config) -> str:
+def described(config: Config, data: Dataset | None = None) -> str:
     """Return a network's layers as a table: axes, support, strides, coefficients, products and memory of each."""
     if is_function(config.dataset):
         raise ConfigError(
             f"a description calls no function, and dataset is {config.dataset!r}; give a file of such images"
         )
-    info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, config.data_dir).info
+    axes = MADE_FOR.get(config.preset, 0)
+    info = INFO.get(config.dataset) or (data or load_dataset(config.dataset, config.data_dir, axes=axes)).info
     return build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe()
 
 
@@ -43,8 +40,3 @@ def _parser() -> Parser:
     )
     add_settings(parser)
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

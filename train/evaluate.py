@@ -1,12 +1,7 @@
 """Evaluate a network on test images: `python -m hcnn evaluate NETWORK`."""
 
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.evaluate", __name__)
-
 import argparse
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +11,7 @@ from train.commands.flags import add_network, given_settings
 from train.config import Config
 from train.data import INFO, DatasetInfo, Images, load_dataset
 from train.networks.layer import Moments, Parameters
-from train.networks.network import Network
+from train.networks.network import Network, aligned
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.fit import namespace
@@ -72,7 +67,7 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
     require_named(config.dataset, "dataset" in settings, action)
     if config.dataset in INFO:
         require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
-    dataset = load_dataset(config.dataset, config.data_dir)
+    dataset = load_dataset(config.dataset, config.data_dir, axes=len(checkpoint.image_size))
     for note in dataset.notes:
         say(note)
     require_same_kind(path, checkpoint, config.dataset, dataset.info)
@@ -88,7 +83,7 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
         targets=checkpoint.targets,
         by=config.standardize,
     )
-    subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
+    subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} {dataset.units}"
     result = evaluate(*subject)
     labelled, task = (config, said, checkpoint.class_names), checkpoint.task
     say(next(test_lines(task, figures(result), *labelled)))  # before the views are begun, which take six times as long
@@ -118,14 +113,12 @@ def require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str,
 
 def _confusion(result: Result, names: Sequence[str]) -> str:
     """Return the counts, a row for each true class, and the part of each class that was predicted right."""
-    width = max(len(str(int(result.confusion.max()))), 4)
     names = [" ".join(name.split()) for name in names]  # a line feed in one would forge a line
-    label = max(map(len, names))
-    lines = [" " * label + " " + " ".join(name[:width].rjust(width) for name in names) + "  right, 95 % interval"]
+    width = max(len(str(int(result.confusion.max()))), 4)
+    rows = [["", *(name[:width] for name in names), "right, 95 % interval"]]
     for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
-        counts = " ".join(str(int(n)).rjust(width) for n in row)
-        lines.append(f"{name.rjust(label)} {counts}  {part_right(int(row[k]), int(row.sum()))}".rstrip())
-    return "rows: true class; columns: predicted\n" + "\n".join(lines)
+        rows.append([name, *(str(int(n)) for n in row), part_right(int(row[k]), int(row.sum()))])
+    return "\n".join(["rows: true class; columns: predicted", *aligned(rows)])
 
 
 def _parser() -> Parser:
@@ -138,8 +131,3 @@ def _parser() -> Parser:
     parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
     add_network(parser, WITH_NETWORK)
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -1,13 +1,8 @@
 """Write a network alone: `python -m hcnn export NETWORK FILE`."""
 
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.export", __name__)
-
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 
 from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
@@ -53,8 +48,3 @@ def _parser() -> Parser:
     parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
     parser.add_argument("file", type=given_path, metavar="FILE", help="new file; its ending says which form")
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

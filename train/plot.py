@@ -1,11 +1,6 @@
 """Draw the learning curve of a run: `python -m hcnn plot RUN`."""
 
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.plot", __name__)
-
 import argparse
-import sys
 from collections.abc import Sequence
 
 from train.commands.command_line import Parser, given_path, run_command, say
@@ -29,8 +24,3 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m train.plot", description="Draw the learning curve of a run, from its metrics.")
     parser.add_argument("run", type=given_path, metavar="RUN", help="folder of a run")
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -1,12 +1,8 @@
-"""Classify pictures by a trained network: `python -m hcnn predict NETWORK PATH ... --out table.csv`."""
-
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.predict", __name__)
+"""Classify what files hold by a trained network: `python -m hcnn predict NETWORK PATH ... --out table.csv`."""
 
 import argparse
-import csv
-import io
+import itertools
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.io.wavfile
+from numpy.typing import NDArray
 
 from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
@@ -23,9 +21,14 @@ from train.commands.command_line import NETWORK, Parser, given_path, run_command
 from train.data import DataError
 from train.data.folder import ENDINGS, attempt, files_in, listed
 from train.data.photographs import pixels
+from train.pages import Table
 from train.runs.progress import progress_bar
 from train.runs.session import untrained_size
 from train.storage.files import write_atomically
+
+ARRAYS = (".npy", ".npz")
+SIGNALS = (*ARRAYS, ".csv", ".wav")
+"""Endings of files of samples that are no pictures, and of signals."""
 
 TOP = 5
 """Classes that a row names."""
@@ -38,35 +41,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     network = load(options.network)
-    files = [file for path in options.paths for file in (files_in(path) if path.is_dir() else [path])]
+    endings = ENDINGS if network.photograph_shape else ARRAYS if len(network.checkpoint.image_size) > 1 else SIGNALS
+    files = [file for path in options.paths for file in (files_in(path, endings) if path.is_dir() else [path])]
     if not files:
-        raise DataError(f"{options.paths[0]} holds no files {', '.join(ENDINGS)}; name files, or a folder of such")
+        raise DataError(f"{options.paths[0]} holds no files {', '.join(endings)}; name files, or a folder of such")
     for line in untrained_size(network.network.config, network.checkpoint.image_size):
         print(line, file=sys.stderr)
-    stream, failed = io.StringIO(), []
-    writer = csv.writer(stream, lineterminator="\n")
+    rows: list[list[str]] = []
+    failed: list[tuple[Path, str]] = []
     task, told = network.checkpoint.task, (network.class_names, min(TOP, len(network.class_names)))
-    writer.writerow(["path", *task.columns(*told)])
     with progress_bar(len(files)) as bar:
         for part, made in _read(files, network):
-            read = [(path, image) for path, image in zip(part, made, strict=True) if not isinstance(image, str)]
-            failed += [(path, image) for path, image in zip(part, made, strict=True) if isinstance(image, str)]
-            rows = task.cells(to_numpy(network.logits(np.stack([image for _, image in read]))), *told) if read else []
-            writer.writerows([path, *row] for (path, _), row in zip(read, rows, strict=True))
+            failed += [(path, reason) for path, reason in zip(part, made, strict=True) if isinstance(reason, str)]
+            read = [(path, samples) for path, samples in zip(part, made, strict=True) if not isinstance(samples, str)]
+            names = [f"{path}[{k}]" if len(x) > 1 else str(path) for path, x in read for k in range(len(x))]
+            for _, alike in itertools.groupby((samples for _, samples in read), key=lambda samples: samples.dtype):
+                cells = task.cells(to_numpy(network.logits(np.concatenate([*alike]))), *told)
+                rows += [[name, *row] for name, row in zip(names, cells, strict=False)]
+                del names[: len(cells)]
             bar.update(len(part))
+    table = Table(["path", *task.columns(*told)], rows).csv()
     if options.out:
-        write_atomically(options.out, stream.getvalue().encode())
+        write_atomically(options.out, table)
         say(f"{options.out}: {len(files) - len(failed):,} files")
-    else:
-        say(stream.getvalue().rstrip("\n"))
+    elif len(failed) < len(files):
+        say(table.decode().rstrip("\n"))
     for line in listed(failed):
         print(line, file=sys.stderr)
     return 1 if failed else 0
 
 
 def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence[Path], list[Any]]]:
-    """Yield batches of files with their images, or why there are none; the next is decoded while one is classified."""
-    decode = partial(pixels, shape=network.photograph_shape)
+    """Yield batches of files with their samples, or why there are none; the next is read while one is classified."""
+    decode = partial(samples_in, network=network)
     ahead: deque[tuple[Sequence[Path], Future[list[Any]]]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for begin in range(0, len(files), BATCH):
@@ -79,20 +86,45 @@ def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence
             yield before, made.result()
 
 
+def samples_in(path: Path, network: Classifier) -> NDArray[Any]:
+    """Return what a file holds, (N, *space, C), as the network takes it: a picture, or an array of samples or of one.
+
+    Of a .npz `x_test` is taken, or its only array. A .csv has a line for each time and a column for each channel, or,
+    of one channel, a line for each signal.
+    """
+    ending, shape = path.suffix.lower(), network.photograph_shape
+    if ending == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            if "x_test" not in file and len(file.files) != 1:
+                raise ValueError(f"it holds {', '.join(file.files) or 'nothing'}; one array is expected, or x_test")
+            array = file["x_test" if "x_test" in file else file.files[0]]
+    elif ending == ".npy" and (not shape or np.load(path, mmap_mode="r", allow_pickle=False).ndim > 3):
+        array = np.load(path, allow_pickle=False)
+    elif ending == ".csv" and not shape:
+        with open(path, encoding="utf-8-sig") as file:
+            head = file.readline()
+        array = np.loadtxt(path, delimiter=",", skiprows=int(re.search("[a-df-z]", head, re.I) is not None), ndmin=2)
+    elif ending == ".wav" and not shape:
+        _, array = scipy.io.wavfile.read(path)
+    else:
+        return pixels(path, shape)[None]
+    return np.asarray(network.samples(array)[0])
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.predict",
-        description="Classify pictures by a trained network: a table of the five most probable classes of each.",
+        description="Classify pictures, signals or volumes by a trained network: a table of the five most probable "
+        "classes of each, or of its labels or numbers.",
         epilog="Exit status: 0; 1 it failed, or files that are listed cannot be read; 2 the command line is wrong.",
     )
     parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
     parser.add_argument(
-        "paths", type=given_path, nargs="+", metavar="PATH", help=f"files, or folders of files {', '.join(ENDINGS)}"
+        "paths",
+        type=given_path,
+        nargs="+",
+        metavar="PATH",
+        help=f"files, or folders of files {', '.join(ENDINGS)}; for a network of signals {', '.join(SIGNALS)}",
     )
     parser.add_argument("--out", type=given_path, metavar="FILE", help="CSV to write [standard output]")
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -1,11 +1,6 @@
 """Write the report of a run anew: `python -m hcnn report RUN`."""
 
-from train.commands.process import begin, raise_on_interrupt
-
-begin("train.report", __name__)
-
 import argparse
-import sys
 from collections.abc import Sequence
 
 from train.commands.command_line import Parser, given_path, run_command, say
@@ -63,8 +58,3 @@ def _parser() -> Parser:
     parser.add_argument("run", type=given_path, metavar="RUN", help="folder of a run")
     add_network(parser, ("backend", "data_dir", "dataset"))
     return parser
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

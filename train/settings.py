@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, dataclass_transform
@@ -13,6 +14,12 @@ AUTO = "auto"
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line that says what would do."""
+
+
+def meant(name: object, known: Collection[str]) -> str:
+    """The name among those that are known which is most like another, as a question in brackets; "" if none is."""
+    near = difflib.get_close_matches(str(name), known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def setting(

@@ -39,7 +39,7 @@ status=0
 timeout --signal=TERM --kill-after=60 "$seconds" "${python[@]}" -u -m train.cifar "${flags[@]}" || status=$?
 if [ "$status" -eq 124 ]; then # the time was up, and the run has saved its state at the end of a step, if it took one
     if [ -s "$run/metrics.jsonl" ]; then
-        "${python[@]}" -m train.plot "$run"
+        "${python[@]}" -m hcnn plot "$run"
     else
         echo "$run: the time was up before the end of the first epoch"
     fi

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "train.sh"
 STUB = """#!/bin/sh
 case "$*" in *find_spec*) echo "$LACKS"; exit 0;; esac
 echo "$@" >> "$LOG"
-case "$*" in *train.plot*) exit 0;; esac
+case "$*" in *'hcnn plot'*) exit 0;; esac
 [ -e "$RUN/config.toml" ] && [ -z "$(ls "$RUN" | grep h5)" ] && exit 2
 mkdir -p "$RUN" && touch "$RUN/config.toml"
 eval "$DO"
@@ -63,7 +63,7 @@ def test_a_resumed_run_keeps_its_settings_and_takes_another_folder(script: Scrip
     status, _, called = script("exec sleep 60", *flags, seconds="1")
     assert status == 0 and len(called) == 2
     assert called[0].endswith(f"-m train.cifar --resume {script.run} --data-dir elsewhere --backend=cupy")
-    assert called[1].endswith(f"-m train.plot {script.run}")
+    assert called[1].endswith(f"-m hcnn plot {script.run}")
 
 
 def test_a_failure_is_one(script: Script) -> None:

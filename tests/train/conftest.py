@@ -73,4 +73,4 @@ def explored(
     """Everything the explorer writes of that run's network, and what it said."""
     folder = tmp_path_factory.mktemp("explored")
     few = ("--agreement", "20", "--images", "0", "1", "7", "--cache", folder / "cache", "--out", folder / "page")
-    return folder / "page", explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", *few)
+    return folder / "page", explore_here(few_images, first_run[0] / "best.h5", *few)

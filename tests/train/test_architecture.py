@@ -65,8 +65,8 @@ def test_what_needs_attributes_says_what_it_lacks(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command(*RUN[:-1], 1, "--out", tmp_path / "run").success()
-    for main, flag in ((verify.main, "--checkpoint"), (explore.main, "--checkpoint")):
-        assert main([flag, str(tmp_path / "run" / "best.h5"), "--out", str(tmp_path / "page")]) > 0
+    for main in (verify.main, explore.main):
+        assert main([str(tmp_path / "run" / "best.h5"), "--out", str(tmp_path / "page")]) > 0
         said = capsys.readouterr().err
         assert "a linear classifier" in said and "no attributes" in said and said.count("\n") == 1
 
@@ -131,7 +131,6 @@ def test_layers_are_asked_for_their_depth(
     capsys.readouterr()
     found = explore_here(
         few_images,
-        "--checkpoint",
         tmp_path / "run" / "best.h5",
         "--agreement",
         20,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io.wavfile
 
 from tests.train.runs import explore_here, run_here
-from train import Dataset, fit, load
+from train import Dataset, fit, load, predict
 from train.config import ConfigError, make_config
 from train.data import (
     DataError,
@@ -25,7 +27,7 @@ from train.data import (
     views,
 )
 from train.networks.hierarchical import hierarchy
-from train.networks.registry import build
+from train.networks.registry import PRESETS, build
 from train.recipes.augmentations import Position, draw_batch
 from train.verification.covariance import Subject, measure
 
@@ -265,5 +267,77 @@ def test_who_takes_images_alone_refuses_others_by_name(tmp_path: Path) -> None:
     tested = next(line for line in out.splitlines() if line.startswith("test: accuracy"))
     assert tested in run_here(("--evaluate", tmp_path / "run"), None).success()
     assert "report.html" in {path.name for path in (tmp_path / "run").iterdir()}
-    found = explore_here(None, "--checkpoint", tmp_path / "run" / "best.h5", "--out", tmp_path / "page")
+    found = explore_here(None, tmp_path / "run" / "best.h5", "--out", tmp_path / "page")
     assert found.status == 1 and "takes images of 32x1; only those of RGB" in found.err
+
+
+def test_the_preset_follows_the_data_and_settles_what_they_leave_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, few = waves(80, (32,)), ("--epochs", 1, "--depth", 4, "--width", 4, "--strided-layers", 2, 3, "--no-test")
+    arrays = {"y_train": data.train_labels, "y_test": data.test_labels}
+    for name, channels in (("plain", 1), ("open", 6)):
+        x = [np.repeat(part, channels, 2).squeeze() for part in (data.train_images, data.test_images)]
+        np.savez(tmp_path / f"{name}.npz", x_train=x[0], x_test=x[1], **arrays)
+    monkeypatch.chdir(tmp_path)
+    Path("door_waves.py").write_text("import numpy as np\ndef data():\n    return dict(np.load('plain.npz'))\n")
+    Path("settings.toml").write_text('dataset = "door_waves:data"\n')
+    for k, (flags, asked) in enumerate([(("--dataset", "plain.npz"), 1), (("--config", "settings.toml"), 2)]):
+        out = run_here((*few, *flags, "--out", f"run{k}"), None).success()
+        assert (
+            f"{flags[1] if asked == 1 else 'door_waves:data'} holds signals, for which --preset signal is taken" in out
+        )
+        assert out.count("calling the function data of the module door_waves") == asked - 1
+        assert load(f"run{k}").checkpoint.config.preset == "signal"
+        assert "a tenth of the 60 training signals" in out and "signals/s" in out and "images" not in out
+    out = run_here(("describe", "--dataset", "plain.npz"), None).success()
+    assert "--preset signal is taken" in out
+    run_here((*few, "--dataset", "open.npz"), None).one_line(
+        1, "signals of 6 channels (1) or images of one (2), or with --"
+    )
+    out = run_here((*few, "--preset", "signal", "--dataset", "open.npz", "--out", "signals"), None).success()
+    assert "open.npz: x_train, float32 of shape (60, 32, 6), is read as signals of 6 channels, since the network" in out
+    assert "is read as signals of 6" in run_here(("evaluate", "signals"), None).success()
+    run_here((*few, "--preset", "volume", "--dataset", "plain.npz"), None).one_line(
+        2, "preset is 'volume', for volumes; these data are signals: take 'signal'"
+    )
+    small = {"epochs": 1, "depth": 4, "width": 4, "strided_layers": (2, 3), "test": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "signal", {**PRESETS["signal"], **small})
+        for k, dataset in enumerate((data, "plain.npz")):
+            assert fit(dataset=dataset, out=f"fit{k}").checkpoint.config.preset == "signal"
+
+
+def test_signals_in_files_are_classified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = waves(80, (32,))
+    small = {"epochs": 1, "depth": 4, "width": 4, "strided_layers": (2, 3), "test": False}
+    network, x = fit(make_config("signal", small), data, out="run"), data.test_images[..., 0]
+    Path("many").mkdir()
+    np.save("many/a.npy", x[:3])
+    np.savez("many/b.npz", x_train=x[:9], x_test=x[3:5])
+    np.savetxt("many/c.csv", x[5][:, None], delimiter=",", header="volt", comments="")
+    np.savetxt("many/d.csv", x[6:8], delimiter=",")
+    scipy.io.wavfile.write("many/e.wav", 1000, x[8])
+    assert predict.main(["run", "many"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    names = ["a.npy[0]", "a.npy[1]", "a.npy[2]", "b.npz[0]", "b.npz[1]", "c.csv", "d.csv[0]", "d.csv[1]", "e.wav"]
+    assert [row["path"] for row in rows] == [f"many/{name}" for name in names]
+    assert [row["class"] for row in rows] == network.predict(x[:9])
+    expected = np.asarray(network.probabilities(x[:9])).max(1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=2e-6)
+    np.save("short.npy", x[0, 1:])
+    np.savez("two.npz", a=x, b=x)
+    np.save("nan.npy", np.full(32, np.nan))
+    Path("a.png").touch()
+    assert predict.main(["run", "short.npy", "two.npz", "nan.npy", "a.png"]) == 1
+    out, err = capsys.readouterr()
+    reasons = (
+        "give (N, 32, 1) or (32, 1)",
+        "it holds a, b; one array is",
+        "give finite numbers",
+        "give arrays, .npy or",
+    )
+    assert out == "" and [reason in line for reason, line in zip(reasons, err.splitlines(), strict=True)] == [True] * 4

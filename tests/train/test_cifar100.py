@@ -76,7 +76,7 @@ def test_the_explorer(tmp_path: Path) -> None:
     flags = ("--boundary", "periodic", "--no-test")
     run_plainly((*SMALL, *flags, *data, "--out", run), None).success()
     few = ("--agreement", "20", "--images", "0", "7", "--cache", tmp_path / "cache", "--out", out)
-    outcome = explore_here(None, "--checkpoint", run / "best.h5", *data, *few)
+    outcome = explore_here(None, run / "best.h5", *data, *few)
     assert outcome.status == 0, outcome
     found = json.loads((out / "explore.json").read_text("utf-8"))
     assert found["description"]["images"] == "cifar100: 200 to search, 200 to test with"

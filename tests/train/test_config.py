@@ -125,8 +125,8 @@ def test_every_line_of_the_toml_explains_its_setting() -> None:
 @pytest.mark.parametrize(
     ("changes", "fragments"),
     [
-        ({"widht": 8}, ["'widht'", "'width'"]),
-        ({"learning-rate": 0.1}, ["'learning-rate'", "'learning_rate'"]),
+        ({"widht": 8}, ["'widht'", "did you mean width?"]),
+        ({"learning-rate": 0.1}, ["'learning-rate'", "did you mean learning_rate?"]),
         ({"zzz": 1}, ["'zzz'"]),
         ({"width": 8.0}, ["width", "8.0", "int"]),
         ({"width": "8"}, ["width", "'8'", "int"]),

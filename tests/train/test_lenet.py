@@ -197,9 +197,9 @@ def test_what_needs_attributes_refuses_it(command: Command, tmp_path: Path, caps
     run = tmp_path / "run"
     command(*RUN[:-1], 1, "--out", run).success()
     for main, arguments, status in (
-        (verify.main, ("--checkpoint", run / "best.h5"), 2),
+        (verify.main, (run / "best.h5"), 2),
         (verify.main, ("--preset", "lenet"), 2),
-        (explore.main, ("--checkpoint", run / "best.h5"), 1),
+        (explore.main, (run / "best.h5"), 1),
     ):
         assert main([*map(str, arguments), "--out", str(tmp_path / "page")]) == status
         said = capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
     ("text", "said"),
     [
         ("trials = 3", "'trials' is no key of a sweep"),
-        ("[grid]\nwidht = [1]", "did you mean 'width'"),
+        ("[grid]\nwidht = [1]", "did you mean width"),
         ("[grid]\nwidth = 3", "grid.width is 3; give a list"),
         ("[grid]\nwidth = []", "grid.width is []; give a list"),
         ("seeds = 3", "seeds is 3; give a list"),
@@ -116,7 +116,7 @@ def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
         ("workers = 'two'", "workers is 'two'"),
         ("grid = 3", "grid is 3; it is a table"),
         ("[variants]\nwide = 9", "variants.wide is 9; give a table of settings"),
-        ("[variants]\nwide = {widht = 9}", "did you mean 'width'"),
+        ("[variants]\nwide = {widht = 9}", "did you mean width"),
         ("[random]\ndraws = 0", "random.draws is 0"),
         ("[random]\nwidth = {low = 3}", "random.width is {'low': 3}; give a list"),
         ("[random]\nwidth = {low = 5, high = 3}", "random.width is"),

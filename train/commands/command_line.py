@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 import hcnn_core
 from hcnn_core._environment import VariableError, require_valid
-from train.config import ConfigError
+from train.config import ConfigError, meant
 from train.data import DataError, is_function
 from train.extras import NEEDED, install_command
 from train.ranks.communicator import DistributedError, launched
@@ -48,6 +49,18 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class Moved(argparse.Action):
+    """Answers with the command that took a flag's place."""
+
+    def __init__(self, *, usage: str, **options: Any) -> None:
+        super().__init__(**options | {"dest": argparse.SUPPRESS, "nargs": "*", "help": argparse.SUPPRESS})
+        self.usage = usage
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """End the process with status 2."""
+        parser.error(f"{self.option_strings[0]} is no flag any more: python -m hcnn {self.usage} takes its place")
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong; `prog` is "python -m" and the module, unless a command `hcnn` was called."""
 
@@ -63,8 +76,15 @@ class Parser(argparse.ArgumentParser):
         """Print the help; argparse's own would not notice that it cannot be written."""
         say(self.format_help().removesuffix("\n"))
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [*map(str, action.choices)]
+            raise argparse.ArgumentError(action, f"{value!r} is none{meant(value, known)}; choose {', '.join(known)}")
+
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
+        if unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            message += meant(unknown[1], self._option_string_actions)
         if launched():  # the ranks have one line between them
             raise ConfigError(f"{one_line(message)}; --help lists the flags")
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
@@ -75,7 +95,8 @@ class Parser(argparse.ArgumentParser):
         for name, value in vars(options).items():
             if name not in ("out", "debug", *left_out) and value != self.get_default(name):
                 values = value if isinstance(value, (list, tuple)) else [value]
-                found += [f"--{name.replace('_', '-')}", *map(str, values)]
+                flag = [] if name == "network" else [f"--{name.replace('_', '-')}"]
+                found += [*flag, *map(str, values)]
         return found
 
     @property

@@ -13,12 +13,13 @@ import sys
 import threading
 from pathlib import Path
 
-from train.commands.process import leave_on_interrupt, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
 
 def run(module: str) -> int:
-    """Import a command's module and run it, as its `if __name__ == "__main__":` does."""
+    """Import a command's module and run it."""
     leave_on_interrupt(Path(sys.argv[0]).stem.removeprefix("python -m "))
+    prepare()
     main = importlib.import_module(module).main
     raise_on_interrupt()
     return int(main())

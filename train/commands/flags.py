@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
-from train.commands.command_line import Parser, given_path
+from train.commands.command_line import Parser, given_path, say, say_called
 from train.config import CHOICES, Config, field_type, make_config, read_toml, sections
+from train.data import Dataset, has_axes, is_function, load_dataset
+from train.networks.presets import BY_AXES, SPACE
 from train.settings import choices
 
 OF_A_NETWORK = {
@@ -20,23 +23,55 @@ OF_A_NETWORK = {
 """Help of flags that mean something else than when a network is trained."""
 
 
+FIRST = (
+    *("preset", "dataset", "data_dir", "epochs", "batch_size", "learning_rate", "width", "validation_size", "seed"),
+    "backend",
+)
+"""Settings that people set first: those that --help shows."""
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help of all flags; `hidden` are flags and groups that --help leaves out, with their lines."""
+
+    def __init__(self, *, hidden: dict[Any, str | None], **options: Any) -> None:
+        super().__init__(**options | {"dest": argparse.SUPPRESS, "nargs": 0, "default": argparse.SUPPRESS})
+        self.hidden = hidden
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it, and end the process."""
+        for it, line in self.hidden.items():
+            setattr(it, "help" if isinstance(it, argparse.Action) else "description", line)
+        parser.print_help()
+        parser.exit()
+
+
 def add_settings(parser: Parser) -> None:
-    """Add --config and a flag for each setting, in a group for each section."""
+    """Add --config and a flag for each setting: what people set first, then a group for each section."""
+    hidden: dict[Any, str | None] = {}
+    parser.usage = f"{parser.prog} [FLAG ...]"
+    parser.add_argument("--help-all", action=_HelpAll, hidden=hidden, help="show the flags of all settings too")
     parser.add_argument("--config", type=given_path, metavar="FILE", help="TOML file of settings; flags override it")
+    first, known = parser.add_argument_group("Settings that people set first"), {f.name: f for f in fields(Config)}
+    for name in FIRST:
+        add_flag(first, known[name])
     for section in sections():
         title = (section.__doc__ or "").strip().partition("\n")[0].partition(":")[0].rstrip(".")
         takers = [
             f"{kind} {name}" for kind, parts in CHOICES.items() for name in parts if section in parts[name].sections
         ]
         takers += [section.needs] if section.needs else []
-        group = parser.add_argument_group(title, f"with --{', --'.join(takers)}" if takers else None)
+        group = parser.add_argument_group(title)
+        hidden[group] = f"with --{', --'.join(takers)}" if takers else None
         for f in section.own():
-            add_flag(group, f)
+            if f.name not in FIRST:
+                action = add_flag(group, f)
+                hidden[action] = action.help
+                action.help = argparse.SUPPRESS
 
 
 def add_network(parser: Parser, names: Iterable[str]) -> None:
     """Add the flags of settings that a trained network may be used with."""
-    for f in dataclasses.fields(Config):
+    for f in fields(Config):
         if f.name in names:
             add_flag(parser, f).help = OF_A_NETWORK.get(f.name, f.metadata["help"])
 
@@ -68,10 +103,28 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
-def config_of(options: argparse.Namespace) -> Config:
-    """Return the configuration that a command line asks for: a preset, then --config, then flags."""
+def config_of(options: argparse.Namespace, *, calls: bool = False) -> tuple[Config, Dataset | None]:
+    """Return the configuration that a command line asks for: a preset, then --config, then flags.
+
+    Where no preset is named it is the one for the axes of one's own data, which are then returned too. `calls` says
+    whether a function may be called for them.
+    """
     settings = (read_toml(options.config) if options.config else {}) | given_settings(options)
-    return make_config(settings.pop("preset", "hcnn"), settings)
+    dataset = str(settings.get("dataset", Config.dataset))
+    reads = has_axes(dataset) and (calls or not is_function(dataset))
+    data, called = None, calls and options.config and options.dataset is None
+    if reads and not {"preset", "architecture"} & settings.keys():
+        if called:
+            say_called(dataset, options.config)
+        data = load_dataset(dataset, str(settings.get("data_dir", Config.data_dir)))
+        axes = len(data.image_shape) - 1
+        settings["preset"] = BY_AXES[axes]
+        if axes != 2:
+            say(f"{dataset} holds {SPACE[axes]}, for which --preset {BY_AXES[axes]} is taken")
+    config = make_config(settings.pop("preset", "hcnn"), settings)
+    if called and not data:
+        say_called(dataset, options.config)
+    return config, data
 
 
 def _in_words(value: Any) -> str:

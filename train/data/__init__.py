@@ -14,7 +14,7 @@ from train.data.augmentation import (
     views,
 )
 from train.data.cifar import INFO, load_dataset
-from train.data.custom import UNNAMED, dataset_from_arrays, is_custom, is_function
+from train.data.custom import UNNAMED, dataset_from_arrays, has_axes, is_custom, is_function
 from train.data.dataset import (
     DataError,
     Dataset,
@@ -47,6 +47,7 @@ __all__ = [
     "dataset_from_arrays",
     "draw_holes",
     "draw_sources",
+    "has_axes",
     "hide",
     "interpolate",
     "is_custom",

@@ -100,6 +100,7 @@ def load_dataset(
     download: bool = True,
     progress: Progress = show_progress,
     mapped: bool = False,
+    axes: int = 0,
 ) -> Dataset:
     """Load a data set; CIFAR is downloaded first if it is not there.
 
@@ -124,6 +125,8 @@ def load_dataset(
     mapped : bool, optional
         Whether images stay in their files until they are wanted, as `MappedImages`; where the files are not whole
         binary ones in a folder, they are loaded all the same.
+    axes : int, optional
+        Axes of space that the network takes: what one's own arrays have where their shape leaves it open.
 
     Returns
     -------
@@ -144,7 +147,7 @@ def load_dataset(
     """
     name = named_folder(name)
     if is_custom(name):
-        return load_custom(name, Path(data_dir))
+        return load_custom(name, Path(data_dir), axes)
     if name == "sample":
         images, labels, count = _sample.load()
         classes = tuple(CLASS_NAMES["cifar10"].split())

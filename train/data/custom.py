@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import DTYPES, MOST_AXES, DataError, Dataset, describe_array
+from train.data.dataset import DTYPES, KINDS, MOST_AXES, DataError, Dataset, describe_array
 from train.data.folder import is_folder, load_folder
 
-__all__ = ["ARRAYS", "UNNAMED", "dataset_from_arrays", "is_custom", "is_function", "load_custom"]
+__all__ = ["ARRAYS", "UNNAMED", "dataset_from_arrays", "has_axes", "is_custom", "is_function", "load_custom"]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """Names of the arrays of a data set: images and labels."""
@@ -42,19 +42,24 @@ def is_custom(name: str) -> bool:
     return name.endswith(".npz") or is_folder(name) or is_function(name) or name == UNNAMED
 
 
-def load_custom(name: str, kept: Path) -> Dataset:
-    """Load one's own images; what is decoded is kept in a folder."""
+def has_axes(name: str) -> bool:
+    """Return whether what a data set's name leads to may have other axes of space than those of images."""
+    return name.endswith(".npz") or is_function(name)
+
+
+def load_custom(name: str, kept: Path, axes: int = 0) -> Dataset:
+    """Load one's own images; what is decoded is kept in a folder; `axes` of space are the network's."""
     if name == UNNAMED:
         raise DataError(
             "a program gave these images, and nothing names them; name others with --dataset FILE.npz or DIR"
         )
     if is_folder(name):
         return dataset_from_arrays(name, load_folder(name, kept))
-    return _from_function(name) if is_function(name) else _from_file(name)
+    return _from_function(name, axes) if is_function(name) else _from_file(name, axes)
 
 
-def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
-    """Return a data set made of arrays."""
+def dataset_from_arrays(name: str, arrays: Mapping[str, Any], network_axes: int = 0) -> Dataset:
+    """Return a data set made of arrays; where they leave open how many axes of space they have, the network says it."""
     missing = [key for key in ARRAYS if key not in arrays]
     if missing:
         has = ", ".join(map(str, arrays)) or "none"
@@ -64,16 +69,24 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
     axes = np.asarray(arrays.get("space_axes", 0))
     if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
         raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
+    notes, x = tuple(map(str, arrays.get("notes", ()))), np.asarray(arrays["x_train"])
+    usual = 2 if x.ndim == 3 and x.dtype == np.uint8 else 0
+    if not axes and _is_open(x) and x.ndim - network_axes in (1, 2) and network_axes != usual:
+        axes, channels = np.asarray(network_axes), x.shape[-1] if x.ndim - network_axes == 2 else 1
+        notes += (
+            f"{name}: x_train, {describe_array(x)}, is read as {KINDS[network_axes]} of {channels} channels, "
+            f"since the network takes {KINDS[network_axes]}",
+        )
     images = [_images(name, key, np.asarray(arrays[key]), int(axes)) for key in ARRAYS[::2]]
     labels = [_labels(name, key, np.asarray(arrays[key])) for key in ARRAYS[1::2]]
     if labels[0].dtype != labels[1].dtype or labels[0].shape[1:] != labels[1].shape[1:]:
         found = " and ".join(describe_array(np.asarray(arrays[key])) for key in ARRAYS[1::2])
         raise DataError(f"{name}: y_train and y_test are {found}; give both of one kind, with as many columns")
     names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
-    return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(map(str, arrays.get("notes", ()))))
+    return Dataset(name, names, images[0], labels[0], images[1], labels[1], notes)
 
 
-def _from_file(path: str) -> Dataset:
+def _from_file(path: str, axes: int) -> Dataset:
     if not os.path.isfile(path):
         raise DataError(f"there is no file {path}; name one with --dataset FILE.npz")
     try:
@@ -85,10 +98,10 @@ def _from_file(path: str) -> Dataset:
     except Exception as error:  # zipfile, zlib and NumPy fail in many ways on a damaged file
         reason = "an array of Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); make it with numpy.savez of arrays of numbers") from error
-    return dataset_from_arrays(path, others | arrays)
+    return dataset_from_arrays(path, others | arrays, axes)
 
 
-def _from_function(name: str) -> Dataset:
+def _from_function(name: str, axes: int) -> Dataset:
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # a console script does not search the working directory
         sys.path.append(os.getcwd())
@@ -101,10 +114,15 @@ def _from_function(name: str) -> Dataset:
     if isinstance(found, Dataset):
         return dataclasses.replace(found, name=name)
     if isinstance(found, Mapping):
-        return dataset_from_arrays(name, found)
+        return dataset_from_arrays(name, found, axes)
     raise DataError(
         f"{name} returned a {type(found).__name__}; expected a mapping of {', '.join(ARRAYS)}, or a Dataset"
     )
+
+
+def _is_open(array: NDArray[Any]) -> bool:
+    """Whether the last axis of an array may be one of space or that of channels."""
+    return array.ndim == 3 or (array.ndim == 4 and array.shape[3] > MOST_COLOURS)
 
 
 def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]:
@@ -115,11 +133,12 @@ def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]
             "channels C, or (N, H, W); signals (N, T, C) or (N, T); or volumes (N, D, H, W, C)"
         )
     grey = array.ndim == 3 and array.dtype == np.uint8
-    if not axes and not grey and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] > MOST_COLOURS)):
-        one, other = ("signals", "images", "volumes")[array.ndim - 3 : array.ndim - 1]
+    if not axes and not grey and _is_open(array):
+        one, other = KINDS[array.ndim - 2], KINDS[array.ndim - 1]
         raise DataError(
             f"{name}: {key} is {describe_array(array)}; say with an array space_axes whether these are {one} of "
-            f"{array.shape[-1]} channels ({array.ndim - 2}) or {other} of one ({array.ndim - 1})"
+            f"{array.shape[-1]} channels ({array.ndim - 2}) or {other} of one ({array.ndim - 1}), or with --preset "
+            "signal or volume"
         )
     axes = axes or {2: 1, 3: 2, 4: 2, 5: 3}[array.ndim]
     if array.ndim - axes not in (1, 2):

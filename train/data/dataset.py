@@ -24,6 +24,9 @@ DTYPES = ("uint8", "int16", "uint16", "float32", "float64")
 MOST_AXES = 3
 """Of space: one for signals, two for images, three for volumes."""
 
+KINDS = {1: "signals", 2: "images", 3: "volumes"}
+"""What data with so many axes of space are called."""
+
 LARGEST_IMAGE = 2**15
 """Pixels along a side."""
 
@@ -94,6 +97,11 @@ class Dataset:
     def image_shape(self) -> tuple[int, ...]:
         """Lengths of the axes of space, rows and columns of an image, and channels."""
         return tuple(self.train_images.shape[1:])
+
+    @property
+    def units(self) -> str:
+        """What it holds: signals, images or volumes."""
+        return KINDS[len(self.image_shape) - 1]
 
     @property
     def kind(self) -> str:

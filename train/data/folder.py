@@ -49,9 +49,9 @@ def is_folder(name: str) -> bool:
     return re.search(r"[/\\](:\d+)?$", name) is not None
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Return the files below a folder that have a known ending, in order; none that are hidden."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+def files_in(folder: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
+    """Return the files below a folder that have one of some endings, in order; none that are hidden."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 

@@ -37,12 +37,14 @@ def pixels(image: Photograph, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     It is turned upright, cut to the proportions of the shape and brought to its size; what is transparent is white.
     """
     if len(shape) != 3:
-        raise ValueError("the network takes no images of bytes, so no photographs; give arrays")
+        raise ValueError("the network takes no images of bytes, so no photographs; give arrays, .npy or .npz")
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
         if os.fspath(image).endswith(".npy"):
             return _of_array(image, shape)
+        if os.path.isdir(image):
+            raise ValueError(f"{os.fspath(image)} is a folder; give a list of files, or ask `hcnn predict`")
         with Image.open(image) as opened:
             return pixels(opened, shape)
     height, width, channels = shape

@@ -10,6 +10,9 @@ SPACE = {1: "signals", 2: "images", 3: "volumes"}
 BY_AXES = {1: "signal", 2: "hcnn", 3: "volume"}
 """The preset for data with so many axes of space."""
 
+MADE_FOR = {"signal": 1, "volume": 3}
+"""Axes of space that a preset is for; others are for images, and take what their layers take."""
+
 RECIPE: dict[str, Any] = {
     "normalization": "both",
     "moment_decay": 0.99,

@@ -34,6 +34,7 @@ from train.data import (
 from train.data.custom import MOST_COLOURS
 from train.networks.layer import times
 from train.networks.network import Network
+from train.networks.presets import BY_AXES, MADE_FOR, SPACE
 from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
@@ -134,7 +135,7 @@ class Session:
             for note in trainer.network.fallbacks:
                 self.say(note)
             self.say(
-                f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
+                f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units} of {config.dataset}, "
                 f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
             )
             self._fit(trainer, dataset, hours)
@@ -205,7 +206,8 @@ class Session:
         """Return the images, or refuse a batch that cannot fit: before they are read, where their size is known."""
         if config.dataset in INFO and self.given is None:
             self._require_memory(xp, config, INFO[config.dataset])
-        options: dict[str, Any] = {"mapped": True} if self.ranks.size > 1 else {}
+        options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0)}
+        options |= {"mapped": True} if self.ranks.size > 1 else {}
         dataset = self.given or load_dataset(config.dataset, Path(config.data_dir).expanduser(), **options)
         if config.dataset not in INFO or self.given is not None:
             self._require_memory(xp, config, dataset.info)
@@ -269,8 +271,8 @@ class Session:
         if count and config.validation_size < 0:
             measure = TASKS[targets.kind].title
             self.say(
-                f"a tenth of the {total:,} training images, {count:,}, is held out to measure {measure} on, and "
-                f"{len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
+                f"a tenth of the {total:,} training {dataset.units}, {count:,}, is held out to measure {measure} on, "
+                f"and {len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
             )
         for line in class_notes(dataset, kept, config.class_weights):
             self.say(line)
@@ -309,7 +311,7 @@ class Session:
                 draw(run)
             raise
         if result is not None:
-            said = f", {len(dataset.test_labels):,} images"
+            said = f", {len(dataset.test_labels):,} {dataset.units}"
             for line in (
                 *test_lines(trainer.task, figures(result), trainer.config, said, dataset.class_names),
                 *calibration_lines(result, dataset.test_labels),
@@ -334,7 +336,7 @@ class Session:
         run, xp, train, config = trainer.run, trainer.xp, trainer.train, trainer.config
 
         def completed(record: dict[str, Any]) -> None:
-            self.say(summary(record, config.epochs, trainer.seconds_left()))
+            self.say(summary(record, config.epochs, trainer.seconds_left(), dataset.units))
             self.on_epoch(record)
 
         try:
@@ -536,6 +538,11 @@ def require_suitable(config: Config, info: DatasetInfo) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
     *lengths, channels = info.image_shape
     own = tuple(lengths)
+    if (axes := MADE_FOR.get(config.preset, len(own))) != len(own):
+        raise ConfigError(
+            f"preset is {config.preset!r}, for {SPACE[axes]}; these data are {SPACE[len(own)]}: take "
+            f"{BY_AXES[len(own)]!r}"
+        )
     whole = build(config, own, info.classes, channels)
     for part in AUGMENTATIONS.values():
         part.check(config, info)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import tree_map
-from train.config import Config
+from train.config import Config, meant
 from train.recipes.losses import TeacherSettings
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
@@ -37,8 +37,11 @@ def find(name_or_path: str | Path) -> Path:
         return FOLDER / f"{name_or_path}.h5"
     if not path.exists() and not path.suffix:
         raise CheckpointError(
-            f"there is no checkpoint at {path}; networks that ship: {', '.join(list_networks()) or 'none'}"
+            f"there is no checkpoint at {path}{meant(name_or_path, list_networks())}; networks that ship: "
+            f"{', '.join(list_networks()) or 'none'}"
         )
+    if path.suffix == ".npz":
+        raise CheckpointError(f"{path} holds data, no network; give a run's folder, a checkpoint .h5 or a name")
     return path
 
 

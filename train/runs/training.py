@@ -489,8 +489,8 @@ class Trainer:
         return f"{self.run.last_good()}; a lower --learning-rate may help"
 
 
-def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
-    """Return an epoch's record as a line."""
+def summary(record: dict[str, Any], epochs: int, seconds_left: float, units: str = "images") -> str:
+    """Return an epoch's record as a line; `units` are what data are called."""
     said = f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.3f}, "
     if "train_accuracy" in record:
         said += f"accuracy {100 * record['train_accuracy']:.1f} %, "
@@ -498,7 +498,7 @@ def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
         said += f"held out R^2 {record['validation_r2']:.3f}, "
     if "validation_accuracy" in record:
         said += f"held out {100 * record['validation_accuracy']:.1f} %, "
-    said += f"{record['images_per_second']:.0f} images/s"
+    said += f"{record['images_per_second']:.0f} {units}/s"
     return said + (f", {duration(seconds_left)} left" if record["epoch"] < epochs else "")
 
 
