@@ -121,7 +121,7 @@ class Primitive:
         self._make_pullback: JointMaker | None = None
 
     def __repr__(self) -> str:
-        """What it is called with; of a function that does not say, its name."""
+        """Show what it is called with; of a function that does not say, its name."""
         try:
             known = inspect.signature(self._fun)
         except ValueError:

@@ -285,7 +285,7 @@ def takes(names: Iterable[str]) -> Callable[[Function], Function]:
 
     def marked(function: Function) -> Function:
         signature = inspect.signature(function)
-        *own, _ = signature.parameters.values()
+        *own, _ = (p.replace(default=None) if "None" in str(p.annotation) else p for p in signature.parameters.values())
         shown: Any = function
         shown.__signature__ = signature.replace(parameters=[*own, *(OPTIONS[name] for name in names)])
         shown.__defaults__ = (MISSING,) * sum(parameter.name in ("axes", "axis") for parameter in own)

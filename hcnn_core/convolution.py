@@ -40,8 +40,8 @@ def convolve(
 ) -> NumpyArray[Scalar]: ...
 @overload
 def convolve(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array: ...
-@takes(OPTIONS)
-def convolve(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array:
+@takes(OPTIONS)  # type: ignore[misc]
+def convolve(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]

@@ -21,8 +21,8 @@ def correlate(
 ) -> NumpyArray[Scalar]: ...
 @overload
 def correlate(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array: ...
-@takes(OPTIONS)
-def correlate(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array:
+@takes(OPTIONS)  # type: ignore[misc]
+def correlate(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Correlate along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]

@@ -406,10 +406,7 @@ class Classifier:
         return whole[0, ...] if alone else whole
 
     def _samples(self, array: Array) -> tuple[Array, bool]:
-        """Return an array with axes of the batch and of channels, and whether it is of one sample.
-
-        TypeError or ValueError if it is none that `logits` takes.
-        """
+        """Return an array with axes of the batch and of channels, and whether it is of one sample; else raise."""
         *lengths, channels = self.checkpoint.image_shape
         axes = len(lengths)
         if channels == 1 and array.ndim in (axes, axes + 1) and array.shape[-1] != 1:

@@ -108,7 +108,7 @@ def samples_in(path: Path, network: Classifier) -> NDArray[Any]:
         _, array = scipy.io.wavfile.read(path)
     else:
         return pixels(path, shape)[None]
-    return np.asarray(network.samples(array)[0])
+    return np.asarray(network._samples(array)[0])
 
 
 def _parser() -> Parser:
