@@ -13,7 +13,8 @@ Samples alternate among everything that computes a case. The other choices of `m
 second table compares them with the choice of "auto". What takes more than 20 times as long as ours is timed once.
 
 The third table has layers of convolutional networks, whose channels are summed: the result and both gradients, beside
-PyTorch's conv2d. `--only "128 images"` measures these alone.
+PyTorch's conv2d. `--only "128 images"` measures these alone. The fourth has one long filter along longer axes, beside
+SciPy's two convolutions by FFT: `--only long`.
 """
 
 import os
@@ -96,11 +97,12 @@ class Case:
     dtype: str = "float32"
     boundaries: tuple[str, ...] = ("periodic", "zero")
     quick: bool = False
+    long: bool = False
 
     @property
     def name(self) -> str:
         noun = NOUNS[len(self.lengths) - 1]
-        what = f"{self.batch} {noun}s" if self.batch else noun
+        what = f"{self.batch} {noun}s" if self.batch else f"long {noun}" if self.long else noun
         parts = [f"{what} {_sizes(self.lengths)}", f"kernel {_sizes(self.kernel)}"]
         if self.filters:
             parts.append(f"{self.channels or 1} -> {self.filters}")
@@ -157,7 +159,18 @@ LAYERS = [
 ]
 """Layers of networks that Table 1 compares with, in their batches: All-CNN's first and one of its last, ResNet-20's."""
 
-WIDTH = max(len(case.name) for case in CASES + LAYERS)
+LONG = [
+    Case((n,), (size,), long=True)
+    for n, size in itertools.product((10**4, 10**5, 10**6, 10**7), (10, 100, 1000, 10**4, 10**5))
+    if size < n
+] + [
+    Case(lengths, (size,) * len(lengths), long=True)
+    for lengths, sizes in (((1024,) * 2, (11, 31, 101)), ((4096,) * 2, (31, 101)), ((128,) * 3, (9, 21, 41)))
+    for size in sizes
+]
+"""One filter along longer axes, of zeros beyond their ends."""
+
+WIDTH = max(len(case.name) for case in CASES + LAYERS + LONG)
 
 
 class CannotExpress(Exception):
@@ -569,6 +582,33 @@ def compare_layer(case: Case, rounds: int, missing: dict[str, str]) -> dict[str,
     return {"case": case.name, "multiply-adds": products, "disagrees": disagrees, "ratio": ratio, **found}
 
 
+def compare_long(case: Case, rounds: int) -> dict[str, Any]:
+    """Time one long filter here and by SciPy's two convolutions, verified, then in alternation."""
+    problem = Problem(case, "zero")
+    contenders = {"ours": admit(problem, {"": problem.ours("auto")}, math.inf)}
+    for name in ("fftconvolve", "oaconvolve"):
+        contenders[name] = admit(problem, PEERS[name](problem), math.inf)
+    for _ in range(rounds):
+        for contender in contenders.values():
+            contender.sample()
+    times = {name: contender.record() for name, contender in contenders.items()}
+    ours, *others = (contender.ms for contender in contenders.values())
+    shapes = make_problem(problem.x.shape, problem.w.shape, problem.axes, boundary="zero")
+    plan = type(planner.make_plan(shapes, problem.x))
+    return {"case": case.name, "plan": plan.__name__, "ratio": ours / min(others), "disagrees": {}, **times}
+
+
+def long_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the table of long filters, and how many are slower than the better of the two."""
+    yield "One long filter, zero boundary; the ratio is to the better of the two"
+    yield f"{'case':{WIDTH}s} {'ours':>8s} {'fftconvolve':>11s} {'oaconvolve':>11s} {'ratio':>6s}  plan"
+    for row in rows:
+        ours, whole, parts = (number(row[name]["ms"]) for name in ("ours", "fftconvolve", "oaconvolve"))
+        yield f"{row['case']:{WIDTH}s} {ours:>8s} {whole:>11s} {parts:>11s} {row['ratio']:6.2f}  {row['plan']}"
+    slower = sum(row["ratio"] > 1.05 for row in rows)
+    yield f"slower than 1.05 times the better: {slower} of {len(rows)}; worst {max(row['ratio'] for row in rows):.2f}"
+
+
 def layer_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the table of layers, ours beside PyTorch's."""
     yield "Layers, result and both gradients; GMAC/s counts the multiply-adds of the definition"
@@ -743,7 +783,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--rounds is {options.rounds}; give 1 or more")
     if options.quick:
         options.rounds = min(options.rounds, 3)
-    known = [case for case in CASES + LAYERS if case.quick or not options.quick]
+    known = [case for case in CASES + LAYERS + LONG if case.quick or not options.quick]
     options.cases = [case for case in known if options.only is None or options.only in case.name]
     if not options.cases:
         which = "no case of --quick" if options.quick else "no case"
@@ -789,6 +829,9 @@ def main() -> int:
     layers = [compare_layer(case, options.rounds, missing) for case in options.cases if case in LAYERS]
     if layers:
         say("", *layer_lines(layers))
+    long = [compare_long(case, options.rounds) for case in options.cases if case.long]
+    if long:
+        say("", *long_lines(long))
     record = {
         "machine": machine,
         "load afterwards": os.getloadavg(),
@@ -796,6 +839,7 @@ def main() -> int:
         "minutes": (time.monotonic() - began) / 60,
         "rows": rows,
         "layers": layers,
+        "long": long,
     }
     if options.out:
         (options.out / "convolve.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,9 @@
 Every row is forward and backward: the result, and the gradients of signal and filters for a given cotangent. Each way
 runs in a process of its own, and its result is compared with ours before it is timed. JAX uses all processors, the
 others --threads. Memory is what one run adds at its peak. `module` is `hcnn_core.torch.conv_nd`, `arrays` are
-the functions of hcnn_core that it calls. With `--quick` the cases are tiny: to try the script, not to compare.
+the functions of hcnn_core that it calls. `filters of taps` is one conv3d whose filters are those of all taps of the
+last axis, its parts shifted and added; `channels of taps` is one conv3d of so many times the channels.
+`--forward` leaves the gradients out. With `--quick` the cases are tiny: to try the script, not to compare.
 """
 
 import argparse
@@ -24,8 +26,8 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Results = tuple[Any, Any, Any]
-"""The result, the gradient of the signal, and that of the filters."""
+Results = tuple[Any, ...]
+"""The result, the gradient of the signal, and that of the filters; forward, the result alone."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ CASES = [
     Case("attributes", (100, 1, 8, 16, 32, 32), (7, 11, 3, 3), 16),
     Case("a megabyte", (1, 1, 16, 16, 32, 32), (3, 3, 3, 3), 1),
 ]
+CASES += [
+    Case(f"{channels} to {channels} on {length}^4", (batch, channels, *(length,) * 4), (3,) * 4, channels)
+    for channels, lengths in ((4, (8, 12, 24)), (8, (8, 12, 24)), (16, (8, 12, 24)), (32, (8, 12, 16)), (64, (8, 12)))
+    for length in lengths
+    for batch in ((1, 8) if length == 8 else (1,))
+]
 MOST_MIB = 12_000
 """Ways that would hold more than this at once are not run."""
 
@@ -60,7 +68,8 @@ MOST_MIB = 12_000
 class Operands:
     """The arrays of a case, all kernel sizes odd."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, forward: bool = False) -> None:
+        self.forward = forward
         rng = np.random.default_rng(0)
         self.case, self.half = case, [k // 2 for k in case.kernel]
         shapes = case.x, (case.filters, case.x[1], *case.kernel), (case.x[0], case.filters, *case.x[2:])
@@ -78,6 +87,8 @@ def arrays(o: Operands) -> Callable[[], Results]:
 
     def run() -> Results:
         y = convolve(o.x, w, axes, **options)
+        if o.forward:
+            return (np.moveaxis(y, -1, 1),)
         of_x, of_w = convolve_vjp_x(h, o.x, w, axes, **options), convolve_vjp_w(h, o.x, w, axes, **options)
         return np.moveaxis(y, -1, 1), of_x, np.flip(np.moveaxis(of_w, -1, 0), axes)
 
@@ -91,6 +102,9 @@ def by_torch(o: Operands, function: Callable[[Any, Any], Any]) -> Callable[[], R
     x, w, h = (torch.from_numpy(a) for a in (o.x, o.w, o.h))
 
     def run() -> Results:
+        if o.forward:
+            with torch.no_grad():
+                return (function(x, w),)
         a, b = x.detach().requires_grad_(), w.detach().requires_grad_()
         y = function(a, b)
         return (y.detach(), *torch.autograd.grad(y, (a, b), h))
@@ -130,6 +144,57 @@ def loop(o: Operands) -> Callable[[], Results]:
             part = x.narrow(2, t, n).transpose(1, 2).flatten(0, 1)  # (N * n, C, ...)
             sums = sums + torch.nn.functional.conv3d(part, w[:, :, t])
         return sums.unflatten(0, (-1, n)).transpose(1, 2)
+
+    return by_torch(o, function)
+
+
+def along_last(o: Operands, x: Any, axis: int, shift: int) -> Any:
+    """What lies so many samples further along an axis that stands for the last one."""
+    import torch
+
+    if o.case.periodic or not shift:
+        return torch.roll(x, -shift, axis) if shift else x
+    n = x.shape[axis]
+    zeros = torch.zeros_like(x.narrow(axis, 0, abs(shift)))
+    inside = x.narrow(axis, max(shift, 0), n - abs(shift))
+    return torch.cat((inside, zeros) if shift > 0 else (zeros, inside), axis)
+
+
+def three_axes(o: Operands, x: Any, w: Any) -> Any:
+    """One conv3d of (N, C, last, ...), the last axis of four being folded into the batch."""
+    import torch
+
+    n, last = x.shape[0], x.shape[2]
+    x, padding = x.transpose(1, 2).flatten(0, 1), tuple(o.half[:3])
+    if o.case.periodic:
+        for axis, p in enumerate(padding, 2):
+            m = x.shape[axis]
+            x = torch.cat((x.narrow(axis, m - p, p), x, x.narrow(axis, 0, p)), axis)
+        padding = (0, 0, 0)
+    return torch.nn.functional.conv3d(x, w, padding=padding).unflatten(0, (n, last)).transpose(1, 2)
+
+
+def filters_of_taps(o: Operands) -> Callable[[], Results]:
+    """One conv3d whose filters are those of all taps of the last axis; its parts are shifted and added."""
+
+    def function(x: Any, w: Any) -> Any:
+        parts = three_axes(o, x.movedim(-1, 2), w.movedim(-1, 0).flatten(0, 1)).unflatten(1, (w.shape[-1], -1))
+        sums = 0
+        for t in range(w.shape[-1]):
+            sums = sums + along_last(o, parts[:, t], 2, t - o.half[-1])
+        return sums.movedim(2, -1)
+
+    return by_torch(o, function)
+
+
+def channels_of_taps(o: Operands) -> Callable[[], Results]:
+    """One conv3d of as many times the channels as the last axis has taps, each a shifted copy."""
+    import torch
+
+    def function(x: Any, w: Any) -> Any:
+        x, taps = x.movedim(-1, 2), range(w.shape[-1])
+        copies = torch.cat([along_last(o, x, 2, t - o.half[-1]) for t in taps], 1)
+        return three_axes(o, copies, w.movedim(-1, 1).flatten(1, 2)).movedim(2, -1)
 
     return by_torch(o, function)
 
@@ -191,7 +256,7 @@ def by_jax(o: Operands, function: Callable[[Any, Any], Any]) -> Callable[[], Res
     @jax.jit
     def results(x: Any, w: Any, h: Any) -> Results:
         y, back = jax.vjp(function, x, w)
-        return (y, *back(h))
+        return (y,) if o.forward else (y, *back(h))
 
     operands = [jax.numpy.asarray(a) for a in (o.x, o.w, o.h)]
     return lambda: jax.block_until_ready(results(*operands))
@@ -201,6 +266,8 @@ WAYS: dict[str, Callable[[Operands], Callable[[], Results]]] = {
     "module": module,
     "arrays": arrays,
     "sum over conv3d": loop,
+    "filters of taps": filters_of_taps,
+    "channels of taps": channels_of_taps,
     "unfold and matmul": unfold,
     "hcnn_core.jax": callback,
     "lax": lax,
@@ -210,22 +277,22 @@ WAYS: dict[str, Callable[[Operands], Callable[[], Results]]] = {
 def require_ours(o: Operands, found: Results) -> None:
     """Raise unless a result and its gradients are those of `hcnn_core`, up to the rounding of their longest sums."""
     operands = (o.x, o.w), (o.h, o.w), (o.h, o.x)
-    for a, b, pair in zip(found, arrays(o)(), operands, strict=True):
+    for a, b, pair in zip(found, arrays(o)(), operands, strict=False):
         scale = math.prod(float(np.linalg.norm(each.ravel().astype(float))) for each in pair)
         error = float(abs(np.asarray(a) - b).max())
         if not error <= 20 * np.finfo(np.float32).eps * scale:
             raise SystemExit(f"a result is off by {error:.2g}")
 
 
-def measure(case: Case, name: str, threads: int, seconds: float) -> dict[str, float]:
+def measure(case: Case, name: str, threads: int, seconds: float, forward: bool) -> dict[str, float]:
     """Milliseconds, the median of runs of some seconds, and MiB."""
     from benchmarks.machine import added_by
 
-    if name in ("module", "sum over conv3d", "unfold and matmul"):
+    if name not in ("arrays", "hcnn_core.jax", "lax"):
         import torch
 
         torch.set_num_threads(threads)
-    operands = Operands(case)
+    operands = Operands(case, forward)
     run = WAYS[name](operands)
     require_ours(operands, run())
     mib = added_by(run)
@@ -240,7 +307,8 @@ def measure(case: Case, name: str, threads: int, seconds: float) -> dict[str, fl
 def in_its_process(at: int, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of a way, or why there are none."""
     command = [sys.executable, "-m", "benchmarks.frameworks", "--one", name, "--case", str(at)]
-    command += ["--threads", str(options.threads), "--seconds", str(options.seconds)] + ["--quick"] * options.quick
+    command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
+    command += ["--quick"] * options.quick + ["--forward"] * options.forward
     environment = {"HCNN_NUM_THREADS": str(options.threads), "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
@@ -272,6 +340,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="for the runs of a way (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny cases, to try the script")
     parser.add_argument("--case", type=int, nargs="*", choices=range(len(CASES)), help="numbers; by default all")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="by default all")
+    parser.add_argument("--forward", action="store_true", help="without gradients")
     parser.add_argument("--one", choices=WAYS, help="measure this process with one way of one case")
     parser.add_argument("--out", type=Path, help="write the figures to this file, the table to one beside it (.txt)")
     options = parser.parse_args()
@@ -279,12 +349,12 @@ def main() -> None:
     cases = {i: CASES[i].small() if options.quick else CASES[i] for i in numbers}
     if options.one:
         ((_, case),) = cases.items()
-        print(json.dumps(measure(case, options.one, options.threads, options.seconds)))
+        print(json.dumps(measure(case, options.one, options.threads, options.seconds, options.forward)))
         return
     from benchmarks.machine import describe_machine
 
     found = [
-        {"case": case.name, "ways": {name: in_its_process(i, name, options) for name in WAYS}}
+        {"case": case.name, "ways": {name: in_its_process(i, name, options) for name in options.ways}}
         for i, case in cases.items()
     ]
     frameworks = {name: metadata.version(name) for name in ("torch", "jax") if find_spec(name)}
