@@ -104,12 +104,13 @@ def rewrite(path: Path, change: Callable[[str], str]) -> None:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
     with _locked(path):
         text = read_text(path, opener=follow_links, encoding="utf-8", errors="replace")
         try:
             write_atomically(path, change(text).encode())
         except BaseException:
-            if not text:  # it was made to be locked
+            if is_new and not text:  # it was made to be locked
                 path.unlink(missing_ok=True)
             raise
 

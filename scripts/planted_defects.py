@@ -526,7 +526,7 @@ DEFECTS = (
     Defect(
         "a new file that cannot be written stays, empty",
         "hcnn_core/_files.py",
-        "if not text:  # it was made to be locked",
+        "if is_new and not text:  # it was made to be locked",
         "if False:",
         of_core("planning", "absent"),
     ),

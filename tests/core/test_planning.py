@@ -373,6 +373,10 @@ def test_a_new_book_that_cannot_be_written_is_absent(tmp_path: Path, monkeypatch
     with planning("measure", file=file), winner(lambda names: names[-1]), pytest.raises(OSError, match="No space"):
         convolve(X, W, (1, 2), **OPTIONS)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+    file.touch()  # which is the user's, and stays
+    with planning("measure", file=file), winner(lambda names: names[-1]), pytest.raises(OSError, match="No space"):
+        convolve(X, W, (1, 2), **OPTIONS)
+    assert file.read_bytes() == b""
 
 
 def test_infinite_times_decide_in_a_book_alone(folder: Path) -> None:
