@@ -29,7 +29,7 @@ def precision(name: str) -> Iterator[None]:
     name : {"float32", "tf32x3", "tf32"}
         ``"float32"`` is the default. ``"tf32"`` rounds operands to TensorFloat-32, which has ten fraction bits, and
         sums in float32. ``"tf32x3"`` splits each operand into two TensorFloat-32 numbers and takes three products. Its
-        errors are about those of float32, but infinite operands give NaN.
+        errors are about those of float32. In both, an infinite operand gives NaN also in results that do not read it.
 
     Yields
     ------

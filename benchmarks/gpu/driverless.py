@@ -84,6 +84,17 @@ HARMLESS |= {"occupancyMaxActiveBlocksPerMultiprocessor", "occupancyMaxPotential
 """What may be called while a graph is recorded."""
 
 
+DECLARED = 16 << 10
+"""Bytes of shared memory that no kernel declares beside what its launch asks for."""
+
+
+def declared_by(text: str, name: str) -> int:
+    """Return the bytes of shared memory that one of this project's kernels declares, as NVRTC compiles it."""
+    from benchmarks.gpu.occupancy import RESERVED, resources
+
+    return resources(text, name)[1] - RESERVED if OWN in text else 0
+
+
 @dataclass(frozen=True)
 class Array:
     """A CuPy kernel's argument: an array's address, C type, shape, and strides in bytes."""
@@ -291,11 +302,13 @@ class Driver:
         self._signatures.append((name, module, *sizes, shared))
         self.on_stream(f"kernel {name}", stream)
         (_, y, z), (across, down, deep) = sizes[:3], sizes[3:]
+        most = self.attributes[MOST_SHARED]
         if (
             max(y, z) >= 1 << 16
             or across * down * deep > 1024
-            or shared > self.attributes[MOST_SHARED]
+            or shared > most
             or min(sizes) < 1
+            or (shared + DECLARED > most and shared + declared_by(self.texts.get(module, ""), name) > most)
         ):
             self.refuse(f"kernel {name} in a grid of {sizes[:3]}, blocks of {sizes[3:]}, {shared} bytes")
         elif shared > max(UNASKED_SHARED, self.shared.get(function, 0)):

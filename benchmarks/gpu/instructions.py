@@ -37,7 +37,7 @@ from typing import Any
 
 from benchmarks.gpu.driverless import Launch, without_driver
 from benchmarks.gpu.occupancy import DEVICES, RESERVED, SCHEDULERS, Device, blocks_beside, sections
-from benchmarks.gpu.trace import listen, macros, work_of
+from benchmarks.gpu.trace import listen, macros, phases_of, work_of
 from hcnn_core._engines.cuda.launch import LANES, OPTIONS
 
 MMA = 1024
@@ -130,7 +130,7 @@ def disassembler() -> str:
 class Passes:
     """What a launch with mma does."""
 
-    count: int
+    count: float
     """Passes of a warp."""
     mma: float
     """Of one pass, if all tiles met taps; and as they do."""
@@ -141,18 +141,19 @@ class Passes:
 
 def passes_of(launch: Launch) -> Passes:
     """What a launch's main loop does, from its sizes."""
-    s, a, (across, down, *_) = macros(launch.text), launch.arguments, launch.grid
+    s, a, across = macros(launch.text), launch.arguments, launch.grid[0]
     warps = launch.block // LANES
     match launch.name:
         case "implicit":
             back, padded, wide = s["BACK"], -(-s["FILTERS"] // 16), -(-s["SAMPLES_2"] // 16)
-            stages = s["RESULTS_1"] * s["RESULTS_2"] * padded if back else s["SAMPLES_1"] * wide
-            first = sum(map(len, met(s, 1, 1)))
-            second = s["RESULTS_2"] * wide * 2 if back else sum(map(len, met(s, 2, 8)))
-            columns = -(-a["lines"] * a["batch"] // 64)
-            made = a["taps"] * first * second * padded * columns * 8 * s["PASSES"]
-            count = a["taps"] * stages
-            return Passes(count, 2 * s["TILES"] * 8 * s["PASSES"], made / (count * across * down * warps))
+            parts = s["RESULTS_1"] * s["RESULTS_2"] * padded if back else s["SAMPLES_1"] * wide
+            products = sum(map(len, met(s, 1, 1))) * padded * 8 * s["PASSES"]
+            products *= s["RESULTS_2"] * wide * 2 if back else sum(map(len, met(s, 2, 8)))
+            # blocks of phases with few taps, or none, leave early: as if all blocks did the same
+            columns = sum(taps * -(-lines * a["batch"] // 64) for taps, lines, _ in phases_of(launch))
+            count = columns * -(-parts // s["SHARES"]) / math.prod(launch.grid[::2])
+            made = products * columns / (count * math.prod(launch.grid) * warps)
+            return Passes(count, 2 * s["TILES"] * 8 * s["PASSES"], made)
         case "implicit_taps":
             chunks = -(-a["lines"] * a["batch"] // s["POSITIONS"])
             tiles = -(-s["TAPS_2"] // 8) * s["GROUP"] * s["PASSES"]

@@ -28,7 +28,7 @@ from hcnn_core.moments import patch_filter
 PATCHES = {"moments of patches": 1.10, "their derivative": 1.78}
 """Milliseconds of the nine layers of a step of hcnn-best by the kernels that were replaced."""
 
-SIDES = 32, 32, 16, 16, 16, 16, 8, 8, 8
+SIDES = 32, 32, 32, 16, 16, 16, 16, 8, 8
 """Rows and columns of what these layers read."""
 
 LAYERS: dict[str, tuple[int, dict[str, Any]]] = {

@@ -91,6 +91,15 @@ def _met(samples: int, results: int, taps: int, step: int, wraps: int) -> int:
     return int(np.maximum(np.minimum(last, samples - 1) - np.maximum(last - taps + 1, 0) + 1, 0).sum())
 
 
+def phases_of(launch: Launch) -> list[tuple[int, int, Any]]:
+    """Taps, lines and what they read, of each phase of `implicit`, or of `implicit_taps`."""
+    a = launch.arguments
+    if "phases" not in a:
+        return [(a["taps"], a["lines"], ())]
+    heads = ctypes_array(a["phases"], 3 * launch.grid[2]).reshape(-1, 3).tolist()
+    return [(taps, lines, ctypes_array(a["phases"] + 4 * (at + taps), taps * lines)) for taps, lines, at in heads]
+
+
 def _own_work(launch: Launch) -> Work:
     a, s, (_, gy, gz) = launch.arguments, macros(launch.text), launch.grid
     size = 4 if "using real = float;" in launch.text else 8
@@ -118,21 +127,23 @@ def _own_work(launch: Launch) -> Work:
                 touch("x", gy * read * g_tiles)
                 touch("parts", launch.grid[0] * gy * columns * rows, writes=True)
         case "implicit" | "implicit_taps":
-            back, taps, positions = s.get("BACK"), a["taps"], a["lines"] * a["batch"]
             samples, results = s["SAMPLES_1"] * s["SAMPLES_2"], s["RESULTS_1"] * s["RESULTS_2"] * s["FILTERS"]
             axes = [tuple(s[f"{n}_{k}"] for n in ("SAMPLES", "RESULTS", "TAPS", "STEP", "WRAP")) for k in (1, 2)]
-            flop = 2.0 * taps * positions * s["FILTERS"] * math.prod(_met(*axis) for axis in axes)
+            phases = phases_of(launch)
+            positions = sum(lines for _, lines, _ in phases) * a["batch"]
+            products = sum(taps * lines for taps, lines, _ in phases) * a["batch"]
+            flop = 2.0 * products * s["FILTERS"] * math.prod(_met(*axis) for axis in axes)
             if name == "implicit":
-                read = len({int(p) for p in ctypes_array(a["reads"], taps * a["lines"]) if p >= 0}) * a["batch"]
-                touch("x", (results if back else samples) * read * gy)
-                touch("w", taps * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"])
-                touch("out", (samples if back else results) * positions, writes=True)
+                read = sum(len({int(p) for p in reads if p >= 0}) for *_, reads in phases) * a["batch"]
+                touch("x", (results if s["BACK"] else samples) * read * gy)
+                touch("w", sum(taps for taps, *_ in phases) * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"])
+                touch("out", (samples if s["BACK"] else results) * positions, writes=True)
                 touch("marginal", results // s["RESULTS_1"] * positions, writes=True)
                 touch("parts", DOUBLE / size * 2 * results * -(-positions // 64), writes=True)
             else:
                 touch("g", results * positions * gy)
                 touch("x", samples * positions * gy * gz)
-                touch("parts", launch.grid[0] * taps * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"], writes=True)
+                touch("parts", launch.grid[0] * a["taps"] * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"], writes=True)
         case "summed" | "summed_taps":
             batch, (channels, rows) = a["batch"], (s["CHANNELS"], s["RESULTS"])
             tiles = a.get("tiles", launch.grid[0] // -(-batch // 8))

@@ -81,6 +81,20 @@ def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
     return xp.asarray(values, **where)
 
 
+_touched: list[list[Any]] = []
+"""Where the tables are noted that are asked for: what is recorded reads them as long as it is launched."""
+
+
+@contextlib.contextmanager
+def keeping(tables: list[Any]) -> Iterator[None]:
+    """Append every table that is asked for to a list, so that it outlasts the plan it belongs to."""
+    _touched.append(tables)
+    try:
+        yield
+    finally:
+        _touched.pop()
+
+
 class DeviceTables:
     """Host tables that are sent to a device at their first use there, once."""
 
@@ -98,6 +112,8 @@ class DeviceTables:
             several = isinstance(made, tuple)
             placed = tuple(constant(xp, table, like.device) for table in (made if several else (made,)))
             self._placed[key] = placed if several else placed[0]
+        for tables in _touched:
+            tables.append(self._placed[key])
         return self._placed[key]
 
 

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from hcnn_core.backend._device import keeping
+
 Result = TypeVar("Result")
 
 SPARE = 0.25
@@ -26,14 +28,16 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     """Record what a function launches as a CUDA graph; return a function that launches it again, and the results.
 
     Every launch reads its operands from the same memory and writes to the same memory, its results included. The graph
-    owns the memory that the function allocates, so that nothing else overwrites it. Arrays that the function takes from
-    caches must stay in them. The function is called before it is recorded, which compiles kernels and fills the memory
-    pool: neither may happen while recording. The memory goes back to the device when first the results and then the
-    returned function are dropped, because CuPy's pools do not free their blocks by themselves.
+    owns the memory that the function allocates, so that nothing else overwrites it, and tables of the plans it uses.
+    Other arrays that the function takes from caches must stay in them. The function is called before it is recorded,
+    which compiles kernels and fills the memory pool: neither may happen while recording. The memory goes back to the
+    device when first the results and then the returned function are dropped, because CuPy's pools do not free their
+    blocks by themselves.
     """
     import cupy
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    tables: list[Any] = []
     cupy.fft.config.get_plan_cache().set_size(-1)  # a plan that is dropped frees the memory that the graph works in
     cupy.cuda.get_current_stream().synchronize()
     cupy.get_default_memory_pool().free_all_blocks()  # the graph needs as much memory as is free in this pool
@@ -49,7 +53,8 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
             stream.synchronize()
             stream.begin_capture()
             try:
-                results = work()
+                with keeping(tables):
+                    results = work()
             except BaseException:
                 with contextlib.suppress(Exception):  # the first error is the one to report
                     stream.end_capture()
@@ -66,7 +71,11 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         graph.launch(stream)
         stream.synchronize()
 
-    weakref.finalize(launch, pool.free_all_blocks).atexit = False
+    def free() -> None:
+        tables.clear()
+        pool.free_all_blocks()
+
+    weakref.finalize(launch, free).atexit = False
     return launch, results
 
 

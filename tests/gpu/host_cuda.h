@@ -96,12 +96,12 @@ static inline void end_group() {}
 static inline void wait_for_all_but_one() {}
 
 // The lanes of a warp show each other a number, and each takes that of a lane.
-static inline float __shfl_sync(unsigned, float x, unsigned lane) {
-    static float shown[2][32][32];
-    float (&warp)[32] = shown[host::turn()][host::current / 32];
+template <typename T> static inline T __shfl_sync(unsigned, T x, unsigned lane) {
+    static T shown[2][32][32];
+    T (&warp)[32] = shown[host::turn()][host::current / 32];
     warp[host::current % 32] = x;
     host::meet();
-    const float found = warp[lane];
+    const T found = warp[lane];
     host::part();
     return found;
 }

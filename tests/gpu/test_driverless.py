@@ -242,3 +242,61 @@ def test_what_cannot_be_recorded_is_noticed(work: str, expected: str) -> None:
     done = python("-c", CONTROL.format(work=work))
     assert expected in done.stdout, done.stdout + done.stderr
     assert done.stdout == "\n" or expected != "\n"
+
+
+COVARIANCE = """
+import os, sys
+from benchmarks.gpu.driverless import without_driver
+cupy, driver = without_driver(device="RTX 3090")
+from hcnn_core._engines.cuda import patches
+from hcnn_core.moments import patch_covariance
+if {forgetful}:
+    patches.CudaPatches._gram_threads = lambda self, x, sums: 128
+x = cupy.zeros((50, 16, 16, 128))
+patch_covariance(x, x + 1, (1, 2), (3, 3), boundary="zero")
+print(*driver.refused)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_shared_memory_that_a_kernel_declares_counts(forgetful: bool) -> None:
+    """Of 99 KiB, `gram` in float64 asks for sums, and declares a number for each thread."""
+    done = python("-c", COVARIANCE.format(forgetful=forgetful))
+    assert done.returncode == 0, done.stderr
+    assert ("kernel gram" in done.stdout) == forgetful, done.stdout
+
+
+KEPT = """
+import gc, os, sys, weakref
+from benchmarks.gpu.driverless import without_driver
+cupy, driver = without_driver()
+from hcnn_core import convolve
+from hcnn_core._engines import planner
+from hcnn_core.backend import _device, record
+made, constant = [], _device.constant
+def watched(*given):
+    array = constant(*given)
+    made.append(weakref.ref(array))
+    return array
+_device.constant = watched
+x, w = cupy.zeros((4, 9, 9, 16), cupy.float32), cupy.ones((3, 3, 16), cupy.float32)
+launch, y = record(lambda: convolve(x, w, (1, 2), boundary="zero"))
+for cache in (planner._plan_of, planner._plan_for):
+    cache.cache_clear()
+gc.collect()
+alive = [sum(array() is not None for array in made)]
+del launch, y
+gc.collect()
+alive.append(sum(array() is not None for array in made))
+print(len(made), *alive)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_a_graph_keeps_the_tables_of_plans_that_are_dropped() -> None:
+    done = python("-c", KEPT)
+    made, kept, left = map(int, done.stdout.split())
+    assert made == kept > left, done.stdout + done.stderr

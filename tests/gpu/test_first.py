@@ -52,8 +52,25 @@ esac
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     called = (tmp_path / "called").read_text()
-    for part in ("peers steps", "peers_torch", "peers convolutions", "peers profile", "networks", "asked", "passes"):
+    for part in (
+        "peers steps",
+        "peers_torch",
+        "peers convolutions",
+        "peers profile",
+        "values",
+        "networks",
+        "asked",
+        "passes",
+    ):
         assert f"benchmarks.gpu.{part}" in called, part
     assert called.splitlines()[-1].startswith("benchmarks.gpu.choices")
     assert "ended by itself, status 3" in done.stdout and "status 124" in done.stdout
     assert "| step of hcnn-best:tf32:100:32 | 6.0 ms | 5.50 | yes |  |" in (tmp_path / "out/asked.txt").read_text()
+    assert called.count("peers_torch") == 7  # a process a row
+    (tmp_path / "called").unlink()
+    subprocess.run(
+        ["bash", "benchmarks/gpu/first.sh", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHON": str(stub), "ALL": "2"},
+    )  # fmt: skip
+    again = (tmp_path / "called").read_text()
+    assert "peers steps hcnn-best:tf32:100:32" not in again and "peers steps hcnn-best:float32:100:32" in again

@@ -224,7 +224,7 @@ def drifting() -> None:
 
 def sliding() -> None:
     """Filters that slide along attributes: results, their marginal, and both adjoints, by few blocks."""
-    x, w, bias = noise(0, (5, 4, 3, 4, 12), "float32"), noise(1, (3, 1, 5, 5, 3), "float32"), noise(2, (3,), "float32")
+    x, w, bias = noise(0, (5, 5, 3, 4, 12), "float32"), noise(1, (3, 1, 5, 5, 9), "float32"), noise(2, (9,), "float32")
     options: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
     problem = Problem(x, w, (1, 2, 3, 4), options)
     g = noise(3, problem.y_shape, "float32")
@@ -530,13 +530,27 @@ DEFECTS = [
         "put_down(stage + 1);",
         sliding,
     ),
-    Defect("rows of the next attribute", IMPLICIT, "&& row < count;", "&& row < 16;", sliding),
-    Defect("filters as if a phase met all taps", IMPLICIT, "% OF_TAP * all_taps", "% OF_TAP * taps", sliding),
+    *(
+        Defect(what, IMPLICIT, text, planted, sliding)
+        for what, text, planted in (
+            ("rows of the next attribute", "own_row < COUNT)", "own_row < 16)"),
+            ("sums of the first share", "+= part[k * LANES];", "+= 0;"),
+            ("taps of the next row for none", "WRAP_2), (unsigned)TAPS_2)", "WRAP_2), (unsigned)TAPS_2 - 1)"),
+            ("filters in pairs 8 apart, back too", "(BACK ? filter & 8 |", "(false ? filter & 8 |"),
+            ("tables of the first phase", "phases + phases[3 * blockIdx.z + 2]", "phases + phases[2]"),
+            ("columns for rows", "take(a, BACK ? 2 : 1, of_near", "take(a, BACK ? 1 : 2, of_near"),
+            ("the first share's rows for all", "from + s * of_share + e * rows_4", "from + e * rows_4"),
+            ("the first share's parts for all", "stage % STAGES + share * STAGES,", "stage % STAGES,"),
+            ("positions of one tile", "k / 4 * 16 + j * 4 + k % 4;", "k / 4 * 16 + j * 4 + k % 2;"),
+            ("every second share", "SHARES; ++s) {  // the", "SHARES; s += 2) {  // the"),
+        )
+    ),
+    Defect("filters as if a phase met all taps", IMPLICIT, "* all_taps + tap_at", "* taps + tap_at", sliding),
     Defect("a last part of 64 positions", IMPLICIT, "over_four(mean) / left;", "over_four(mean) / 64;", sliding),
     Defect("parts of a lane's own origin", IMPLICIT, "half * 2], lane - j);", "half * 2], lane);", sliding),
     Defect("the sum of two lanes of four", IMPLICIT, "x + of_lane(x, threadIdx.x % LANES ^ 2)", "x + x", sliding),
     Defect("a last part as long as others", KERNELS, "min(length, positions - b * length)", "length", sliding),
-    Defect("a marginal of one attribute", IMPLICIT, "over_1 += value", "over_1 = value", sliding),
+    Defect("a marginal of one attribute", IMPLICIT, "over_1.value[v] +=", "over_1.value[v] =", sliding),
     Defect(
         "one buffer of positions",
         IMPLICIT,

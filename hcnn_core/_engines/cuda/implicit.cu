@@ -2,33 +2,46 @@
 // they are, in shared memory, so that only taps that meet samples are multiplied. The axes of positions go by tables.
 //
 // A result is (attribute 1, attribute 2, filter), a sample (attribute 1, attribute 2), a tap (tap of the positions, tap 1,
-// tap 2). A block has ACROSS x 64 positions, and DOWN groups of results: TILES values of attribute 1, 16 of what varies
-// fastest. In stages it takes 16 rows of x at one tap of the positions. BACK, samples and results change places.
+// tap 2). A block has 64 positions and DOWN groups of results: TILES values of attribute 1, 16 of what varies fastest. In
+// stages it takes 16 rows of x, at one tap of the positions, for each of SHARES: a group's warps, which add up at the end.
+// BACK, samples and results change places.
+
+#ifdef FILTERS
+// Numbers of neighbouring positions that are moved at once.
+template <int COUNT_> struct __align__(4 * COUNT_) Few { float value[COUNT_]; };
+#endif
 
 #ifdef IMPLICIT
 constexpr int PADDED = (FILTERS + 15) / 16 * 16, OF_16 = PADDED / 16, SAMPLES_16 = (SAMPLES_2 + 15) / 16;
 constexpr int FIRSTS = BACK ? SAMPLES_1 : RESULTS_1, BLOCKS_1 = (FIRSTS + TILES - 1) / TILES;
-constexpr int STAGES = BACK ? RESULTS_1 * RESULTS_2 * OF_16 : SAMPLES_1 * SAMPLES_16;  // of a tap of the positions
-constexpr int WIDTH = ACROSS * 64, AHEAD = WIDTH + 8, EACH = 16 * WIDTH / IMPLICIT, N = 8;
+constexpr int ROWS = BACK ? SAMPLES_2 : FILTERS, ROWS_16 = (ROWS + 15) / 16, OF_FIRST = (TAPS_2 + 1) * PADDED;
+constexpr int COUNT = BACK ? FILTERS : SAMPLES_2, COUNT_16 = (COUNT + 15) / 16;  // rows of x of one value of the others
+constexpr int ALL_16 = (BACK ? RESULTS_1 * RESULTS_2 : SAMPLES_1) * COUNT_16, STAGES = (ALL_16 / COUNT_16 + SHARES - 1) / SHARES * COUNT_16;
+constexpr int WIDTH = 64, PITCH = 2 * WIDTH + 8, N = 8, DOWN = IMPLICIT / LANES / SHARES, READ = PIECE > 1 ? 2 : 1;
+static_assert(IMPLICIT == 256, "a thread takes two rows of two positions");
 
-// The tap by which a result along an axis reads a sample, or -1.
-__device__ inline int tap_of(int result, int sample, int step, int taps, int samples, bool wrap) {
-    int tap = step * result - sample + taps / 2;
-    if (wrap) tap = (tap % samples + samples) % samples;
-    return tap < 0 || tap >= taps ? -1 : tap;
+// The tap by which a result along an axis reads a sample; at least `taps` where none does.
+__device__ inline unsigned tap_of(int result, int sample, int step, int taps, int samples, bool wrap) {
+    const int tap = step * result - sample + taps / 2;
+    return wrap ? (tap % samples + samples) % samples : tap;
 }
-__device__ inline int tap_1(int result, int sample) { return tap_of(result, sample, STEP_1, TAPS_1, SAMPLES_1, WRAP_1); }
-__device__ inline int tap_2(int result, int sample) { return tap_of(result, sample, STEP_2, TAPS_2, SAMPLES_2, WRAP_2); }
 
-// Where a filter's number at a tap lies, so that a warp reads from all banks, whether its lanes take neighbouring taps or
-// neighbouring filters.
-__device__ inline int place_of(int tap, int filter) {
-    return tap * PADDED + (filter ^ (tap & 2) << 2 ^ (tap & 4) ^ (PADDED % 32 ? 0 : (tap & 1) << 4));
+// Where the numbers of a tap of attribute 2 lie from `at` on, as lanes take them: pairs of filters 8, or BACK, 4 apart. Those
+// of neighbouring taps lie in other banks. A row of zeros follows all taps, for samples that none meets.
+__device__ inline int place_of(unsigned tap, int at) { return tap * PADDED + (at ^ (PADDED % 32 ? (tap & 2) << 2 : (tap & 3) << 3)); }
+__device__ inline int place_at(int result, int sample, int at) {
+    return place_of(min(tap_of(result, sample, STEP_2, TAPS_2, SAMPLES_2, WRAP_2), (unsigned)TAPS_2), at);
 }
+__device__ inline int in_pairs(int filter) {
+    return filter / 16 * 16 + (BACK ? filter & 8 | filter % 4 * 2 | filter / 4 % 2 : filter % 8 * 2 | filter / 8 % 2);
+}
+
+// Let the compiler keep a number, which it would make again wherever it is used.
+__device__ inline void keep(int& x) { asm volatile("" : "+r"(x)); }
 
 // A number as tensor cores take it: rounded when it was written, unless they take it in parts.
 __device__ inline float stored(float x) { return PASSES == 1 ? __uint_as_float(tf32(x)) : x; }
-template <int COUNT> __device__ inline void take(Operand<COUNT>& to, int i, float x) {
+template <int COUNT_> __device__ inline void take(Operand<COUNT_>& to, int i, float x) {
     if (PASSES == 1) to.part[0][i] = __float_as_uint(x);
     else put(to, i, x);
 }
@@ -41,106 +54,134 @@ __device__ inline float over_four(float x) {
 }
 
 // Write out[row, targets[line] + n], sums over taps of x[row of x, reads[tap, line] + n], where reads is not -1, times the
-// number of w (TAPS_1, TAPS_2, places of tap_at among all_taps, FILTERS). With a bias (rows), the ELU of the sum. A
+// number of w (TAPS_1, TAPS_2, places of tap_at among all_taps, FILTERS). `phases` begins with the number of taps, that of
+// lines, and the place of tap_at, reads and targets, for each of gridDim.z. With a bias (rows), the ELU of the sum. A
 // marginal receives the sums over attribute 1; parts[row, p / 64] the mean of 64 sums of a row, and the sum of their
 // squared deviations.
-extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
-    Reals x, Reals w, Table tap_at, Table reads, Table targets, Reals bias, Target out, Target marginal,
-    double* __restrict__ parts, int taps, int lines, int batch, int all_taps, long long x_row, long long out_row
+extern "C" __global__ void __launch_bounds__(IMPLICIT, BESIDE) implicit(
+    Reals x, Reals w, Table phases, Reals bias, Target out, Target marginal, double* __restrict__ parts, int batch,
+    int all_taps, int x_row, int out_row
 ) {
     SHARED_MEMORY;
-    constexpr int OF_TAP = TAPS_1 * TAPS_2;
+    const int taps = phases[3 * blockIdx.z], lines = phases[3 * blockIdx.z + 1], positions = lines * batch;
+    if (blockIdx.x * WIDTH >= positions) return;
+    const int* tap_at = phases + phases[3 * blockIdx.z + 2];
+    const int* reads = tap_at + taps;
+    const int* targets = reads + taps * lines;
     float* filters = reinterpret_cast<float*>(shared_memory);
-    float* rows = filters + taps * OF_TAP * PADDED;  // two stages of 16 rows
-    const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, i = lane / 4, j = lane % 4;
-    const int group = blockIdx.y * DOWN + warp / ACROSS, column = warp % ACROSS * 64;
-    const int block_1 = group / (BACK ? SAMPLES_16 : OF_16) % BLOCKS_1 * TILES;
-    const int second = group / (BACK ? SAMPLES_16 : OF_16) / BLOCKS_1;  // of the results
-    const int first_row = group % (BACK ? SAMPLES_16 : OF_16) * 16;
-    const bool active = BACK ? second == 0 : second < RESULTS_2;
+    float* rows = filters + taps * TAPS_1 * OF_FIRST;  // two stages, of pairs of rows 4 apart
+    const int lane = threadIdx.x % LANES, warp = __shfl_sync(0xffffffffu, threadIdx.x / LANES, 0), i = lane / 4, j = lane % 4;
+    const int share = warp / DOWN, group = blockIdx.y * DOWN + warp % DOWN;
+    const int block_1 = group / ROWS_16 % BLOCKS_1 * TILES, first_row = group % ROWS_16 * 16;
+    const int second = group / ROWS_16 / BLOCKS_1;  // of the results
+    const bool active = second < (BACK ? 1 : RESULTS_2);
 
-    for (int k = threadIdx.x; k < taps * OF_TAP * PADDED; k += IMPLICIT) {
-        const int tap = k / PADDED, filter = k % PADDED;
-        const int from = tap % OF_TAP * all_taps + tap_at[tap / OF_TAP];
-        filters[place_of(tap, filter)] = filter < FILTERS ? stored(w[(long long)from * FILTERS + filter]) : 0.0f;
+    for (int k = threadIdx.x; k < taps * TAPS_1 * OF_FIRST; k += IMPLICIT) {
+        const int row = k / PADDED, filter = k % PADDED, tap_2 = row % (TAPS_2 + 1), tap_1 = row / (TAPS_2 + 1);
+        const int from = (tap_1 % TAPS_1 * TAPS_2 + tap_2) * all_taps + tap_at[tap_1 / TAPS_1];
+        const bool taken = tap_2 < TAPS_2 && filter < FILTERS;
+        filters[tap_1 * OF_FIRST + place_of(tap_2, in_pairs(filter))] = taken ? stored(w[(long long)from * FILTERS + filter]) : 0.0f;
     }
-    // what this thread takes of each stage: one position of every EACH-th row
-    const int own = threadIdx.x % WIDTH, own_row = threadIdx.x / WIDTH, own_position = blockIdx.x * WIDTH + own;
-    const bool there = own_position < lines * batch;
-    const int own_line = there ? own_position / batch : 0, within = own_position % batch;
-    float ahead[EACH];
-    const auto fetch = [&](int stage) {
-        const int part = stage % STAGES;
-        const int first = BACK ? part / OF_16 * FILTERS + part % OF_16 * 16 : part / SAMPLES_16 * SAMPLES_2 + part % SAMPLES_16 * 16;
-        const int count = BACK ? FILTERS - part % OF_16 * 16 : SAMPLES_2 - part % SAMPLES_16 * 16;
-        const int place = reads[stage / STAGES * lines + own_line];
+    // what this thread takes of each stage: two positions of two rows
+    const int own = blockIdx.x * WIDTH + threadIdx.x % 32 * 2, own_row = warp / 4 * 8 + warp % 4;
+    const float* from_tap[2 / READ];
+    bool there[2 / READ];
+    const long long rows_4 = 4 * (long long)x_row, of_share = (long long)STAGES / COUNT_16 * COUNT * x_row;
+    Few<READ> ahead[SHARES][2 / READ][2];
+    const auto fetch = [&](unsigned stage) {
+        const unsigned part = stage % STAGES, first = part / COUNT_16 * COUNT + part % COUNT_16 * 16;
 #pragma unroll
-        for (int e = 0; e < EACH; ++e) {
-            const int row = own_row + e * (IMPLICIT / WIDTH);
-            const bool taken = there && place >= 0 && row < count;
-            ahead[e] = taken ? x[(first + row) * x_row + (long long)place * batch + within] : 0.0f;
+        for (int v = 0; v < 2; v += READ) {
+            if (part == 0) {
+                const int line = min(own + v, positions - 1) / batch, place = reads[stage / STAGES * lines + line];
+                there[v] = own + v < positions && place >= 0;
+                from_tap[v] = x + ((long long)own_row * x_row + (there[v] ? place * batch + own + v - line * batch : 0));
+            }
+            const float* from = from_tap[v] + first * (long long)x_row;
+#pragma unroll
+            for (int s = 0; s < SHARES; ++s)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    const bool taken = (COUNT % 16 == 0 || part % COUNT_16 * 16 + e * 4 + own_row < COUNT) && (ALL_16 % SHARES == 0 || part + s * STAGES < ALL_16);
+                    ahead[s][v][e] = there[v] && taken ? *reinterpret_cast<const Few<READ>*>(from + s * of_share + e * rows_4) : Few<READ>{};
+                }
         }
     };
-    const auto put_down = [&](int stage) {
+    const auto put_down = [&](unsigned stage) {
 #pragma unroll
-        for (int e = 0; e < EACH; ++e)
-            rows[(stage % 2 * 16 + own_row + e * (IMPLICIT / WIDTH)) * AHEAD + own] = stored(ahead[e]);
+        for (int s = 0; s < SHARES; ++s) {
+            Few<4> to;
+            to.value[0] = stored(ahead[s][0][0].value[0]), to.value[2] = stored(ahead[s][1 / READ][0].value[READ - 1]);
+            to.value[1] = stored(ahead[s][0][1].value[0]), to.value[3] = stored(ahead[s][1 / READ][1].value[READ - 1]);
+            const int pair = (stage % 2 * SHARES + s) * 8 + warp;
+            *reinterpret_cast<Few<4>*>(rows + pair * PITCH + lane * 4) = to;
+        }
     };
+    // where the numbers of filters lie that the lane takes of a tap, of both its columns, or of both its rows, by k
+    int near[2], far[2];
+    const auto locate = [&](unsigned part) {
+        const int result_2 = BACK ? part / OF_16 % RESULTS_2 : second, sample = BACK ? first_row + i : part % SAMPLES_16 * 16 + j;
+        const int at = BACK ? part % OF_16 * 16 + 2 * j : first_row + 2 * i;
+        near[0] = place_at(result_2, sample, at), far[0] = place_at(result_2, sample + (BACK ? 8 : 4), at);
+        near[1] = BACK ? near[0] ^ 8 : place_at(result_2, sample + 8, at), far[1] = BACK ? far[0] ^ 8 : place_at(result_2, sample + 12, at);
+        keep(near[0]), keep(near[1]), keep(far[0]), keep(far[1]);
+    };
+    if (!BACK && SAMPLES_16 == 1) locate(0);
 
     float sum[TILES][N][4] = {}, total[TILES][N][4] = {};
     fetch(0);
     put_down(0);
     __syncthreads();
-    for (int stage = 0; stage < taps * STAGES; ++stage) {
+    for (unsigned stage = 0; stage < taps * STAGES; ++stage) {
         if (stage + 1 < taps * STAGES) fetch(stage + 1);
         if (PASSES == 3 && stage % 2 == 0) flush(total, sum);  // after twelve products at most
-        const int part = stage % STAGES, tap = stage / STAGES;
-        const int other_1 = BACK ? part / OF_16 / RESULTS_2 : part / SAMPLES_16;
-        const int of_row = first_row + i, sample = part % SAMPLES_16 * 16;
-        const int result_2 = BACK ? part / OF_16 % RESULTS_2 : second;
+        const unsigned part = stage % STAGES + share * STAGES, other_1 = BACK ? part / OF_16 / RESULTS_2 : part / SAMPLES_16;
+        if (BACK || SAMPLES_16 > 1) locate(part);
 #pragma unroll
-        for (int k = 0; k < 16; k += 8) {
-            if (!active || (!BACK && sample + k >= SAMPLES_2)) continue;
-            // the taps of both rows of the lane, or of both its columns
-            const int near = BACK ? tap_2(result_2, of_row) : tap_2(result_2, sample + k + j);
-            const int far = BACK ? tap_2(result_2, of_row + 8) : tap_2(result_2, sample + k + j + 4);
-            if (!BACK && !WRAP_2) {
-                const int most = STEP_2 * result_2 - sample - k + TAPS_2 / 2;
-                if (most < 0 || most - 7 >= TAPS_2) continue;
+        for (int k = 0; k < 2; ++k) {
+            const int sample = part % SAMPLES_16 * 16 + k * 8, most = STEP_2 * second - sample + TAPS_2 / 2;
+            if (!active || (ALL_16 % SHARES && part >= ALL_16)) continue;
+            if (!BACK && (sample >= SAMPLES_2 || (!WRAP_2 && (most < 0 || most - 7 >= TAPS_2)))) continue;
+            // position 16 * q + 2 * i + v is column i of tile 2 * q + v
+            const float* from = rows + ((stage % 2 * SHARES + share) * 8 + k * 4 + j) * PITCH + 4 * i;
+            Operand<2> b[N];
+#pragma unroll
+            for (int n = 0; n < N; n += 2) {
+                const Few<4> of_two = *reinterpret_cast<const Few<4>*>(from + n * 16);
+                take(b[n], 0, of_two.value[0]), take(b[n], 1, of_two.value[1]), take(b[n + 1], 0, of_two.value[2]), take(b[n + 1], 1, of_two.value[3]);
             }
-            Operand<4> a[TILES];
-            bool meets[TILES];
 #pragma unroll
             for (int m = 0; m < TILES; ++m) {
-                const int first = block_1 + m, tap1 = BACK ? tap_1(other_1, first) : tap_1(first, other_1);
-                meets[m] = first < FIRSTS && tap1 >= 0;
-                if (!meets[m]) continue;
-                const int at = (tap * TAPS_1 + tap1) * TAPS_2;
+                const unsigned first = block_1 + m, tap_1 = BACK ? tap_of(other_1, first, STEP_1, TAPS_1, SAMPLES_1, WRAP_1)
+                    : tap_of(first, other_1, STEP_1, TAPS_1, SAMPLES_1, WRAP_1);
+                if ((FIRSTS % TILES && first >= FIRSTS) || tap_1 >= TAPS_1) continue;
+                const float* of_tap = filters + (stage / STAGES * TAPS_1 + tap_1) * OF_FIRST;
+                const Few<2> of_near = *reinterpret_cast<const Few<2>*>(of_tap + near[k]);
+                const Few<2> of_far = *reinterpret_cast<const Few<2>*>(of_tap + far[k]);
+                Operand<4> a;
+                take(a, 0, of_near.value[0]), take(a, BACK ? 2 : 1, of_near.value[1]), take(a, BACK ? 1 : 2, of_far.value[0]), take(a, 3, of_far.value[1]);
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    const int tap2 = (BACK ? e % 2 : e / 2) ? far : near;
-                    const int filter = BACK ? part % OF_16 * 16 + k + j + e / 2 * 4 : of_row + e % 2 * 8;
-                    take(a[m], e, tap2 < 0 ? 0.0f : filters[place_of(at + tap2, filter)]);
-                }
-            }
-            const float* from = rows + (stage % 2 * 16 + k + j) * AHEAD + column + i;
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
-                Operand<2> b;
-                take(b, 0, from[n * 8]);
-                take(b, 1, from[4 * AHEAD + n * 8]);
-#pragma unroll
-                for (int m = 0; m < TILES; ++m)
-                    if (meets[m]) multiply_add(sum[m][n], a[m], b);
+                for (int n = 0; n < N; ++n) multiply_add(sum[m][n], a, b[n]);
             }
         }
         if (stage + 1 < taps * STAGES) put_down(stage + 1);
         __syncthreads();
     }
     if (PASSES == 3) flush(sum, total);
-    if (!active) return;
-    const int first_position = blockIdx.x * WIDTH + column, left = min(64, lines * batch - first_position);
-    if (!BACK && parts && left > 0)
+    for (int s = 1; s < SHARES; ++s) {  // the warps of a group add up
+        float* part = filters + warp % DOWN * (TILES * N * 4 * LANES) + lane;
+        if (share == s)
+#pragma unroll
+            for (int k = 0; k < TILES * N * 4; ++k) part[k * LANES] = sum[k / (N * 4)][k / 4 % N][k % 4];
+        __syncthreads();
+        if (share == 0)
+#pragma unroll
+            for (int k = 0; k < TILES * N * 4; ++k) sum[k / (N * 4)][k / 4 % N][k % 4] += part[k * LANES];
+        __syncthreads();
+    }
+    if (!active || share) return;
+    const int begin = blockIdx.x * WIDTH, left = min(WIDTH, positions - begin);
+    if (!BACK && parts)
 #pragma unroll
         for (int m = 0; m < TILES; ++m)
 #pragma unroll
@@ -149,41 +190,47 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT) implicit(
                 float mean = 0, squares = 0;
 #pragma unroll
                 for (int k = 0; k < 2 * N; ++k)
-                    if (k / 2 * 8 + 2 * j + k % 2 < left) mean += sum[m][k / 2][half * 2 + k % 2] - origin;
+                    if (k / 4 * 16 + j * 4 + k % 4 < left) mean += sum[m][k / 4 * 2 + k % 2][half * 2 + k / 2 % 2] - origin;
                 mean = over_four(mean) / left;
 #pragma unroll
                 for (int k = 0; k < 2 * N; ++k) {
-                    const float deviation = sum[m][k / 2][half * 2 + k % 2] - origin - mean;
-                    if (k / 2 * 8 + 2 * j + k % 2 < left) squares += deviation * deviation;
+                    const float deviation = sum[m][k / 4 * 2 + k % 2][half * 2 + k / 2 % 2] - origin - mean;
+                    if (k / 4 * 16 + j * 4 + k % 4 < left) squares += deviation * deviation;
                 }
                 squares = over_four(squares);
                 const int last = first_row + i + half * 8;
                 if (j || block_1 + m >= FIRSTS || last >= FILTERS) continue;
                 const int row = ((block_1 + m) * RESULTS_2 + second) * FILTERS + last;
-                double* to = parts + ((long long)row * ((lines * batch + 63) / 64) + first_position / 64) * 2;
+                double* to = parts + ((long long)row * ((positions + WIDTH - 1) / WIDTH) + blockIdx.x) * 2;
                 to[0] = (double)origin + mean;
                 to[1] = squares;
             }
 #pragma unroll
-    for (int n = 0; n < N; ++n)
+    for (int k = 0; k < 2 * N; k += PIECE) {
+        const int p = begin + k / 4 * 16 + j * 4 + k % 4;
+        if (p >= positions) continue;
+        const int to = targets[p / batch] * batch + p % batch;
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
+        for (int half = 0; half < 2; ++half) {
+            const int last = first_row + i + half * 8;
+            if (last >= ROWS) continue;
+            Few<PIECE> over_1 = {};
 #pragma unroll
-            for (int c = 0; c < 2; ++c) {
-                const int p = blockIdx.x * WIDTH + column + n * 8 + 2 * j + c, last = first_row + i + half * 8;
-                if (p >= lines * batch || last >= (BACK ? SAMPLES_2 : FILTERS)) continue;
-                const long long to = (long long)targets[p / batch] * batch + p % batch;
-                float over_1 = 0;
+            for (int m = 0; m < TILES; ++m) {
+                if (block_1 + m >= FIRSTS) continue;
+                const int row = BACK ? (block_1 + m) * SAMPLES_2 + last : ((block_1 + m) * RESULTS_2 + second) * FILTERS + last;
+                Few<PIECE> some;
 #pragma unroll
-                for (int m = 0; m < TILES; ++m) {
-                    if (block_1 + m >= FIRSTS) continue;
-                    const int row = BACK ? (block_1 + m) * SAMPLES_2 + last : ((block_1 + m) * RESULTS_2 + second) * FILTERS + last;
-                    const float value = bias ? elu(sum[m][n][half * 2 + c] + bias[row]) : sum[m][n][half * 2 + c];
-                    out[row * out_row + to] = value;
-                    over_1 += value;
+                for (int v = 0; v < PIECE; ++v) {
+                    const float value = sum[m][(k + v) / 4 * 2 + (k + v) % 2][half * 2 + (k + v) / 2 % 2];
+                    some.value[v] = bias ? elu(value + bias[row]) : value;
+                    over_1.value[v] += some.value[v];
                 }
-                if (marginal) marginal[(second * FILTERS + last) * out_row + to] = over_1;
+                *reinterpret_cast<Few<PIECE>*>(out + row * out_row + to) = some;
             }
+            if (marginal) *reinterpret_cast<Few<PIECE>*>(marginal + (second * FILTERS + last) * out_row + to) = over_1;
+        }
+    }
 }
 #endif
 

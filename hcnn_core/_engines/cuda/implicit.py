@@ -16,13 +16,13 @@ from hcnn_core._engines.cuda.sums import add_terms
 from hcnn_core._engines.taps import Integers, Taps, extended, outputs_met, phases_met
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, DeviceLimits, DeviceTables, empty
+from hcnn_core.backend import Array, DeviceLimits, DeviceTables, address_of, empty
 
 THREADS = 256
 WARPS = THREADS // cuda.LANES
 
-TILES = {1: 4, 3: 2}
-"""Values of the first attribute of which a warp keeps the sums, 16 results by 64 positions each, by `passes`."""
+TILES = {(1, False): 4, (1, True): 2, (3, False): 2, (3, True): 2}
+"""Values of the first attribute of which a warp keeps the sums, 16 results by 64 positions, by `passes` and `back`."""
 
 TILES_OF_TAPS = {1: 42, 3: 14}
 """About how many tiles of 16 filters by eight taps a warp keeps."""
@@ -33,7 +33,7 @@ FROM_L2 = 0.23
 """Of the time to copy a number, what reading it from the L2 cache takes, at 6e12 bytes a second: counted."""
 
 PART = 64
-"""Positions of a row, of which a warp makes a part of the row's moments."""
+"""Positions of a block; a warp makes a part of a row's moments of them."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ class Implicit:
 
     def fits(self, passes: int, limits: DeviceLimits) -> bool:
         """Whether a device can run the kernel, forward and back."""
-        parts = (False, self._forward), *((True, part) for part in self._back)
-        shared = (self._shared(part, self._sizes(passes, back=back)) for back, part in parts)
+        shared = (self._shared(self._sizes(passes, back=back)) for back in (False, True))
         has_taps = self._sizes_of_taps(passes, limits) is not None
         return limits.capability >= cuda.TENSOR_CAPABILITY and max(shared) <= limits.shared and has_taps
 
@@ -147,17 +146,17 @@ class Implicit:
         `parts` (rows, parts, 2), in double precision, receives the mean of PART positions each, before bias and ELU,
         and the sum of their squared deviations.
         """
-        self._launch(x, w, y, self._forward, "forward", passes, bias, marginal, parts)
+        self._launch(x, w, y, passes, bias, marginal, parts)
 
     def makes_marginal(self, axis: int, passes: int) -> bool:
         """Whether a warp has all results along an axis of the result (see `forward`)."""
         a = self.arrangement
-        return len(a.spectral) == 2 and a.y_order.index(axis) == 0 and self.first[1] <= TILES[passes]
+        return len(a.spectral) == 2 and a.y_order.index(axis) == 0 and self.first[1] <= TILES[passes, False]
 
     def back(self, g: Array, w: Array, x: Array, passes: int) -> None:
         """Write the cotangent of x (rows, positions), which holds zeros where no tap reads x."""
-        for number, part in enumerate(self._back):
-            self._launch(g, w, x, part, f"back {number}", passes)
+        if self._back:
+            self._launch(g, w, x, passes, back=True)
 
     def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
         """Cotangent of the filters, by the taps of transformed axes, then of direct ones, (S, T, 1, K)."""
@@ -168,7 +167,7 @@ class Implicit:
         grid_y, chunks = -(-part.taps.size // sizes["GROUP"]), -(-lines * batch // sizes["POSITIONS"])
         blocks = max(1, min(chunks, current().device_blocks // (4 * grid_y * padded)))
         count = part.taps.size * self.first[2] * self.second[2] * self.arrangement.out
-        parts, reads = empty(xp, (blocks, count), x), self._table(x, ("forward", "reads"), part.reads)
+        parts, reads = empty(xp, (blocks, count), x), self._table(x, "reads", lambda: part.reads)
         numbers = *map(np.int32, (part.taps.size, lines, batch)), np.int64(g.shape[1]), np.int64(x.shape[1])
         arguments = g, x, reads, parts, *numbers
         grid = blocks, grid_y, padded
@@ -193,15 +192,17 @@ class Implicit:
         return sum(part.targets.size for part in self._back) == math.prod(self.taps.lengths)
 
     def _sizes(self, passes: int, *, back: bool) -> dict[str, int]:
-        tiles, padded = TILES[passes], -(-self.arrangement.out // 16)
-        firsts = -(-(self.first[0] if back else self.first[1]) // tiles)
-        groups = firsts * (-(-self.second[0] // 16) if back else self.second[1] * padded)
-        down = next(n for n in (2, 4, WARPS) if n >= min(groups, WARPS))  # a thread takes one position
-        sizes = {
-            "IMPLICIT": THREADS, "PASSES": passes, "BACK": int(back), "TILES": tiles, "DOWN": down,
-            "ACROSS": WARPS // down,
-        }  # fmt: skip
-        return sizes | self._geometry() | {"GROUPS": groups}
+        tiles, others = TILES[passes, back], self.first[1] * self.second[1] if back else self.first[0]
+        down = WARPS
+        while down > 1 and down // 2 >= self._groups(tiles, back=back) and 2 * WARPS // down <= others:
+            down //= 2  # a group's warps share out what it sums
+        sizes = {"IMPLICIT": THREADS, "PASSES": passes, "BACK": int(back), "TILES": tiles, "SHARES": WARPS // down}
+        return sizes | {"BESIDE": 2 if tiles * passes < 4 else 1} | self._geometry()
+
+    def _groups(self, tiles: int, *, back: bool) -> int:
+        """Return the number of groups of rows of the result, of which a warp has one."""
+        firsts = -(-self.first[0 if back else 1] // tiles)
+        return firsts * (-(-self.second[0] // 16) if back else self.second[1] * -(-self.arrangement.out // 16))
 
     def _geometry(self) -> dict[str, int]:
         """Return filters, and both axes of attributes, as the kernels are told of them."""
@@ -211,27 +212,42 @@ class Implicit:
             sizes |= {f"{name}_{k}": int(n) for name, n in zip(names, axis, strict=True)}
         return sizes
 
-    def _shared(self, part: Part, sizes: dict[str, int]) -> int:
-        """Bytes of shared memory: the filters, and two stages of 16 rows."""
-        filters = part.taps.size * sizes["TAPS_1"] * sizes["TAPS_2"] * -(-sizes["FILTERS"] // 16) * 16
-        return 4 * (filters + 32 * (64 * sizes["ACROSS"] + 8))
+    def _shared(self, sizes: dict[str, int]) -> int:
+        """Bytes of shared memory: the filters, and two stages of 16 rows for each share; or the sums of these."""
+        taps = max((part.taps.size for part in self._parts(back=bool(sizes["BACK"]))), default=0)
+        filters = taps * sizes["TAPS_1"] * (sizes["TAPS_2"] + 1) * -(-sizes["FILTERS"] // 16) * 16
+        sums = WARPS // sizes["SHARES"] * sizes["TILES"] * 1024
+        return 4 * max(filters + 16 * sizes["SHARES"] * (2 * PART + 8), sums if sizes["SHARES"] > 1 else 0)
+
+    def _parts(self, *, back: bool) -> list[Part]:
+        return self._back if back else [self._forward]
 
     def _launch(
-        self, x: Array, w: Array, out: Array, part: Part, name: str, passes: int, bias: Array | None = None,
-        marginal: Array | None = None, parts: Array | None = None,
+        self, x: Array, w: Array, out: Array, passes: int, bias: Array | None = None, marginal: Array | None = None,
+        parts: Array | None = None, *, back: bool = False,
     ) -> None:  # fmt: skip
-        sizes = self._sizes(passes, back=name != "forward")
-        groups = sizes.pop("GROUPS")
-        lines, batch = part.targets.size, self.taps.batch
-        grid = -(-lines * batch // (64 * sizes["ACROSS"])), -(-groups // sizes["DOWN"])
-        taps, reads, targets = (self._table(x, (name, of), getattr(part, of)) for of in ("taps", "reads", "targets"))
-        arguments = x, w, taps, reads, targets, bias, out, marginal, parts
-        counts = map(np.int32, (part.taps.size, lines, batch, self.taps.count))
-        numbers = *counts, np.int64(x.shape[1]), np.int64(out.shape[1])
-        shared = self._shared(part, sizes)
-        cuda.launch("implicit", "float32", sizes, grid, THREADS, (*arguments, *numbers), shared)
+        batch, sizes, phases = self.taps.batch, self._sizes(passes, back=back), self._parts(back=back)
+        whole = batch % 4 == 0 and not any(address_of(a) % 16 for a in (x, out, marginal) if a is not None)
+        sizes["PIECE"] = 4 if whole else 1
+        positions = max(part.targets.size for part in phases) * batch
+        rows = -(-self._groups(sizes["TILES"], back=back) // (WARPS // sizes["SHARES"]))
+        table = self._table(x, ("phases", back), lambda: in_one(phases))
+        numbers = map(np.int32, (batch, self.taps.count, x.shape[1], out.shape[1]))
+        grid, shared = (-(-positions // PART), rows, len(phases)), self._shared(sizes)
+        cuda.launch(
+            "implicit", "float32", sizes, grid, THREADS, (x, w, table, bias, out, marginal, parts, *numbers), shared
+        )
 
-    def _table(self, like: Array, name: Any, values: Integers) -> Array:
-        make: Callable[[], Any] = lambda: np.ascontiguousarray(values, np.int32)  # noqa: E731
-        placed: Array = self._placed.beside(like, name, make)
+    def _table(self, like: Array, name: Any, values: Callable[[], Integers]) -> Array:
+        placed: Array = self._placed.beside(like, name, lambda: np.ascontiguousarray(values(), np.int32))
         return placed
+
+
+def in_one(phases: list[Part]) -> Integers:
+    """Return one table of all phases, as `implicit` reads it: counts of taps and lines, and where each begins."""
+    heads, tables, at = [], [], 3 * len(phases)
+    for part in phases:
+        heads += [part.taps.size, part.targets.size, at]
+        tables += [part.taps, part.reads.ravel(), part.targets]
+        at += part.taps.size + part.reads.size + part.targets.size
+    return np.concatenate([np.asarray(heads), *tables])

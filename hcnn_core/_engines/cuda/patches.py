@@ -85,7 +85,7 @@ class CudaPatches(Patches[Array]):
     def _gram_threads(self, x: Array, sums: int) -> int:
         """Threads of a block that finds the shared memory for its sums: in float64 on small devices, fewer."""
         threads, room = current().device_filter_threads, cuda.device_limits().shared
-        while threads > cuda.LANES and sums * threads * x.itemsize > room:
+        while threads > cuda.LANES and (sums + 1) * threads * x.itemsize > room:  # and a number each for `near_mean`
             threads //= 2
         return threads
 
