@@ -286,8 +286,8 @@ def convolve_and_parts(
     """`convolve`, and parts of its moments for `normalized_and_moments`; None where no kernel makes them on the way."""
     xp, x, w = operands("x", x, "w", w)
     problem = make_problem(x.shape, w.shape, axes, **options)
-    made = getattr(make_plan(problem, x), "forward_and_parts", None) if problem.plain else None
-    return (forward(xp, problem, x, w), None) if made is None else made(xp, x, w)
+    with_parts = getattr(make_plan(problem, x), "forward_and_parts", None) if problem.plain else None
+    return (forward(xp, problem, x, w), None) if with_parts is None else with_parts(xp, x, w)
 
 
 @overload

@@ -139,9 +139,9 @@ def factored_adjoints(
     x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        given: Any = cotangent, None if bias is None else ans, *operands[:4]
-        *found, of_sum = plan.adjoints(*given)
-        return (*found, None if bias is None or of_sum is None else _summed_to(xp, of_sum, bias.shape))
+        arguments: Any = cotangent, None if bias is None else ans, *operands[:4]
+        *cotangents, of_sum = plan.adjoints(*arguments)
+        return (*cotangents, None if bias is None or of_sum is None else _summed_to(xp, of_sum, bias.shape))
     blocks_of_x, sums = [], []
     for block in _blocks(expansion, contraction, bias):
         z: Any = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
@@ -157,7 +157,7 @@ def factored_adjoints(
         assert of_x is not None and of_h is not None and of_shift is not None
         blocks_of_x.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, of_bias))
-    totals = (None if found[0] is None else sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
+    totals = (None if parts[0] is None else sum(parts[1:], start=parts[0]) for parts in zip(*sums, strict=True))
     return (_joined(xp, blocks_of_x, expansion, contraction, 0), *totals)
 
 
@@ -183,9 +183,9 @@ def _arguments(
     """Return the namespace, the arrays in their common dtype, and the problems of both convolutions."""
     named = {"x": x, "h": h, "shift": shift, "g": g, **({} if bias is None else {"bias": bias})}
     xp = array_namespace(*named.values())
-    given = [require_real(xp, name, a) for name, a in named.items()]
-    dtype = xp.result_type(given[0], given[1], given[3])
-    operands: list[EngineArray] = [xp.astype(a, dtype, copy=False) for a in given]
+    arrays = [require_real(xp, name, a) for name, a in named.items()]
+    dtype = xp.result_type(arrays[0], arrays[1], arrays[3])
+    operands: list[EngineArray] = [xp.astype(a, dtype, copy=False) for a in arrays]
     x, h, shift, g = operands[:4]
     of_h, of_g = factor_options(x.ndim, h_axes, g_axes, boundary=boundary, stride=stride)
     h_axes = of_h["axes"]

@@ -121,8 +121,8 @@ def merge_factors(
     Eq. (8) of arXiv:1703.04140. Its two convolutions are one, because nothing nonlinear stands between them.
     """
     xp = array_namespace(h, g, mean, covariance, bias)
-    given, problem, epsilon = merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
-    w, offset = engine("filters", *given[:2]).merge(xp, *given, problem, epsilon)
+    operands, problem, epsilon = merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
+    w, offset = engine("filters", *operands[:2]).merge(xp, *operands, problem, epsilon)
     return w, xp.reshape(offset, problem.y_shape)
 
 

@@ -92,8 +92,8 @@ def count_right(logits: Array, labels: Array) -> EngineArray:
     """How many images (N,) have the label of their largest logit, of (N, classes); an integer array."""
     xp, logits, labels = _checked(logits, labels, 0.0)
     if at_once := native("loss", logits):
-        found: EngineArray = at_once.count_right(xp, logits, labels)
-        return found
+        count: EngineArray = at_once.count_right(xp, logits, labels)
+        return count
     right: EngineArray = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int32))  # in the library's integers
     return right
 

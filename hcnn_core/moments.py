@@ -130,17 +130,16 @@ def moments_and_mean(
     x = require_real(xp, "x", x)
     exact, mean, covariance = _moments(xp, x, x, _patches(x, axes, kernel_size, boundary))
     if shard is not None:
-        found = shard.mean(exact, covariance + exact[:, None] * exact)
-        exact = found[0, :]
+        means = shard.mean(exact, covariance + exact[:, None] * exact)
+        exact = means[0, :]
         mean = xp.astype(exact, x.dtype)
-        covariance = found[1:, :] - exact[:, None] * exact
+        covariance = means[1:, :] - exact[:, None] * exact
     return mean, xp.astype(covariance, x.dtype, copy=False), exact
 
 
 def _patches(x: EngineArray, *windows: Any) -> Patches[Any]:
     """Return the map from arrays like x to their patches, on the best engine for them."""
-    found: Patches[Any] = engine("patches", x, *windows).make(x, *windows)
-    return found
+    return engine("patches", x, *windows).make(x, *windows)
 
 
 def shard_cotangents(g_mean: EngineArray, g_covariance: EngineArray, shard: Shard) -> tuple[EngineArray, EngineArray]:
@@ -163,12 +162,12 @@ def _moments(
     xp: Any, x: EngineArray, y: EngineArray, patches: Patches[Any]
 ) -> tuple[EngineArray, EngineArray, EngineArray]:
     """`Patches.moments`, with exact zeros for taps that read only zeros, instead of rounding errors."""
-    found = patches.moments(xp, x, y)
+    moments = patches.moments(xp, x, y)
     if all(patches.met()):
-        return found
+        return moments
     met = xp.asarray(patches.met(), **placement(xp, x))
     exact, mean, covariance = (
-        xp.where(kept, a, xp.zeros_like(a)) for kept, a in zip((met, met, met[:, None] & met), found, strict=True)
+        xp.where(where, a, xp.zeros_like(a)) for where, a in zip((met, met, met[:, None] & met), moments, strict=True)
     )
     return exact, mean, covariance
 

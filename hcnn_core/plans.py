@@ -86,8 +86,8 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
             "nothing is summed" if problem.empty else "x is copied to circles first, whose convolution is planned"
         )
     request = planner.request_for(problem, x)
-    found, seconds = planner.priced(request)
-    estimated = planner.estimate(found, seconds, request.passes).name
+    choices, seconds = planner.priced(request)
+    estimated = planner.estimate(choices, seconds, request.passes).name
     device = planner.device_for(request.library)
     of_problem = f"{words_of(device, dtype_name(x.dtype))} {planner.described(problem, request.batch)}"
     measured = {}
@@ -95,10 +95,12 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         machine = store.machine_of(device.may_measure, card_of(xp))
         measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
         measured = {asked: times for asked, times in measured.items() if times}
-    lines = _table(of_problem.partition(", batch")[0], [choice.name for choice in found], seconds, measured, estimated)
-    if request.passes and len(found) > 1:
+    lines = _table(
+        of_problem.partition(", batch")[0], [choice.name for choice in choices], seconds, measured, estimated
+    )
+    if request.passes and len(choices) > 1:
         lines.append("By tensor cores that is float32's choice, unless another promises half its time.")
-    if slid := planner.without_transform(found, request.passes):
+    if slid := planner.without_transform(choices, request.passes):
         lines.append(f"By tensor cores, without a transform: {', '.join(map(store.in_words, slid))}.")
     return "\n".join(lines)
 

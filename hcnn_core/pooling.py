@@ -67,15 +67,15 @@ def max_pool_vjp(
     """
     xp = array_namespace(g, x)
     y: Any = require_real(xp, "x", x)
-    found: Any = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
+    cotangent: Any = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     pooled = []
     for axis, window in reversed(make_windows(y.shape, axes, kernel_size, stride, padding)):
         y, taps = engine("pooling", y).maxima(xp, y, axis, window)
         pooled.append((taps, axis, window))
-    _require_shape(found, y.shape)
+    _require_shape(cotangent, y.shape)
     for taps, axis, window in reversed(pooled):
-        found = engine("pooling", found).spread(xp, found, taps, axis, window)
-    return found
+        cotangent = engine("pooling", cotangent).spread(xp, cotangent, taps, axis, window)
+    return cotangent
 
 
 @overload
@@ -127,14 +127,14 @@ def mean_pool_vjp(
     shape of the result. All else as in `mean_pool`.
     """
     xp = array_namespace(g)
-    found: Any = require_floating(xp, "g", g)
+    cotangent: Any = require_floating(xp, "g", g)
     shape = shape_of("x", x)
     pooled = make_windows(shape, axes, kernel_size, stride, padding)
     counts = {axis: window.out_length for axis, window in pooled}
-    _require_shape(found, tuple(counts.get(axis, n) for axis, n in enumerate(shape)))
+    _require_shape(cotangent, tuple(counts.get(axis, n) for axis, n in enumerate(shape)))
     for axis, window in reversed(pooled):
-        found = engine("pooling", found).means_vjp(xp, found, axis, window)
-    return found
+        cotangent = engine("pooling", cotangent).means_vjp(xp, cotangent, axis, window)
+    return cotangent
 
 
 def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
@@ -161,14 +161,14 @@ def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     ValueError
         If the length of the axis is no multiple of `pieces`, or the axis is out of range.
     """
-    given: Any = require_real(array_namespace(x), "x", x)
-    return max_pool(given, require_pieces(given, pieces, axis), pieces)
+    y: Any = require_real(array_namespace(x), "x", x)
+    return max_pool(y, require_pieces(y, pieces, axis), pieces)
 
 
 def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     """Return the cotangent of x in ``maxout(x, pieces, axis)``: as `max_pool_vjp` of `max_pool`."""
-    given: Any = require_real(array_namespace(g, x), "x", x)
-    return max_pool_vjp(g, given, require_pieces(given, pieces, axis), pieces)
+    y: Any = require_real(array_namespace(g, x), "x", x)
+    return max_pool_vjp(g, y, require_pieces(y, pieces, axis), pieces)
 
 
 def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:

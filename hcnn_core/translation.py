@@ -174,7 +174,7 @@ def period(boundary: Extension, n: int) -> int | None:
 def circles(problem: Problem) -> tuple[Circle, ...]:
     """Return the circles of a problem's axes that the engines cannot extend."""
     along = zip(problem.axes, problem.lengths, problem.kernel_size, problem.stride, problem.boundary, strict=True)
-    found = []
+    circles = []
     for (axis, n, size, stride, boundary), method in zip(along, problem.method, strict=True):
         if boundary not in BOUNDARIES:
             before, after = (size - 1) // 2, size // 2
@@ -183,8 +183,8 @@ def circles(problem: Problem) -> tuple[Circle, ...]:
             if whole := period(boundary, n):
                 length = min(length, whole)
                 before = min(before, length - n)
-            found.append(Circle(axis, n, before, length - n - before, boundary))
-    return tuple(found)
+            circles.append(Circle(axis, n, before, length - n - before, boundary))
+    return tuple(circles)
 
 
 def _fast(length: int) -> int:

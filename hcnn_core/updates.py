@@ -111,21 +111,21 @@ def sgd_update_all(
         raise ValueError(
             f"weights, gradients, velocities and weight_decays have lengths {lengths}; give as many of each"
         )
-    given = zip(weights, gradients, velocities, weight_decays, strict=True)
+    operands = zip(weights, gradients, velocities, weight_decays, strict=True)
     if not weights or not native("updates", weights[0]):
         options = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
-        found = [sgd_update(w, g, v, **options, weight_decay=decay) for w, g, v, decay in given]
-        return [w for w, _ in found], [v for _, v in found]
+        steps = [sgd_update(w, g, v, **options, weight_decay=decay) for w, g, v, decay in operands]
+        return [w for w, _ in steps], [v for _, v in steps]
     return _sgd_at_once(
-        [(*_operands(w, gradient=g, velocity=v)[1:], d) for w, g, v, d in given], rate, momentum, nesterov
+        [(*_operands(w, gradient=g, velocity=v)[1:], d) for w, g, v, d in operands], rate, momentum, nesterov
     )
 
 
 def _sgd_at_once(
-    given: Sequence[tuple[Array, Array, Array, float]], rate: Number, momentum: float, nesterov: bool
+    operands: Sequence[tuple[Array, Array, Array, float]], rate: Number, momentum: float, nesterov: bool
 ) -> Any:
     """Return the same steps of weights, gradients, velocities and decays by one launch of weighted sums."""
-    rate = _number("rate", rate, given[0][0])
+    rate = _number("rate", rate, operands[0][0])
 
     def term(array: Array, weight: float, times_rate: float) -> Term:
         if isinstance(rate, float):
@@ -133,11 +133,11 @@ def _sgd_at_once(
         return Term(array, weight, times_rate, rate)
 
     ahead = momentum if nesterov else 0.0
-    kept, taken = momentum * (ahead if nesterov else 1.0), -(1.0 + ahead)  # of what a weight moves by
-    velocities = [[term(v, momentum, 0), term(g, 0, -1), term(w, 0, -decay)] for w, g, v, decay in given]
-    weights = [[term(v, kept, 0), term(g, 0, taken), term(w, 1, taken * decay)] for w, g, v, decay in given]
-    found = weighted_sums(velocities + weights)
-    return found[len(given) :], found[: len(given)]
+    of_v, of_g = momentum * (ahead if nesterov else 1.0), -(1.0 + ahead)  # of what a weight moves by
+    velocities = [[term(v, momentum, 0), term(g, 0, -1), term(w, 0, -decay)] for w, g, v, decay in operands]
+    weights = [[term(v, of_v, 0), term(g, 0, of_g), term(w, 1, of_g * decay)] for w, g, v, decay in operands]
+    sums = weighted_sums(velocities + weights)
+    return sums[len(operands) :], sums[: len(operands)]
 
 
 def muon_update(
@@ -219,23 +219,23 @@ def muon_update_all(
             f"weights, gradients, velocities, weight_decays and row_axes have lengths {lengths}; give as many of each"
         )
     options: dict[str, Any] = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
-    found: list[Any] = [None] * len(weights)
+    steps: list[Any] = [None] * len(weights)
     by_kernels: Any = None
     at_once: dict[int, Any] = {}
-    given = zip(weights, gradients, velocities, weight_decays, row_axes, strict=True)
-    for number, (w, g, v, decay, rows) in enumerate(given):
+    operands = zip(weights, gradients, velocities, weight_decays, row_axes, strict=True)
+    for number, (w, g, v, decay, rows) in enumerate(operands):
         array_namespace(w, g, v)
         if taken := native("muon", w, _row_axes(w, rows)):
             by_kernels = taken
             at_once[number] = taken.Weight(*_operands(w, gradient=g, velocity=v)[1:], float(decay), _row_axes(w, rows))
         else:
-            found[number] = muon_update(w, g, v, **options, weight_decay=decay, row_axes=rows)
+            steps[number] = muon_update(w, g, v, **options, weight_decay=decay, row_axes=rows)
     if at_once:
         muons = list(at_once.values())
         results = by_kernels.muon(muons, _number("rate", rate, muons[0].weight), float(momentum), nesterov, TINY)
         for number, result in zip(at_once, results, strict=True):
-            found[number] = result
-    return [w for w, _ in found], [v for _, v in found]
+            steps[number] = result
+    return [w for w, _ in steps], [v for _, v in steps]
 
 
 def _row_axes(weight: Array, row_axes: int | None) -> int:
@@ -258,8 +258,8 @@ def _semi_orthogonal(array: AnyArray, rows: int) -> AnyArray:
     for _ in range(5):
         gram = matmul(u.T, u)
         u = 3.4445 * u + matmul(u, 2.0315 * matmul(gram, gram) - 4.7750 * gram)
-    found: AnyArray = xp.reshape(u.T if wide else u, array.shape)
-    return found
+    result: AnyArray = xp.reshape(u.T if wide else u, array.shape)
+    return result
 
 
 def adamw_update(
@@ -338,13 +338,13 @@ def _operands(weight: AnyArray, **others: Array) -> Any:
     """Return the namespace, and the arrays in the weight's dtype; ValueError where one has another shape."""
     xp = array_namespace(weight, *others.values())
     w = require_real(xp, "weight", weight)
-    found = []
+    arrays = []
     for name, array in others.items():
         array = require_real(xp, name, array)
         if array.shape != w.shape:
             raise ValueError(f"{name} has shape {array.shape}; the weight has {w.shape}")
-        found.append(xp.astype(array, w.dtype, copy=False))
-    return xp, w, *found
+        arrays.append(xp.astype(array, w.dtype, copy=False))
+    return xp, w, *arrays
 
 
 def _number(name: str, number: Any, like: Array) -> Any:

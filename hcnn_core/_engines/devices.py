@@ -77,14 +77,14 @@ class Device:
 
     def choices(self, request: Request) -> list[Choice]:
         """List choices for all methods that "auto" leaves open, and where there is one filter, for all axes at once."""
-        problem, found = request.problem, list[Any]()
+        problem, choices = request.problem, list[Any]()
         channels = math.prod(problem.x_shape[a] for a in problem.sum_axes)
         is_single = channels == 1 and math.prod(problem.out_shape) == 1
         for methods in itertools.product(*(("direct", "fft") if m in OPEN else (m,) for m in problem.method)):
             whole = self.at_once(methods, request) if is_single and len(set(methods)) == 1 else []
-            found += [self.by_axis(methods, request)] if not whole or "fft" in methods else []
-            found += whole
-        return found
+            choices += [self.by_axis(methods, request)] if not whole or "fft" in methods else []
+            choices += whole
+        return choices
 
     def native(self, name: str, like: Any, *others: Any) -> Any:
         """Return the native module of this name, if it takes such an array and what else its `suits` asks for."""

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from hcnn_core._engines.choice import Choice
     from hcnn_core._engines.cpu.factored import FactoredPlan
 
-
 GAIN = 0.9
 """Transforms are chosen if they promise this fraction of the time without them. Closer estimates may err either way."""
-
 
 KEPT = 0.5
 """The fraction of the time of float32's choice that another must promise to be taken in its place."""
@@ -76,13 +74,13 @@ def measured(request: Request) -> Convolution[Any]:
     """Return the plan that measurements find, among choices that do not promise to take far longer than the best."""
     from hcnn_core._engines.measuring import CALL, NEAR, Measured
 
-    found, seconds = priced(request)
-    if len(found) == 1:
-        return found[0].make()
+    choices, seconds = priced(request)
+    if len(choices) == 1:
+        return choices[0].make()
     most = NEAR * max(min(seconds), CALL)
-    near = sorted((i for i in range(len(found)) if seconds[i] <= most), key=seconds.__getitem__)
-    estimated = estimate(found, seconds, request.passes)
-    candidates = {choice.name: choice for choice in [estimated, *(found[i] for i in near)]}
+    near = sorted((i for i in range(len(choices)) if seconds[i] <= most), key=seconds.__getitem__)
+    estimated = estimate(choices, seconds, request.passes)
+    candidates = {choice.name: choice for choice in [estimated, *(choices[i] for i in near)]}
     device, problem = device_for(request.library), request.problem
     return Measured(candidates, estimated.name, described(problem, request.batch), device, problem.book)
 
@@ -100,7 +98,7 @@ def choose(request: Request) -> Choice:
     return estimate(*priced(request), request.passes)
 
 
-def estimate(found: list[Choice], seconds: list[float], passes: int = 0) -> Choice:
+def estimate(choices: list[Choice], seconds: list[float], passes: int = 0) -> Choice:
     """Return the choice that is taken by what they promise.
 
     By tensor cores it is that of float32 unless another promises half its time, so that arrays between the layers of a
@@ -109,15 +107,15 @@ def estimate(found: list[Choice], seconds: list[float], passes: int = 0) -> Choi
     from hcnn_core._engines import cost_model
 
     def least(seconds: list[float]) -> int:
-        best = min(range(len(found)), key=seconds.__getitem__)
-        plain = next((i for i, choice in enumerate(found) if "fft" not in choice.methods), best)
+        best = min(range(len(choices)), key=seconds.__getitem__)
+        plain = next((i for i, choice in enumerate(choices) if "fft" not in choice.methods), best)
         return plain if seconds[best] > GAIN * seconds[plain] else best
 
     chosen = least(seconds)
-    if passes and len(found) > 1:
-        usual = least([cost_model.seconds(choice, current().other_costs) for choice in found])
+    if passes and len(choices) > 1:
+        usual = least([cost_model.seconds(choice, current().other_costs) for choice in choices])
         chosen = chosen if seconds[chosen] < KEPT * seconds[usual] else usual
-    return found[chosen]
+    return choices[chosen]
 
 
 def priced(request: Request) -> tuple[list[Choice], list[float]]:
@@ -125,15 +123,16 @@ def priced(request: Request) -> tuple[list[Choice], list[float]]:
     from hcnn_core._engines import cost_model
 
     device = device_for(request.library)
-    found, costs = device.choices(request), device.estimate(request.tuning)
-    return found, [cost_model.seconds(choice, costs, request.passes) for choice in found] if len(found) > 1 else [0.0]
+    choices, costs = device.choices(request), device.estimate(request.tuning)
+    prices = [cost_model.seconds(choice, costs, request.passes) for choice in choices] if len(choices) > 1 else [0.0]
+    return choices, prices
 
 
-def without_transform(found: list[Choice], passes: int) -> list[str]:
+def without_transform(choices: list[Choice], passes: int) -> list[str]:
     """Names of choices whose filters slide on tensor cores along axes that their methods would transform."""
     from hcnn_core._engines import cost_model
 
-    return [choice.name for choice in found if passes and "slid_mac" in cost_model.units_of(choice, passes)]
+    return [choice.name for choice in choices if passes and "slid_mac" in cost_model.units_of(choice, passes)]
 
 
 def _batch_axes(request: Request, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> BatchAxes:
@@ -141,8 +140,8 @@ def _batch_axes(request: Request, shape: tuple[int, ...], strides: tuple[int, ..
     problem, tuning = request.problem, request.tuning
     if strides is None:
         return (), problem.batch_axes
-    kept = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
-    stride = {axis: abs(strides[position]) for position, axis in enumerate(kept)}
+    axes = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
+    stride = {axis: abs(strides[position]) for position, axis in enumerate(axes)}
     order = sorted(problem.batch_axes, key=lambda axis: -stride[axis])
     outermost, innermost = (extreme(problem.axes, key=stride.__getitem__) for extreme in (max, min))
     outer = tuple(axis for axis in order if stride[axis] > stride[outermost])
@@ -158,8 +157,8 @@ def _batch_axes(request: Request, shape: tuple[int, ...], strides: tuple[int, ..
 
 def _are_long(n: int, problem: Problem, tuning: Tuning) -> bool:
     """Whether lines of n positions are long enough to be convolved without moving batch axes inside."""
-    made = n * math.prod(problem.out_shape)
-    many = made >= tuning.in_place_results or math.prod(problem.x_shape) >= tuning.in_place_samples
+    results = n * math.prod(problem.out_shape)
+    many = results >= tuning.in_place_results or math.prod(problem.x_shape) >= tuning.in_place_samples
     return n >= tuning.in_place_positions and many
 
 
