@@ -21,6 +21,7 @@ from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
 from train.data import Dataset
 from train.pages import Table
+from train.recipes.tasks import TASKS
 from train.runs import shipped
 from train.runs.plot import literal, plot_runs, plot_trials
 from train.runs.run import Run, RunError
@@ -194,7 +195,7 @@ def test_classes_are_drawn_letter_for_letter() -> None:
 
 
 def test_variants_are_drawn_letter_for_letter(tmp_path: Path) -> None:
-    plot_trials({"variant": FORMULAS}, [0.1, 0.2, 0.3], ["classes"] * 3, tmp_path / "results.png", "sweep")
+    plot_trials({"variant": FORMULAS}, [0.1, 0.2, 0.3], [TASKS["classes"]] * 3, tmp_path / "results.png", "sweep")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
