@@ -49,9 +49,11 @@ def test_tensors_on_the_cpu_are_planned_as_arrays_of_numpy(library: str) -> None
             self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
 
     x, w = np.ones((4, 64), np.float32), np.ones((3, 5), np.float32)
-    expected = explain(x, w, 1, boundary="zero")
-    assert "CpuPlan direct" in expected and explain(Tensor(x), Tensor(w), 1, boundary="zero") == expected
-    assert "CpuPlan" not in explain(*map(array_api_strict.asarray, (x, w)), 1, boundary="zero")
+    here, tensors, elsewhere = (
+        explain(convert(x), convert(w), 1, boundary="zero")
+        for convert in (np.asarray, Tensor, array_api_strict.asarray)
+    )
+    assert tensors == here != elsewhere  # in prices
 
 
 def test_arrays_that_no_native_module_takes_go_the_generic_way(monkeypatch: pytest.MonkeyPatch) -> None:
