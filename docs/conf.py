@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), os.environ.get("PYTHONPATH", "")]
 )  # for examples that start Python
+os.environ.setdefault("HCNN_QUIET", "1")  # pages show no line that kernels are compiled
 os.environ.setdefault(
     "CUPY_PYLOPS", "0"
 )  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
