@@ -127,11 +127,7 @@ def _rectifier(function: Function, cotangent: Primitive) -> tuple[Primitive, Fun
 elu_vjp, relu_vjp = primitive(hcnn_core.elu_vjp), primitive(hcnn_core.relu_vjp)
 _elu, elu = _rectifier(hcnn_core.elu, elu_vjp)
 _relu, relu = _rectifier(hcnn_core.relu, relu_vjp)
-defvjp(
-    elu_vjp,
-    lambda ans, g, y: lambda h: elu_vjp(h, y),
-    lambda ans, g, y: lambda h: h * g * (y < 0),
-)
+defvjp(elu_vjp, lambda ans, g, y: lambda h: elu_vjp(h, y), lambda ans, g, y: lambda h: h * g * (y < 0))
 defvjp(relu_vjp, lambda ans, g, y: lambda h: relu_vjp(h, y), None)
 
 dropout = primitive(hcnn_core.dropout)
@@ -213,11 +209,7 @@ defvjp(
     marginal,
     lambda ans, x, axes, **kwargs: _with_shape(x.shape, lambda shape, g: marginal_vjp(g, shape, axes, **kwargs)),
 )
-defvjp(
-    marginal_vjp,
-    lambda ans, g, x, axes, **kwargs: lambda h: marginal(h, axes, **kwargs),
-    None,
-)
+defvjp(marginal_vjp, lambda ans, g, x, axes, **kwargs: lambda h: marginal(h, axes, **kwargs), None)
 
 
 convolve_elu_marginal = primitive(hcnn_core.convolve_elu_marginal)
@@ -482,8 +474,7 @@ def _merged_factors_written_out(
 
 
 defvjp_argnums(
-    _merged_factors,
-    functools.partial(_of_filters_pullback, hcnn_core.merge_factors_vjp, _merged_factors_written_out),
+    _merged_factors, functools.partial(_of_filters_pullback, hcnn_core.merge_factors_vjp, _merged_factors_written_out)
 )
 
 
@@ -504,10 +495,7 @@ def _factors_merged(
 merge_factors = functools.wraps(hcnn_core.merge_factors)(_factors_merged)
 
 log_softmax = primitive(hcnn_core.log_softmax)
-defvjp(
-    log_softmax,
-    lambda ans, x: lambda g: g - np.exp(ans) * np.sum(g, axis=-1, keepdims=True),
-)
+defvjp(log_softmax, lambda ans, x: lambda g: g - np.exp(ans) * np.sum(g, axis=-1, keepdims=True))
 
 
 _cross_entropy_at_once = primitive(cross_entropy_and_gradient)

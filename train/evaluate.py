@@ -15,15 +15,7 @@ from train.networks.network import Network, aligned
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.fit import namespace
-from train.runs.session import (
-    calibration_lines,
-    figures,
-    opened,
-    part_right,
-    require_named,
-    test_lines,
-    untrained_size,
-)
+from train.runs.session import calibration_lines, figures, opened, part_right, require_named, test_lines, untrained_size
 from train.runs.shipped import card
 from train.runs.training import Result, evaluate, evaluate_views, restore
 

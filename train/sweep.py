@@ -48,13 +48,7 @@ from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
-from train.storage.files import (
-    make_folder,
-    open_regular,
-    read_text,
-    remove_partial_files,
-    write_atomically,
-)
+from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
 MOST_TRIALS = 10_000

@@ -18,15 +18,7 @@ from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
-from train.data import (
-    INFO,
-    Dataset,
-    channel_statistics,
-    is_custom,
-    load_dataset,
-    require_varying,
-    standardise,
-)
+from train.data import INFO, Dataset, channel_statistics, is_custom, load_dataset, require_varying, standardise
 from train.networks.network import Network
 from train.networks.presets import MADE_FOR
 from train.networks.registry import ATTRIBUTES, architecture_of, build

@@ -14,13 +14,7 @@ from wavelets.harmonics import (
 from wavelets.organization import organize
 from wavelets.orthogonal import daubechies_filter, dwt, idwt
 from wavelets.principal import Principal, principal_components
-from wavelets.processes import (
-    decaying_vorticity,
-    lognormal_cascade,
-    multifractal_noise,
-    random_warp,
-    randomize_phases,
-)
+from wavelets.processes import decaying_vorticity, lognormal_cascade, multifractal_noise, random_warp, randomize_phases
 from wavelets.rotations import rototranslation_scattering
 from wavelets.scaling import leverage, scaling_exponents, structure_functions
 from wavelets.scattering import scattering, scattering_paths

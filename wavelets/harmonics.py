@@ -16,13 +16,7 @@ from hcnn_core.typing import Axes
 from wavelets.filters import FilterBank
 from wavelets.transform import inverse_wavelet_transform, last_axes, plain, wavelet_transform
 
-__all__ = [
-    "from_rectified",
-    "harmonic_statistics",
-    "phase_harmonic",
-    "rectified_transform",
-    "rectifier_coefficient",
-]
+__all__ = ["from_rectified", "harmonic_statistics", "phase_harmonic", "rectified_transform", "rectifier_coefficient"]
 
 
 def phase_harmonic(z: Array, k: int) -> Array:

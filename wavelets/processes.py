@@ -10,13 +10,7 @@ import numpy as np
 from hcnn_core.backend import array_namespace
 from hcnn_core.typing import NumpyArray
 
-__all__ = [
-    "decaying_vorticity",
-    "lognormal_cascade",
-    "multifractal_noise",
-    "random_warp",
-    "randomize_phases",
-]
+__all__ = ["decaying_vorticity", "lognormal_cascade", "multifractal_noise", "random_warp", "randomize_phases"]
 
 Float64 = NumpyArray[np.float64]
 

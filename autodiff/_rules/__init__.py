@@ -2,17 +2,7 @@
 
 import importlib
 
-from autodiff._rules import (
-    constants,
-    elementwise,
-    fft,
-    indexing,
-    joining,
-    linalg,
-    products,
-    reductions,
-    shapes,
-)
+from autodiff._rules import constants, elementwise, fft, indexing, joining, linalg, products, reductions, shapes
 
 __all__ = ["constants", "elementwise", "fft", "indexing", "joining", "linalg", "products", "reductions", "shapes"]
 from autodiff.tape import LATE_RULES

@@ -165,15 +165,9 @@ rule(
     lambda ans, x, y: lambda g: by_square_of_hypot(-g, x, np.hypot(x, y)),
 )
 rule(
-    np.hypot,
-    lambda ans, x, y: lambda g: g * share_of_hypot(x, y),
-    lambda ans, x, y: lambda g: g * share_of_hypot(y, x),
+    np.hypot, lambda ans, x, y: lambda g: g * share_of_hypot(x, y), lambda ans, x, y: lambda g: g * share_of_hypot(y, x)
 )
-rule(
-    np.logaddexp,
-    lambda ans, x, y: lambda g: g * logistic(x - y),
-    lambda ans, x, y: lambda g: g * logistic(y - x),
-)
+rule(np.logaddexp, lambda ans, x, y: lambda g: g * logistic(x - y), lambda ans, x, y: lambda g: g * logistic(y - x))
 rule(
     np.logaddexp2,
     lambda ans, x, y: lambda g: g * logistic(LOG2 * (x - y)),

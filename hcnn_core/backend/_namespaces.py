@@ -161,9 +161,10 @@ def _numpys_name(dtype: np.dtype[Any]) -> str:
 
 def wide_dtype(xp: Any, array: AnyArray) -> Any:
     """float64, in which sums keep their digits; the array's own dtype on a device that has none."""
-    if xp is np or xp.__name__ == "cupy" or not hasattr(xp, "__array_namespace_info__"):
+    info = getattr(xp, "__array_namespace_info__", None)
+    if xp is np or xp.__name__ == "cupy" or info is None:
         return xp.float64
-    return xp.__array_namespace_info__().dtypes(device=array.device).get("float64", array.dtype)
+    return info().dtypes(device=array.device).get("float64", array.dtype)
 
 
 def require_floating(

@@ -184,13 +184,7 @@ def features(
     The file is beside others of its kind, and its name holds a digest of everything the arrays depend on. At every
     moment it is either whole or absent. One batch of images is in memory at a time.
     """
-    key = {
-        "schema": SCHEMA,
-        "weights": model.key,
-        "images": _digest(dataset),
-        "axis": axis,
-        "position": list(position),
-    }
+    key = {"schema": SCHEMA, "weights": model.key, "images": _digest(dataset), "axis": axis, "position": list(position)}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"features-{name}.h5"
     if _is_whole(path, key):

@@ -49,11 +49,7 @@ KINDS = {"trained": "this network", "random order": "the axis in random order", 
 
 
 def write(
-    folder: Path,
-    study: Study,
-    description: Mapping[str, Any],
-    warning: str,
-    beside: Sequence[Mapping[str, Any]] = (),
+    folder: Path, study: Study, description: Mapping[str, Any], warning: str, beside: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Write everything into a folder; `beside` are claims of other networks, as `claims_of` reads them."""
     files: dict[str, bytes] = {}
@@ -323,11 +319,7 @@ def _shown_tables(study: Study, tables: Mapping[str, Table]) -> dict[str, Table 
 
 
 def _values(
-    study: Study,
-    description: Mapping[str, Any],
-    warning: str,
-    files: Mapping[str, bytes],
-    sentences: Sequence[str],
+    study: Study, description: Mapping[str, Any], warning: str, files: Mapping[str, bytes], sentences: Sequence[str]
 ) -> dict[str, Any]:
     """What the page shows."""
     names, layers = study.dataset.class_names, hierarchy(study.model.network)

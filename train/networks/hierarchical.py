@@ -510,10 +510,7 @@ class NonlinearLayer(FactoredLayer):
     def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
         """Return the marginal (Eq. 6) and the convolution with h, and that with g."""
         of_h, of_g = factor_options(3 + len(self.space), self.space, self.along, **self._options)
-        return [
-            lambda x: convolve(self.marginal(x), merged["h"], **of_h),
-            lambda x: convolve(x, merged["g"], **of_g),
-        ]
+        return [lambda x: convolve(self.marginal(x), merged["h"], **of_h), lambda x: convolve(x, merged["g"], **of_g)]
 
 
 class MergedLayer(Layer):

@@ -103,12 +103,7 @@ class Network:
         return next(y for layer, y, _ in self.trace(parameters, x, moments) if layer.name == name)
 
     def __call__(
-        self,
-        parameters: Parameters,
-        x: Array | State,
-        moments: Moments | None = None,
-        *,
-        noise: Weights | None = None,
+        self, parameters: Parameters, x: Array | State, moments: Moments | None = None, *, noise: Weights | None = None
     ) -> tuple[Array, Moments]:
         """Return the logits (N, C) of standardised images or of a state, and the moments used, by layer."""
         return self.with_maps(parameters, x, moments, noise=noise)[:2]

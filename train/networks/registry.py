@@ -34,11 +34,7 @@ def register(name: str, architecture: Architecture) -> None:
     PRESETS.update({preset: {**named, **changes} for preset, changes in architecture.presets.items()})
 
 
-for _name, _architecture in {
-    DEFAULT: hierarchical.ARCHITECTURE,
-    "lenet": lenet.ARCHITECTURE,
-    **BASELINES,
-}.items():
+for _name, _architecture in {DEFAULT: hierarchical.ARCHITECTURE, "lenet": lenet.ARCHITECTURE, **BASELINES}.items():
     register(_name, _architecture)
 
 

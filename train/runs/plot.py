@@ -38,10 +38,7 @@ def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str, task: 
     label, scale = task.panels[key]
     epochs = [record for record in records if "train_loss" in record]
     test = next((record for record in reversed(records) if f"test_{key}" in record), None)
-    for part, name, colour in (
-        ("train", "training, augmented", "tab:blue"),
-        ("validation", "held out", "tab:orange"),
-    ):
+    for part, name, colour in (("train", "training, augmented", "tab:blue"), ("validation", "held out", "tab:orange")):
         wanted = f"{part}_{key}"
         # held-out images may be read after some epochs alone
         known = [record for record in epochs if part == "train" or wanted in record]

@@ -136,11 +136,7 @@ class Run:
             raise self._unwritable(error) from error
 
     def create(
-        self,
-        save: Callable[[], Path],
-        config: Config,
-        versions: dict[str, str],
-        teacher: Checkpoint | None = None,
+        self, save: Callable[[], Path], config: Config, versions: dict[str, str], teacher: Checkpoint | None = None
     ) -> None:
         """Write the files of a new run: its teacher, the state before the first step, then the configuration."""
         if not self.writes:

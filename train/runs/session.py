@@ -52,16 +52,7 @@ from train.runs.run import BEST, Run, RunError, versions
 from train.runs.shipped import bare, open_network
 from train.runs.step import wants_graphs
 from train.runs.teacher import is_taught, network_of, require_same_task, require_unseen
-from train.runs.training import (
-    Interrupted,
-    Result,
-    Trainer,
-    TrainingError,
-    duration,
-    evaluate,
-    evaluate_views,
-    summary,
-)
+from train.runs.training import Interrupted, Result, Trainer, TrainingError, duration, evaluate, evaluate_views, summary
 from train.runs.transfer import begin_from
 from train.storage.files import write_atomically
 

@@ -432,12 +432,7 @@ class Trainer:
         """Write a checkpoint of the present state."""
         state = self.state
         state.generator = dict(self.rng.bit_generator.state)
-        host = State(
-            **{
-                **vars(state),
-                **{k: tree_map(to_numpy, getattr(state, k)) for k in checkpoints.GROUPS},
-            }
-        )
+        host = State(**{**vars(state), **{k: tree_map(to_numpy, getattr(state, k)) for k in checkpoints.GROUPS}})
         checkpoint = Checkpoint(
             host,
             self.config,

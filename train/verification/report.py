@@ -26,7 +26,7 @@ ROW_HEADER = ("statement", "j", "axis", "shift", *MEASUREMENTS)
 TOTALS_HEADER = ("must hold", "hold", "fail", "undecided", "largest error", "measured only", "largest change")
 
 UNCHECKED = {
-    "zero": "not checked at zero boundaries: outputs between the windows, and translations of values that leave",
+    "zero": "not checked at zero boundaries: outputs between the windows, and translations of values that leave"
 }
 """What no statement says of a boundary; part of the verdict."""
 

@@ -98,9 +98,7 @@ def forward(
     elements = current().additions_per_read * y.size
     found = np.empty((lines.blocks, 2))
     parallel_for(
-        lambda first, last: kernels.moments(y, found, first, last, lines.length, addresses),
-        lines.blocks,
-        elements,
+        lambda first, last: kernels.moments(y, found, first, last, lines.length, addresses), lines.blocks, elements
     )
     count = y.size // rows
     lengths = np.full(lines.per_line, kernels.BLOCK)

@@ -224,11 +224,7 @@ class MatrixDFT(ByTable[Array]):
         """Multiply-adds, four for complex numbers, and the copies of spectra into the order of products."""
         macs = self.analysis_macs * of_x + self.kernel_macs * of_w + self.synthesis_macs * of_y
         entries = self.frequencies * self.aliases * self.planes
-        return {
-            "dft_mac": macs * (4 if self.planes == 1 else 1),
-            "copy": entries * of_x,
-            "scattered": entries * of_w,
-        }
+        return {"dft_mac": macs * (4 if self.planes == 1 else 1), "copy": entries * of_x, "scattered": entries * of_w}
 
     def _filter_table(self, like: Array) -> Array:
         return self.matrices(like)[4]
