@@ -17,14 +17,14 @@ import itertools
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, NoReturn
 
 import numpy as np
 
-from autodiff._constants import PLAIN, Watched, is_array, kept, plain_array, require_unchanged, watch
+from autodiff._constants import FIXED, PLAIN, Watched, is_array, kept, plain_array, require_unchanged, watch
 from autodiff.pytree import tree_map
 from hcnn_core.activations import total
 from hcnn_core.backend import Array, library_of
@@ -162,15 +162,14 @@ class Primitive:
                 refuse_class(arg, f"{self._name} got")
             elif type(arg) not in PLAIN and type(arg) is not Traced:
                 values[argnum] = plain_array(arg)
-        ans = self(*values, **kwargs)
+        ans = self(*values, **kwargs) if Traced in map(type, values) else self._call_plain(values, kwargs)
         if type(ans) is tuple:
             ans = tuple(a if type(a) in (bool, int, str, type(None)) else self._array(a) for a in ans)
         else:
             ans = self._array(ans)
             if ans.dtype.kind in "biu":
                 return ans  # integers and booleans have no derivative
-        if len(argnums) < len(values):
-            values = [v if i in argnums else kept(v, watched) for i, v in enumerate(values)]
+        values = [v if type(v) in FIXED or i in argnums else kept(v, watched) for i, v in enumerate(values)]
         if kwargs:
             kwargs = {key: kept(value, watched) for key, value in kwargs.items()}
         pullback = self.pullback(tuple(argnums), ans, tuple(values), kwargs)
@@ -186,7 +185,7 @@ class Primitive:
         """Return an answer as an array, numbers too; TypeError for what would lose its gradient."""
         if type(ans) in (bool, int, float, complex):
             ans = np.asarray(ans)[()]
-        if not is_array(ans):
+        if type(ans) is not np.ndarray and not is_array(ans):
             raise TypeError(
                 f"{self._name} returned {type(ans).__name__}; a primitive returns arrays, several as a tuple"
             )
@@ -203,7 +202,7 @@ class Primitive:
             raise TypeError(f"{self._name} has no derivative: give it one with autodiff.defvjp")
         return self._make_pullback(argnums, ans, args, kwargs)
 
-    def _call_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call_plain(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Return the function's own answer; an answer that is traced all the same would lose its gradient."""
         for name, value in kwargs.items():
             if type(value) is Traced:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -144,7 +145,7 @@ class HierarchicalLayer(Layer):
     nonlinear = False
     """Whether rho stands between the factors: the (+) layer."""
 
-    @property
+    @cached_property
     def name(self) -> str:  # type: ignore[override]
         return name_of(self.j)
 
