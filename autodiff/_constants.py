@@ -9,10 +9,8 @@ import numpy as np
 from hcnn_core.backend import library_of, on_host, refuse_notes
 
 FIXED = frozenset({bool, int, float, complex, str, slice, type(None), type(...)})
-"""Types of operands that cannot change."""
-
 PLAIN = FIXED | {tuple, list, np.ndarray}
-"""Types of operands that are as they should be."""
+"""Types of operands that cannot change, and of those that are as they should be."""
 
 ON_HOST = ("jax", "jaxlib", "torch")
 """Libraries whose arrays NumPy takes without a copy."""

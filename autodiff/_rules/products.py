@@ -24,13 +24,13 @@ def swap(x: Array) -> Array:
 
 
 def matmul_vjp_a(ans: Array, a: Array, b: Array) -> Any:
-    row, column, shared = np.ndim(a) == 1, np.ndim(b) == 1, np.ndim(a) <= 2 < np.ndim(b)
+    row, column, shared = a.ndim == 1, b.ndim == 1, a.ndim <= 2 < b.ndim
 
     def pullback(g: Array) -> Array:  # (..., n, m) times (..., m, k) -> (..., n, k)
         g = _as_matrices(g, row, column)
         matrices = np.expand_dims(b, -1) if column else b
         if shared:
-            axes = (*range(np.ndim(b) - 2), -1)
+            axes = (*range(b.ndim - 2), -1)
             return np.tensordot(g, matrices, (axes, axes))
         return matmul(g, swap(matrices))
 
@@ -38,13 +38,13 @@ def matmul_vjp_a(ans: Array, a: Array, b: Array) -> Any:
 
 
 def matmul_vjp_b(ans: Array, a: Array, b: Array) -> Any:
-    row, column, shared = np.ndim(a) == 1, np.ndim(b) == 1, np.ndim(b) <= 2 < np.ndim(a)
+    row, column, shared = a.ndim == 1, b.ndim == 1, b.ndim <= 2 < a.ndim
 
     def pullback(g: Array) -> Array:  # (..., k, n) times (..., n, m) -> (..., k, m)
         g = _as_matrices(g, row, column)
         matrices = np.expand_dims(a, 0) if row else a
         if shared:
-            axes = tuple(range(np.ndim(a) - 1))
+            axes = tuple(range(a.ndim - 1))
             product = np.tensordot(matrices, g, (axes, axes))
         else:
             product = matmul(swap(matrices), g)

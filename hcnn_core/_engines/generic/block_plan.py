@@ -46,8 +46,8 @@ class BlockPlan(FFTPlan):
         self.points = group * math.prod(self.counts)
         self.together: list[int] = []
         """Elements of the batch, and blocks along each axis, that are transformed together."""
-        for count in reversed(self.counts):
-            self.together.insert(0, min(count, max(1 if self.together else min(self.alone, LINES), most // group)))
+        for count, least in zip(reversed(self.counts), [min(self.alone, LINES)] + [1] * self.count, strict=True):
+            self.together.insert(0, min(count, max(1, most // group // least) * least))
             group *= self.together[0]
 
     @property

@@ -19,8 +19,8 @@ from hcnn_core.backend import Array, fft_namespace, permute_dims, placement, res
 TOGETHER, CUFFT_PRIMES, MOST_POINTS = 3, (2, 3, 5, 7), (1 << 31) - 1
 """Axes that cuFFT transforms by one plan, prime factors of lengths that it is fast at, and points that it can count."""
 
-LINES, LONE_LINES = 4, 3.5
-"""SciPy's FFT transforms 4 lines at once. With fewer lines, a sample takes 3.5 times as long."""
+LINES, LONE_LINES, FAR, FAR_LINES = 4, 3.5, 1 << 21, 1.5
+"""A sample takes SciPy's FFT so many times as long where it has fewer lines to transform at once, or more points."""
 
 Along = Callable[[Array, Sequence[int]], Array]
 """A map along some of the convolved axes, which are the last ones."""
@@ -71,8 +71,8 @@ class FFTPlan:
         one along each axis, the last axis first, and copies x into larger grids.
         """
         if not self.by_scipy:
-            others = [roughness(n, CUFFT_PRIMES) for n in self.padded]  # for which cuFFT takes several FFTs
-            rough = math.prod(1.0 if rest == 1 else 1.5 if rest <= 127 else 4.0 for rest in others)
+            rests = (roughness(n, CUFFT_PRIMES) for n in self.padded)  # for which cuFFT takes several FFTs
+            rough = math.prod(1.0 if rest == 1 else 1.5 if rest <= 127 else 4.0 for rest in rests)
             return {"call": 1, "fft_pass": 3 * (self.count * rough + 2) * (2 * self.points + math.prod(self.padded))}
         units: Units = {"call": 1, "fft_pass": 0, "copy": 0}
         for i, length in enumerate(self.padded):
@@ -81,7 +81,7 @@ class FFTPlan:
                 math.prod(map(min, shape[:i], self.padded)) * math.prod(self.padded[i:])
                 for shape in (self.lengths, [len(range(n.stop)[n]) for n in self.results], self.sizes)
             )
-            lone = LONE_LINES if self.points < LINES * length else 1
+            lone = (LONE_LINES if self.points < LINES * length else 1) * (FAR_LINES if self.points > FAR else 1)
             rough = min(max(1.0, roughness(length, PRIMES[False]) / 11), 8.0)
             units["fft_pass"] += lone * rough * (self.batch * (of_x + of_y) + of_w)
             units["copy"] += (self.lengths[i] != length) * 2 * self.batch * of_x
@@ -111,8 +111,7 @@ class FFTPlan:
             None if x is None else self._ordered(xp, x, shape),
             None if w is None else self._filter(xp, w),
         )
-        if x_cotangent is not None:
-            x_cotangent = self._in_order(xp, x_cotangent, self.problem.x_shape)
+        x_cotangent = None if x_cotangent is None else self._in_order(xp, x_cotangent, self.problem.x_shape)
         if w_cotangent is not None:
             order = tuple(np.argsort(self.sorted).tolist())
             w_cotangent = reshape(xp, permute_dims(xp, w_cotangent, order), self.problem.w_shape)
@@ -122,8 +121,8 @@ class FFTPlan:
         """Return the result of samples and taps, whose axes are in order."""
         spectrum = self._forth(xp, x, self._padding(xp, self.samples))
         spectrum *= self._forth(xp, w, partial(self._circle, xp))
-        y = self._back(xp, spectrum, cutting(self.results))  # of which a view would keep all samples
-        return y if max(self.strides) == 1 else xp.asarray(y, copy=True)
+        y = self._back(xp, spectrum, cutting(self.results))
+        return y if max(self.strides) == 1 else xp.asarray(y, copy=True)  # a view would keep all samples
 
     def _cotangents(self, xp: Any, g: Array, x: Array | None, w: Array | None) -> tuple[Array | None, Array | None]:
         """Return cotangents of samples and taps, of which the conjugates are given."""
