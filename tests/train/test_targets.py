@@ -20,7 +20,7 @@ from train.data import DataError, Targets, class_notes, dataset_from_arrays
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
-from train.recipes.tasks import TASKS
+from train.recipes.tasks import TASKS, task_of
 from train.runs.checkpoint import GROUPS, CheckpointError
 from train.runs.onnx import write_onnx
 from train.runs.shipped import open_network
@@ -145,6 +145,8 @@ def test_a_run_on_labels(tmp_path: Path) -> None:
     file, run = written(tmp_path / "labels.npz", y, ("fast", "high", "all")), tmp_path / "run"
     out = run_here((*FEW, "--epochs", 12, "--dataset", file, "--out", run), None).success()
     assert "the label all is the same for all training samples: nothing can be learned of it" in out
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {line["task"] for line in lines} == {"labels"} and 'task = "labels"' in (run / "config.toml").read_text()
     network = load(run)
     p = network.probabilities(x[80:])
     right = (p > 0.5) == y[80:]
@@ -161,6 +163,14 @@ def test_a_run_on_labels(tmp_path: Path) -> None:
     assert first == tuple(name for name, one in zip(("fast", "high", "all"), p[0], strict=True) if one > 0.5)
     other = written(tmp_path / "classes.npz", (frequency > 0.9).astype(int))
     run_here(("--evaluate", run, "--dataset", other), None).one_line(1, "tells 3 labels of 24x1 images apart")
+
+
+def test_records_name_their_task() -> None:
+    """Those of labels without held-out images look like those of classes; older ones are told by their metrics."""
+    record = {"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5}
+    assert [task_of([record | {"task": name}]).name for name in TASKS] == list(TASKS)
+    older = ([record], [record, {"test_all_right": 0.5}], [{"epoch": 1, "train_loss": 0.5}], [{"test_loss": 1.0}])
+    assert [task_of(records).name for records in older] == ["classes", "labels", "numbers", "classes"]
 
 
 def arrays(y: Any, test: Any = None, **more: Any) -> dict[str, Any]:
