@@ -30,9 +30,6 @@ __all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w"
 NUMPY_DTYPES = frozenset(map(np.dtype, FLOATING_DTYPES))
 """The supported dtypes, in native byte order."""
 
-LARGE = 4096
-"""Values of a result, from which on it takes no time to look whether they are finite."""
-
 
 @overload
 def convolve(
@@ -98,7 +95,7 @@ def convolve(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[Convolv
     Warns
     -----
     RuntimeWarning
-        If a NumPy array x is not finite everywhere, and a transform has spread that along whole axes.
+        If a NumPy array x is not finite everywhere, and a transform has spread that along axes.
 
     See Also
     --------
@@ -362,22 +359,11 @@ def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray) -> Engine
     if problem.plain:
         plan = make_plan(problem, x)
         if xp is np and getattr(getattr(plan, "transform", None), "frequencies", 0) != 1:  # or may go by spectra
-            y = _in_range(lambda x, w: (plan.forward(np, x, w),), (x, w), ((0, 1),))[0]
-            if y.size >= LARGE:
-                _warn_of_spread(problem, x, y)
-            return y
+            return _in_range(lambda x, w: (plan.forward(np, x, w),), (x, w), ((0, 1),))[0]
         return plan.forward(xp, x, w)
     if problem.empty:
         return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
     return cropped(xp, forward(xp, on_circles(problem), extend(xp, x, circles(problem)), w), problem.y_shape)
-
-
-def _warn_of_spread(problem: Problem, x: EngineArray, y: EngineArray) -> None:
-    """Warn where a transform has spread what is not finite; the first sample of each axis tells."""
-    first = tuple(0 if axis in problem.axes else slice(None) for axis in problem.kept_axes)
-    if not np.isfinite(np.asarray(y[first])).all() and not np.isfinite(np.asarray(x)).all():
-        text = "x is not finite everywhere, and the FFT spreads that along whole axes; method='direct' keeps it to the"
-        warnings.warn(f"{text} samples that read it", RuntimeWarning, stacklevel=4)
 
 
 def adjoints(
@@ -418,6 +404,9 @@ def _in_range(run: Any, arrays: tuple[Any, ...], factors: tuple[tuple[int, int],
             return results
     largest = [0.0 if a is None or not a.size else np.max(np.maximum(abs(a.real), abs(a.imag))) for a in arrays]
     if not np.all(np.isfinite(largest)):
+        if len(arrays) == 2 and not np.isfinite(largest[0]):  # else cotangents, or filters, which all results read
+            text = "x is not finite everywhere, and the FFT spreads that along axes; method='direct' keeps it to the"
+            warnings.warn(f"{text} samples that read it", RuntimeWarning, stacklevel=4)
         return results
     powers = [int(np.frexp(size)[1]) - 1 for size in largest]
     scaled = run(*map(_times, arrays, np.negative(powers)))

@@ -108,7 +108,7 @@ def _enter(book: Book, machine: str, problem: str, found: Times) -> Times:
 def in_words(name: str) -> str:
     """Return a choice as a person reads it: what is done along each axis, and the class where it is no common one."""
     kind, _, methods = name.partition(" ")
-    if methods == "all axes at once":
+    if methods in ("", "all axes at once"):
         return {"FFTPlan": "FFT of all axes", "BlockPlan": "FFT by blocks"}.get(kind, name)
     ways = [{"direct": "taps", "fft": "FFT"}.get(method, method) for method in methods.split()]
     way = ways[0] if len({*ways}) == 1 else " and ".join(ways)
@@ -118,13 +118,12 @@ def in_words(name: str) -> str:
 def sentences(asked: Mapping[str, str]) -> str:
     """Return what was measured on each machine: a problem, and the ways to compute it, the fastest first."""
     lines = []
-    for written in (_text(path, "\n") for path in _files()):
-        machine = written.splitlines()[1:2]
-        lines += machine
-        for problem, times in _measured(written, *machine).items() if machine else ():
+    for written in (_text(path, f"{path} cannot be read\n") for path in _files()):
+        lines.append(["", *written.splitlines()[:2]][-1])
+        for problem, times in _measured(written, lines[-1]).items():
             what, _, where = problem.partition(" ")
-            ways = "; ".join(f"{in_words(name)} {1e3 * seconds:.3g} ms" for name, seconds in times.items())
-            lines.append(f"{asked[what]}, {re.sub(', [a-z ]+, batch .*', '', where)}: fastest {ways}")
+            ways = "; ".join(f"{in_words(name)} {1e3 * seconds:.4g} ms" for name, seconds in times.items())
+            lines.append(f"{asked.get(what, what)}, {re.sub(', [a-z ]+, batch .*', '', where)}: fastest {ways}")
     return "\n".join(lines)
 
 

@@ -396,7 +396,7 @@ def test_taps_spread_nan_and_infinity_over_the_filter_alone(
 def test_spectra_spread_nan_and_infinity_along_their_axes_alone(value: float, limit: int) -> None:
     x, w = noise(0, (3, 8, 4), "float32"), noise(1, (3,), "float32")
     x[1, 2, 3] = value
-    with np.errstate(invalid="ignore"), tuned(matrix_macs=limit):
+    with np.errstate(invalid="ignore"), tuned(matrix_macs=limit), pytest.warns(RuntimeWarning, match="FFT spreads"):
         y = convolve(x, w, 1, boundary="zero", method="fft")
     lost = np.zeros(x.shape, bool)
     lost[1, :, 3] = True
@@ -598,4 +598,5 @@ def test_what_overflows_or_is_not_finite_stays_so() -> None:
     with np.errstate(over="ignore"):
         assert np.isposinf(convolve(x, w, 0, boundary="zero", method="fft")).all()
     x[5] = np.nan
-    assert np.isnan(convolve(x, w, 0, boundary="periodic", method="fft")).all()
+    with pytest.warns(RuntimeWarning, match="FFT spreads"):
+        assert np.isnan(convolve(x, w, 0, boundary="periodic", method="fft")).all()

@@ -202,11 +202,9 @@ def test_a_spread_of_nan_is_said(boundary: Any) -> None:
     for place in ((0, 20, 30), (1, 69, 79)):
         broken = x.copy()
         broken[place] = np.nan
-        with pytest.warns(
-            RuntimeWarning, match="x is not finite everywhere, and the FFT spreads that along whole axes"
-        ):
+        with pytest.warns(RuntimeWarning, match="x is not finite everywhere, and the FFT spreads that along axes"):
             y = convolve(broken, w, (1, 2), boundary=boundary, method="fft")
-        assert np.isnan(y[place[0]]).all() and not np.isnan(y[1 - place[0]]).any()
+        assert np.isnan(y[place[0]]).sum() > 500 and not np.isnan(y[1 - place[0]]).any()
         assert np.isnan(convolve(broken, w, (1, 2), boundary=boundary, method="direct")).sum() < 100  # and no warning
     convolve(x, w * np.nan, (1, 2), boundary=boundary, method="fft")  # which reach all of the result in any way
 
