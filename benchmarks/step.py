@@ -16,8 +16,11 @@ import json
 import pstats
 import resource
 import statistics
+import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -52,6 +55,8 @@ PARTS = {
 }
 """Functions that layers call for all positions; the rest of their time is transforms and products of blocks."""
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 class Step:
     """One network with a batch of random images, ready to take training steps on arrays of `xp`."""
@@ -64,7 +69,7 @@ class Step:
         self.config = make_config(preset, {"batch_size": batch_size, **changes})
         self.plans = plans
         planned = ", measured plans" if plans == "measure" else ""
-        self.name = f"{preset}, {self.config.boundary}{planned}"
+        self.name = f"{preset}, {self.config.boundary}, {batch_size} images{planned}"
         network = self.network = build(self.config)
         self.rng = np.random.default_rng(seed)
         self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))
@@ -106,12 +111,29 @@ def profile(step: Step) -> tuple[dict[str, float], dict[str, float]]:
     return {**whole_table, "rest": whole - sum(whole_table.values()), "whole step, profiled": whole}, parts
 
 
+def calls_of(step: Step) -> dict[str, int]:
+    """Return how many Python functions a step calls in all, and in each package or module of ours, the most first."""
+    counts: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            path = Path(frame.f_code.co_filename)
+            counts[path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else "libraries"] += 1
+
+    sys.setprofile(note)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return {"all": counts.total(), **dict(counts.most_common())}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", nargs="+", default=["hcnn"], help="networks")
     parser.add_argument("--boundary", nargs="+", default=["zero", "periodic"])
-    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[50])
     parser.add_argument("--planning", nargs="+", default=["estimate"], help="who chooses how convolutions are computed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -119,8 +141,8 @@ def main() -> None:
 
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
-    choices = itertools.product(options.preset, options.boundary, options.planning)
-    steps = [Step(p, b, options.batch_size, plans=how) for p, b, how in choices]
+    choices = itertools.product(options.preset, options.boundary, options.batch_size, options.planning)
+    steps = [Step(p, b, n, plans=how) for p, b, n, how in choices]
     seconds: dict[str, list[float]] = {step.name: [] for step in steps}
     for step in steps:
         step()  # compiles, and fills caches
@@ -130,22 +152,25 @@ def main() -> None:
             step()
             seconds[step.name].append(time.perf_counter() - began)
     record: dict[str, Any] = {**machine, "batch_size": options.batch_size, "networks": {}}
-    print(f"batch of {options.batch_size}, {options.rounds} rounds\n")
+    print(f"{options.rounds} rounds\n")
     for step in steps:
         rounds = seconds[step.name]
         median = statistics.median(rounds)
-        rate = options.batch_size / median
-        stages, parts = profile(step)
+        rate = step.config.batch_size / median
+        (stages, parts), calls = profile(step), calls_of(step)
         record["networks"][step.name] = {
             "seconds": rounds,
             "images_per_second": rate,
             "stages": stages,
             "parts": parts,
+            "python_calls": calls,
         }
         print(
-            f"{step.name}: {median:.3f} s a step (from {min(rounds):.3f} to {max(rounds):.3f}), {rate:.1f} images/s, "
-            f"an epoch of CIFAR-10 in {CIFAR10_IMAGES / rate / 60:.1f} min"
+            f"{step.name}: {median:.3f} s a step (from {min(rounds):.3f} to {max(rounds):.3f}), {1e3 / rate:.2f} ms an "
+            f"image, {rate:.1f} images/s, an epoch of CIFAR-10 in {CIFAR10_IMAGES / rate / 60:.1f} min"
         )
+        most = ", ".join(f"{count} in {name}" for name, count in list(calls.items())[1:7])
+        print(f"    {calls['all']} Python calls, {most}")
         for stage, value in stages.items():
             print(f"    {stage:28s} {value:7.3f} s {100 * value / stages['whole step, profiled']:5.1f} %")
         for part, value in parts.items():
