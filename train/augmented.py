@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.commands.command_line import Parser, at_least, given_path, run_command, say
+from train.commands.command_line import Parser, at_least, new_file, run_command, say
 from train.commands.flags import add_settings, config_of
 from train.config import ConfigError, suited
 from train.data import Images, channel_statistics
@@ -47,7 +47,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--count", type=at_least(1), default=16, metavar="N", help="images to draw [16]")
     parser.add_argument(
-        "--out", type=given_path, default=Path("augmented.png"), metavar="FILE", help="new PNG file [augmented.png]"
+        "--out", type=new_file, default=Path("augmented.png"), metavar="FILE", help="new PNG file [augmented.png]"
     )
     add_settings(parser)
     return parser

@@ -15,6 +15,7 @@ from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config, with_dataset
 from train.data import UNNAMED, Dataset, has_axes, load_dataset, standardise
 from train.data.dataset import DTYPES
+from train.data.folder import is_folder, named_folder
 from train.data.photographs import MODES, as_array, fitted
 from train.extras import require_installed
 from train.networks.architecture import Architecture
@@ -131,10 +132,10 @@ def fit(
     if not isinstance(config, Config):
         raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
-        config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else str(dataset))
+        config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else _name_of(dataset))
     session = Session(on_epoch=on_epoch, dataset=data)
     with compiling.said("hcnn"):
-        run = session.begin(lambda: config, None if out is None else Path(out).expanduser())
+        run = session.begin(lambda: config, None if out is None else Path(out))
     return load(run.path)
 
 
@@ -163,11 +164,16 @@ def resume(
         If it was trained on other images.
     """
     require_installed()
-    given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": str(dataset)}
+    given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": _name_of(dataset)}
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
     with compiling.said("hcnn"):
-        session.go_on(Path(run).expanduser(), given)
+        session.go_on(Path(run), given)
     return load(run)
+
+
+def _name_of(dataset: str | Path) -> str:
+    """What a data set is called, a folder of any name if it is a path."""
+    return dataset if isinstance(dataset, str) else named_folder(dataset)
 
 
 class Classifier:
@@ -235,7 +241,8 @@ class Classifier:
     @property
     def photograph_shape(self) -> tuple[int, ...]:
         """Rows, columns and channels that photographs are brought to; () for a network that takes none."""
-        return self.checkpoint.image_shape if self._fits else ()
+        takes = self._fits or is_folder(self.checkpoint.config.dataset)
+        return self.checkpoint.image_shape if takes else ()
 
     @property
     def _pixels(self) -> bool:
@@ -393,7 +400,7 @@ class Classifier:
 
     def _each(self, images: Array | Photograph | Sequence[Photograph], function: Callable[..., Array]) -> Array:
         """What a function of the opened network and standardised images makes of some of the images at a time."""
-        array = as_array(images, self.photograph_shape)
+        array = as_array(images, self.photograph_shape, self.checkpoint.values)
         xp = array_namespace(array)
         array, alone = self._samples(xp.asarray(array))
         floats = dtype_name(array.dtype).startswith("float")

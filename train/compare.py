@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.commands.command_line import Parser, given_path, run_command, say
+from train.commands.command_line import Parser, given_path, new_file, run_command, say
 from train.config import Config, ConfigError, make_config, read_toml, suited
 from train.data import INFO
 from train.networks.network import aligned
@@ -140,6 +140,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("runs", type=given_path, nargs="+", metavar="RUN", help="directories of runs")
     parser.add_argument(
-        "--out", type=given_path, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
+        "--out", type=new_file, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
     )
     return parser

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from train.commands.command_line import Parser, run_command, say
 from train.commands.flags import add_settings, config_of
@@ -27,8 +28,8 @@ def described(config: Config, data: Dataset | None = None) -> str:
         raise ConfigError(
             f"a description calls no function, and dataset is {config.dataset!r}; give a file of such images"
         )
-    axes = MADE_FOR.get(config.preset, 0)
-    info = INFO.get(config.dataset) or (data or load_dataset(config.dataset, config.data_dir, axes=axes)).info
+    options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0), "task": config.task}
+    info = INFO.get(config.dataset) or (data or load_dataset(config.dataset, config.data_dir, **options)).info
     return build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe()
 
 

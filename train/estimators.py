@@ -20,13 +20,14 @@ from train.classifier import Classifier
 from train.config import Config, make_config, suited
 from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
 from train.data.dataset import MOST_AXES
+from train.data.labels import is_one_hot
+from train.data.progress import no_bars
 from train.data.targets import kind_of
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
 from train.runs.checkpoint import Checkpoint, State
 from train.runs.fit import Arrays, Memory, namespace, trainer_on
-from train.runs.progress import no_bars
 from train.runs.session import require_suitable
 from train.runs.training import summary
 from train.runs.transfer import begin_from
@@ -291,8 +292,10 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         if self.class_weight is not None:
             weight = weight * compute_sample_weight(self.class_weight, y)
         if type_of_target(y) == "multilabel-indicator":
-            self.classes_ = np.arange(y.shape[1])
-            return (y.toarray() if hasattr(y, "toarray") else y).astype(bool), tuple(map(str, self.classes_)), weight
+            self.classes_, y = np.arange(y.shape[1]), y.toarray() if hasattr(y, "toarray") else y
+            if is_one_hot(y):
+                raise ValueError(f"y has shape {y.shape}, one-hot: each row has a single 1; give its argmax(axis=1)")
+            return y.astype(bool), tuple(map(str, self.classes_)), weight
         y = column_or_1d(y, warn=True)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:

@@ -15,6 +15,7 @@ from train.networks.network import Network, aligned
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.fit import namespace
+from train.runs.samples import own_samples
 from train.runs.session import calibration_lines, figures, opened, part_right, require_named, test_lines, untrained_size
 from train.runs.shipped import card
 from train.runs.training import Result, evaluate, evaluate_views, restore
@@ -59,11 +60,13 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
     require_named(config.dataset, "dataset" in settings, action)
     if config.dataset in INFO:
         require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
-    dataset = load_dataset(config.dataset, config.data_dir, axes=len(checkpoint.image_size))
+    kinds: dict[str, Any] = {"axes": len(checkpoint.image_size), "task": checkpoint.targets.kind}
+    dataset = load_dataset(config.dataset, config.data_dir, **kinds)
     for note in dataset.notes:
         say(note)
     require_same_kind(path, checkpoint, config.dataset, dataset.info)
     checkpoints.require_fits(path, checkpoint, dataset)
+    dataset = own_samples(path, checkpoint, config, dataset, say, "another" if "dataset" in settings else "test")
     for line in untrained_size(config, checkpoint.image_size):
         say(line)
     test = Images(

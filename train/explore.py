@@ -23,12 +23,12 @@ from train.attributes.study import PARTS, Settings, Study
 from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
 from train.config import ConfigError
 from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
+from train.data.progress import progress_bar
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import ATTRIBUTES, architecture_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
 from train.runs.fit import namespace
-from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
 from train.runs.session import opened, require_named
 from train.runs.training import restore
@@ -124,7 +124,8 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) ->
     """The images, of the classes that the network knows."""
     name = options.dataset or checkpoint.config.dataset
     require_named(name, bool(options.dataset), str(options.network))
-    dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir, axes=len(checkpoint.image_size))
+    kinds: dict[str, Any] = {"axes": len(checkpoint.image_size), "task": checkpoint.targets.kind}
+    dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir, **kinds)
     if tuple(checkpoint.class_names) != tuple(dataset.class_names):
         raise CheckpointError(
             f"{options.network} tells {len(checkpoint.class_names)} classes apart "

@@ -4,7 +4,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
-from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, given_path, new_file, run_command, say
 from train.data import DataError
-from train.data.folder import ENDINGS, attempt, files_in, listed
+from train.data.folder import attempt, files_in, listed, said_of
 from train.data.photographs import pixels
+from train.data.progress import progress_bar
 from train.pages import Table
-from train.runs.progress import progress_bar
 from train.runs.session import untrained_size
 from train.storage.files import write_atomically
 
@@ -41,10 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     network = load(options.network)
-    endings = ENDINGS if network.photograph_shape else ARRAYS if len(network.checkpoint.image_size) > 1 else SIGNALS
-    files = [file for path in options.paths for file in (files_in(path, endings) if path.is_dir() else [path])]
-    if not files:
-        raise DataError(f"{options.paths[0]} holds no files {', '.join(endings)}; name files, or a folder of such")
+    endings = None if network.photograph_shape else ARRAYS if len(network.checkpoint.image_size) > 1 else SIGNALS
+    files: list[Path] = []
+    for path in options.paths:
+        left_out: Counter[str] = Counter()
+        files += (own := files_in(path, left_out, known=endings) if path.is_dir() else [path])
+        lines = said_of(left_out, path)
+        if not own:
+            kind = f"files {', '.join(endings)}" if endings else "pictures"
+            raise DataError(f"{path} holds no {kind}; {'; '.join((*lines, 'name files, or a folder of such'))}")
+        for line in lines:
+            print(line, file=sys.stderr)
     for line in untrained_size(network.network.config, network.checkpoint.image_size):
         print(line, file=sys.stderr)
     rows: list[list[str]] = []
@@ -107,7 +114,7 @@ def samples_in(path: Path, network: Classifier) -> NDArray[Any]:
     elif ending == ".wav" and not shape:
         _, array = scipy.io.wavfile.read(path)
     else:
-        return pixels(path, shape)[None]
+        return pixels(path, shape, network.checkpoint.values)[None]
     return np.asarray(network._samples(array)[0])
 
 
@@ -124,7 +131,7 @@ def _parser() -> Parser:
         type=given_path,
         nargs="+",
         metavar="PATH",
-        help=f"files, or folders of files {', '.join(ENDINGS)}; for a network of signals {', '.join(SIGNALS)}",
+        help=f"pictures, or folders of them; for a network of signals files {', '.join(SIGNALS)}",
     )
-    parser.add_argument("--out", type=given_path, metavar="FILE", help="CSV to write [standard output]")
+    parser.add_argument("--out", type=new_file, metavar="FILE", help="CSV to write [standard output]")
     return parser

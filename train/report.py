@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from train.commands.command_line import Parser, given_path, run_command, say
 from train.commands.flags import add_network, given_settings
 from train.config import MOST
-from train.data import Images, split_validation
+from train.data import Images, load_dataset
 from train.evaluate import network_for_use, require_same_kind
 from train.extras import require_installed
 from train.runs import checkpoint as checkpoints
 from train.runs.fit import on_device
 from train.runs.run import Run, RunError
-from train.runs.session import Session, classified, locked, require_named, write_report
+from train.runs.samples import own_samples, split
+from train.runs.session import classified, locked, require_named, write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,17 +32,17 @@ def _act(options: argparse.Namespace) -> int:
     test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
     if (tested or config.held_out(MOST)) and checkpoint.task.exclusive:
-        dataset = Session().load(xp, config)
+        dataset = load_dataset(config.dataset, config.data_dir, task=checkpoint.targets.kind)
         require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_fits(path, checkpoint, dataset)
-        count = config.held_out(len(dataset.train_labels))
-        kept, held_out = split_validation(dataset, count, config.seed)
+        dataset = own_samples(path, checkpoint, config, dataset, say, "test")
+        kept, held_out = split(dataset, config)
         if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
         else:  # none of fewer than ten
             part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
-        if tested or count:
+        if tested or len(held_out):
             data = Images(on_device(xp, images), xp.asarray(labels), *statistics, by=config.standardize)
             shown = classified(part, network, parameters, moments, data)
         trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)

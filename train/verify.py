@@ -19,13 +19,13 @@ from hcnn_core.backend import to_numpy
 from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
 from train.data import INFO, Dataset, channel_statistics, is_custom, load_dataset, require_varying, standardise
+from train.data.progress import progress_bar
 from train.networks.network import Network
 from train.networks.presets import MADE_FOR
 from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
 from train.runs.fit import namespace
-from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
 from train.runs.session import opened, require_named
 from train.runs.training import Interrupted, TrainingError, restore

@@ -17,6 +17,8 @@ Command = Callable[..., Outcome]
 
 Arrays = dict[str, Any]
 
+KINDS = ("images", "labels")
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc")
 
 
@@ -45,3 +47,8 @@ def made_up(shape: tuple[int, ...], classes: int = 10, train: int = 40, test: in
         arrays[f"x_{part}"] = np.clip(levels.reshape(-1, *(1,) * len(shape)) + noise, 0, 255).astype(np.uint8)
         arrays[f"y_{part}"] = labels.astype(np.uint8)
     return arrays
+
+
+def arrays_of(data: Dataset) -> list[bytes]:
+    """All images and labels of a data set."""
+    return [np.asarray(getattr(data, f"{part}_{kind}")).tobytes() for part in ("train", "test") for kind in KINDS]

@@ -360,7 +360,9 @@ def test_evaluated_on_other_images(tmp_path: Path) -> None:
     given = (*SMALL, "--epochs", 2, "--shift", 1, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "part")
     run(*given, "--hours", 1e-9).success()
     before = contents(tmp_path / "part")
-    run("--resume", tmp_path / "part", "--dataset", tmp_path / "c.npz").one_line(1, "is of another network")
+    run("--resume", tmp_path / "part", "--dataset", tmp_path / "c.npz").one_line(
+        1, "trained on other images", "52 of its 52"
+    )
     np.savez(tmp_path / "d.npz", **made_up((8, 8), 4, seed=1))
     run("--resume", tmp_path / "part", "--dataset", tmp_path / "d.npz").one_line(1, "trained on other images", "d.npz")
     assert contents(tmp_path / "part") == before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.runs import SMALL, run_here
-from train import Dataset, load, load_dataset, predict
+from hcnn_core import convolve, planning
+from tests.train.commands import arrays_of, made_up, needs_proc
+from tests.train.runs import SMALL, finish, run_here, start
+from train import Dataset, fit, load, load_dataset, predict
 from train.config import ConfigError, make_config
-from train.data import DataError, folder
+from train.data import DataError, MappedImages, folder, photographs, split_validation, train_subset
 from train.data.photographs import pixels
+
+ENDINGS = (".png", ".JPG", ".tif", ".webp", ".npy", ".bmp", ".gif", ".jfif", ".NPY")
 
 
 def write(path: Path, image: np.ndarray[Any, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, image)
+    if path.suffix.lower() == ".npy":
+        with path.open("wb") as stream:
+            np.save(stream, image)
     else:
         lossless = {"lossless": True} if path.suffix == ".webp" else {"quality": 100}
         Image.fromarray(image).save(path, **lossless)
@@ -32,7 +40,7 @@ def pictures(few_images: Dataset, tmp_path: Path) -> Path:
     """Forty pictures of two classes in files of all kinds, those of a class a to e in order."""
     root = tmp_path / "pictures"
     for k in range(40):
-        ending = folder.ENDINGS[k // 2 % len(folder.ENDINGS)]
+        ending = ENDINGS[k // 2 % len(ENDINGS)]
         write(root / ("cat", "dog")[k % 2] / f"{k:02d}{ending}", few_images.train_images[k])
     return root
 
@@ -41,38 +49,214 @@ def test_pictures_in_hidden_folders_are_none_of_the_data(tmp_path: Path) -> None
     for name in ("cat/a.png", "cat/.thumbnails/b.png", ".trash/cat/c.png", "cat/.d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert folder.files_in(tmp_path) == [tmp_path / "cat" / "a.png"]
-    assert folder.files_in(tmp_path / ".trash") == [tmp_path / ".trash" / "cat" / "c.png"]  # which was named
+    assert folder.files_in(tmp_path, Counter()) == [tmp_path / "cat" / "a.png"]
+    assert folder.files_in(tmp_path / ".trash", Counter()) == [tmp_path / ".trash" / "cat" / "c.png"]  # which was named
 
 
 def named(root: Path) -> dict[str, np.ndarray[Any, Any]]:
     """What each file is read as."""
-    return {str(p.relative_to(root)): pixels(p, (32, 32, 3)) for p in folder.files_in(root)}
+    return {str(p.relative_to(root)): pixels(p, (32, 32, 3)) for p in folder.files_in(root, Counter())}
 
 
 def load_kept(root: Path, **options: Any) -> Dataset:
     return load_dataset(f"{root}", root.parent / "kept", **options)
 
 
-def test_a_folder_without_parts_is_split_by_class(pictures: Path) -> None:
+def fraction(path: Path) -> float:
+    return int(hashlib.sha256(path.read_bytes()).hexdigest()[:16], 16) / 2**64
+
+
+def parts_of(data: Dataset) -> dict[str, set[str]]:
+    """Names of files in each part."""
+    assert data.samples is not None
+    names, count = data.samples.names, len(data.train_labels)
+    held_out = data.samples.held_out
+    there = np.zeros(count, bool) if held_out is None else held_out
+    return {
+        "train": {name for name, held in zip(names, there, strict=False) if not held},
+        "held out": {name for name, held in zip(names, there, strict=False) if held},
+        "test": set(names[count:]),
+    }
+
+
+def test_a_folder_without_parts_is_split_by_what_its_files_hold(pictures: Path) -> None:
+    """By an oracle: the SHA-256 of each file; a picture that is added or renamed moves no other."""
+    for name in ("cat", "dog"):
+        for k in range(20):
+            write(
+                pictures / name / f"more{k}.png",
+                np.random.default_rng((k, ord(name[0]))).integers(0, 256, (32, 32, 3), "u1"),
+            )
     data = load_kept(pictures)
     assert data.class_names == ("cat", "dog") and data.name == f"{pictures}/" and data.notes == ()
-    assert np.bincount(data.test_labels).tolist() == [4, 4] and np.bincount(data.train_labels).tolist() == [16, 16]
+    of_files = {p.relative_to(pictures).as_posix(): fraction(p) for p in pictures.rglob("*.*")}
+    below = {name for name, value in of_files.items() if value < 1 / 5}
+    assert parts_of(data)["test"] == below and parts_of(data)["train"] == of_files.keys() - below and len(below) > 4
     of = {image.tobytes(): path[:3] for path, image in named(pictures).items()}
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
-        assert [of.pop(image.tobytes()) for image in images] == [data.class_names[k] for k in labels]
-    assert not of  # each is in one of the parts, once
+        assert [of[image.tobytes()] for image in images] == [data.class_names[k] for k in labels]
+
+    write(pictures / "cat" / "new.png", np.zeros((32, 32, 3), np.uint8))
+    (pictures / "dog" / "more3.png").rename(pictures / "dog" / "00 first.png")
+    after = parts_of(load_kept(pictures))
+    assert after["test"] - {"cat/new.png", "dog/00 first.png"} == below - {"dog/more3.png"}
+    assert ("dog/00 first.png" in after["test"]) == ("dog/more3.png" in below)
 
 
-def test_folders_of_parts_are_the_parts(pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures, tmp_path / "parts" / "train")
-    shutil.copytree(pictures / "dog", tmp_path / "parts" / "test" / "dog" / "more")
-    data = load_kept(tmp_path / "parts")
-    assert len(data.train_labels) == 40 and data.test_labels.tolist() == [1] * 20
-    assert np.array_equal(data.test_images, data.train_images[data.train_labels == 1])
-    (tmp_path / "parts" / "test" / "dog").rename(tmp_path / "parts" / "test" / "cow")
-    with pytest.raises(DataError, match="class cow has no pictures in train"):
-        load_kept(tmp_path / "parts")
+def test_what_is_for_the_test_of_few_and_of_copies() -> None:
+    low, high = np.uint64(7), np.uint64(2**63)
+    assert folder.tested(np.array([high + np.uint64(k) for k in range(5)])).tolist() == [True] + [False] * 4
+    assert not folder.tested(np.array([low, high, high, high])).any()
+    assert folder.tested(np.array([low, low, high, high, high])).tolist() == [True] * 2 + [False] * 3
+    assert not folder.tested(np.array([low] * 5)).any()
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Train", "Valid", "TEST"), ("training", "dev", "testing")], ids=str
+)
+def test_folders_of_parts_are_the_parts(pictures: Path, tmp_path: Path, names: tuple[str, str, str]) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(pictures, root / names[0])
+    (root / names[1] / "cat").mkdir(parents=True)
+    for k in range(3):
+        write(root / names[1] / "cat" / f"{k}.png", np.full((32, 32, 3), 50 + k, np.uint8))
+    shutil.copytree(pictures / "dog", root / names[2] / "dog" / "more")
+    data = load_kept(root)
+    assert len(data.train_labels) == 43 and data.test_labels.tolist() == [1] * 20
+    assert parts_of(data)["held out"] == {f"{names[1]}/cat/{k}.png" for k in range(3)}
+    assert [part.tolist() for part in split_validation(data, 0, 0)] == [list(range(40)), [40, 41, 42]]
+    assert parts_of(train_subset(data, 5))["held out"] == parts_of(data)["held out"]
+    assert len(train_subset(data, 5).train_labels) == 8
+    (root / names[2]).rename(root / "elsewhere")
+    with pytest.raises(
+        DataError, match=f"has elsewhere beside the parts {names[0]}, {names[1]}|{names[1]}, {names[0]}"
+    ):
+        load_kept(root)
+    shutil.rmtree(root / "elsewhere")
+    data = load_kept(root)
+    assert any("has no folder test: " in note for note in data.notes) and len(parts_of(data)["held out"]) == 3
+    (root / names[1] / "cat").rename(root / names[1] / "cow")
+    with pytest.raises(
+        DataError, match=f"class cow has no pictures in train; give it some, or take it from .*/{names[1]}"
+    ):
+        load_kept(root)
+
+
+def test_names_of_parts_that_are_no_parts(pictures: Path) -> None:
+    shutil.copytree(pictures / "dog", pictures / "train" / "steam")
+    assert load_kept(pictures).class_names == ("cat", "dog", "train")
+    shutil.copytree(pictures / "dog", pictures / "test" / "steam")
+    with pytest.raises(DataError, match="has cat beside the parts test, train; move it away"):
+        load_kept(pictures)
+    for name in ("cat", "dog"):
+        shutil.rmtree(pictures / name)
+    shutil.copytree(pictures / "test", pictures / "Testing")
+    with pytest.raises(DataError, match="has folders Testing, test, train, two for one part"):
+        load_kept(pictures)
+    for name in ("Testing", "test", "train"):
+        shutil.move(pictures / name / "steam", pictures / "moved")
+        shutil.rmtree(pictures / name)
+        (pictures / "moved").rename(pictures / name)
+    shutil.rmtree(pictures / "Testing")
+    with pytest.raises(
+        DataError, match="has test, train without classes; put the pictures of each class into a folder"
+    ):
+        load_kept(pictures)
+
+
+def test_what_is_left_out_is_said_by_reason_and_count(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "fox").mkdir()
+    for k in range(3):
+        (pictures / "fox" / f"{k}.jpg").symlink_to(f"../../annex/{k}")
+    (pictures / "cat" / "notes.txt").write_text("no picture")
+    (pictures / "cat" / "loop").symlink_to("..")
+    write(pictures / "beside.png", np.zeros((8, 8, 3), np.uint8))
+    write(tmp_path / "linked" / "a.png", np.full((32, 32, 3), 9, np.uint8))
+    (pictures / "dog" / "link").symlink_to(tmp_path / "linked")
+    for name in ("@eaDir", "__MACOSX", ".ipynb_checkpoints"):
+        write(pictures / name / "a.png", np.zeros((8, 8, 3), np.uint8))
+    data = load_kept(pictures)
+    assert data.class_names == ("cat", "dog") and "dog/link/a.png" in {
+        name for p in parts_of(data).values() for name in p
+    }
+    said = "3 broken links, 1 files .txt, 2 folders of runs and of other programs"
+    assert data.notes[0].startswith(f"left out of {pictures}: {said}, ") and data.notes[0].endswith(
+        "links that lead back, 1 pictures beside the folders of classes"
+    )
+    assert data.notes[1] == f"no class of {pictures}, since no picture lies there: fox"
+
+
+def test_the_program_s_own_files_are_no_class(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    flags = (*SMALL, "--epochs", 1, "--validation-size", 2, "--dataset", ".")
+    for _ in range(2):
+        assert "runs/sample-" in run_here(flags, None).success()
+    assert load_dataset(".").class_names == ("cat", "dog")
+
+
+def test_a_known_name_is_the_known_set_and_a_path_the_folder(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures.rename("sample")
+    assert load_dataset("sample").name == "sample" and "--dataset sample/" in load_dataset("sample").notes[0]
+    assert (
+        make_config("sample").dataset == "sample" and make_config("sample", {"dataset": "sample/"}).dataset == "sample/"
+    )
+    for name in ("sample/", Path("sample")):
+        assert load_dataset(name).class_names == ("cat", "dog")
+    Path("cifar10").mkdir()
+    with pytest.raises(DataError, match="no cifar10 in cifar10"):
+        load_dataset("cifar10", "cifar10", download=False)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+def test_pictures_are_turned_upright_in_every_format(tmp_path: Path, ending: str) -> None:
+    """Read by path and opened alike, and in the orientation that Pillow gives an opened file once it is loaded."""
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:8, :16] = 255
+    for orientation in range(1, 9):
+        tag = Image.Exif()
+        tag[0x0112] = orientation
+        path = tmp_path / f"{orientation}" / "ab"[0] / f"a.{ending}"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(image).save(path, exif=tag, **({"lossless": True} if ending == "webp" else {}))
+        turned = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1)}
+        turned |= {6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}
+        upright = turned.get(orientation, np.asarray)(image)
+        assert photographs.shape_of(path) == (upright.shape, "uint8")
+        assert np.abs(pixels(path, upright.shape).astype(int) - upright).max() < 20
+        with Image.open(path) as opened:
+            assert np.array_equal(pixels(opened, upright.shape), pixels(path, upright.shape))
+
+
+def stack(path: Path, pages: np.ndarray[Any, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = map(Image.fromarray, pages)
+    first.save(path, save_all=True, append_images=rest)
+
+
+def test_stacks_are_volumes_and_no_pages_are_dropped(pictures: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volumes = rng.integers(0, 256, (20, 6, 9, 8), np.uint8)
+    for k, volume in enumerate(volumes):
+        stack(tmp_path / "stacks" / "ab"[k % 2] / f"{k:02}.tif", volume)
+    data = load_kept(tmp_path / "stacks")
+    assert data.image_shape == (6, 9, 8, 1)
+    both = np.concatenate([data.train_images, data.test_images])[..., 0]
+    assert {a.tobytes() for a in both} == {a.tobytes() for a in volumes}
+    for name in ("stack.tif", "moving.gif", "moving.png", "moving.webp"):
+        stack(pictures / "cat" / name, rng.integers(0, 256, (3, 32, 32, 3), np.uint8))
+    notes = load_kept(pictures).notes
+    assert [note.partition("pictures/")[2].partition(": ")[::2] for note in notes] == [
+        ("cat/moving.gif cannot be read", REFUSED),
+        ("cat/moving.png cannot be read", REFUSED),
+        ("cat/moving.webp cannot be read", REFUSED),
+        ("cat/stack.tif cannot be read", "it has 3 pages, others have one; save each in a file of its own"),
+    ]
+
+
+REFUSED = "it has 3 pages or frames, and one picture is taken; save each in a file of its own"
 
 
 def test_sizes_that_differ_are_brought_to_one_and_it_is_said(pictures: Path) -> None:
@@ -113,16 +297,85 @@ def test_files_that_cannot_be_read_are_listed(pictures: Path, monkeypatch: pytes
 def test_what_is_kept_is_checked_and_follows_the_files(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, reads = load_kept(pictures), []
     monkeypatch.setattr(folder, "pixels", lambda path, shape: (reads.append(path), pixels(path, shape))[1])
-    assert load_kept(pictures).checksum() == first.checksum() and not reads
-    (kept,) = (pictures.parent / "kept").iterdir()
+    assert arrays_of(load_kept(pictures)) == arrays_of(first) and not reads
+    (kept,) = (pictures.parent / "kept" / "pixels").glob("*.npy")
     good = kept.read_bytes()
     place = good.index(first.train_images.tobytes()[:100])
     for damaged in (good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :], good[: len(good) // 2], b""):
         kept.write_bytes(damaged)
         reads.clear()
-        assert load_kept(pictures).checksum() == first.checksum() and len(reads) == 40
+        assert arrays_of(load_kept(pictures)) == arrays_of(first) and len(reads) == 40
     write(pictures / "cat" / "00.png", np.zeros((32, 32, 3), np.uint8))
-    assert load_kept(pictures).checksum() != first.checksum()
+    assert arrays_of(load_kept(pictures)) != arrays_of(first)
+    monkeypatch.setattr(folder, "DECODER", -1)
+    reads.clear()
+    assert arrays_of(load_kept(pictures)) != arrays_of(first) and len(reads) == 40
+
+
+def test_folders_of_one_name_sizes_and_times_are_told_apart(tmp_path: Path) -> None:
+    """By what their files hold."""
+    for k, root in enumerate((tmp_path / "one" / "pics", tmp_path / "two" / "pics")):
+        for j in range(20):
+            write(root / "ab"[j % 2] / f"{j}.bmp", np.full((8, 8, 3), 100 * k + j, np.uint8))
+        for path in root.rglob("*.bmp"):
+            os.utime(path, (1e9, 1e9))
+    one, two = (load_dataset(tmp_path / name / "pics", tmp_path / "kept") for name in ("one", "two"))
+    assert one.train_images.max() < 100 <= two.train_images.min()
+
+
+def test_a_file_that_could_not_be_read_once_is_read_when_it_can_be(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path, shape: tuple[int, ...]) -> Any:
+        if path.name == "03.JPG":
+            raise OSError(5, "Input/output error")
+        return pixels(path, shape)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "pixels", failing)
+        data = load_kept(pictures)
+        assert len(data.train_labels) + len(data.test_labels) == 39 and "Input/output error" in data.notes[0]
+    data = load_kept(pictures)
+    assert len(data.train_labels) + len(data.test_labels) == 40 and data.notes == ()
+
+
+@pytest.mark.parametrize("way", ["asked", "large"])
+def test_pictures_stay_in_their_file(pictures: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    loaded = load_kept(pictures)
+    if way == "large":
+        monkeypatch.setattr(folder, "MOST_HELD", 1000)
+    mapped = load_kept(pictures, mapped=way == "asked")
+    assert isinstance(mapped.train_images, MappedImages) and isinstance(mapped.test_images, MappedImages)
+    assert arrays_of(mapped) == arrays_of(loaded) and mapped.train_images.nbytes == 0
+
+
+PEAK = """
+import sys
+from train.data import load_dataset
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+load_dataset(sys.argv[1], sys.argv[3], mapped=True)
+before = peak()
+data = load_dataset(sys.argv[2], sys.argv[3], mapped=sys.argv[4] == "mapped")
+print((peak() - before) * 1024 / (len(data.train_images) + len(data.test_images)) / 192**2)
+"""
+
+
+@needs_proc
+def test_a_set_larger_than_memory_is_decoded_and_read(pictures: Path, tmp_path: Path) -> None:
+    """The peak in bytes for each byte of a picture: far below one; loaded, it is one and more."""
+    rng = np.random.default_rng(0)
+    for k in range(2000):
+        write(tmp_path / "large" / "ab"[k % 2] / f"{k}.npy", rng.integers(0, 256, (192, 192), "u1"))
+
+    def peak(kept: str, how: str) -> float:
+        arguments = (pictures, tmp_path / "large", tmp_path / kept, how)
+        return float(finish(start("-c", PEAK, *arguments, cwd=tmp_path)).success())
+
+    assert peak("one", "mapped") < 0.6 and peak("one", "mapped") < 0.6  # it is decoded, then found
+    assert peak("one", "loaded") > 0.9  # a negative control
 
 
 def test_an_interrupted_conversion_leaves_nothing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,28 +386,27 @@ def test_an_interrupted_conversion_leaves_nothing(pictures: Path, monkeypatch: p
         patch.setattr("train.storage.files.os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_kept(pictures)
-    assert not list((pictures.parent / "kept").iterdir())
-    (pictures.parent / "kept").rmdir()
+    assert [path.name for path in (pictures.parent / "kept" / "pixels").iterdir()] == ["CACHEDIR.TAG"]
+    shutil.rmtree(pictures.parent / "kept")
     (pictures.parent / "kept").write_text("a file where a folder is wanted")
     assert "cannot be kept in" in load_kept(pictures).notes[-1]
 
 
-def test_pictures_of_16_bits_are_no_pictures(pictures: Path) -> None:
-    """One of them does not make grey pictures coloured; where all are, it is said why nothing can be read."""
-    grey = np.zeros((8, 8), np.uint8)
-    for path in [*(pictures / "cat").iterdir(), *(pictures / "dog").iterdir()]:
-        path.unlink()
+def test_pictures_of_16_bits_are_floats_and_are_not_mixed_with_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 2**16, (20, 8, 8), np.uint16)
+    for k, image in enumerate(deep):
+        write(tmp_path / "deep" / "ab"[k % 2] / f"{k:02}{('.png', '.tif', '.npy')[k % 3]}", image)
+    data = load_kept(tmp_path / "deep")
+    assert data.image_shape == (8, 8, 1) and data.train_images.dtype == np.float32
+    both = np.concatenate([data.train_images, data.test_images])
+    assert {a.tobytes() for a in both} == {a.astype(np.float32).tobytes() for a in deep}
+    assert load_dataset(f"{tmp_path / 'deep'}/:4", tmp_path).train_images.max() > 256
     for k in range(10):
-        for name in ("cat", "dog"):
-            write(pictures / name / f"{k}.png", grey)
-    write(pictures / "cat" / "deep.png", grey.astype(np.uint16))
-    found = load_kept(pictures)
-    assert found.image_shape == (8, 8, 1) and "deep.png cannot be read: the image has mode I;16" in found.notes[-1]
-    for k in range(10):
-        for name in ("cat", "dog"):
-            write(pictures / name / f"{k}.png", grey.astype(np.uint16))
-    with pytest.raises(DataError, match=r"mode I;16, not 8 bits .*; convert it to 8 bits, nor any other of"):
-        load_kept(pictures)
+        write(tmp_path / "deep" / "ab"[k % 2] / f"flat{k}.png", np.full((8, 8), k, np.uint8))
+    data = load_kept(tmp_path / "deep")
+    assert data.train_images.dtype == np.uint8 and len(data.notes) == 20
+    assert "00.png cannot be read: it has more than 8 bits for each value (mode I;16); expected 8 bits" in data.notes[0]
 
 
 def test_folders_that_do_not_do_are_refused(pictures: Path, tmp_path: Path) -> None:
@@ -171,7 +423,7 @@ def test_folders_that_do_not_do_are_refused(pictures: Path, tmp_path: Path) -> N
     assert load_kept(pictures).class_names == ("cut", "dog")
     shutil.rmtree(pictures / "cut")
     write(pictures / "eel" / "a.png", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="no class has the 5 pictures of which one is for the test"):
+    with pytest.raises(DataError, match="no class has 5 pictures, so none is for the test; make a folder test"):
         load_kept(pictures)
     for part in ("train", "test"):
         (pictures / part).mkdir()
@@ -187,6 +439,8 @@ def test_a_network_is_trained_on_a_folder_and_classifies_files(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(home := tmp_path / "home"))
+    home.mkdir()
     (pictures / "cat" / "text.png").write_text("no picture")
     arguments = (*SMALL, "--epochs", "1", "--dataset", "pictures", "--out", "run", "--no-test")
     assert "pictures/cat/text.png cannot be read" in run_here(arguments, None).success()
@@ -194,17 +448,70 @@ def test_a_network_is_trained_on_a_folder_and_classifies_files(
     assert network.checkpoint.config.dataset == "pictures/" and network.class_names == ("cat", "dog")
     assert predict.main(["run", "pictures/dog", "pictures/cat/00.png", "--out", "table.csv"]) == 0
     rows = list(csv.DictReader(Path("table.csv").read_text().splitlines()))
-    files = [*folder.files_in(Path("pictures/dog")), Path("pictures/cat/00.png")]
+    files = [*folder.files_in(Path("pictures/dog"), Counter()), Path("pictures/cat/00.png")]
     assert [row["path"] for row in rows] == list(map(str, files))
     assert [row["class"] for row in rows] == network.predict(files)
     expected = network.probabilities(files)
     for row, of_classes in zip(rows, np.asarray(expected), strict=True):
         assert {row["class"], row["class_2"]} == {"cat", "dog"} and "class_3" not in row
         assert float(row["probability"]) == pytest.approx(of_classes.max(), abs=1e-5)
-    capsys.readouterr()
+    name = b"pictures/dog/caf\xe9.png"
+    os.rename("pictures/dog/" + files[0].name, name)
+    assert predict.main(["run", "pictures/dog", "--out", "~/bytes.csv"]) == 0
+    assert b"pictures/dog/caf\\udce9.png,dog," in (home / "bytes.csv").read_bytes() and not Path("~").exists()
+    with pytest.raises(SystemExit):
+        predict.main(["run", "pictures/dog", "--out", "nowhere/table.csv"])
+    assert "there is no folder nowhere; make it first" in capsys.readouterr().err
     assert predict.main(["run", "pictures/cat"]) == 1
     out, err = capsys.readouterr()
     assert out.count("\n") == 21 and err.startswith("pictures/cat/text.png cannot be read")
     Path("empty").mkdir()
+    Path("empty/a.txt").write_text("text")
     assert predict.main(["run", "nowhere.png"]) == 1 and "No such file" in capsys.readouterr().err
-    assert predict.main(["run", "empty"]) == 1 and "empty holds no files .png, " in capsys.readouterr().err
+    assert (
+        predict.main(["run", "empty"]) == 1
+        and "empty holds no pictures; left out of empty: 1 files .txt" in capsys.readouterr().err
+    )
+
+
+def test_the_home_folder_in_every_path_of_a_user(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(home := tmp_path / "home"))
+    home.mkdir()
+    pictures.rename(home / "pictures")
+    np.savez(home / "a.npz", **made_up((8, 8), 2))
+    flags = ("--dataset", "~/pictures", "--epochs", 1, "--data-dir", "~/data", "--no-test")
+    run_here((*SMALL, *flags, "--out=~/r"), None).success()
+    run_here(("describe", *SMALL, *flags[:2], "--data-dir", "~/described"), None).success()
+    run_here(("evaluate", "~/r", "--data-dir", "~/evaluated"), None).success()
+    load_dataset("~/a.npz", "~/d")
+    fit(make_config("sample", {"depth": 4, "width": 4, "epochs": 1, "shift": 1}), "~/a.npz", out="~/f")
+    with planning("measure", file="~/plans"):
+        convolve(np.ones((30, 30)), np.ones((5, 5)), (0, 1), boundary="zero")
+    assert {"r", "data", "described", "evaluated", "f", "plans"} <= {p.name for p in home.iterdir()}
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("kind", ["deep", "stacks"])
+def test_networks_of_deep_pictures_and_of_stacks_take_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for k in range(40):
+        path = Path(kind) / "ab"[k % 2] / f"{k:02}.tif"
+        if kind == "deep":
+            write(path, rng.integers(0, 2**16, (8, 8), np.uint16))
+        else:
+            stack(path, rng.integers(0, 256, (8, 9, 10), np.uint8))
+    preset = ("--preset", "volume" if kind == "stacks" else "sample")
+    run_here((*preset, *SMALL[4:-2], "--epochs", 1, "--dataset", kind, "--out", "run", "--no-test"), None).success()
+    network, data = load("run"), load_dataset(kind)
+    assert data.samples is not None
+    files = [Path(kind) / name for name in data.samples.names[len(data.train_labels) :]]
+    np.testing.assert_array_equal(network.logits(files), network.logits(data.test_images))
+    assert predict.main(["run", kind]) == 0 and capsys.readouterr().out.count("\n") == 41
+    write(Path("flat.png"), np.zeros((8, 8), np.uint8))
+    assert predict.main(["run", "flat.png"]) == 1 and "flat.png cannot be read: " in capsys.readouterr().err

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import expit
 
 from autodiff import check_grads, grad
 from tests.train.runs import run_here
 from train import compare, load
 from train.config import Config, ConfigError, make_config
-from train.data import DataError, Targets, class_notes, dataset_from_arrays
+from train.data import DataError, Targets, class_notes, dataset_from_arrays, load_dataset
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
@@ -206,7 +207,7 @@ def test_settings_of_classes_are_refused_for_others(tmp_path: Path) -> None:
     run_here((*options, "--teacher", "hcnn-fast"), None).one_line(
         2, "teacher is 'hcnn-fast', which is for task 'classes'"
     )
-    run_here((*options, "--task", "labels"), None).one_line(2, "task is 'labels'; ", "has numbers: leave it out")
+    run_here((*options, "--task", "labels"), None).one_line(1, "y_train holds 0.3", "give yes/no labels as 0 and 1")
     run_here((*options, "--loss", "logistic"), None).one_line(2, "loss is 'logistic', which is for labels; the task is")
     with pytest.raises(ConfigError, match="loss is 'squared', which is for numbers; the task is classes"):
         make_config("lenet", {"loss": "squared", "task": "classes"})
@@ -246,3 +247,116 @@ def test_a_run_goes_on_with_the_same_targets_alone(change: str) -> None:
     else:
         Trainer.restore(run, saved, Path("best.h5"))
         assert run.state is state
+
+
+CLASSES = np.arange(12) % 3
+ONE_HOT = np.eye(3, dtype=np.int64)[CLASSES]
+SEVERAL = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])[CLASSES]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "kind", "said"),
+    [
+        (CLASSES, "auto", "classes", ""),
+        (CLASSES[:, None].astype(">i4"), "auto", "classes", ""),
+        (CLASSES.astype(float), "auto", "numbers", "are numbers to predict; --task classes takes them as classes"),
+        (CLASSES.astype(float), "classes", "classes", ""),
+        (CLASSES + 0.5, "auto", "numbers", ""),
+        (CLASSES, "numbers", "numbers", ""),
+        (SEVERAL, "auto", "labels", "taken as yes/no labels"),
+        (SEVERAL.astype(">f4"), "auto", "numbers", ""),
+        (SEVERAL.astype(float), "labels", "labels", ""),
+        (ONE_HOT, "classes", "classes", ""),
+        (ONE_HOT.astype(bool), "labels", "labels", ""),
+        (ONE_HOT.astype(np.float32), "numbers", "numbers", ""),
+    ],
+)
+def test_how_labels_are_understood(labels: np.ndarray[Any, Any], task: str, kind: str, said: str) -> None:
+    data = dataset_from_arrays("mine", arrays(labels), task=task)
+    assert data.kind == kind and (said in data.notes[0] if said else data.notes == ())
+    expected = CLASSES if kind == "classes" else labels.reshape(12, -1)
+    assert np.array_equal(data.train_labels, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float32])
+def test_one_hot_labels_are_refused_with_the_cure(dtype: Any) -> None:
+    for labels in (ONE_HOT, ONE_HOT[:, :2][CLASSES < 2]):
+        with pytest.raises(DataError, match=r"one-hot: .* give --task classes or its argmax\(axis=1\)"):
+            dataset_from_arrays("mine", arrays(labels.astype(dtype)))
+    pytest.importorskip("sklearn")
+    from train import HCNNClassifier
+
+    with pytest.raises(ValueError, match=r"y has shape \(12, 3\), one-hot: .* give its argmax"):
+        HCNNClassifier(epochs=1).fit(np.zeros((12, 9)), ONE_HOT.astype(dtype))
+
+
+def test_the_command_line_says_how_labels_are_understood(tmp_path: Path) -> None:
+    numbers = written(tmp_path / "a.npz", np.arange(100) % 3.0)
+    assert (
+        "are numbers to predict; --task classes"
+        in run_here((*FEW, "--dataset", numbers, "--out", tmp_path / "n"), None).success()
+    )
+    classes = (*FEW, "--dataset", numbers, "--task", "classes", "--out", tmp_path / "c")
+    assert "test: accuracy" in run_here(classes, None).success()
+    assert "test: accuracy" in run_here(("evaluate", tmp_path / "c"), None).success()
+
+
+def test_arrays_by_other_names_and_in_other_orders_of_bytes(tmp_path: Path) -> None:
+    x, y = waves()[0].astype(">f8"), np.arange(100) % 3
+    np.savez(
+        tmp_path / "A.NPZ.npz",
+        Train_Images=x[:80],
+        train_labels=y[:80],
+        test_images=x[80:],
+        TEST_LABELS=y[80:],
+        val_images=x,
+    )
+    (tmp_path / "A.NPZ.npz").rename(tmp_path / "A.NPZ")
+    data = load_dataset(tmp_path / "A.NPZ")
+    assert np.array_equal(data.train_images[..., 0], x[:80]) and data.train_images.dtype == np.float64
+    assert np.array_equal(data.test_labels, y[80:]) and "not used: val_images" in data.notes[0]
+    np.savez(tmp_path / "b.npz", X=x, y=y)
+    with pytest.raises(DataError, match=r"it has X, y; hold some out for the test: savez\(FILE, x_train=X\[n:\]"):
+        load_dataset(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("place", ["pics.csv", "pics/labels.csv"])
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
+def test_labels_of_a_table_beside_a_folder(tmp_path: Path, kind: str, place: str) -> None:
+    rng, values = np.random.default_rng(0), {}
+    for k in range(99):
+        name = f"{k % 4}/{k}.png"
+        (tmp_path / "pics" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), "u1")).save(tmp_path / "pics" / name)
+        values[name] = {"classes": [str(k % 11)], "labels": [k % 2, k % 3 > 0], "numbers": [k / 7, -k]}[kind]
+    del values["1/29.png"]
+    rows = [[name, *map(str, map(int, row) if kind == "labels" else row)] for name, row in values.items()]
+    header = ["name", *(["label"] if kind == "classes" else ["a", "b"])]
+    (tmp_path / place).write_text("\n".join(",".join(row) for row in [header, *rows, ["gone.png", *rows[0][1:]]]))
+    data = load_dataset(tmp_path / "pics", tmp_path / "kept")
+    assert data.kind == kind and data.samples is not None
+    assert data.class_names == (tuple(map(str, range(11))) if kind == "classes" else ("a", "b"))
+    found = np.concatenate([data.train_labels, data.test_labels])
+    expected = [values[name] for name in data.samples.names]
+    assert found.tolist() == ([int(row[0]) for row in expected] if kind == "classes" else expected)
+    assert len(found) == 98 and f"1 pictures that {Path(place).name} does not name" in data.notes[0]
+    assert f"1 rows of {Path(place).name} without a picture" in data.notes[0]
+
+
+def test_tables_that_do_not_do(tmp_path: Path) -> None:
+    for k in range(6):
+        (tmp_path / "pics").mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 40 * k, "u1")).save(tmp_path / "pics" / f"{k}.png")
+    for text, message in {
+        "name,a\n0.png,1\n0.png,2\n": "has a name twice",
+        "name,a\n0.png,1,2\n": "a row of more or fewer than 2 cells",
+        "name,a\n9.png,1\n": "names no picture of",
+        "name,a\n0.png,one\n": "could not convert string to float: 'one'; give columns of numbers",
+        "name,a,b\n0.png,1,0\n1.png,0,1\n2.png,1,0\n": "one-hot",
+    }.items():
+        (tmp_path / "pics.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            load_dataset(tmp_path / "pics", tmp_path / "kept")
+    (tmp_path / "pics.csv").write_text("path,class\n0.png,1\n")  # of `predict`
+    with pytest.raises(DataError, match="holds none; expected two or more folders"):
+        load_dataset(tmp_path / "pics", tmp_path / "kept")

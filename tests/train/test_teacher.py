@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -328,10 +329,13 @@ def test_a_teacher_that_has_seen_what_is_held_out(command: Command, trained: Pat
 
 def test_a_file_is_the_same_by_another_name(tmp_path: Path) -> None:
     whole, theirs = load_dataset("sample"), make_config("sample", {"dataset": str(tmp_path / "a.npz"), "seed": 1})
+    of_theirs: Any = SimpleNamespace(config=theirs, data="")  # without a description
     again = make_config("sample", {"dataset": str(tmp_path / "b" / ".." / "a.npz"), "validation_size": 8})
     with pytest.raises(checkpoints.CheckpointError, match="of the 8 images that are held out here"):
-        require_unseen("--teacher", tmp_path, theirs, whole, again)
-    require_unseen("--teacher", tmp_path, theirs, whole, make_config("sample", {"dataset": str(tmp_path / "c.npz")}))
+        require_unseen("--teacher", tmp_path, of_theirs, whole, whole, again)
+    other = make_config("sample", {"dataset": str(tmp_path / "c.npz")})
+    (said,) = require_unseen("--teacher", tmp_path, of_theirs, whole, whole, other)
+    assert "has no description of its images: whether it saw test images cannot be checked" in said
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,11 @@ from tests.train.runs import (
 )
 from train.config import make_config, read_toml
 from train.data import Dataset, Images, channel_statistics, load_dataset
+from train.data.progress import SILENT, progress_bar
 from train.networks.registry import build
 from train.runs import checkpoint as checkpoint_files
 from train.runs import training
 from train.runs.plot import plot_learning_curve
-from train.runs.progress import SILENT, progress_bar
 from train.runs.run import Run, versions
 from train.runs.training import Trainer, TrainingError, evaluate
 

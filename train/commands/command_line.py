@@ -205,6 +205,13 @@ def given_path(text: str) -> Path:
     return user_path(text)
 
 
+def new_file(text: str) -> Path:
+    """The path of a file that a command writes in the end, in a folder that there is."""
+    if not (path := given_path(text)).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it first")
+    return path
+
+
 def at_least(minimum: int) -> Callable[[str], int]:
     """The type of a flag that takes an integer, not below a minimum."""
 

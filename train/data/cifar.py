@@ -14,7 +14,9 @@ from train.data.custom import is_custom, load_custom
 from train.data.dataset import IMAGE_SHAPE, DataError, Dataset, DatasetInfo
 from train.data.download import Progress, fetch, show_progress
 from train.data.folder import named_folder
+from train.data.labels import AUTO
 from train.data.mapped import map_layout
+from train.storage.files import user_path
 
 __all__ = ["INFO", "DataError", "Dataset", "load_dataset"]
 
@@ -94,13 +96,14 @@ LAYOUTS = {  # in the order of preference; the first is the one downloaded
 
 
 def load_dataset(
-    name: str,
+    name: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] = "data",
     *,
     download: bool = True,
     progress: Progress = show_progress,
     mapped: bool = False,
     axes: int = 0,
+    task: str = AUTO,
 ) -> Dataset:
     """Load a data set; CIFAR is downloaded first if it is not there.
 
@@ -112,10 +115,10 @@ def load_dataset(
 
     Parameters
     ----------
-    name : str
+    name : str or path
         ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
         the package. Or one's own images: a folder, a path that ends in ``.npz``, or ``"MODULE:FUNCTION"``, see
-        `train.data.custom` and `train.data.folder`.
+        `train.data.custom` and `train.data.folder`. Of a folder that has a known name, ``"sample/"`` or a path.
     data_dir : path, optional
         Where CIFAR's files are, or where the archive goes, and what is decoded of a folder's files.
     download : bool, optional
@@ -127,6 +130,8 @@ def load_dataset(
         binary ones in a folder, they are loaded all the same.
     axes : int, optional
         Axes of space that the network takes: what one's own arrays have where their shape leaves it open.
+    task : {"auto", "classes", "labels", "numbers"}, optional
+        What the labels of one's own images are; by default their dtype and shape say it, see `train.data.labels`.
 
     Returns
     -------
@@ -145,20 +150,24 @@ def load_dataset(
     Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
     machines that the files reach one by one.
     """
-    name = named_folder(name)
+    if not isinstance(name, str) or name not in INFO:
+        name = named_folder(name)
+    data_dir = user_path(data_dir)
     if is_custom(name):
-        return load_custom(name, Path(data_dir), axes)
+        return load_custom(name, data_dir, mapped=mapped, axes=axes, task=task)
     if name == "sample":
         images, labels, count = _sample.load()
         classes = tuple(CLASS_NAMES["cifar10"].split())
-        return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:])
+        notes = ("sample is the set that comes with the package; the folder is --dataset sample/",)
+        said = notes if os.path.isdir(name) else ()
+        return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:], said)
     if name not in LAYOUTS:
         raise ValueError(
             f"dataset is {name!r}; choose 'cifar10', 'cifar100', 'sample', a file .npz, a folder or MODULE:FUNCTION"
         )
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
-    path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)
+    path, layout = _find(name, data_dir) or _obtain(name, data_dir, download, progress)
     if mapped and (found := map_layout(path, layout)):
         return Dataset(name, tuple(CLASS_NAMES[name].split()), *found[0], *found[1])
     partial = is_on("HCNN_PARTIAL_DATA")
@@ -175,8 +184,9 @@ def load_dataset(
 
 def obtain(name: str, data_dir: str | os.PathLike[str]) -> None:
     """Download a data set that is not there, for processes that will look for it; DataError if it cannot be had."""
-    if name in LAYOUTS and not _find(name, Path(data_dir)):
-        _obtain(name, Path(data_dir), True, show_progress)
+    folder = user_path(data_dir)
+    if name in LAYOUTS and not _find(name, folder):
+        _obtain(name, folder, True, show_progress)
 
 
 def _find(name: str, data_dir: Path) -> tuple[Path, Layout] | None:

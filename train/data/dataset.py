@@ -6,7 +6,7 @@ Signals and volumes are images of one and three axes of space.
 from __future__ import annotations
 
 import dataclasses
-import zlib
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +47,15 @@ class DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """What tells samples apart, those of the training set first."""
+
+    names: tuple[str, ...]  # paths of files, or places in arrays
+    hashes: NDArray[np.uint64]  # the first eight bytes of the SHA-256 of each one's file, or of its values
+    held_out: NDArray[np.bool_] | None = None  # which are held out, where that is laid down
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images, a training set and a test set, in host memory.
 
@@ -61,9 +70,10 @@ class Dataset:
         unit. Or `MappedImages`.
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``. Or bool (N, L), yes/no labels; or float64 (N, T), numbers.
-
     notes : tuple of str, optional
         What there is to say of it: files that cannot be read, for one.
+    samples : Samples, optional
+        Names, hashes and parts of the samples; of files alone, others are known by their values.
 
     Raises
     ------
@@ -78,6 +88,7 @@ class Dataset:
     test_images: Any
     test_labels: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    samples: Samples | None = dataclasses.field(default_factory=lambda: None)  # numpydoc takes None for an attribute
 
     def __post_init__(self) -> None:
         """Hold every array to its contract."""
@@ -114,20 +125,6 @@ class Dataset:
         images = self.train_images
         return DatasetInfo(self.image_shape, len(self.class_names), images.nbytes, self.kind, str(images.dtype))
 
-    def checksum(self) -> int:
-        """Return a CRC-32 of all images and labels.
-
-        Returns
-        -------
-        int
-            The same for equal data sets.
-        """
-        found = 0
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            for begin in range(0, len(array), 1000):
-                found = zlib.crc32(np.asarray(array[begin : begin + 1000]).tobytes(), found)
-        return found
-
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
         """Raise DataError unless images and labels are a pair as documented."""
         for kind, given in (("images", images), ("labels", labels)):
@@ -141,7 +138,8 @@ class Dataset:
                 f"{self.name}: {part}_images is {describe_array(images)}; expected {' or '.join(DTYPES)} of shape "
                 "(N, H, W, C) with channels C, such as (N, 32, 32, 3), or signals (N, T, C), or volumes (N, D, H, W, C)"
             )
-        if images.dtype.kind == "f" and not (finite := np.isfinite(images)).all():
+        in_memory = isinstance(images, np.ndarray)  # others were looked at when their file was written
+        if images.dtype.kind == "f" and in_memory and not (finite := np.isfinite(images)).all():
             place = tuple(map(int, np.argwhere(~finite)[0]))
             raise DataError(f"{self.name}: {part}_images has {images[place]} at {place}; give finite numbers")
         if not len(images) or max(images.shape[1:-1]) > LARGEST_IMAGE:
@@ -243,20 +241,51 @@ def _times(lengths: tuple[int, ...]) -> str:
 
 
 def train_subset(dataset: Dataset, size: int) -> Dataset:
-    """Return the data set with only its first training images; the test set stays whole."""
-    available = len(dataset.train_labels)
+    """Return the data set with only its first training images; the test set stays whole, and a part held out."""
+    held_out = laid_down(dataset)
+    available, count = int((~held_out).sum()), len(held_out)
     if not 1 <= size <= available:
-        raise ValueError(
-            f"train size is {size}; {dataset.name} has {available} training images, choose 1 to {available}"
-        )
-    return dataclasses.replace(
-        dataset, train_images=dataset.train_images[:size], train_labels=dataset.train_labels[:size]
-    )
+        said = f"train size is {size}; {dataset.name} has {available} training images"
+        raise ValueError(f"{said}, choose 1 to {available}")
+    train = np.flatnonzero(held_out | (np.cumsum(~held_out) <= size))
+    return taken(dataset, train, np.arange(count, count + len(dataset.test_labels)))
+
+
+def laid_down(dataset: Dataset) -> NDArray[np.bool_]:
+    """Return which training samples are held out whatever the settings are, (N,)."""
+    samples, count = dataset.samples, len(dataset.train_labels)
+    return np.zeros(count, bool) if samples is None or samples.held_out is None else samples.held_out[:count]
+
+
+def taken(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -> Dataset:
+    """Return the data set of some samples, by their places among the training and then the test samples of another."""
+    both, samples, fields = np.concatenate([train, test]), dataset.samples, {}
+    for part, index in (("train", train), ("test", test)):
+        for kind in ("images", "labels"):
+            one, other = (getattr(dataset, f"{of}_{kind}") for of in ("train", "test"))
+            for own, places in ((one, index), (other, index - len(one))):
+                if len(places) and 0 <= places.min() <= places.max() < len(own):  # nothing is copied where all are
+                    same = np.array_equal(places, np.arange(len(own)))
+                    fields[f"{part}_{kind}"] = own if same else own[places]
+                    break
+            else:
+                whole = one.joined(other) if hasattr(one, "joined") else np.concatenate([one, other])
+                fields[f"{part}_{kind}"] = whole[index]
+    if samples is not None:
+        held_out = None if samples.held_out is None else samples.held_out[both]
+        fields["samples"] = Samples(tuple(samples.names[k] for k in both), samples.hashes[both], held_out)
+    return dataclasses.replace(dataset, **fields)
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the training images into those to train on and `count` held out, of each class its share, to one image."""
-    labels = dataset.train_labels
+    """Split the training images into those to train on and those held out.
+
+    That is the part laid down for it, or else `count` of them, of each class its share, to one image: of files those
+    of the least hash with `seed`, of others by its permutation.
+    """
+    labels, samples = dataset.train_labels, dataset.samples
+    if samples is not None and samples.held_out is not None:
+        return np.flatnonzero(~laid_down(dataset)), np.flatnonzero(laid_down(dataset))
     if dataset.kind != "classes":
         labels = np.zeros(len(labels), np.int64)
     if not 0 <= count < len(labels):
@@ -267,10 +296,18 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
     quotas, remainders = np.divmod(count * np.bincount(labels), len(labels))
     quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1  # largest remainders first
     rng = np.random.default_rng(seed)
+    ranks = None if samples is None else _hashed(samples.hashes[: len(labels)], seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for label, quota in enumerate(quotas):
-        held_out[rng.permutation(np.flatnonzero(labels == label))[:quota]] = True
+        own = np.flatnonzero(labels == label)
+        held_out[(rng.permutation(own) if ranks is None else own[np.argsort(ranks[own], kind="stable")])[:quota]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _hashed(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Hashes with a seed: each the first eight bytes of the SHA-256 of both."""
+    contents = (f"{seed} {value}".encode() for value in hashes.tolist())
+    return np.array([int.from_bytes(hashlib.sha256(c).digest()[:8], "big") for c in contents], np.uint64)
 
 
 def spread(count: int, wanted: int) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
-"""Images that stay in CIFAR's binary files and are read when they are wanted, so that a set need not fit in memory."""
+"""Images that stay in files and are read when they are wanted, so that a set need not fit in memory."""
 
 from __future__ import annotations
 
+import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,50 +14,70 @@ from numpy.typing import NDArray
 from train.data._formats import PIXELS, Layout
 from train.data.dataset import IMAGE_SHAPE, DataError
 
+Decode = Callable[[NDArray[Any]], NDArray[Any]]
+
 BLOCK = 1000
 """Images that are read at once where all are gone through."""
 
 
 class MappedImages:
-    """Colour images, uint8, in files of binary records. What it is indexed by gives others, still unread.
+    """Images in files of records. What they are indexed by gives others, still unread.
 
     ``numpy.asarray`` reads them, and lets the pages of the files go again: this process keeps none of them.
+
+    Parameters
+    ----------
+    files : sequence of memmap, shape (n, ...)
+        Records of one shape, one for each image.
+    decode : callable, optional
+        From records (n, ...) to images (n, H, W, C) of their dtype; by default they are images.
+    index : ndarray of int64, optional
+        Which of the images, by default all.
     """
 
-    dtype = np.dtype(np.uint8)
-    ndim = 4
     nbytes = 0  # of memory
 
-    def __init__(self, files: Sequence[Any], width: int, index: NDArray[np.int64] | None = None) -> None:
-        self.files, self.width = files, width
-        self.starts = np.cumsum([0, *(len(file) // width for file in files)])
+    def __init__(self, files: Sequence[Any], decode: Decode = lambda records: records, index: Any = None) -> None:
+        self.files, self.decode = files, decode
+        self.starts = np.cumsum([0, *map(len, files)])
         self.index = np.arange(self.starts[-1]) if index is None else index
+        self.dtype, self._shape = files[0].dtype, decode(np.empty((0, *files[0].shape[1:]), files[0].dtype)).shape[1:]
+
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: math.prod(self.shape))
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """The shape of all images, (N, 32, 32, 3)."""
-        return (len(self.index), *IMAGE_SHAPE)
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all images, (N, H, W, C)."""
+        return (len(self.index), *self._shape)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, index: Any) -> MappedImages:
         """The images of a slice or an array of indices."""
-        return MappedImages(self.files, self.width, self.index[index])
+        return MappedImages(self.files, self.decode, self.index[index])
+
+    def joined(self, other: MappedImages) -> MappedImages:
+        """These images and others of the same files."""
+        return MappedImages(self.files, self.decode, np.concatenate([self.index, other.index]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read them, (N, 32, 32, 3)."""
-        planes = np.empty((len(self.index), PIXELS), np.uint8)
+        """Read them."""
+        records = np.empty((len(self.index), *self.files[0].shape[1:]), self.dtype)
         of_file = np.searchsorted(self.starts, self.index, side="right") - 1
         for number, file in enumerate(self.files):
             here = of_file == number
             if here.any():
-                records = file.reshape(-1, self.width)
-                planes[here] = records[self.index[here] - self.starts[number], self.width - PIXELS :]
+                records[here] = file[self.index[here] - self.starts[number]]
                 if hasattr(mmap, "MADV_DONTNEED"):
                     file._mmap.madvise(mmap.MADV_DONTNEED)
-        images = planes.reshape(-1, 3, *IMAGE_SHAPE[:2]).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(images, dtype)
+        return np.ascontiguousarray(self.decode(records), dtype)
+
+
+def _planes(records: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images (n, 32, 32, 3) of CIFAR's records."""
+    return records[:, -PIXELS:].reshape(-1, 3, *IMAGE_SHAPE[:2]).transpose(0, 2, 3, 1)
 
 
 def map_layout(path: Path, layout: Layout) -> list[tuple[MappedImages, NDArray[np.int64]]] | None:
@@ -76,7 +97,7 @@ def _map(paths: Sequence[Path], layout: Layout) -> tuple[MappedImages, NDArray[n
             size = path.stat().st_size
             if size % width or not 1 <= size // width <= most:
                 raise DataError(f"{path}: {size} bytes; expected 1 to {most} records of {width} bytes, each whole")
-            files.append(np.memmap(path, np.uint8, "r"))
+            files.append(np.memmap(path, np.uint8, "r").reshape(-1, width))
             with open(path, "rb") as stream:  # a map would keep every page
                 while block := stream.read(BLOCK * width):
                     labels.append(np.frombuffer(block, np.uint8).reshape(-1, width)[:, : len(classes)].copy())
@@ -85,4 +106,4 @@ def _map(paths: Sequence[Path], layout: Layout) -> tuple[MappedImages, NDArray[n
     for key, found, count in zip(layout.labels, np.concatenate(labels).max(axis=0), classes, strict=True):
         if found >= count:
             raise DataError(f"{paths[0].parent}: {found} among the {key}; expected 0 to {count - 1}")
-    return MappedImages(files, width), np.concatenate(labels)[:, -1].astype(np.int64)
+    return MappedImages(files, _planes), np.concatenate(labels)[:, -1].astype(np.int64)

@@ -86,6 +86,7 @@ class Checkpoint:
     labels: int | None = None
     values: str = "uint8"  # dtype of the images
     targets: Targets = CLASSES  # what the outputs stand for
+    data: str = ""  # SHA-256 of the description of its samples; of runs since they have one
 
     @property
     def task(self) -> Task:
@@ -124,6 +125,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         **({"labels": checkpoint.labels} if checkpoint.labels is not None else {}),
         **({"targets": targets.kind} if targets.kind != "classes" else {}),
         **({"values": checkpoint.values} if checkpoint.values != "uint8" else {}),
+        **({"data": checkpoint.data} if checkpoint.data else {}),
         "metrics": json.dumps(state.metrics),
         **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "seconds", "best")},
     }
@@ -191,6 +193,7 @@ def load(path: Path) -> Checkpoint:
                     trees["data"].get("target_mean"),
                     trees["data"].get("target_std"),
                 ),
+                str(attributes.get("data", "")),
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")

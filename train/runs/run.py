@@ -26,6 +26,9 @@ KEPT = 3
 
 BEST = "best.h5"
 
+DATA = "samples.json"
+"""The description of a run's samples."""
+
 
 class RunError(RuntimeError):
     """A run directory that cannot be made, written or continued; the message is one line."""
@@ -80,8 +83,9 @@ class Run:
         files = (self.config_path, self.metrics_path, self.picture_path, path / BEST)
         if resumable or any(file.exists() for file in files):
             raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
-        if self.teacher_path.exists():  # it may be a file of the user's, so it is not written over
-            raise RunError(f"--out {path} holds teacher.h5 and no run; remove it or name another directory")
+        for file in (self.teacher_path, path / DATA):
+            if file.exists():  # it may be a file of the user's, so it is not written over
+                raise RunError(f"--out {path} holds {file.name} and no run; remove it or name another directory")
 
     def take_name(self) -> Path:
         """Make the directory, or one of a name that no other process has taken: with -2, -3 and so on behind it."""
@@ -136,9 +140,14 @@ class Run:
             raise self._unwritable(error) from error
 
     def create(
-        self, save: Callable[[], Path], config: Config, versions: dict[str, str], teacher: Checkpoint | None = None
+        self,
+        save: Callable[[], Path],
+        config: Config,
+        versions: dict[str, str],
+        teacher: Checkpoint | None = None,
+        data: str = "",
     ) -> None:
-        """Write the files of a new run: its teacher, the state before the first step, then the configuration."""
+        """Write the files of a new run: its teacher, the state before the first step, its samples, its settings."""
         if not self.writes:
             return
         self.require_new()
@@ -148,6 +157,8 @@ class Run:
                 first.append(self.teacher_path)
                 checkpoints.save(self.teacher_path, teacher, versions)
             first.append(save())
+            first.append(self.path / DATA)
+            self.write_data(data)
             self.write_config(config, versions)
         except (CheckpointError, RunError) as error:
             with contextlib.suppress(OSError):
@@ -156,6 +167,14 @@ class Run:
             if isinstance(error, RunError):
                 raise
             raise self._unwritable(error) from error
+
+    def write_data(self, text: str) -> None:
+        """Write the description of the samples; that of an older run is made when it goes on."""
+        if self.writes:
+            try:
+                write_atomically(self.path / DATA, text.encode())
+            except OSError as error:
+                raise self._unwritable(error) from error
 
     def write_config(self, config: Config, versions: Mapping[str, str]) -> None:
         """Write config.toml."""

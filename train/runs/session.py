@@ -28,10 +28,10 @@ from train.data import (
     load_dataset,
     require_varying,
     require_varying_numbers,
-    split_validation,
     train_subset,
 )
 from train.data.custom import MOST_COLOURS
+from train.data.description import Description
 from train.networks.layer import times
 from train.networks.network import Network
 from train.networks.presets import BY_AXES, MADE_FOR, SPACE
@@ -49,12 +49,13 @@ from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import plot_learning_curve
 from train.runs.report import Classified, page
 from train.runs.run import BEST, Run, RunError, versions
+from train.runs.samples import own_samples, split
 from train.runs.shipped import bare, open_network
 from train.runs.step import wants_graphs
 from train.runs.teacher import is_taught, network_of, require_same_task, require_unseen
 from train.runs.training import Interrupted, Result, Trainer, TrainingError, duration, evaluate, evaluate_views, summary
 from train.runs.transfer import begin_from
-from train.storage.files import write_atomically
+from train.storage.files import user_path, write_atomically
 
 NORMAL = 1.959964
 """Standard deviations of a normal distribution that hold 95 % of it."""
@@ -87,11 +88,13 @@ class Session:
         self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
         self.given = dataset  # images that no name leads to
         self.teacher: tuple[Path, Checkpoint] | None = None
+        self.own: tuple[Path, Checkpoint] | None = None  # what a run goes on from
+        self.described = ""  # the samples, as `Description.text`
         self.others: dict[str, tuple[Path, Checkpoint]] = {}  # networks that this one learns from, by their flags
 
     def begin(self, settings: Callable[[], Config], out: Path | None, hours: float = math.inf) -> Run:
         """Train a new run, in a directory of its preset's name and the time where none is given."""
-        ranks = self.ranks
+        ranks, out = self.ranks, out and user_path(out)
         now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
 
         def checked() -> tuple[Config, Any, Run]:
@@ -121,12 +124,14 @@ class Session:
                 ranks.watch.advise(f"continue with --resume {run.path}")
         with locked(run, make=True):
             config = trainer.config
-            run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1])
+            run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1], self.described)
             shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
+            others = f"{len(trainer.held_out.labels):,} held out, " if trainer.held_out else ""
+            others += f"{len(dataset.test_labels):,} for the test"
             for note in trainer.network.fallbacks:
                 self.say(note)
             self.say(
-                f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units} of {config.dataset}, "
+                f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units} of {config.dataset} ({others}), "
                 f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
             )
             self._fit(trainer, dataset, hours)
@@ -134,7 +139,7 @@ class Session:
 
     def go_on(self, path: Path, given: Mapping[str, Any], hours: float = math.inf) -> None:
         """Continue a run from its latest checkpoint, with some settings changed that allow it."""
-        ranks, run = self.ranks, self.run(path)
+        ranks, run = self.ranks, self.run(user_path(path))
         # what is exchanged next depends on them
         ranks.require_same({f"--{k.replace('_', '-')}": value for k, value in given.items() if k != "data_dir"})
         ranks.from_first(run.require_resumable)
@@ -167,8 +172,10 @@ class Session:
             ranks.agree(lambda: require_named(config.dataset, named, f"--resume {run.path}"))
             if is_taught(config):
                 self.teacher = ranks.from_first(lambda: (run.teacher_path, checkpoints.load(run.teacher_path)))
+            self.own = path, checkpoint
             trainer, dataset = self._start(xp, config, run)
             ranks.agree(lambda: trainer.restore(checkpoint, path))
+            run.write_data(self.described)
             for damaged in run.set_aside_after(checkpoint):
                 self.say(f"what was damaged is now {damaged}")
             best, hope = state.best, "; the best epoch from here on takes its place"
@@ -197,21 +204,25 @@ class Session:
         """Return the images, or refuse a batch that cannot fit: before they are read, where their size is known."""
         if config.dataset in INFO and self.given is None:
             self._require_memory(xp, config, INFO[config.dataset])
-        options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0)}
+        kind = self.own[1].targets.kind if self.own else config.task
+        options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0), "task": kind}
         options |= {"mapped": True} if self.ranks.size > 1 else {}
-        dataset = self.given or load_dataset(config.dataset, Path(config.data_dir).expanduser(), **options)
+        dataset = self.given or load_dataset(config.dataset, config.data_dir, **options)
         if config.dataset not in INFO or self.given is not None:
             self._require_memory(xp, config, dataset.info)
         for note in dataset.notes:
             self.say(note)
-        for flag, (path, other) in self.others.items():
-            require_unseen(flag, path, other.config, dataset, config)
-        if not config.train_size:
-            return dataset
+        if self.own:
+            return own_samples(*self.own, config, dataset, self.say)
+        whole = dataset
         try:
-            return train_subset(dataset, config.train_size)
+            dataset = train_subset(whole, config.train_size) if config.train_size else whole
         except ValueError as error:
             raise ConfigError(f"--train-size: {error}") from error
+        for flag, (path, other) in self.others.items():
+            for line in require_unseen(flag, path, other, whole, dataset, config):
+                self.say(line)
+        return dataset
 
     def _start(self, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
         """A trainer on the data of a configuration, the same on every rank."""
@@ -244,22 +255,22 @@ class Session:
             self.say(line)
         if ranks.size > 1:
             settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
-            ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
+            ranks.require_same(settings | found)
             ranks.watch.advise(f"continue with --resume {run.path}")
-        return ranks.agree(lambda: self._trainer(xp, config, dataset, run, found)), dataset
+        trainer = ranks.agree(lambda: self._trainer(xp, config, dataset, run, found))
+        checksum = f"checksum {trainer.data[:16]} and {trainer.labels:08x}"
+        ranks.require_same({"the images and labels": checksum})
+        return trainer, dataset
 
     def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
         """Split, and say what there is to say of the parts."""
-        count = config.held_out(total := len(dataset.train_labels))
-        try:
-            kept, held_out = split_validation(dataset, count, config.seed)
-        except ValueError as error:
-            raise ConfigError(f"--validation-size: {error}") from error
+        total, (kept, held_out) = len(dataset.train_labels), split(dataset, config)
+        count = len(held_out)
         mean, std = channel_statistics(dataset.train_images[kept])
         require_varying(config.dataset, mean, std)
         require_varying_numbers(dataset, kept)
         targets = Targets.of(dataset.train_labels[kept])
-        if count and config.validation_size < 0:
+        if count and config.validation_size < 0 and (dataset.samples is None or dataset.samples.held_out is None):
             measure = TASKS[targets.kind].title
             self.say(
                 f"a tenth of the {total:,} training {dataset.units}, {count:,}, is held out to measure {measure} on, "
@@ -270,7 +281,10 @@ class Session:
 
         names, rows = dataset.class_names, held_out if count else None
         data = Arrays(dataset.train_images, dataset.train_labels, names, kept, rows, (mean, std), targets)
-        return trainer_on(xp, config, data, run, found, self.ranks, self.teacher)
+        trainer = trainer_on(xp, config, data, run, found, self.ranks, self.teacher)
+        described = Description.of(dataset, held_out, mean, std)
+        self.described, trainer.data = described.text, described.digest
+        return trainer
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:
         """Refuse a batch that cannot fit before the system ends the process for it."""

@@ -15,6 +15,7 @@ from train.recipes.losses import TeacherSettings
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.run import Run, RunError
+from train.storage.files import user_path
 
 FOLDER = Path(__file__).parents[1] / "weights"
 
@@ -32,7 +33,7 @@ def list_networks() -> list[str]:
 
 def find(name_or_path: str | Path) -> Path:
     """Return the file of a network: the path itself if it exists, else the network that ships by this name."""
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     if not path.exists() and str(name_or_path) in list_networks():
         return FOLDER / f"{name_or_path}.h5"
     if not path.exists() and not path.suffix:

@@ -17,13 +17,16 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import Array
 from train.config import Config
-from train.data import Dataset, Images, split_validation, train_subset
+from train.data import Dataset, Images, train_subset
 from train.data.custom import UNNAMED
+from train.data.description import Description, samples_of
+from train.data.folder import HELD_OUT
 from train.networks.layer import Moments, Parameters, times
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of, build
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.runs.samples import description_of, split
 
 
 def is_taught(config: Config) -> bool:
@@ -89,30 +92,42 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
     checkpoints.require_fits(path, teacher, dataset)
 
 
-def require_unseen(flag: str, path: Path, theirs: Config, whole: Dataset, config: Config) -> None:
-    """Raise CheckpointError if another network was trained on images that this run holds out.
+def require_unseen(
+    flag: str, path: Path, other: Checkpoint, whole: Dataset, dataset: Dataset, config: Config
+) -> list[str]:
+    """Raise CheckpointError if another network was trained on images that this run holds out, or on its test images.
 
-    What this run reaches on them would then say nothing of new images.
+    What this run reaches on them would then say nothing of new images. Returns the line that says where that cannot be
+    checked: of a network without a description, whose part of `whole`, the images of all sizes of training sets, is
+    known only where its images have the same name.
     """
-    if {theirs.dataset, config.dataset} == {"cifar10", "sample"} and config.held_out(len(whole.train_labels)):
+    theirs, held_out = other.config, split(dataset, config)[1]
+    if (description := description_of(path, other)) is not None:
+        own, count = samples_of(dataset), len(dataset.train_labels)
+        for place, hashes in ((HELD_OUT, own.hashes[held_out]), ("for the test", own.hashes[count:])):
+            if seen := description.seen(hashes):
+                raise CheckpointError(_seen(flag, path, description, theirs, seen, len(hashes), place))
+        return []
+    if {theirs.dataset, config.dataset} == {"cifar10", "sample"} and len(held_out):
         raise CheckpointError(
             f"{flag} {path} was trained on {theirs.dataset}, which shares images with {config.dataset}, so it may have "
             "seen some that are held out here; take --validation-size 0"
         )
-    if os.path.realpath(theirs.dataset) != os.path.realpath(config.dataset) or config.dataset == UNNAMED:
-        return
-    splits = []
-    for one in (config, theirs):
-        part = train_subset(whole, one.train_size) if 0 < one.train_size < len(whole.train_labels) else whole
-        count = one.held_out(len(part.train_labels))
-        if count >= len(part.train_labels):
-            return  # which is refused elsewhere
-        splits.append(split_validation(part, count, one.seed))
-    (_, held_out), (trained, others) = splits
-    if seen := len(np.intersect1d(held_out, trained)):
-        size = f" --train-size {theirs.train_size}" if theirs.train_size else ""
-        same = f"--seed {theirs.seed} --validation-size {len(others)}{size}, as it has, or " if len(others) else ""
-        raise CheckpointError(
-            f"{flag} {path} was trained on {seen:,} of the {len(held_out):,} images that are held out here, so they "
-            f"would not tell how well new images are classified; take {same}--validation-size 0"
-        )
+    if os.path.realpath(theirs.dataset) == os.path.realpath(config.dataset) != os.path.realpath(UNNAMED):
+        size = theirs.train_size
+        part = train_subset(whole, size) if 0 < size < len(whole.train_labels) else whole
+        known = Description.of(part, split(part, theirs)[1], 0, 1)
+        if seen := known.seen(samples_of(dataset).hashes[held_out]):
+            raise CheckpointError(_seen(flag, path, known, theirs, seen, len(held_out), HELD_OUT))
+    return [f"{flag} {path} has no description of its images: whether it saw test images cannot be checked"]
+
+
+def _seen(flag: str, path: Path, known: Description, theirs: Config, seen: int, count: int, place: str) -> str:
+    """Say that another network has seen images."""
+    count_held, size = known.about[HELD_OUT], f" --train-size {theirs.train_size}" if theirs.train_size else ""
+    same = f"--seed {theirs.seed} --validation-size {count_held}{size}, as it has, or " if count_held else ""
+    cure = f"{same}--validation-size 0" if place == HELD_OUT else "another network"
+    return (
+        f"{flag} {path} was trained on {seen:,} of the {count:,} images that are {place} here, so they would not tell "
+        f"how well new images are classified; take {cure}"
+    )

@@ -6,7 +6,6 @@ import math
 import signal
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,8 @@ from hcnn_core import precision
 from hcnn_core.backend import Array, dtype_name, to_numpy
 from train.config import Config
 from train.data import INFO, Images, spread, views
+from train.data.description import labels_checksum
+from train.data.progress import SILENT, progress_bar
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
@@ -34,7 +35,6 @@ from train.runs import compiling
 from train.runs.calibration import tempered_loss
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
-from train.runs.progress import SILENT, progress_bar
 from train.runs.run import Run
 from train.runs.step import GraphedStep, Inputs, gradient_step, initial_arrays
 from train.runs.teacher import Teacher
@@ -178,9 +178,8 @@ class Trainer:
         self.ranks, self.teacher = ranks or Ranks(), teacher
         self.xp, self.config, self.network, self.run = xp, config, network, run
         self.train, self.held_out = train, held_out
-        parts = [train.labels] + ([held_out.labels] if held_out else [])
-        whole = [to_numpy(part) for part in parts]
-        self.labels = zlib.crc32(b"".join((a.astype(np.int64) if a.ndim == 1 else a).tobytes() for a in whole))
+        self.labels = labels_checksum([train.labels] + ([held_out.labels] if held_out else []))
+        self.data = ""  # SHA-256 of the description of the samples
         self.versions, self.class_names = versions, class_names
         self.task = TASKS[train.targets.kind]
         self.rng = np.random.default_rng(config.seed)
@@ -443,6 +442,7 @@ class Trainer:
             labels=self.labels,
             values=dtype_name(self.train.images.dtype),
             targets=self.train.targets,
+            data=self.data,
         )
         return self.run.save(checkpoint, self.versions, best=best)
 

@@ -1,0 +1,132 @@
+"""What a data set is: its kind and classes, and of each sample its name, its part and a hash of its contents."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hcnn_core.backend import Array, to_numpy
+from train.data.dataset import Dataset, Samples, taken
+from train.data.folder import HELD_OUT, PARTS, TEST, TESTED, TRAIN
+
+BLOCK = 1000
+"""Images whose values are hashed at a time."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Description:
+    """The samples of a run, the training set's first; as `text` it is a file of JSON, a line for each sample."""
+
+    about: dict[str, Any]  # kind, classes, shape and dtype of the images, statistics of the training part, counts
+    names: tuple[str, ...]  # paths of files, or places in arrays
+    parts: NDArray[np.str_]  # "train", "held out" or "test"
+    hashes: NDArray[np.uint64]  # the first eight bytes of the SHA-256 of each one's file, or of its values
+
+    @classmethod
+    def of(cls, dataset: Dataset, held_out: NDArray[np.int64], mean: Any, std: Any) -> Description:
+        """Describe a data set of which some training samples are held out."""
+        samples, images = samples_of(dataset), dataset.train_images
+        parts = np.full(len(samples.names), TEST, f"<U{len(HELD_OUT)}")
+        parts[: len(images)], parts[held_out] = TRAIN, HELD_OUT
+        about: dict[str, Any] = {"kind": dataset.kind, "classes": dataset.class_names, "shape": dataset.image_shape}
+        about |= {"values": str(images.dtype), "mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
+        about |= {part: int((parts == part).sum()) for part in (TRAIN, HELD_OUT, TEST)}
+        return cls(about, samples.names, parts, samples.hashes)
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The description as JSON."""
+        rows = zip(self.names, self.parts.tolist(), self.hashes.tolist(), strict=True)
+        lines = ",\n".join(json.dumps([name, part, f"{value:016x}"]) for name, part, value in rows)
+        return f'{json.dumps(self.about)[:-1]}, "samples": [\n{lines}\n]}}\n'
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @classmethod
+    def read(cls, text: str) -> Description:
+        """Return the description that a text holds."""
+        about = json.loads(text)
+        names, parts, hashes = zip(*about.pop("samples"), strict=True)
+        return cls(about, names, np.array(parts), np.array([int(value, 16) for value in hashes], np.uint64))
+
+    def seen(self, hashes: NDArray[np.uint64]) -> int:
+        """Return how many samples of these contents are in the part that was trained on."""
+        return int(np.isin(hashes, self.hashes[self.parts == TRAIN]).sum())
+
+    def places(self, dataset: Dataset) -> tuple[NDArray[np.int64], int]:
+        """Return where these samples are in a data set, -1 for none, and how many it has besides.
+
+        A sample is known by its contents, and where there are copies by its name.
+        """
+        samples = samples_of(dataset)
+        if np.array_equal(samples.hashes, self.hashes) and len(dataset.test_labels) == self.about[TEST]:
+            return np.arange(len(self.hashes)), 0  # as they were, so that no array is copied
+        there: dict[int, dict[str, int]] = {}
+        for place, (name, value) in enumerate(zip(samples.names, samples.hashes.tolist(), strict=True)):
+            there.setdefault(value, {})[name] = place
+        index = np.full(len(self.hashes), -1)
+        for k, (name, value) in enumerate(zip(self.names, self.hashes.tolist(), strict=True)):
+            if copies := there.get(value):
+                index[k] = copies.pop(name if name in copies else next(iter(copies)))
+        return index, sum(map(len, there.values()))
+
+    def arranged(self, dataset: Dataset, index: NDArray[np.int64]) -> Dataset:
+        """Return these samples of a data set in these parts, by their places in it; without those that are none."""
+        train, test = (np.flatnonzero((index >= 0) & ((self.parts == TEST) == of_test)) for of_test in (False, True))
+        both = np.concatenate([train, test])
+        samples = Samples(tuple(self.names[k] for k in both), self.hashes[both], self.parts[both] == HELD_OUT)
+        return dataclasses.replace(taken(dataset, index[train], index[test]), samples=samples)
+
+
+def labels_checksum(parts: Iterable[Array]) -> int:
+    """Return a CRC-32 of the labels of some parts, as they are taught."""
+    whole = map(to_numpy, parts)
+    return zlib.crc32(b"".join((a.astype(np.int64) if a.ndim == 1 else a).tobytes() for a in whole))
+
+
+def samples_of(dataset: Dataset) -> Samples:
+    """Return what tells the samples of a data set apart: of arrays their places and hashes of their values."""
+    if dataset.samples is not None:
+        return dataset.samples
+    names, hashes = [], []
+    for part, images in ((TRAIN, dataset.train_images), (TEST, dataset.test_images)):
+        names += [f"{part} {place}" for place in range(len(images))]
+        for begin in range(0, len(images), BLOCK):
+            block = np.ascontiguousarray(images[begin : begin + BLOCK])
+            hashes += [int.from_bytes(hashlib.sha256(image).digest()[:8], "big") for image in block]
+    return Samples(tuple(names), np.array(hashes, np.uint64))
+
+
+def as_before(dataset: Dataset) -> Dataset:
+    """Return the pictures of a folder in the parts of a run that has no description: one in five by a permutation.
+
+    Such a run took `train` and `test` alone for parts.
+    """
+    if dataset.samples is None:
+        return dataset
+    paths = [PurePath(name) for name in dataset.samples.names]
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    order = sorted(range(len(paths)), key=lambda k: (labels[k], paths[k]))
+    if all(path.parts[0].lower() in PARTS for path in paths):
+        order = [k for k in order if paths[k].parts[0] in (TRAIN, TEST)]
+    test = [k for k in order if paths[k].parts[0] == TEST]
+    if not test:
+        rng = np.random.default_rng(0)
+        for label in np.unique(labels[order]):
+            own = [k for k in order if labels[k] == label]
+            drawn = rng.permutation(len(own)) < round(len(own) / TESTED)
+            test += [k for k, chosen in zip(own, drawn, strict=True) if chosen]
+    train = [k for k in order if k not in set(test)]
+    return dataclasses.replace(taken(dataset, np.array(train), np.array(test)), samples=None)

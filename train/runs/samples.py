@@ -1,0 +1,89 @@
+"""Which samples a run was trained on, held to what there is now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.config import Config, ConfigError
+from train.data import INFO, Dataset, split_validation, train_subset
+from train.data.description import Description, as_before, labels_checksum, samples_of
+from train.data.folder import TEST
+from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.runs.run import DATA
+from train.storage.files import read_text
+
+Say = Callable[[str], None]
+
+
+def split(dataset: Dataset, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return which training samples are trained on, and which are held out."""
+    held_out = None if dataset.samples is None else dataset.samples.held_out
+    if held_out is not None and config.validation_size not in (-1, count := int(held_out.sum())):
+        raise ConfigError(f"--validation-size: {dataset.name} says which {count} samples are held out; leave it out")
+    try:
+        return split_validation(dataset, config.held_out(len(dataset.train_labels)), config.seed)
+    except ValueError as error:
+        raise ConfigError(f"--validation-size: {error}") from error
+
+
+def description_of(path: Path, checkpoint: Checkpoint) -> Description | None:
+    """Return the description beside a checkpoint, if it is of the samples that it was trained on."""
+    try:
+        found = Description.read(read_text(path.parent / DATA))
+        return found if found.digest == checkpoint.data else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def own_samples(
+    path: Path, checkpoint: Checkpoint, config: Config, dataset: Dataset, say: Say, use: str = "train"
+) -> Dataset:
+    """Return the samples of a run in its parts, and say how many are gone and new; CheckpointError of other ones.
+
+    To "train" on, all must be there; to "test" some of its test samples. To test on "another" data set, which is the
+    run's own if it has all of its samples, it is said how many of the test samples the run was trained on.
+    """
+    description = description_of(path, checkpoint)
+    where = ("data_dir", "data-dir") if config.dataset in INFO else ("dataset", "dataset")
+    other = f"{path} was trained on other images than {getattr(config, where[0])} holds; name theirs with --{where[1]}"
+    if description is None:
+        return _undescribed(path, checkpoint, dataset, say, use, other)
+    (index, new), tests = description.places(dataset), description.parts == TEST
+    missing = [description.names[k] for k in np.flatnonzero(index < 0)]
+    lost, count = int((index[tests] < 0).sum()), int(tests.sum())
+    if missing and use == "another":
+        total = len(dataset.test_labels)
+        seen = description.seen(samples_of(dataset).hashes[-total:])
+        say(f"{path} was trained on {seen:,} of the {total:,} test images of {dataset.name}")
+        return dataset
+    if (missing and use == "train") or lost == count:
+        gone = f"{len(missing):,} of its {len(index):,} samples are gone or changed, such as {missing[0]}"
+        raise CheckpointError(f"{other}: {gone}")
+    if lost:
+        say(f"{lost:,} of the {count:,} test images of {path.parent} are gone or changed")
+    if new:
+        say(f"{new:,} samples of {dataset.name} are new since {path.parent} began, and left out")
+    return description.arranged(dataset, index)
+
+
+def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say, use: str, other: str) -> Dataset:
+    """The same without a description: what the digest of it says, or the checksum of labels of an older run."""
+    config, size = checkpoint.config, checkpoint.config.train_size
+    if use != "another" and not checkpoint.data:
+        dataset = as_before(dataset)
+    part = train_subset(dataset, size) if use != "another" and 0 < size < len(dataset.train_labels) else dataset
+    parts = split(part, config)
+    digest = Description.of(part, parts[1], checkpoint.channel_mean, checkpoint.channel_std).digest
+    taught = (checkpoint.targets.taught(part.train_labels[index], config.dtype) for index in parts)
+    older = use == "test" and not checkpoint.data and checkpoint.labels is not None
+    if (use == "train" and checkpoint.data not in ("", digest)) or (
+        older and labels_checksum(taught) != checkpoint.labels
+    ):
+        raise CheckpointError(other)
+    if use != "train" and digest != checkpoint.data:
+        say(f"whether {path} was trained on some of the test images cannot be checked: it has no {DATA}")
+    return part
