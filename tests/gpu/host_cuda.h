@@ -23,7 +23,11 @@ using std::min;
 extern unsigned char __start_shared_by_block[] __attribute__((weak, visibility("hidden")));
 extern unsigned char __stop_shared_by_block[] __attribute__((weak, visibility("hidden")));
 
+struct Copy { float* to; float value; };
+struct Copies { Copy copy[4096]; unsigned count, ends[64], groups; };  // those that are not done, and where groups end
+
 namespace host {
+static Copies* copies;  // of each thread
 static unsigned char* shared_memory;
 static std::size_t shared_bytes;
 
@@ -37,6 +41,8 @@ struct Body {
 // Fill what the threads of a block share with NaN, as what nobody wrote should be.
 static void poison() {
     std::memset(shared_memory, 0xff, shared_bytes);
+    if (!copies) copies = static_cast<Copies*>(std::calloc(1024, sizeof(Copies)));
+    for (unsigned t = 0; t < 1024; ++t) copies[t].count = copies[t].groups = 0;
     std::memset(__start_shared_by_block, 0xff, __stop_shared_by_block - __start_shared_by_block);
 }
 }  // namespace host
@@ -90,10 +96,25 @@ static inline float cut(double sum) {
     return std::abs(static_cast<double>(nearest)) > std::abs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
-// Copies to shared memory that go on by themselves: here, at once.
-static inline void begin_copy(float* to, const float* from, bool taken) { *to = taken ? *from : 0.0f; }
-static inline void end_group() {}
-static inline void wait_for_all_but_one() {}
+// Copies to shared memory that go on by themselves: NaN is there until they are waited for.
+static inline void begin_copy(float* to, const float* from, bool taken) {
+    Copies& own = host::copies[host::current];
+    if (own.count == 4096) std::abort();
+    own.copy[own.count++] = {to, taken ? *from : 0.0f};
+    std::memset(to, 0xff, sizeof *to);
+}
+static inline void end_group() {
+    Copies& own = host::copies[host::current];
+    own.ends[own.groups++] = own.count;
+}
+static inline void wait_for_all_but_one() {
+    Copies& own = host::copies[host::current];
+    if (own.groups < 2) return;
+    const unsigned done = own.ends[own.groups - 2];
+    for (unsigned k = 0; k < done; ++k) *own.copy[k].to = own.copy[k].value;
+    std::memmove(own.copy, own.copy + done, (own.count - done) * sizeof(Copy));
+    own.ends[0] = own.ends[own.groups - 1] - done, own.groups = 1, own.count -= done;
+}
 
 // The lanes of a warp show each other a number, and each takes that of a lane.
 template <typename T> static inline T __shfl_sync(unsigned, T x, unsigned lane) {
@@ -106,7 +127,8 @@ template <typename T> static inline T __shfl_sync(unsigned, T x, unsigned lane) 
     return found;
 }
 
-// mma.sync.m16n8k8: the lanes of a warp show each other their parts, meet, and take what they need.
+// mma.sync.m16n8k8: the lanes of a warp show each other their parts, meet, and take what they need. The 13 bits that a
+// number of TensorFloat-32 has not are ignored.
 static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     struct Parts { unsigned a[4], b[2]; };
     static Parts shown[2][32][32];
@@ -117,8 +139,8 @@ static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (
     for (unsigned e = 0; e < 4; ++e) {
         double total = sum[e];
         for (unsigned k = 0; k < 8; ++k) {
-            const double left = __uint_as_float(warp[i * 4 + k % 4].a[k / 4 * 2 + e / 2]);
-            total += left * __uint_as_float(warp[(2 * j + e % 2) * 4 + k % 4].b[k / 4]);
+            const double left = __uint_as_float(warp[i * 4 + k % 4].a[k / 4 * 2 + e / 2] & ~0x1fffu);
+            total += left * __uint_as_float(warp[(2 * j + e % 2) * 4 + k % 4].b[k / 4] & ~0x1fffu);
         }
         sum[e] = cut(total);
     }

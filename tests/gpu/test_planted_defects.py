@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,8 +203,8 @@ def losses() -> None:
     close(found, gradient, 1 / 300)
 
 
-def drifting() -> None:
-    """Sums of positive numbers in three products each, so long that the errors of tensor cores would add up."""
+def of_long_sums(products: str) -> Iterator[Any]:
+    """Sums of positive numbers by tensor cores, results and cotangents of filters, over what they should be."""
     attribute: dict[str, Any] = {"boundary": "zero", "method": ("direct", "fft")}
     for x_shape, w_shape, axes, options in (
         ((2, 60, 16), (99, 11, 2), (1, 2), attribute),
@@ -215,11 +215,20 @@ def drifting() -> None:
         x, w = (np.abs(noise(seed, shape, "float32")) + np.float32(1) for seed, shape in enumerate((x_shape, w_shape)))
         problem = Problem(x, w, axes, options)
         g = np.abs(noise(2, problem.y_shape, "float32")) + np.float32(1)
-        with pytest.MonkeyPatch.context() as patch, precision("tf32x3"), tuned(device_blocks=1):
+        with pytest.MonkeyPatch.context() as patch, precision(products), tuned(device_blocks=1):
             patch.setattr(_cuda_plan.CudaPlan, "slides", lambda self, passes: passes)  # whatever is faster
             y, of_w = convolve(x, w, axes, **options), convolve_vjp_w(g, x, w, axes, **options)
-        for found, exact in ((y, problem.convolution()), (of_w, problem.transpose_w(g))):
-            assert np.abs(found / exact - 1).max() < 32 * eps("float32")
+        yield from (y / problem.convolution(), of_w / problem.transpose_w(g))
+
+
+def drifting() -> None:
+    """Sums so long, in three products each, that the errors of tensor cores would add up."""
+    assert all(np.abs(ratios - 1).max() < 32 * eps("float32") for ratios in of_long_sums("tf32x3"))
+
+
+def rounding() -> None:
+    """Operands are rounded to the nearest of TensorFloat-32, so that errors of many cancel; what is cut off adds up."""
+    assert all(abs(ratios.mean() - 1) < 2.0**-13 for ratios in of_long_sums("tf32"))
 
 
 def sliding() -> None:
@@ -310,6 +319,14 @@ def instruction() -> None:
     assert re.findall(r'"\+f"\((\w+\[\d\])\)', outputs) == [f"sum[{i}]" for i in range(4)]
     assert re.findall(r'"r"\((\w+\[\d\])\)', inputs) == [*(f"a[{i}]" for i in range(4)), "b[0]", "b[1]"]
     assert re.search(r"cvt\.rna\.tf32\.f32 %0, %1;", text)
+    assert re.findall(r'asm volatile\("(cp[^;]*;)" ::\s*(.*?)\);', text, re.DOTALL) == [
+        (
+            "cp.async.ca.shared.global [%0], [%1], 4, %2;",
+            '"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(taken ? 4 : 0) : "memory"',
+        ),
+        ("cp.async.commit_group;", ': "memory"'),
+        ("cp.async.wait_group 1;", ': "memory"'),
+    ]
 
 
 def far(elements: int) -> np.ndarray[Any, Any]:
@@ -896,8 +913,33 @@ DEFECTS = [
         "x[at_a * step_a + int(at_b * step_b)",
         far_samples,
     ),
+    Defect("a number of `implicit` not rounded", IMPLICIT, "PASSES == 1 ? __uint_as_float(tf32(x)) : x", "x", rounding),
+    Defect("an operand not rounded", TENSOR, "part[0][i] = tf32(x);", "part[0][i] = __float_as_uint(x);", rounding),
+    Defect("one group of copies more on its way", TENSOR, "wait_group 1", "wait_group 2", instruction),
+    Defect("no zeros for copies that are not taken", TENSOR, '"r"(taken ? 4 : 0)', '"r"(4)', instruction),
+    Defect("copies that are in no group", TENSOR, "cp.async.commit_group;", "", instruction),
     *(
-        Defect(f"three passes of `{name}` never flushed", file, text, "", drifting)
+        Defect(f"the next {what} fetched late", file, f"{text}\n        wait_for_all_but_one();", after, check)
+        for what, file, text, after, check in (
+            (
+                "chunk",
+                IMPLICIT,
+                "fetch(chunk + gridDim.x, turn ^ 1);",
+                "wait_for_all_but_one();\n        fetch(chunk + gridDim.x, turn ^ 1);",
+                sliding,
+            ),
+            (
+                "tile",
+                SUMMED,
+                "fetch(chunk + gridDim.x, turn ^ 1);",
+                "wait_for_all_but_one();\n        fetch(chunk + gridDim.x, turn ^ 1);",
+                summing,
+            ),
+            ("stage", SUMMED, "fetch(stage + 1);", "wait_for_all_but_one();\n        fetch(stage + 1);", summing),
+        )
+    ),
+    *(
+        Defect(f"three passes of `{name}` never flushed", file, text, "; //", drifting)
         for name, file, text in (
             ("implicit", IMPLICIT, "if (PASSES == 3 && stage % 2 == 0) flush(total, sum);"),
             ("implicit_taps", IMPLICIT, "for (int k = 0; k < GROUP; ++k) flush(total[k], sum[k]);"),
@@ -928,6 +970,7 @@ def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
         merging,
         losses,
         drifting,
+        rounding,
         instruction,
         normalizing,
         sliding,

@@ -64,7 +64,7 @@ def work() -> None:
     with tuned(device_blocks=1):
         y = convolve(x, w, 2, sum_axes=1, boundary="zero", method="direct")
         convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
-    x, w = of(0, 16, 16, 8), of(1, 16, 3, 32)
+    x, w = of(0, 24, 16, 8), of(1, 24, 3, 32)  # three stages: a buffer is filled again
     with precision("tf32"), tuned(device_blocks=1):  # by tiles
         y = convolve(x, w, 1, sum_axes=0, boundary="zero", method="direct")
         convolve_vjp_w(y, x, w, 1, sum_axes=0, boundary="zero", method="direct")
@@ -158,6 +158,11 @@ RACES = [
         ),
         ("between stages of sliding filters", IMPLICIT, "stage + 1);\n        __syncthreads();"),
         ("before copied positions are read", IMPLICIT, "wait_for_all_but_one();\n        __syncthreads();"),
+        (
+            "before channels are overwritten",
+            SUMMED,
+            "        __syncthreads();\n    }\n    if (PASSES == 3) flush(sum, total);\n#pragma unroll",
+        ),
         ("before copied channels are read", SUMMED, "    __syncthreads();\n        const float* of_w ="),
         (
             "before copied tiles are read",
@@ -190,8 +195,8 @@ RACES = [
 
 OF = (
     "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
-    "implicit", "implicit_taps", "summed", "summed_taps", "summed_taps", "gram", "spread", "normalize_rows", "row_sums",
-    "muon_polynomials", "single", "single", "single_total",
+    "implicit", "implicit_taps", "summed", "summed", "summed_taps", "summed_taps", "gram", "spread",
+    "normalize_rows", "row_sums", "muon_polynomials", "single", "single", "single_total",
 )  # fmt: skip
 """The kernel of each."""
 
