@@ -9,8 +9,8 @@ A launch takes as long as the longest of three: its bytes at the device's bandwi
 a cycle and scheduler, on the multiprocessor with the most blocks. These are counted in the machine code:
 
 - With mma, the main loop is the outermost loop that holds one. A loop inside it counts as often as its mma or its
-  copies to shared memory must be made; a stretch of code with mma counts as often as tiles meet taps, all else once.
-  What stands before and after the main loop is not counted.
+  copies to shared memory must be made, or rounded; a stretch of code with mma counts as often as tiles meet taps, all
+  else once. What stands before and after the main loop is not counted.
 - Without mma, loops count as often as their writes (or, where they have none, their reads) are made; code without loops
   counts once.
 - Of CuPy's kernels only bytes count.
@@ -161,17 +161,20 @@ def passes_of(launch: Launch) -> Passes:
             of_warp = -(-s["RESULTS_2"] // warps)
             rows = s["RESULTS_1"] * s["RESULTS_2"] * 16 + s["GROUP"] * s["SAMPLES_1"] * s["SAMPLES_2"]
             return Passes(
-                -(-chunks // across), products * of_warp, products * of_warp, rows * s["POSITIONS"] / launch.block
+                -(-chunks // across),
+                products * of_warp,
+                products * of_warp,
+                rows * s["POSITIONS"] / launch.block / s["PIECE"],
             )
         case "summed":
             rows, stages = 16 * s["TILES"], -(-s["CHANNELS"] // 8)
             mma = s["ALL_TAPS"] * s["TILES"] * 8 * s["PASSES"]
-            copies = (s["ALL_TAPS"] * 8 * rows + 64 * s["EXT"]) / launch.block
+            copies = (s["ALL_TAPS"] * 8 * rows / s["W_PIECE"] + 64 * s["EXT"] / s["PIECE"]) / launch.block
             return Passes(stages, mma, mma, copies)
         case "summed_taps":
             chunks = a["tiles"] * -(-a["batch"] // 8)
             mma = s["PLACES"] // (warps // s["OCTETS"]) * s["GROUP"] * s["TILES"] * s["PASSES"]
-            copies = 8 * (16 * s["TILES"] * s["PLACES"] + 8 * s["OCTETS"] * s["EXT"]) / launch.block
+            copies = 8 * (16 * s["TILES"] * s["PLACES"] + 8 * s["OCTETS"] * s["EXT"]) / launch.block / s["PIECE"]
             return Passes(-(-chunks // across), mma, mma, copies)
     raise ValueError(f"the main loop of {launch.name} is not known here")
 
@@ -195,17 +198,16 @@ def pass_instructions(code: Code, p: Passes) -> float:
     holding = [loop for loop in code.loops if code.count("HMMA", *loop)]
     main = max(holding, key=lambda loop: loop[1] - loop[0])
     inner = code.inside(main)
-    copies = sum(code.count("LDGSTS", b, b) for b in range(main[0], main[1] + 1))
     smallest = min(holding, key=lambda loop: loop[1] - loop[0])
     products = code.count("HMMA", *smallest)
     total = 0.0
     for at in range(main[0], main[1] + 1):
         around, often = [loop for loop in inner if loop[0] <= at <= loop[1]], 1.0
-        copying = any(code.count("LDGSTS", *loop) for loop in around)
+        copying = next((w for w in ("LDGSTS", "STS") if any(code.count(w, *loop) for loop in around)), None)
         if any(code.count("HMMA", *loop) for loop in around) or (main == smallest and not copying):
             often = p.mma / products
         elif copying:
-            often = p.copies / copies
+            often = p.copies / code.count(copying, *main)
         if code.count("HMMA", at, at):
             often *= p.met / p.mma
         total += often * len(code.blocks[at])

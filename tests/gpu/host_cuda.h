@@ -97,11 +97,11 @@ static inline float cut(double sum) {
 }
 
 // Copies to shared memory that go on by themselves: NaN is there until they are waited for.
-static inline void begin_copy(float* to, const float* from, bool taken) {
+template <int COUNT> static inline void begin_copy(float* to, const float* from, bool taken) {
     Copies& own = host::copies[host::current];
-    if (own.count == 4096) std::abort();
-    own.copy[own.count++] = {to, taken ? *from : 0.0f};
-    std::memset(to, 0xff, sizeof *to);
+    if (own.count + COUNT > 4096) std::abort();
+    for (int k = 0; k < COUNT; ++k) own.copy[own.count++] = {to + k, taken ? from[k] : 0.0f};
+    std::memset(to, 0xff, COUNT * sizeof *to);
 }
 static inline void end_group() {
     Copies& own = host::copies[host::current];

@@ -233,7 +233,7 @@ def rounding() -> None:
 
 def sliding() -> None:
     """Filters that slide along attributes: results, their marginal, and both adjoints, by few blocks."""
-    x, w, bias = noise(0, (5, 5, 3, 4, 12), "float32"), noise(1, (3, 1, 5, 5, 9), "float32"), noise(2, (9,), "float32")
+    x, w, bias = noise(0, (5, 5, 3, 4, 20), "float32"), noise(1, (3, 1, 5, 5, 9), "float32"), noise(2, (9,), "float32")
     options: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
     problem = Problem(x, w, (1, 2, 3, 4), options)
     g = noise(3, problem.y_shape, "float32")
@@ -241,7 +241,7 @@ def sliding() -> None:
         close(convolve(x, w, problem.axes, **options), problem.convolution(), norm(x) * norm(w))
         y, total = convolve_elu_marginal(x, w, bias, problem.axes, 3, **options)
         close(total, wide(y).sum(axis=3), norm(y))
-        y, parts = convolve_and_parts(noise(4, (15, 4, 3, 4, 12), "float32") + 100, w, problem.axes, **options)
+        y, parts = convolve_and_parts(noise(4, (15, 4, 3, 4, 20), "float32") + 100, w, problem.axes, **options)
         moments = normalized_and_moments(y, bias, bias, bias, epsilon=0.1, parts=parts)[3]
         exact, over = wide(y), tuple(range(y.ndim - 1))
         close(moments[0], exact.mean(axis=over) + bias, exact.std())
@@ -321,8 +321,9 @@ def instruction() -> None:
     assert re.search(r"cvt\.rna\.tf32\.f32 %0, %1;", text)
     assert re.findall(r'asm volatile\("(cp[^;]*;)" ::\s*(.*?)\);', text, re.DOTALL) == [
         (
-            "cp.async.ca.shared.global [%0], [%1], 4, %2;",
-            '"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(taken ? 4 : 0) : "memory"',
+            "cp.async.ca.shared.global [%0], [%1], %2, %3;",
+            '"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(4 * COUNT), '
+            '"r"(taken ? 4 * COUNT : 0) : "memory"',
         ),
         ("cp.async.commit_group;", ': "memory"'),
         ("cp.async.wait_group 1;", ': "memory"'),
@@ -559,7 +560,7 @@ DEFECTS = [
             ("the first share's rows for all", "from + s * of_share + e * rows_4", "from + e * rows_4"),
             ("the first share's parts for all", "stage % STAGES + share * STAGES,", "stage % STAGES,"),
             ("positions of one tile", "k / 4 * 16 + j * 4 + k % 4;", "k / 4 * 16 + j * 4 + k % 2;"),
-            ("every second share", "SHARES; ++s) {  // the", "SHARES; s += 2) {  // the"),
+            ("filters of the first tap for all", "(stage / STAGES * TAPS_1 + tap_1)", "tap_1"),
         )
     ),
     Defect("filters as if a phase met all taps", IMPLICIT, "* all_taps + tap_at", "* taps + tap_at", sliding),
@@ -913,10 +914,38 @@ DEFECTS = [
         "x[at_a * step_a + int(at_b * step_b)",
         far_samples,
     ),
-    Defect("a number of `implicit` not rounded", IMPLICIT, "PASSES == 1 ? __uint_as_float(tf32(x)) : x", "x", rounding),
-    Defect("an operand not rounded", TENSOR, "part[0][i] = tf32(x);", "part[0][i] = __float_as_uint(x);", rounding),
+    *(
+        Defect(what, file, text, planted, sliding if file == IMPLICIT else summing)
+        for what, file, text, planted in (
+            (
+                "filters in the order of the way forward",
+                SUMMED,
+                "channel = BACK ? k % EIGHT :",
+                "channel = false ? k % EIGHT :",
+            ),
+            ("a tap's place in single numbers", SUMMED, "offset[t] = offsets[t] * EIGHT;", "offset[t] = offsets[t];"),
+            ("the first warp's places for all", SUMMED, "starts[warp * N + n]", "starts[n]"),
+            ("the first warp's results for all", SUMMED, "PLACES + warp * N + n];", "PLACES + n];"),
+            ("the first channels for all", SUMMED, "(octet * EIGHT + i)", "i"),
+            ("sums of one of a tap's warps", SUMMED, "v < ACROSS; ++v", "v < 1; ++v"),
+            ("filters of the first rows", SUMMED, "r = first_row + row;", "r = row;"),
+            ("every second result of a warp", IMPLICIT, "second += WARPS", "second += 2 * WARPS"),
+            ("samples of the first tap for all", IMPLICIT, "(k * X_ROWS + row_1", "(row_1"),
+        )
+    ),
+    Defect("numbers not rounded", TENSOR, "PASSES == 1 ? __uint_as_float(tf32(x)) : x", "x", rounding),
+    *(
+        Defect(f"copies of `{name}` not rounded", file, text, "", rounding)
+        for name, file, text in (
+            ("implicit_taps", IMPLICIT, "round_own(turn);"),
+            ("summed", SUMMED, "round_own(stage);"),
+            ("summed_taps", SUMMED, "round_own(turn);"),
+        )
+    ),
     Defect("one group of copies more on its way", TENSOR, "wait_group 1", "wait_group 2", instruction),
-    Defect("no zeros for copies that are not taken", TENSOR, '"r"(taken ? 4 : 0)', '"r"(4)', instruction),
+    Defect(
+        "no zeros for copies that are not taken", TENSOR, '"r"(taken ? 4 * COUNT : 0)', '"r"(4 * COUNT)', instruction
+    ),
     Defect("copies that are in no group", TENSOR, "cp.async.commit_group;", "", instruction),
     *(
         Defect(f"the next {what} fetched late", file, f"{text}\n        wait_for_all_but_one();", after, check)

@@ -157,12 +157,7 @@ RACES = [
             "    }\n    if (threadIdx.x < across",
         ),
         ("between stages of sliding filters", IMPLICIT, "stage + 1);\n        __syncthreads();"),
-        ("before copied positions are read", IMPLICIT, "wait_for_all_but_one();\n        __syncthreads();"),
-        (
-            "before channels are overwritten",
-            SUMMED,
-            "        __syncthreads();\n    }\n    if (PASSES == 3) flush(sum, total);\n#pragma unroll",
-        ),
+        ("before copied positions are read", IMPLICIT, "round_own(turn);\n        __syncthreads();"),
         ("before copied channels are read", SUMMED, "    __syncthreads();\n        const float* of_w ="),
         (
             "before copied tiles are read",
@@ -195,7 +190,7 @@ RACES = [
 
 OF = (
     "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
-    "implicit", "implicit_taps", "summed", "summed", "summed_taps", "summed_taps", "gram", "spread",
+    "implicit", "implicit_taps", "summed", "summed_taps", "summed_taps", "gram", "spread",
     "normalize_rows", "row_sums", "muon_polynomials", "single", "single", "single_total",
 )  # fmt: skip
 """The kernel of each."""

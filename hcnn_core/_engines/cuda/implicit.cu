@@ -6,11 +6,6 @@
 // stages it takes 16 rows of x, at one tap of the positions, for each of SHARES: a group's warps, which add up at the end.
 // BACK, samples and results change places.
 
-#ifdef FILTERS
-// Numbers of neighbouring positions that are moved at once.
-template <int COUNT_> struct __align__(4 * COUNT_) Few { float value[COUNT_]; };
-#endif
-
 #ifdef IMPLICIT
 constexpr int PADDED = (FILTERS + 15) / 16 * 16, OF_16 = PADDED / 16, SAMPLES_16 = (SAMPLES_2 + 15) / 16;
 constexpr int FIRSTS = BACK ? SAMPLES_1 : RESULTS_1, BLOCKS_1 = (FIRSTS + TILES - 1) / TILES;
@@ -38,13 +33,6 @@ __device__ inline int in_pairs(int filter) {
 
 // Let the compiler keep a number, which it would make again wherever it is used.
 __device__ inline void keep(int& x) { asm volatile("" : "+r"(x)); }
-
-// A number as tensor cores take it: rounded when it was written, unless they take it in parts.
-__device__ inline float stored(float x) { return PASSES == 1 ? __uint_as_float(tf32(x)) : x; }
-template <int COUNT_> __device__ inline void take(Operand<COUNT_>& to, int i, float x) {
-    if (PASSES == 1) to.part[0][i] = __float_as_uint(x);
-    else put(to, i, x);
-}
 
 // A lane's number, and the sum over four neighbouring lanes, for each of them.
 __device__ inline float of_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
@@ -249,33 +237,47 @@ __device__ constexpr int sample_of(int result, int tap, int step, int taps, int 
 // Write parts[block, tap 1, tap 2, tap, filter], sums over the positions of each block of g[row, p] times x[row of x,
 // reads[tap, line of p]].
 extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
-    Reals g, Reals x, Table reads, Target parts, int taps, int lines, int batch, long long g_row, long long x_row
+    Reals g, Reals x, Table reads, Target parts, int taps, int lines, int batch, int g_row, int x_row
 ) {
     SHARED_MEMORY;
     float* buffers = reinterpret_cast<float*>(shared_memory);  // two of them
-    constexpr int BUFFER = (G_ROWS + GROUP * X_ROWS) * PITCH, EVERY = IMPLICIT_TAPS / POSITIONS;
+    constexpr int BUFFER = (G_ROWS + GROUP * X_ROWS) * PITCH, EVERY = IMPLICIT_TAPS / (POSITIONS / PIECE);
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, i = lane / 4, j = lane % 4;
     const int first_tap = blockIdx.y * GROUP, first_filter = blockIdx.z * 16, positions = lines * batch;
     const int chunks = (positions + POSITIONS - 1) / POSITIONS;
-    const int own = threadIdx.x % POSITIONS, own_row = threadIdx.x / POSITIONS;
+    const int own = threadIdx.x % (POSITIONS / PIECE) * PIECE, own_row = threadIdx.x / (POSITIONS / PIECE);
 
-    const auto fetch = [&](int chunk, int to) {  // nothing beyond the last chunk, since the sums take its place
-        const int p = chunk * POSITIONS + own;
-        const bool there = p < positions;
-        const int line = there ? p / batch : 0, within = there ? p % batch : 0;
-        float* buffer = buffers + to * BUFFER + own;
-        for (int row = own_row; row < G_ROWS && chunk < chunks; row += EVERY) {
-            const int filter = first_filter + row % 16;
-            const bool taken = there && filter < FILTERS;
-            begin_copy(buffer + row * PITCH, g + (taken ? (row / 16 * FILTERS + filter) * g_row + p : 0), taken);
-        }
-        for (int k = 0; k < GROUP && chunk < chunks; ++k) {
-            const int place = there && first_tap + k < taps ? reads[(first_tap + k) * lines + line] : -1;
-            const long long from = place < 0 ? 0 : (long long)place * batch + within;
-            for (int row = own_row; row < X_ROWS; row += EVERY)
-                begin_copy(buffer + (G_ROWS + k * X_ROWS + row) * PITCH, x + (place < 0 ? 0 : row * x_row + from), place >= 0);
+    const auto fetch = [&](int chunk, int to) {
+        if (chunk < chunks) {  // nothing beyond the last, since the sums take its place
+            const int p = chunk * POSITIONS + own;
+            const bool there = p < positions;
+            const int line = there ? p / batch : 0, within = there ? p % batch : 0;
+            float* buffer = buffers + to * BUFFER + own;
+#pragma unroll
+            for (int row = own_row; row < G_ROWS; row += EVERY) {
+                const int filter = first_filter + row % 16;
+                const bool taken = there && filter < FILTERS;
+                begin_copy<PIECE>(buffer + row * PITCH, g + (taken ? (row / 16 * FILTERS + filter) * g_row + p : 0), taken);
+            }
+#pragma unroll
+            for (int k = 0; k < GROUP; ++k) {
+                const int place = there && first_tap + k < taps ? reads[(first_tap + k) * lines + line] : -1;
+                const float* from = x + (place < 0 ? 0 : place * batch + within);
+#pragma unroll
+                for (int row = own_row; row < X_ROWS; row += EVERY)
+                    begin_copy<PIECE>(buffer + (G_ROWS + k * X_ROWS + row) * PITCH, from + (place < 0 ? 0 : row * x_row), place >= 0);
+            }
         }
         end_group();
+    };
+    const auto round_own = [&](int to) {  // the copies of this thread, which have arrived
+        float* buffer = buffers + to * BUFFER + own;
+#pragma unroll
+        for (int row = own_row; row < G_ROWS; row += EVERY) round_few<PIECE>(buffer + row * PITCH);
+#pragma unroll
+        for (int k = 0; k < GROUP; ++k)
+#pragma unroll
+            for (int row = own_row; row < X_ROWS; row += EVERY) round_few<PIECE>(buffer + (G_ROWS + k * X_ROWS + row) * PITCH);
     };
 
     float sum[GROUP][TAPS_1][OF_8][4] = {}, total[GROUP][TAPS_1][OF_8][4] = {};
@@ -284,6 +286,7 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
     for (int chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x, turn ^= 1) {
         fetch(chunk + gridDim.x, turn ^ 1);
         wait_for_all_but_one();
+        round_own(turn);
         __syncthreads();
         const float* of_g = buffers + turn * BUFFER;
         const float* of_x = of_g + G_ROWS * PITCH;
@@ -303,7 +306,7 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
                 for (int first = 0; first < RESULTS_1; ++first)
 #pragma unroll
                     for (int e = 0; e < 4; ++e)
-                        put(a[first], e, of_g[((first * RESULTS_2 + second) * 16 + i + e % 2 * 8) * PITCH + p + j + e / 2 * 4]);
+                        take(a[first], e, of_g[((first * RESULTS_2 + second) * 16 + i + e % 2 * 8) * PITCH + p + j + e / 2 * 4]);
 #pragma unroll
                 for (int k = 0; k < GROUP; ++k)
 #pragma unroll
@@ -312,8 +315,8 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
                         for (int n = 0; n < OF_8; ++n) {
                             const float* from = of_x + (k * X_ROWS + row_1 * SAMPLES_2 + max(row_2[n], 0)) * PITCH + p + j;
                             Operand<2> b;
-                            put(b, 0, row_2[n] < 0 ? 0.0f : from[0]);
-                            put(b, 1, row_2[n] < 0 ? 0.0f : from[4]);
+                            take(b, 0, row_2[n] < 0 ? 0.0f : from[0]);
+                            take(b, 1, row_2[n] < 0 ? 0.0f : from[4]);
 #pragma unroll
                             for (int first = 0; first < RESULTS_1; ++first)
 #pragma unroll

@@ -168,8 +168,8 @@ class Implicit:
         blocks = max(1, min(chunks, current().device_blocks // (4 * grid_y * padded)))
         count = part.taps.size * self.first[2] * self.second[2] * self.arrangement.out
         parts, reads = empty(xp, (blocks, count), x), self._table(x, "reads", lambda: part.reads)
-        numbers = *map(np.int32, (part.taps.size, lines, batch)), np.int64(g.shape[1]), np.int64(x.shape[1])
-        arguments = g, x, reads, parts, *numbers
+        numbers = map(np.int32, (part.taps.size, lines, batch, g.shape[1], x.shape[1]))
+        arguments, sizes = (g, x, reads, parts, *numbers), sizes | {"PIECE": piece_of(batch, g, x)}
         grid = blocks, grid_y, padded
         cuda.launch("implicit_taps", "float32", sizes, grid, THREADS, arguments, _shared_of_taps(sizes))
         return xp.reshape(add_terms(xp, parts, (1, blocks, count)), (-1, part.taps.size, 1, self.arrangement.out))
@@ -227,8 +227,7 @@ class Implicit:
         parts: Array | None = None, *, back: bool = False,
     ) -> None:  # fmt: skip
         batch, sizes, phases = self.taps.batch, self._sizes(passes, back=back), self._parts(back=back)
-        whole = batch % 4 == 0 and not any(address_of(a) % 16 for a in (x, out, marginal) if a is not None)
-        sizes["PIECE"] = 4 if whole else 1
+        sizes["PIECE"] = piece_of(batch, x, out, *(() if marginal is None else (marginal,)))
         positions = max(part.targets.size for part in phases) * batch
         rows = -(-self._groups(sizes["TILES"], back=back) // (WARPS // sizes["SHARES"]))
         table = self._table(x, ("phases", back), lambda: in_one(phases))
@@ -241,6 +240,11 @@ class Implicit:
     def _table(self, like: Array, name: Any, values: Callable[[], Integers]) -> Array:
         placed: Array = self._placed.beside(like, name, lambda: np.ascontiguousarray(values(), np.int32))
         return placed
+
+
+def piece_of(batch: int, *arrays: Array) -> int:
+    """Return how many neighbouring positions of rows are moved at once."""
+    return 1 if batch % 4 or any(address_of(a) % 16 for a in arrays) else 4
 
 
 def in_one(phases: list[Part]) -> Integers:

@@ -15,12 +15,18 @@ __device__ constexpr int pitch_of(int count, int shift) { return (count + 31) / 
 constexpr int ROWS = 16 * TILES, W_PITCH = ROWS + 8, X_PITCH = pitch_of(EXT * EIGHT, 8), W_SIZE = ALL_TAPS * EIGHT * W_PITCH;
 constexpr int STAGE = W_SIZE + EIGHT * X_PITCH, STAGES = (CHANNELS + EIGHT - 1) / EIGHT, N = 8;
 
+// The row and channel of a number of a stage's filters, in the order of w, and its tap.
+__device__ inline int of_w_number(int k, int& row, int& channel) {
+    channel = BACK ? k % EIGHT : k / ROWS % EIGHT, row = BACK ? k / EIGHT % ROWS : k % ROWS;
+    return k / (EIGHT * ROWS);
+}
+
 // Write out[row, targets[tile, place] * batch + n], sums over taps and channels of x[channel, place of the tap * batch + n]
 // times w[channel, tap_at[tap], row]; BACK, times w[row, tap_at[tap], channel]; numbers of the last axis lie side by side,
 // and the strides of the others are given. With a bias (rows), the ELU of the sum.
 extern "C" __global__ void __launch_bounds__(SUMMED) summed(
     Reals x, Reals w, Table tap_at, Table reads, Table targets, Table starts, Table offsets, Reals bias, Target out,
-    int batch, long long x_row, long long out_row, long long w_first, long long w_tap
+    int batch, int x_row, int out_row, int w_first, int w_tap
 ) {
     SHARED_MEMORY;
     __shared__ int places[EXT], taps[ALL_TAPS], offset[ALL_TAPS];
@@ -38,20 +44,30 @@ extern "C" __global__ void __launch_bounds__(SUMMED) summed(
     const auto fetch = [&](int stage) {
         float* to_w = stages + stage % 2 * STAGE;
         float* to_x = to_w + W_SIZE;
-        for (int k = threadIdx.x; k < ALL_TAPS * EIGHT * ROWS && stage < STAGES; k += SUMMED) {  // in the order of w
-            const int channel = BACK ? k % EIGHT : k / ROWS % EIGHT, row = BACK ? k / EIGHT % ROWS : k % ROWS;
-            const int c = stage * EIGHT + channel, r = first_row + row, tap = k / (EIGHT * ROWS);
+        for (int k = threadIdx.x * W_PIECE; k < ALL_TAPS * EIGHT * ROWS && stage < STAGES; k += SUMMED * W_PIECE) {
+            int row, channel;
+            const int tap = of_w_number(k, row, channel), c = stage * EIGHT + channel, r = first_row + row;
             const bool taken = c < CHANNELS && r < RESULTS;
-            const long long at = taps[tap] * w_tap + (BACK ? r * w_first + c : c * w_first + r);
-            begin_copy(to_w + (tap * EIGHT + channel) * W_PITCH + row, w + (taken ? at : 0), taken);
+            const int at = taps[tap] * w_tap + (BACK ? r * w_first + c : c * w_first + r);
+            begin_copy<W_PIECE>(to_w + (tap * EIGHT + channel) * W_PITCH + row, w + (taken ? at : 0), taken);
         }
-        for (int k = threadIdx.x; k < EIGHT * EXT * EIGHT && stage < STAGES; k += SUMMED) {
+        for (int k = threadIdx.x * PIECE; k < EIGHT * EXT * EIGHT && stage < STAGES; k += SUMMED * PIECE) {
             const int n = k % EIGHT, e = k / EIGHT % EXT, channel = k / (EIGHT * EXT), c = stage * EIGHT + channel;
             const bool taken = places[e] >= 0 && c < CHANNELS && first_n + n < batch;
-            const long long at = c * x_row + (long long)places[e] * batch + first_n + n;
-            begin_copy(to_x + channel * X_PITCH + e * EIGHT + n, x + (taken ? at : 0), taken);
+            const int at = c * x_row + places[e] * batch + first_n + n;
+            begin_copy<PIECE>(to_x + channel * X_PITCH + e * EIGHT + n, x + (taken ? at : 0), taken);
         }
         end_group();
+    };
+    const auto round_own = [&](int stage) {  // the copies of this thread, which have arrived
+        float* own = stages + stage % 2 * STAGE;
+        for (int k = threadIdx.x * W_PIECE; k < ALL_TAPS * EIGHT * ROWS; k += SUMMED * W_PIECE) {
+            int row, channel;
+            const int tap = of_w_number(k, row, channel);
+            round_few<W_PIECE>(own + (tap * EIGHT + channel) * W_PITCH + row);
+        }
+        for (int k = threadIdx.x * PIECE; k < EIGHT * EXT * EIGHT; k += SUMMED * PIECE)
+            round_few<PIECE>(own + W_SIZE + k / (EIGHT * EXT) * X_PITCH + k % (EIGHT * EXT));
     };
 
     int start[N];
@@ -62,6 +78,7 @@ extern "C" __global__ void __launch_bounds__(SUMMED) summed(
     for (int stage = 0; stage < STAGES; ++stage) {
         fetch(stage + 1);
         wait_for_all_but_one();
+        round_own(stage);
         __syncthreads();
         const float* of_w = stages + stage % 2 * STAGE + j * W_PITCH + i;
         const float* of_x = stages + stage % 2 * STAGE + W_SIZE + j * X_PITCH + i;
@@ -72,13 +89,13 @@ extern "C" __global__ void __launch_bounds__(SUMMED) summed(
 #pragma unroll
             for (int m = 0; m < TILES; ++m)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) put(a[m], e, of_w[(tap * EIGHT + e / 2 * 4) * W_PITCH + m * 16 + e % 2 * 8]);
+                for (int e = 0; e < 4; ++e) take(a[m], e, of_w[(tap * EIGHT + e / 2 * 4) * W_PITCH + m * 16 + e % 2 * 8]);
             const float* from = of_x + offset[tap];
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 Operand<2> b;
-                put(b, 0, from[start[n]]);
-                put(b, 1, from[4 * X_PITCH + start[n]]);
+                take(b, 0, from[start[n]]);
+                take(b, 1, from[4 * X_PITCH + start[n]]);
 #pragma unroll
                 for (int m = 0; m < TILES; ++m) multiply_add(sum[m][n], a[m], b);
             }
@@ -97,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(SUMMED) summed(
                 const int row = first_row + m * 16 + i + e / 2 * 8, element = first_n + 2 * j + e % 2;
                 if (row >= RESULTS || element >= batch) continue;
                 const float value = sum[m][n][e];
-                out[row * out_row + (long long)target * batch + element] = bias ? elu(value + bias[row]) : value;
+                out[row * out_row + target * batch + element] = bias ? elu(value + bias[row]) : value;
             }
     }
 }
@@ -112,7 +129,7 @@ constexpr int STAGE = G_ROWS * G_PITCH + X_ROWS * X_PITCH;
 // block has GROUP taps, G_ROWS rows and OCTETS times eight channels, each of its warps eight of these, every ACROSS-th place.
 extern "C" __global__ void __launch_bounds__(SUMMED_TAPS) summed_taps(
     Reals g, Reals x, Table reads, Table targets, Table starts, Table offsets, Target parts, int tiles, int batch,
-    long long g_row, long long x_row
+    int g_row, int x_row
 ) {
     SHARED_MEMORY;
     __shared__ int start[PLACES], offset[GROUP];
@@ -129,19 +146,26 @@ extern "C" __global__ void __launch_bounds__(SUMMED_TAPS) summed_taps(
         float* to_g = stages + to * STAGE;
         float* to_x = to_g + G_ROWS * G_PITCH;
         const int tile = chunk / of_batch, first_n = chunk % of_batch * EIGHT;
-        for (int k = threadIdx.x; k < G_ROWS * PLACES * EIGHT && chunk < chunks; k += SUMMED_TAPS) {
+        for (int k = threadIdx.x * PIECE; k < G_ROWS * PLACES * EIGHT && chunk < chunks; k += SUMMED_TAPS * PIECE) {
             const int n = k % EIGHT, q = k / EIGHT % PLACES, row = k / (EIGHT * PLACES), place = targets[tile * PLACES + q];
             const bool taken = place >= 0 && first_row + row < RESULTS && first_n + n < batch;
-            const long long at = (first_row + row) * g_row + (long long)place * batch + first_n + n;
-            begin_copy(to_g + row * G_PITCH + q * EIGHT + n, g + (taken ? at : 0), taken);
+            const int at = (first_row + row) * g_row + place * batch + first_n + n;
+            begin_copy<PIECE>(to_g + row * G_PITCH + q * EIGHT + n, g + (taken ? at : 0), taken);
         }
-        for (int k = threadIdx.x; k < X_ROWS * EXT * EIGHT && chunk < chunks; k += SUMMED_TAPS) {
+        for (int k = threadIdx.x * PIECE; k < X_ROWS * EXT * EIGHT && chunk < chunks; k += SUMMED_TAPS * PIECE) {
             const int n = k % EIGHT, e = k / EIGHT % EXT, channel = k / (EIGHT * EXT), place = reads[tile * EXT + e];
             const bool taken = place >= 0 && first_channel + channel < CHANNELS && first_n + n < batch;
-            const long long at = (first_channel + channel) * x_row + (long long)place * batch + first_n + n;
-            begin_copy(to_x + channel * X_PITCH + e * EIGHT + n, x + (taken ? at : 0), taken);
+            const int at = (first_channel + channel) * x_row + place * batch + first_n + n;
+            begin_copy<PIECE>(to_x + channel * X_PITCH + e * EIGHT + n, x + (taken ? at : 0), taken);
         }
         end_group();
+    };
+    const auto round_own = [&](int to) {  // the copies of this thread, which have arrived
+        float* to_g = stages + to * STAGE;
+        for (int k = threadIdx.x * PIECE; k < G_ROWS * PLACES * EIGHT; k += SUMMED_TAPS * PIECE)
+            round_few<PIECE>(to_g + k / (PLACES * EIGHT) * G_PITCH + k % (PLACES * EIGHT));
+        for (int k = threadIdx.x * PIECE; k < X_ROWS * EXT * EIGHT; k += SUMMED_TAPS * PIECE)
+            round_few<PIECE>(to_g + G_ROWS * G_PITCH + k / (EXT * EIGHT) * X_PITCH + k % (EXT * EIGHT));
     };
 
     float sum[GROUP][TILES][4] = {}, total[GROUP][TILES][4] = {};
@@ -150,6 +174,7 @@ extern "C" __global__ void __launch_bounds__(SUMMED_TAPS) summed_taps(
     for (int chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x, turn ^= 1) {
         fetch(chunk + gridDim.x, turn ^ 1);
         wait_for_all_but_one();
+        round_own(turn);
         __syncthreads();
         if (PASSES == 3) flush(total, sum);  // after PLACES / ACROSS times three products
         const float* of_g = stages + turn * STAGE + i * G_PITCH + j;
@@ -160,13 +185,13 @@ extern "C" __global__ void __launch_bounds__(SUMMED_TAPS) summed_taps(
 #pragma unroll
             for (int m = 0; m < TILES; ++m)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) put(a[m], e, of_g[(m * 16 + e % 2 * 8) * G_PITCH + q * EIGHT + e / 2 * 4]);
+                for (int e = 0; e < 4; ++e) take(a[m], e, of_g[(m * 16 + e % 2 * 8) * G_PITCH + q * EIGHT + e / 2 * 4]);
 #pragma unroll
             for (int t = 0; t < GROUP; ++t) {
                 const float* from = of_x + start[q] + offset[t];
                 Operand<2> b;
-                put(b, 0, from[0]);
-                put(b, 1, from[4]);
+                take(b, 0, from[0]);
+                take(b, 1, from[4]);
 #pragma unroll
                 for (int m = 0; m < TILES; ++m) multiply_add(sum[t][m], a[m], b);
             }

@@ -12,7 +12,7 @@ import numpy as np
 
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.cuda.implicit import FROM_L2, MOST_OFFSETS, TILES_OF_TAPS, flat
+from hcnn_core._engines.cuda.implicit import FROM_L2, MOST_OFFSETS, TILES_OF_TAPS, flat, piece_of
 from hcnn_core._engines.cuda.sums import add_terms
 from hcnn_core._engines.taps import Integers, Taps, extended, outputs_met, phases_met
 from hcnn_core._tuning import Units, current
@@ -24,11 +24,11 @@ EIGHT = 8
 TILES = {1: (4, 3, 2, 1), 3: (2, 1)}
 """Rows of which a warp keeps the sums, 16 each, by `passes`."""
 
-WARPS = 8, 4, 2
+WARPS = 8, 4
 """Warps of a block, which has eight places for each."""
 
-FEWEST_BLOCKS = 128
-"""Blocks that keep nearly every multiprocessor of an H200 busy. Where large blocks are fewer, blocks are smaller."""
+FEWEST_BLOCKS = 264
+"""Blocks of which each multiprocessor of an H200 has two. Where large blocks are fewer, blocks are smaller."""
 
 MOST_TAPS = 81
 """Of more taps, filters do not fit."""
@@ -175,7 +175,10 @@ class Summed:
         down = -(-a.out // (16 * sizes["TILES"]))
         blocks = max(1, min(tiles * -(-t.batch // EIGHT), current().device_blocks // (across * down)))
         parts = empty(xp, (blocks, t.count * a.channels * a.out), x)
-        numbers = np.int32(tiles), np.int32(t.batch), np.int64(g.shape[1]), np.int64(x.shape[1])
+        numbers, sizes = (
+            map(np.int32, (tiles, t.batch, g.shape[1], x.shape[1])),
+            sizes | {"PIECE": piece_of(t.batch, g, x)},
+        )
         cuda.launch(
             "summed_taps", "float32", sizes, (blocks, across, down), sizes["SUMMED_TAPS"],
             (g, x, *tables, parts, *numbers), shared,
@@ -237,10 +240,12 @@ class Summed:
         assert found is not None
         sizes, tile = found
         steps = (w.strides[2] // w.itemsize, w.strides[1] // w.itemsize)
-        numbers = np.int32(self.taps.batch), *map(np.int64, (x.shape[1], out.shape[1], *steps))
+        numbers = map(np.int32, (self.taps.batch, x.shape[1], out.shape[1], *steps))
+        side_by_side = not sizes["BACK"] and not any(n % 4 for n in (sizes["RESULTS"], *steps))
+        pieces = {"PIECE": piece_of(self.taps.batch, x), "W_PIECE": piece_of(0, w) if side_by_side else 1}
         arguments = x, w, *self._tables(x, name, tile), bias, out, *numbers
         grid, shared = self._grid(self._ways[name], tile, sizes), self._shared(sizes) - _of_tables(sizes)
-        cuda.launch("summed", "float32", sizes, grid, sizes["SUMMED"], arguments, shared)
+        cuda.launch("summed", "float32", sizes | pieces, grid, sizes["SUMMED"], arguments, shared)
 
     def _tables(self, like: Array, name: str, tile: tuple[int, ...]) -> Any:
         """Return the tables of a way on the device, as `Way.tables` has them."""

@@ -19,10 +19,10 @@ __device__ inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsign
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Begin to copy a number to shared memory, or a zero.
-__device__ inline void begin_copy(float* to, const float* from, bool taken) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::
-        "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(taken ? 4 : 0) : "memory");
+// Begin to copy neighbouring numbers to shared memory, or zeros.
+template <int COUNT> __device__ inline void begin_copy(float* to, const float* from, bool taken) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::
+        "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(4 * COUNT), "r"(taken ? 4 * COUNT : 0) : "memory");
 }
 __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Wait for all groups of copies of this thread but the last one.
@@ -37,6 +37,23 @@ template <int COUNT> struct Operand { unsigned part[PARTS][COUNT]; };
 template <int COUNT> __device__ inline void put(Operand<COUNT>& to, int i, float x) {
     to.part[0][i] = tf32(x);
     if (PARTS == 2) to.part[PARTS - 1][i] = tf32(x - __uint_as_float(to.part[0][i]));
+}
+
+// A number as tensor cores take it: rounded when it was written, unless they take it in parts.
+__device__ inline float stored(float x) { return PASSES == 1 ? __uint_as_float(tf32(x)) : x; }
+template <int COUNT> __device__ inline void take(Operand<COUNT>& to, int i, float x) {
+    if (PASSES == 1) to.part[0][i] = __float_as_uint(x);
+    else put(to, i, x);
+}
+
+// Neighbouring numbers that are moved at once.
+template <int COUNT> struct __align__(4 * COUNT) Few { float value[COUNT]; };
+template <int COUNT> __device__ inline void round_few(float* at) {
+    if (PASSES > 1) return;
+    Few<COUNT> few = *reinterpret_cast<Few<COUNT>*>(at);
+#pragma unroll
+    for (int v = 0; v < COUNT; ++v) few.value[v] = stored(few.value[v]);
+    *reinterpret_cast<Few<COUNT>*>(at) = few;
 }
 
 __device__ inline void multiply_add(float (&sum)[4], const Operand<4>& a, const Operand<2>& b) {
