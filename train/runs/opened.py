@@ -18,9 +18,9 @@ from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs.dense import Activation, Convolve, Float, Linear, Parts, Step, Whole, steps_of
 
-DENSE_MACS = 170_000_000
-"""Up to this many multiply-adds of a batch, ordinary convolutions by NumPy's matrix products take less time than layers
-whose attributes are transformed: 2 images of hcnn-fast, 5 of volume, 100 of signal (docs/performance.md)."""
+DENSE_MACS = 28_000_000
+"""Up to this many multiply-adds of a batch and row of the table, ordinary convolutions by NumPy's matrix products take
+less time than layers that transform attributes: those of 4 images of hcnn-fast, 6 of volume, 140 of signal."""
 
 CACHED_MACS = 1 << 25
 """About so many are made at a time, so that samples of windows stay in the cache."""
@@ -102,7 +102,7 @@ class Opened:
     def _is_dense(self, x: Float) -> bool:
         """Whether ordinary convolutions take less time: a count, so that it is the same in every process."""
         fits = x.dtype == np.float32 and x.shape[1:] == self.network.image_shape
-        return fits and 0 < len(x) * self._macs <= DENSE_MACS
+        return fits and 0 < len(x) * self._macs <= DENSE_MACS * len(self.network.table)
 
     def _by_convolutions(self, x: Float) -> Float:
         steps, programs = self._keep("dense", lambda: (steps_of(self.network, self.parameters, self.moments), {}))
