@@ -45,7 +45,7 @@ def hcnn(*arguments: str) -> str:
 
 
 # %%
-# One picture in five of each class is for the test, a tenth of the others is held out, and the run says so. A mirrored
+# About one picture in five is for the test, a tenth of the others is held out, and the run says so. A mirrored
 # 3 is no 3, so nothing is mirrored.
 
 flags = ("--preset", "hcnn-fast", "--width", "8", "--depth", "8", "--factors", "16", "--batch-size", "20", "--no-flip")

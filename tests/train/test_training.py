@@ -123,7 +123,7 @@ def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcom
     calibration = next(line for line in lines if "after one temperature" in line)
     assert re.fullmatch(r"test: loss \d\.\d{4} nats after .*; calibration error \d+\.\d %", calibration)
     assert lines == [
-        f"{path}: sample on 32 images of sample, 4 epochs of 4 steps, numpy, float32",
+        f"{path}: sample on 32 images of sample (8 held out, 30 for the test), 4 epochs of 4 steps, numpy, float32",
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images",
         f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views "
         "(shifts of a pixel, mirrored)",
