@@ -89,7 +89,7 @@ def test_the_first_use_checks_all(name: str, code: str) -> None:
 
 
 def test_a_command_says_it_in_one_line() -> None:
-    command = [sys.executable, "-m", "train.describe", "--preset", "sample"]
+    command = [sys.executable, "-m", "hcnn", "describe", "--preset", "sample"]
     done = subprocess.run(command, env={**PLAIN, "HCNN_QUIET": "yes"}, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "train.describe: HCNN_QUIET is 'yes'; set it to 0 or 1\n"
+    assert done.stderr == "hcnn describe: HCNN_QUIET is 'yes'; set it to 0 or 1\n"
