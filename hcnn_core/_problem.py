@@ -224,11 +224,8 @@ def _validated(
                 f"{len(x_shape)}, w {len(w_shape)}: name those to convolve, as in axes=(0, 1)"
             )
         axes = range(len(x_shape))
-    try:
-        axes = normalize_axes("axes", axes, len(x_shape))
-    except ValueError as error:
-        swapped = "; w has more axes than x: are they swapped?" if len(w_shape) > len(x_shape) else ""
-        raise ValueError(f"{error}{swapped}") from None
+    swapped = "; w has more axes than x: are they swapped?" if len(w_shape) > len(x_shape) else ""
+    axes = normalize_axes("axes", axes, len(x_shape), hint=swapped)
     if not 1 <= len(axes) <= MAX_AXES:
         raise ValueError(f"axes names {len(axes)} axes; between 1 and {MAX_AXES} can be convolved")
     if both := sorted(set(axes) & set(sum_axes)):
@@ -317,7 +314,9 @@ def _any_of(choices: Iterable[str]) -> str:
     return " or ".join(map(repr, choices))
 
 
-def normalize_axes(name: str, axes: int | Sequence[int], ndim: int, count: int | None = None) -> tuple[int, ...]:
+def normalize_axes(
+    name: str, axes: int | Sequence[int], ndim: int, count: int | None = None, hint: str = ""
+) -> tuple[int, ...]:
     """Axes as a tuple of distinct non-negative integers, of so many if that is given."""
     given = _entries(name, axes, "an integer", _is_integer(axes), count)
     for a in given:
@@ -325,7 +324,7 @@ def normalize_axes(name: str, axes: int | Sequence[int], ndim: int, count: int |
             raise TypeError(f"{name} holds {a!r}; axes are integers")
         if not -ndim <= a < ndim:
             fits = f"use {-ndim} to {ndim - 1}" if ndim else "none can be named"
-            raise ValueError(f"{name} names axis {a} of an array with {ndim} axes; {fits}")
+            raise ValueError(f"{name} names axis {a} of an array with {ndim} axes; {fits}{hint}")
     normal = tuple(int(a) % ndim for a in given)
     if len(set(normal)) < len(normal):
         raise ValueError(f"{name} is {given}; an axis is named twice")

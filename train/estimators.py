@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autodiff import tree_map
 from train.classifier import Classifier
-from train.config import Config, make_config, suited
+from train.config import Config, make_config, meant, suited
 from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
 from train.data.dataset import MOST_AXES
 from train.data.labels import is_one_hot
@@ -87,12 +87,16 @@ class _Estimator(BaseEstimator):
     def set_params(self, **params: Any) -> Self:
         """Set parameters; a settings__NAME is one of `settings`, whose names are checked when it is fitted."""
         nested = {name.removeprefix("settings__"): params.pop(name) for name in [*params] if name[:10] == "settings__"}
+        if unknown := [*params.keys() - (known := BaseEstimator.get_params(self, deep=False)).keys()]:
+            raise ValueError(f"{unknown[0]!r} is no parameter{meant(unknown[0], known)}; others are settings__NAME")
         super().set_params(**params)
         if nested:
             self.settings = {**(self.settings or {}), **nested}
         return self
 
     def _config(self, x: NDArray[Any], names: Sequence[str], kind: str) -> Config:
+        if not isinstance(self.settings, dict | None):
+            raise ValueError(f"settings is {self.settings!r}; give a dict of settings by name, as {{'factors': 8}}")
         axes, given = x.ndim - 2, dict(self.settings or {})
         preset = BY_AXES[axes] if self.preset is None else self.preset
         if refused := [name for name in OF_A_RUN if name in given]:

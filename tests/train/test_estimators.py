@@ -150,8 +150,12 @@ def test_settings_are_parameters() -> None:
     search = GridSearchCV(classifier, {"settings__learning_rate": [1e-9, 0.02]}, cv=2).fit(x, y)
     assert search.best_params_ == {"settings__learning_rate": 0.02}
     assert classifier.settings == SMALL["settings"] and search.best_estimator_.settings["factors"] == 4
-    with pytest.raises(ValueError, match="no setting is called 'factor'; did you mean 'factors'"):
+    with pytest.raises(ValueError, match=r"no setting is called 'factor' \(did you mean factors"):
         clone(classifier).set_params(settings__factor=2).fit(x, y)
+    with pytest.raises(ValueError, match=r"'epoch' is no parameter \(did you mean epochs\?\); others are settings__"):
+        clone(classifier).set_params(epoch=2)
+    with pytest.raises(ValueError, match="settings is 'factors'; give a dict of settings by name"):
+        clone(classifier).set_params(settings="factors").fit(x, y)
 
 
 def test_a_constant_target_is_predicted() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from train.commands.command_line import Parser, given_path, say, say_called
@@ -23,10 +22,7 @@ OF_A_NETWORK = {
 """Help of flags that mean something else than when a network is trained."""
 
 
-FIRST = (
-    *("preset", "dataset", "data_dir", "epochs", "batch_size", "learning_rate", "width", "validation_size", "seed"),
-    "backend",
-)
+FIRST = ("preset", "dataset", "data_dir", "epochs", "batch_size", "learning_rate", "validation_size", "seed", "backend")
 """Settings that people set first: those that --help shows."""
 
 
@@ -76,7 +72,7 @@ def add_network(parser: Parser, names: Iterable[str]) -> None:
             add_flag(parser, f).help = OF_A_NETWORK.get(f.name, f.metadata["help"])
 
 
-def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> argparse.Action:
+def add_flag(group: argparse._ActionsContainer, f: Field[Any]) -> argparse.Action:
     """Add the flag of a setting to a parser or a group of one."""
     kind, count = field_type(f)
     options: dict[str, Any] = {
