@@ -245,3 +245,9 @@ print({call})
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert first == second and done.stderr == ""
+
+
+def test_modules_of_commands_name_their_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "train.import_keras"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "train.import_keras: call python -m hcnn import-keras\n"

@@ -37,6 +37,10 @@ LONGEST_WORD, LONGEST_LINE = 300, 1000
 NETWORK = f"a run's folder, a checkpoint, or a network that ships: {', '.join(list_networks()) or 'none'}"
 """Help of the argument that names a network, alike in every command."""
 
+_started = getattr(sys.modules["__main__"].__spec__, "name", "")
+if _started.startswith("train.") and _started not in ("train.cifar", "train.sweep"):  # which start by themselves
+    raise SystemExit(f"{_started}: call python -m hcnn {_started.removeprefix('train.').replace('_', '-')}")
+
 _unwritten: list[OSError] = []
 """Why what this command said could not be written: output without a buffer does not keep it for the last flush."""
 

@@ -26,10 +26,7 @@ def run(module: str) -> int:
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM when its standard input ends: a pipe of the parent's, which the system closes.
-
-    A trial of a sweep then saves and stops, however the sweep ended.
-    """
+    """Send this process SIGTERM when its standard input, a parent's pipe, ends: a sweep's trial saves and stops."""
 
     def wait() -> None:
         while os.read(0, 1):
