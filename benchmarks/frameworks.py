@@ -5,7 +5,8 @@ runs in a process of its own, and its result is compared with ours before it is 
 others --threads. Memory is what one run adds at its peak. `module` is `hcnn_core.torch.conv_nd`, `arrays` are
 the functions of hcnn_core that it calls. `filters of taps` is one conv3d whose filters are those of all taps of the
 last axis, its parts shifted and added; `channels of taps` is one conv3d of so many times the channels.
-`--forward` leaves the gradients out. With `--quick` the cases are tiny: to try the script, not to compare.
+`--forward` leaves the gradients out. `--processor-time` counts that of all threads, for a machine on which others work;
+give it with `--threads 1`. With `--quick` the cases are tiny: to try the script, not to compare.
 """
 
 import argparse
@@ -284,7 +285,9 @@ def require_ours(o: Operands, found: Results) -> None:
             raise SystemExit(f"a result is off by {error:.2g}")
 
 
-def measure(case: Case, name: str, threads: int, seconds: float, forward: bool) -> dict[str, float]:
+def measure(
+    case: Case, name: str, threads: int, seconds: float, forward: bool, processor_time: bool
+) -> dict[str, float]:
     """Milliseconds, the median of runs of some seconds, and MiB."""
     from benchmarks.machine import added_by
 
@@ -297,10 +300,11 @@ def measure(case: Case, name: str, threads: int, seconds: float, forward: bool) 
     require_ours(operands, run())
     mib = added_by(run)
     taken: list[float] = []
+    clock = time.process_time if processor_time else time.perf_counter
     while sum(taken) < seconds or len(taken) < 3:
-        start = time.perf_counter()
+        start = clock()
         run()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return {"ms": 1e3 * statistics.median(taken), "mib": mib, "runs": len(taken)}
 
 
@@ -308,7 +312,8 @@ def in_its_process(at: int, name: str, options: argparse.Namespace) -> dict[str,
     """The figures of a way, or why there are none."""
     command = [sys.executable, "-m", "benchmarks.frameworks", "--one", name, "--case", str(at)]
     command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
-    command += ["--quick"] * options.quick + ["--forward"] * options.forward
+    for flag in ("quick", "forward", "processor_time"):
+        command += ["--" + flag.replace("_", "-")] * getattr(options, flag)
     environment = {"HCNN_NUM_THREADS": str(options.threads), "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
@@ -342,6 +347,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, nargs="*", choices=range(len(CASES)), help="numbers; by default all")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="by default all")
     parser.add_argument("--forward", action="store_true", help="without gradients")
+    parser.add_argument("--processor-time", action="store_true", help="of all threads, in place of the clock's")
     parser.add_argument("--one", choices=WAYS, help="measure this process with one way of one case")
     parser.add_argument("--out", type=Path, help="write the figures to this file, the table to one beside it (.txt)")
     options = parser.parse_args()
@@ -349,7 +355,11 @@ def main() -> None:
     cases = {i: CASES[i].small() if options.quick else CASES[i] for i in numbers}
     if options.one:
         ((_, case),) = cases.items()
-        print(json.dumps(measure(case, options.one, options.threads, options.seconds, options.forward)))
+        print(
+            json.dumps(
+                measure(case, options.one, options.threads, options.seconds, options.forward, options.processor_time)
+            )
+        )
         return
     from benchmarks.machine import describe_machine
 
