@@ -595,7 +595,7 @@ DEFECTS = (
     ),
     Defect(
         "convolutions check no variable",
-        "hcnn_core/_planning.py",
+        "hcnn_core/_tuning.py",
         "    require_valid()\n",
         "",
         of_core("environment", "first_use"),
