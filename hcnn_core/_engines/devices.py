@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 OF_MANY = {"elementwise", "normalization"}
 """Modules of compiled kernels that take no less time than NumPy for few elements."""
 
+NO_PASSES: Callable[[str], int] = lru_cache(lambda dtype: 0)
+
 
 class Request(NamedTuple):
     """A convolution for which a plan is wanted."""
@@ -42,11 +44,6 @@ class Request(NamedTuple):
     tuning: Tuning
     passes: int = 0
     """How many products of TensorFloat-32 make one product of float32; 0 for none."""
-
-
-@lru_cache(maxsize=8)
-def _no_passes(dtype: str) -> int:
-    return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +67,7 @@ class Device:
     """Whether they need Numba."""
     may_measure: tuple[str, ...] = ()
     """Packages whose versions measured times depend on; without one, estimates decide."""
-    passes: Callable[[str], int] = _no_passes
+    passes: Callable[[str], int] = NO_PASSES
     """How many products of TensorFloat-32 make one of a dtype, by the precision in force."""
     has_batch_inside: bool = False
     """Whether batch axes of signals with channels lie inside, so that all layers of a network have one order."""
@@ -244,9 +241,8 @@ def _cuda_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
     from hcnn_core._engines.choice import AtOnce
     from hcnn_core._engines.cuda.single import SinglePlan
 
-    if not request.real or not SinglePlan.suits(request.problem, request.tuning):
-        return []
-    return [AtOnce(SinglePlan(request.problem, request.tuning), methods)]
+    suits = request.real and SinglePlan.suits(request.problem, request.tuning)
+    return [AtOnce(SinglePlan(request.problem, request.tuning), methods)] if suits else []
 
 
 def _library_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
@@ -275,9 +271,7 @@ def factored_plan(expansion: Problem, contraction: Problem, tuning: Tuning) -> F
     rest = tuple(a for a in c.batch_axes if a not in e.axes)
     plan = _compiled_by_axis(("fft",) * len(c.axes), Request(c, True, ((), (*e.axes, *rest)), "numpy", tuning)).make()
     positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
-    if not isinstance(plan, SpectralPlan) or not FactoredPlan.suits(positions):
-        return None
-    return FactoredPlan(e, c, plan)
+    return FactoredPlan(e, c, plan) if isinstance(plan, SpectralPlan) and FactoredPlan.suits(positions) else None
 
 
 NUMPY = Device(

@@ -150,7 +150,7 @@ _compiling = threading.Lock()
 
 @cache
 def _compiled(*key: int) -> Any:
-    """The codelet of a key: (checksum, bytes of a number, lanes, length, count, is_complex, form, backward, how)."""
+    """Make a codelet of its key: checksum, bytes of a number, lanes, length, count, is_complex, form, backward, how."""
     a, b, c, d, e, f, g, h, i = key  # Numba takes numbers as literals, but not those in a tuple
 
     def codelet(x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows):  # type: ignore[no-untyped-def]

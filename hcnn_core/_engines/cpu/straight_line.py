@@ -38,7 +38,7 @@ class StraightLine:
         return sum(max(len(terms) - 1, 0) + all(abs(c) != 1 for c, _ in terms) for terms in every if terms)
 
     def transposed(self) -> StraightLine:
-        """The transposed map, as reverse-mode differentiation of the sums gives it."""
+        """Return the transposed map, as reverse-mode differentiation of the sums gives it."""
         readers: list[list[tuple[float, int]]] = [[] for _ in range(self.inputs + len(self.sums))]
         for i, terms in enumerate(self.outputs):
             for c, number in terms:

@@ -83,12 +83,7 @@ def gemm_tile(
         else:
             steps = [builder.mul(INT64(r), out_stride) for r in range(rows.literal_value)]
         targets = [[builder.add(place, step) for place in places(out)] for step in steps]
-        for r, (row_of_targets, row) in enumerate(zip(targets, sums, strict=True)):
-            for target, variable in zip(row_of_targets, row, strict=True):
-                if how.literal_value == ADD:
-                    builder.store(v.load(target), variable)
-                elif how.literal_value == ELU:
-                    builder.store(v.repeat(builder.add(bias, INT64(r * v.size))), variable)
+        _begin_sums(builder, v, how.literal_value, sums, targets, bias)
         sources = places(x)
         with cgutils.for_range(builder, count) as loop:
             offset = load_offset(builder, table, loop.index)
@@ -109,6 +104,16 @@ def gemm_tile(
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def _begin_sums(builder: Any, v: Vectors, how: int, sums: Any, targets: Any, bias: Any) -> None:
+    """Write what sums begin with: what is there, or the bias of each row."""
+    for r, row in enumerate(sums):
+        for target, variable in zip(targets[r], row, strict=True):
+            if how == ADD:
+                builder.store(v.load(target), variable)
+            elif how == ELU:
+                builder.store(v.repeat(builder.add(bias, INT64(r * v.size))), variable)
 
 
 @intrinsic(prefer_literal=True)
@@ -242,7 +247,7 @@ def _few_rows(
 
 @compiled(inline="always")
 def _target(how: int, out: int, out_stride: int, row: int) -> tuple[int, int]:
-    """The `out` and `out_stride` of `gemm_tile` from some row on."""
+    """Return the `out` and `out_stride` of `gemm_tile` from some row on."""
     return (out, out_stride + row * 8) if how == SCATTER_ADD else (out + row * out_stride, out_stride)
 
 

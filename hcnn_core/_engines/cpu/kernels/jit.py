@@ -55,7 +55,7 @@ class _Cache(FunctionCache):
     _impl_class = _Impl
 
     def __init__(self, function: Any) -> None:
-        """Raises RuntimeError if others may write to the folder: what lies there is executed."""
+        """Raise RuntimeError if others may write to the folder: what lies there is executed."""
         super().__init__(function)
         files, file = self._cache_file, function.__code__.co_filename
         of = UserProvidedCacheLocator if numba.config.CACHE_DIR else InTreeCacheLocator
@@ -120,7 +120,7 @@ class _Files(IndexDataCacheFile):
             file.write(self._of(key) + hashlib.sha256(self._of(key) + code).digest() + code)
 
     def _of(self, key: Any) -> bytes:
-        """A digest of what the code was made from."""
+        """Return a digest of what the code was made from."""
         return hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).digest()
 
     def _path(self, key: Any) -> str:

@@ -26,7 +26,7 @@ SUMS = 3
 
 
 def _sweep(body: Body, reads_g: bool) -> Any:
-    """An intrinsic that calls `body(v, x, g, numbers)` along a line, stores its first result and sums the others."""
+    """Make an intrinsic that calls `body(v, x, g, numbers)` along a line, stores its first result, sums the others."""
 
     @intrinsic(prefer_literal=True)
     def sweep(typing: Any, like: Any, vectors: Any, out: Any, x: Any, g: Any, numbers: Any, count: Any) -> Any:
@@ -95,7 +95,7 @@ _adjoints, _elu_adjoints = (_sweep(_adjoint_of(body), reads_g=True) for body in 
 
 @compiled(inline="always")
 def _place(block: int, n: int) -> tuple[int, int, int]:
-    """The line of a block, and its first element and length there."""
+    """Return the line of a block, and its first element and length there."""
     per_line = (n + BLOCK - 1) // BLOCK
     begin = block % per_line * BLOCK
     return block // per_line, begin, min(BLOCK, n - begin)

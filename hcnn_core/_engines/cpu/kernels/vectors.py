@@ -73,7 +73,7 @@ class Vectors:
         return ir.Constant(self.type, [ir.Constant(self.scalar, float(number))] * self.lanes)
 
     def repeat(self, address: Any) -> Any:
-        """The number at an address in all lanes."""
+        """Return the number at an address in all lanes."""
         return self.spread(self.builder.load(self.pointer(address, self.scalar)))
 
     def spread(self, number: Any) -> Any:
