@@ -147,7 +147,7 @@ class _Estimator(BaseEstimator):
         rows = np.array(sorted(np.flatnonzero(weight), key=lambda n: _digest(x[n], y[n])))
         held_out = rows[:0]
         if self.early_stopping:
-            X: Any = SimpleNamespace(name="X", kind=kind_of(y), train_labels=y[rows])
+            X: Any = SimpleNamespace(name="X", kind=kind_of(y), train_labels=y[rows], samples=None)
             parts = split_validation(X, math.ceil(self.validation_fraction * len(rows)), config.seed)
             rows, held_out = (rows[part] for part in parts)
         counts = weight[rows]
