@@ -12,7 +12,7 @@ a cycle and scheduler, on the multiprocessor with the most blocks. These are cou
   copies to shared memory must be made, or rounded; a stretch of code with mma counts as often as tiles meet taps, all
   else once. What stands before and after the main loop is not counted.
 - Without mma, loops count as often as their writes (or, where they have none, their reads) are made; code without loops
-  counts once.
+  counts once; and there is an instruction for each multiply-add at least.
 - Of CuPy's kernels only bytes count.
 
 A floor is no prediction: kernels of earlier commits took 2.2 to 3.6 times as long as this (gpu-h200/README.md).
@@ -217,6 +217,7 @@ def pass_instructions(code: Code, p: Passes) -> float:
 def instructions_of(code: Code, launch: Launch) -> float:
     """Instructions of all warps of a launch without mma."""
     warps = math.prod(launch.grid) * -(-launch.block // LANES)
+    least = work_of(launch).flop / 2 / LANES  # a multiply-add of a thread is an instruction
     for what, writes in ((r"STG", True), (r"LDG", False)):
         of_loops = {at for loop in code.loops if code.count(what, *loop) for at in range(loop[0], loop[1] + 1)}
         lines = [line for at in of_loops for line in code.blocks[at]]
@@ -225,8 +226,8 @@ def instructions_of(code: Code, launch: Launch) -> float:
         ]
         moved = sum(access.bytes for access in work_of(launch).accesses if access.writes == writes)
         if widths and moved:
-            return len(lines) * moved / LANES / sum(widths)
-    return float(warps * sum(map(len, code.blocks)))
+            return max(least, len(lines) * moved / LANES / sum(widths))
+    return max(least, float(warps * sum(map(len, code.blocks))))
 
 
 @dataclass
