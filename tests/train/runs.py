@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from hcnn.__main__ import COMMANDS
-from train import describe, evaluate, explore
+from train import describe, evaluate, explore, report
 from train.attributes import hubs, meaning, organisation
 from train.data import Dataset
 from train.runs import session
@@ -75,7 +75,7 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
-            for user in (describe, evaluate, session):
+            for user in (describe, evaluate, report, session):
                 patch.setattr(user, "load_dataset", lambda name, data_dir, **options: dataset)
         try:
             status = importlib.import_module(module).main(words)
