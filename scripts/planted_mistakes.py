@@ -235,6 +235,24 @@ MISTAKES = (
         *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),
         *("before = (places[None, :] - places[:, None]) % n", "before = (places[None, :] + places[:, None]) % n"),
     ),
+    Mistake(
+        *("42", "probabilities are not normalised", "train/recipes/tasks.py"),
+        *("exp(log_softmax(outputs))", "exp(outputs)"),
+    ),
+    Mistake(
+        *("43", "the first picture of a batch has no row", "train/predict.py"),
+        *(
+            "for name, row in zip(names, cells, strict=False)]",
+            "for name, row in zip(names[1:], cells[1:], strict=False)]",
+        ),
+    ),
+    Mistake(
+        *("44", "images are multiplied by the deviations", "train/runs/onnx.py"),
+        *(
+            'graph.add("Div", x, graph.constant(np.asarray(checkpoint.channel_std',
+            'graph.add("Mul", x, graph.constant(np.asarray(checkpoint.channel_std',
+        ),
+    ),
 )
 
 
