@@ -47,7 +47,7 @@ from autodiff import tree_leaves
 from benchmarks.machine import describe_machine, most_held
 from benchmarks.step import Step
 from hcnn_core.backend import Array
-from train.ranks.communicator import Ranks, join
+from train.ranks.ranks import Ranks, join
 from train.runs.step import gradient_step
 from train.storage.files import write_atomically
 

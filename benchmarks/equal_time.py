@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import train
-from train.commands.command_line import ONE_LINE, Parser, given_path, run_command, say
+from train.commands.command_line import Parser, given_path, run_command, say
 from train.config import Config, ConfigError, make_config
-from train.data import INFO, load_dataset
+from train.data import INFO, DataError, load_dataset
 from train.runs.fit import namespace
 from train.runs.run import Run, RunError
-from train.runs.training import Interrupted, summary
+from train.runs.training import Interrupted, TrainingError, summary
 from train.storage.files import write_atomically
 from train.storage.lock import HeldError, locked
 
@@ -172,7 +172,7 @@ def _act(options: argparse.Namespace) -> int:
                 for name in options.only or networks:
                     try:
                         train_one(name, networks[name], seed, images - options.validation_size, options)
-                    except (*ONE_LINE, ConfigError, MemoryError) as error:
+                    except (DataError, RunError, TrainingError, ConfigError, MemoryError) as error:
                         failed += 1
                         say(f"{name}-{seed}: {error}")
     except HeldError as error:
