@@ -31,7 +31,7 @@ count = 60 if SMALL else 300
 
 classifier = load("hcnn-fast")
 network, filters = classifier.network, classifier.merged
-sample = load_dataset("sample", None)
+sample = load_dataset("sample")
 x = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
 factored = [layer for layer in hierarchy(network) if layer.factors]
 
