@@ -176,8 +176,8 @@ def test_dtype_of_the_argument_that_is_only_a_shape_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("function", "operands", "message"),
     [
-        (convolve_vjp_x, (np.ones(4, int), (4,), np.ones(3)), "g has dtype int64; convert it"),
-        (convolve_vjp_x, (np.ones(4), (4,), np.ones(3, bool)), "w has dtype bool; convert it"),
+        (convolve_vjp_x, (np.ones(4, object), (4,), np.ones(3)), "g has dtype object; convert it"),
+        (convolve_vjp_x, (np.ones(4), (4,), np.ones(3, "U1")), "w has dtype <U1; convert it"),
         (convolve_vjp_w, (np.ones(4, np.float16), np.ones(4), (3,)), "g has dtype float16; convert it"),
         (convolve_vjp_w, (np.ones(4), np.ones(4, object), (3,)), "x has dtype object; convert it"),
     ],

@@ -75,7 +75,7 @@ def test_settings_that_differ_from_the_preset_come_first() -> None:
     section = text.split('<section id="settings">')[1]
     first, everything = section.split("<details>")[:2]
     lines = re.findall("<td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", first)
-    assert lines == [("strided_layers", "3", "5, 9"), ("epochs", "7", "5")]
+    assert lines == [("epochs", "7", "5"), ("strided_layers", "3", "5, 9")]
     assert "<td>7</td>" in everything and "learning_rate" not in first
 
 
