@@ -879,8 +879,8 @@ def few_images() -> None:
         **{f"test_{kind}": getattr(sample, f"test_{kind}")[:30] for kind in ("images", "labels")},
     )
 
-    def load(name: str, folder: Path) -> Dataset:
-        return few if name == "sample" else load_dataset(name, folder, download=False)
+    def load(name: str, folder: Path, **options: Any) -> Dataset:
+        return few if name == "sample" else load_dataset(name, folder, **options, download=False)
 
     evaluate.load_dataset = session.load_dataset = explore.load_dataset = load
     meaning.PERMUTATIONS = organisation.ORDERS = hubs.SAMPLES = 19
