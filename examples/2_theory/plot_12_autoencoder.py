@@ -85,6 +85,7 @@ for scales in (1, 2, 3):
     parameters = adam(loss, initial(z.shape[-1], scales, rng), batches, rate=5e-3)
     results[scales] = psnr(train, generate(parameters, z_train)), psnr(test, generate(parameters, z))
     on_train, on_test, kurtosis = *results[scales], np.mean(z**4) / np.mean(z**2) ** 2
+    assert kurtosis > 3.3, "not Gaussian"
     print(f"J = {scales}: PSNR {on_train:.1f} dB (training), {on_test:.1f} dB (test); kurtosis of Z {kurtosis:.1f}")
     pictures.append(np.clip(generate(parameters, z[:8]), 0, 1))
 
@@ -106,7 +107,6 @@ ax.imshow(np.clip(np.concatenate([np.concatenate(row, axis=1) for row in rows]),
 ax.set(yticks=16 + 32 * np.arange(3), yticklabels=["between two", "between two", "white noise"], xticks=[])
 
 # %%
-# PSNR falls with depth, by the average and by the reduction together. With 512 numbers at every scale, components of
-# standardised coefficients, it rose in a first version of this page; at J = 1 that left two components a place. The
-# kurtosis of Z, 3 for a Gaussian, says how far innovations of such small images are from the white noise of slide 23.
-# Samples from noise show textures and no objects: Z is whitened at each place alone, and the network is small.
+# PSNR falls with depth, by the average and by the reduction together. The kurtosis of Z is above 3, that of a Gaussian,
+# so innovations of such small images are not the white noise of slide 23. Samples from noise look like textures: Z is
+# whitened at each place alone, and the network is small.

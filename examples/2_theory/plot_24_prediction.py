@@ -83,6 +83,7 @@ assert all(np.abs(scores[kind, linear]).max() < rounding for kind in z), "spectr
 for name in (harmonic, moduli):
     chance = {kind: np.abs(control[kind, name]) for kind in z}
     assert max(scores["Gaussian", name]) < max(chance["Gaussian"]), "the power spectrum alone tells nothing"
+    assert scores["steps", name][0] > scores["photograph", name][0] + 0.1, "a photograph has few edges so sharp"
     for kind in ("steps", "photograph"):
         assert np.all(scores[kind, name] > chance[kind]), "edges tell something at every scale"
         assert np.all(np.array(scores[kind, moduli]) >= scores[kind, name]), "moduli are easier"
@@ -99,6 +100,6 @@ ax.legend()
 
 # %%
 # At edges the phases of all scales agree, and the fourth harmonic of a scale has the frequency of the one two octaves
-# finer. Of steps that predicts much; of a photograph, at full size, a few percent of the coefficients and a third of
-# their moduli, for its edges are few. What is left is the *innovation* of the finer scale.
+# finer. Of steps that predicts more of the finest scale than of a photograph, which has few edges so sharp. What is
+# left is the *innovation* of the finer scale.
 # Models of such moments make textures in :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.

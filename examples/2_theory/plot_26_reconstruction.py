@@ -86,9 +86,10 @@ axes[1].legend()
 
 assert abs(slopes[1] + 1) < 0.2, "a jump has frequencies of modulus 1 / w"
 assert slopes[0] < slopes[1], "moments of one more scale are few, and halve the samples in which a jump may lie"
+assert np.all(of_frequencies < of_moments), "not at these m"
 assert np.all(of_moments < 2 * of_scales), "what is lost is mostly what finer scales would say"
 
 # %%
-# One more scale halves the squared error or more, and the moments grow only like the square of the number of scales.
-# Slide 15 has m^(-2), the best rate of squared errors for signals of bounded variation, and the slope here is about
-# that. At these m the lowest frequencies are still nearer to the signal. Images, m^(-1) on slide 16, are not tried.
+# The error falls faster than that of the lowest frequencies, which at these m are still nearer to the signal. Slide 15
+# has m^(-2), the best rate of squared errors for signals of bounded variation; few scales say little of a rate. Images,
+# m^(-1) on slide 16, are not tried.

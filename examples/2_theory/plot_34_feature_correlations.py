@@ -97,6 +97,6 @@ for name in filters:
 
 # %%
 # All three make gravel, and random phases do not. Training is not what does it: random filters, normalised alike, do it
-# too. Phase harmonics need fewer moments than the image has pixels, and the networks more; slide 19 has 3,000 against
-# 200,000. An image by harmonics comes near the correlations of either network; those by networks are far from the
-# harmonics' moments. With one texture, one draw of noise and one of filters, the better network is not settled.
+# too. Phase harmonics need fewer moments than the image has pixels, and the networks more. An image by harmonics comes
+# nearer to the correlations of either network than images by networks to the harmonics' moments. With one texture, one
+# draw of noise and one of filters, the better network is not settled.

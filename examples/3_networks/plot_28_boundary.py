@@ -90,6 +90,5 @@ assert max(changes["trained"]) < -3, "the boundary becomes simpler, and classes 
 assert min(changes["random"]) > -3, "which takes training"
 
 # %%
-# Distances fall most over the last layers, support vectors most at the sixth. Both hardly fall in the first four, which
-# change what an image looks like and not which images are near. With random weights all layers are as complex as the
-# pixels. The images are few and of the test set: with more, nearest neighbours would be nearer, and numbers smaller.
+# With random weights the last layer is no simpler than the pixels. The images are few and of the test set: with more,
+# nearest neighbours would be nearer, and numbers smaller.

@@ -112,6 +112,6 @@ for claim, difference in claims.items():
     assert difference.mean() > 3 * difference.std(ddof=1) / many**0.5, claim
 
 # %%
-# Guided pictures are the clearest and say least of the unit: those of two units at one place have a cosine of 0.9.
-# Random weights show the image better than trained ones. A deconvnet without pooling knows nothing of the image, and a
-# rectifier that layers lack leaves little. Adjoint and gradient tell units apart; training makes the adjoint smoother.
+# Guided pictures say least of the unit: those of two units at one place are nearly the same, and they show the image,
+# with random weights better than with trained ones. Adjoint and gradient tell units apart; training makes the adjoint
+# smoother.
