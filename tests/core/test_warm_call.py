@@ -20,6 +20,16 @@ LEFT_OUT = "_tuning.py", "allocator.py", "_threads.py", "_problem.py", "backend"
 """Files that many calls enter for a moment."""
 
 
+def profiled(call: Callable[[], object], note: Callable[[FrameType, str, Any], None]) -> None:
+    """Call a function, and note what it enters."""
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+
+
 def way(call: Callable[[], Any]) -> tuple[int, int, int]:
     """Calls of this package's functions, the files they are in, and how often a file is entered again."""
     call()
@@ -30,12 +40,7 @@ def way(call: Callable[[], Any]) -> tuple[int, int, int]:
         if event == "call" and "hcnn_core" in path and not any(name in path for name in LEFT_OUT):
             entered.append(path)
 
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(before)
+    profiled(call, note)
     changes = [path for path, last in zip(entered, [None, *entered], strict=False) if path != last]
     return len(entered), len(set(changes)), len(changes) - len(set(changes))
 
@@ -72,12 +77,7 @@ def test_a_signal_goes_through_nine_functions_at_most_to_its_plan(xp: Any) -> No
     for call in (lambda: convolve(x, w, 1, boundary="zero"), lambda: convolve_elu(x, w, w[0, :], 1, boundary="zero")):
         call()
         ways.append([])
-        before = sys.getprofile()
-        sys.setprofile(note)
-        try:
-            call()
-        finally:
-            sys.setprofile(before)
+        profiled(call, note)
     for way in ways:
         door = next(i for i, name in enumerate(way) if name.endswith("Plan.forward"))
         assert door <= 9, " ".join(way)
