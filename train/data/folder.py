@@ -54,7 +54,7 @@ BESIDE = "pictures beside the folders of classes"
 DECODER = 1
 """Version of what `pixels` makes of a file."""
 
-CHUNK = 256
+CHUNK = 64
 """Pictures that are decoded before they are written."""
 
 MOST_HELD = 2**30
