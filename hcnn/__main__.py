@@ -23,7 +23,6 @@ COMMANDS = {
     "explore": ("train.explore", "show what the attributes of a network mean"),
     "compare": ("train.compare", "compare runs in a table and a picture"),
     "sweep": ("train.sweep", "train a network for each of many settings"),
-    "import-keras": ("train.import_keras", "convert weights of the authors' program"),
     "wisdom": ("hcnn_core.plans", "show or forget which convolutions were measured"),
     "warmup": ("hcnn_core.warmup", "compile the kernels before they are needed"),
 }

@@ -56,8 +56,7 @@ from tests.train.runs import (
     metrics,
     saved_state,
 )
-from tests.train.test_import_keras import write_keras
-from train import cifar, compare, evaluate, explore, export, import_keras, plot, report, sweep, verify
+from train import cifar, compare, evaluate, explore, export, plot, report, sweep, verify
 from train.attributes import hubs, meaning, organisation
 from train.commands import trial
 from train.config import Config
@@ -179,7 +178,7 @@ FLAGS = st.dictionaries(
 EVENTS = {
     **dict.fromkeys(("kill", "signals", "race", "disk"), 3),
     **dict.fromkeys(("output", "link", "extension", "best", "export", "exploration", "trials", "removed"), 1),
-    **dict.fromkeys(("flags", "settings", "replays", "safetensors", "keras", "flips"), 3),
+    **dict.fromkeys(("flags", "settings", "replays", "safetensors", "flips"), 3),
     **dict.fromkeys(("kernels", "downloads", "irregular", "names", "modules"), 1),
     "malformed": 12,
     "structures": 6,
@@ -671,16 +670,6 @@ class Soak:
             tensors = load_file(run / "a.safetensors")
             if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
                 raise BrokenPromiseError("exported filters are not finite")
-        return outcome
-
-    def keras(self, run: Path) -> str:
-        """Weights of the authors' program; what they are converted to can be read."""
-        run.mkdir()
-        write_keras(run / "theirs.h5", depth=5, taps=(3, 5))
-        self.damaged(run / "theirs.h5")
-        outcome = self.tried("keras", (run / "theirs.h5", run / "ours.h5"), import_keras)
-        if (run / "ours.h5").exists():
-            checkpoint.load(run / "ours.h5")
         return outcome
 
     def kernels(self, run: Path) -> str:

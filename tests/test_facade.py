@@ -248,6 +248,6 @@ print({call})
 
 
 def test_modules_of_commands_name_their_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "train.import_keras"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "train.describe"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "train.import_keras: call python -m hcnn import-keras\n"
+    assert done.stderr == "train.describe: call python -m hcnn describe\n"

@@ -29,8 +29,7 @@ from tests.train.runs import (
     metrics,
     start,
 )
-from tests.train.test_import_keras import write_keras
-from train import import_keras, verify
+from train import export, verify
 from train.commands.command_line import Parser, run_command, say
 from train.runs import checkpoint as checkpoint_files
 from train.runs import run, session
@@ -359,14 +358,13 @@ def test_what_an_export_that_was_killed_left_goes_at_the_next_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, f"a.{suffix}"])
 
 
-def test_what_a_conversion_or_a_verification_that_was_killed_left_goes_at_the_next_one(tmp_path: Path) -> None:
+def test_what_a_killed_export_or_verification_left_goes_at_the_next_one(trained: Path, tmp_path: Path) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     left = [f".{name}.{int(dead.stdout)}.partial" for name in ("ours.h5", verify.JSON, verify.LARGEST)]
     mine = tmp_path / f".mine.{int(dead.stdout)}.partial"
     for path in (*(tmp_path / name for name in left), mine):
         path.touch()
-    write_keras(tmp_path / "theirs.h5", depth=5, taps=(3, 5))
-    assert import_keras.main([str(tmp_path / "theirs.h5"), str(tmp_path / "ours.h5")]) == 0
+    assert export.main([str(trained), str(tmp_path / "ours.h5")]) == 0
     verify._make(tmp_path)
     assert list(tmp_path.glob(".*")) == [mine]
 
