@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
+from scipy.stats import binomtest, mannwhitneyu
 
 from autodiff import elu, value_and_grad
 from autodiff.primitives import cross_entropy
@@ -31,6 +31,9 @@ Weights = dict[str, Any]
 SEED, SAMPLES, NOISE, DECOYS, EQUAL = 2, 2000, 0.1, 19, 5
 ENOUGH, NEAR, RIDGE = 0.9, 0.25, 0.01
 PERMITTED = 5.0  # points of accuracy
+GAPS = ((3, 3), (3, 4), (3, 5), (3, 8), (4, 4), (4, 5), (5, 5))
+"""From the first to the second bump and on to the third, by class: no two of them are turns of each other."""
+USERS, FEW, USED = ("convolution", "dense", "untrained", "oracle"), (20, 50, 200), 10
 
 
 class Arm(NamedTuple):
@@ -127,11 +130,12 @@ def sharing(arm: Arm, rng: np.random.Generator) -> Array:
 
 def spread(trained: Weights, fixed: Weights) -> tuple[Any, Any]:
     """Return the first layer (networks, 16, v_1) and its bias (networks, 1, v_1 or 1)."""
+    weights = {**fixed, **trained}
     if "f" in trained:  # the circle, then translations of one filter
         many = len(trained["f"])
         filters = (fixed["turns"] @ trained["f"]).reshape(many, SIZE, SIZE)
         return fixed["rotation"] @ filters, trained["a"]
-    return trained["h"], trained["a"]
+    return weights["h"], weights["a"]
 
 
 def first_layer(weights: tuple[Any, Any], x: Any) -> Any:
@@ -179,12 +183,17 @@ def train(arm: Arm, circles: list[Circle], rngs: list[np.random.Generator], orde
         fixed["rotation"] = np.stack([one.rotation for one in circles]).astype(np.float32)
     else:
         trained["h"] = np.stack([rng.standard_normal((SIZE, k)) / SIZE**0.5 for rng in rngs])
+    return descend(arm, trained, fixed, inputs, classes, order), fixed
+
+
+def descend(arm: Arm, trained: Weights, fixed: Weights, inputs: Array, classes: Array, order: Any) -> Weights:
+    """Return the trained weights after AdamW at a learning rate that falls to 0 as a cosine."""
     trained = {name: w.astype(np.float32) for name, w in trained.items()}
     mean = {name: np.zeros_like(w) for name, w in trained.items()}
     square = {name: np.zeros_like(w) for name, w in trained.items()}
     gradient_of = value_and_grad(loss)
     for step in range(arm.steps):
-        chosen, part = order.integers(SAMPLES, size=BATCH), step / arm.steps
+        chosen, part = order.integers(inputs.shape[1], size=BATCH), step / arm.steps
         smooth = arm.smooth * (1 - part)
         _, gradients = gradient_of(trained, fixed, inputs[:, chosen], classes[:, chosen], smooth)
         rate = RATE * (1 + math.cos(math.pi * part)) / 2
@@ -192,7 +201,7 @@ def train(arm: Arm, circles: list[Circle], rngs: list[np.random.Generator], orde
             trained[name], mean[name], square[name] = adamw_update(
                 w, gradients[name], mean[name], square[name], rate=rate, step=step + 1
             )
-    return trained, fixed
+    return trained
 
 
 def fractional(before: Array, after: Array) -> tuple[float, float]:
@@ -308,14 +317,17 @@ def decoys(rng: np.random.Generator) -> Array:
     return speeds
 
 
-def run(name: str, networks: int | None = None) -> tuple[list[dict[str, Any]], Weights]:
-    """Train the networks of an arm and return what is recorded of each, and their weights."""
-    arm = ARMS[name]
-    many = networks or arm.networks
-    rngs = [np.random.default_rng([SEED, list(ARMS).index(name), k]) for k in range(many)]
+def trained_arm(name: str, many: int) -> tuple[list[Circle], list[np.random.Generator], Weights, Weights]:
+    """Return the circles of the networks of an arm, their random numbers, and their trained and fixed weights."""
+    arm, number = ARMS[name], list(ARMS).index(name)
+    rngs = [np.random.default_rng([SEED, number, k]) for k in range(many)]
     circles = [Circle.draw(arm, rng) for rng in rngs]
-    trained, fixed = train(arm, circles, rngs, np.random.default_rng([SEED, list(ARMS).index(name)]))
-    return measure(arm, name, circles, rngs, trained, fixed), trained
+    return circles, rngs, *train(arm, circles, rngs, np.random.default_rng([SEED, number]))
+
+
+def run(name: str, networks: int | None = None) -> list[dict[str, Any]]:
+    """Train the networks of an arm and return what is recorded of each."""
+    return measure(ARMS[name], name, *trained_arm(name, networks or ARMS[name].networks))
 
 
 def is_whole(row: dict[str, Any]) -> bool:
@@ -349,6 +361,66 @@ def table(rows: list[dict[str, Any]]) -> str:
             difference, low, high = newcombe(a, b, n)
             shown = f"{a} and {b} of {n} | {difference:+.2f} | {low:+.2f} to {high:+.2f}"
             lines.append(f"| {first} - {second} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def three_bumps(one: Circle, count: int, places: range, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return inputs (count, 16) with three bumps, of which the first is at one of the places, and classes of gaps."""
+    place, label = rng.integers(places.start, places.stop, count), rng.integers(CLASSES, size=count)
+    at = np.cumsum(np.column_stack([place, np.array(GAPS)[label]]), axis=1)
+    circle = one.shape[(np.arange(SIZE) - at[:, :, None]) % SIZE].sum(axis=1)
+    circle = circle + NOISE * rng.standard_normal((count, SIZE))
+    return (circle @ one.rotation.T).astype(np.float32), label
+
+
+def use(name: str) -> list[dict[str, Any]]:
+    """Freeze x_1 of networks of an arm; train a convolution along v_1 on few samples of half of the circle."""
+    arm = "convolution" if name == "oracle" else name
+    circles, rngs, trained, fixed = trained_arm(arm, USED)
+    whole = [is_whole(row) for row in measure(ARMS[arm], arm, circles, rngs, trained, fixed)]
+    frozen = {"h": trained["h"], "a": trained["a"]}
+    if name == "oracle":
+        whole = [True] * USED
+        frozen = {"h": np.stack([one.rotation for one in circles]).astype(np.float32), "a": np.float32(0)}
+    frozen |= {"places": fixed["places"], "sharing": np.stack([sharing(Arm(), rng) for rng in rngs])}
+    rows = []
+    for count in FEW:
+        given = [three_bumps(one, count, range(SIZE // 2), rng) for one, rng in zip(circles, rngs, strict=True)]
+        inputs, classes = (np.stack(arrays) for arrays in zip(*given, strict=True))
+        g = np.stack([rng.standard_normal((SIZE, CLASSES)) / SIZE**0.5 for rng in rngs])
+        reader = {"g": g, "b": np.zeros((USED, 1, CLASSES))}
+        reader = descend(Arm(smooth=0), reader, frozen, inputs, classes, np.random.default_rng([SEED, count]))
+        for k, (one, rng) in enumerate(zip(circles, rngs, strict=True)):
+            row = {"arm": name, "network": k, "whole": int(whole[k]), "samples": count}
+            for half, places in (("seen", range(SIZE // 2)), ("unseen", range(SIZE // 2, SIZE))):
+                x, labels = three_bumps(one, 4 * TESTED, places, rng)
+                own = {key: w if key == "places" or np.ndim(w) == 0 else w[k : k + 1] for key, w in frozen.items()}
+                read = {key: w[k : k + 1] for key, w in reader.items()}
+                z = logits(read, own, first_layer(spread(read, own), x[None]))[0]
+                row[half] = float((z.argmax(axis=1) == labels).mean())
+            rows.append(row)
+    return rows
+
+
+def use_table(rows: list[dict[str, Any]]) -> str:
+    """Return medians by arm and number of samples, and what the protocol compares."""
+    lines = [
+        "| x_1 of | samples | seen half | unseen half | unseen, whole networks |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    unseen = {}
+    for name in USERS:
+        for count in FEW:
+            some = [row for row in rows if row["arm"] == name and row["samples"] == count]
+            unseen[name, count] = [row["unseen"] for row in some]
+            found = [row["unseen"] for row in some if row["whole"]]
+            parts = [[row["seen"] for row in some], unseen[name, count], found]
+            medians = " | ".join(f"{100 * np.median(part):.1f} %" if part else "" for part in parts)
+            lines.append(f"| {name} | {count} | {medians} ({len(found)}) |")
+    lines += ["", f"| unseen half, {FEW[1]} samples | pairs with the larger accuracy | p |", "| --- | --- | --- |"]
+    for other in USERS[1:3]:
+        test = mannwhitneyu(unseen[USERS[0], FEW[1]], unseen[other, FEW[1]], alternative="greater", method="exact")
+        lines.append(f"| {USERS[0]} - {other} | {test.statistic:g} of {USED**2} | {test.pvalue:.2g} |")
     return "\n".join(lines) + "\n"
 
 
@@ -388,15 +460,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the networks and the table")
+    parser.add_argument("--use", action="store_true", help="a use of x_1 on few samples, in place of the arms")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.use:
+        text = use_table([row for name in USERS for row in use(name)])
+        print(text)
+        (options.out / "use.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
+        return
     file = options.out / "networks.csv"
     if not file.exists():
         file.write_text(",".join(FIELDS) + "\n", "utf-8")
     for name in options.arms:
         if name in {row["arm"] for row in csv.DictReader(file.open(newline=""))}:
             continue
-        networks, _ = run(name)
+        networks = run(name)
         with file.open("a", newline="") as target:
             writer = csv.DictWriter(target, FIELDS, restval="", lineterminator="\n")
             writer.writerows(

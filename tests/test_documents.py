@@ -279,7 +279,7 @@ def test_performance_has_the_tables_on_record() -> None:
 
 def test_a_network_of_the_hidden_circle_is_made_again_by_its_seed() -> None:
     """The others differ by rounding alone, which 4,000 steps may enlarge."""
-    (untrained,), (group,) = (circles.run(name, networks=1)[0] for name in ("untrained", "convolution, group"))
+    (untrained,), (group,) = (circles.run(name, networks=1) for name in ("untrained", "convolution, group"))
     record = {(row["arm"], row["network"]): row for row in results("circles/networks.csv")}
     for key in ("accuracy", "along", "share", "decoys", "reflections", "order-free", "recovered"):
         assert untrained[key] == pytest.approx(float(record["untrained", "0"][key]), abs=2e-3)
