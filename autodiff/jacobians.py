@@ -117,24 +117,10 @@ def jacobian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
 
 
 def hessian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
-    """Return the function that computes the second derivatives of a scalar function by one array.
+    """Return the function that computes the second derivatives of a real scalar function by one float array x.
 
-    Parameters
-    ----------
-    fun : callable
-        Returns a real scalar.
-    argnum : int
-        The positional argument to differentiate by: one float array.
-
-    Returns
-    -------
-    callable
-        Takes the arguments of `fun` and returns an array of shape ``(*x.shape, *x.shape)``, where x is the argument.
-
-    Raises
-    ------
-    TypeError
-        By the returned function: if the argument is not one float array, or `fun` returns no real scalar.
+    It takes the arguments of `fun`, of which `argnum` is x, and returns an array of shape ``(*x.shape, *x.shape)``.
+    TypeError, by the returned function, if x is no float array, or `fun` returns no real scalar.
     """
     derivatives = jacobian(grad(fun, argnum), argnum)
 
@@ -160,27 +146,10 @@ def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Any: ...
 
 
 def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
-    """Return the function that multiplies the second derivatives by a vector, without the matrix.
+    """Return the function that multiplies the `hessian` by a vector, without the matrix.
 
-    Parameters
-    ----------
-    fun : callable
-        Returns a real scalar.
-    argnum : int
-        The positional argument to differentiate by: a pytree of float arrays.
-
-    Returns
-    -------
-    callable
-        Takes the arguments of `fun` and then the vector, a pytree like the argument; returns the product, such a pytree
-        too, in about four evaluations of `fun`.
-
-    Raises
-    ------
-    TypeError
-        By the returned function: as `grad`.
-    ValueError
-        By the returned function: if the vector has another structure or shape than the argument.
+    The argument may be a pytree of float arrays, and the vector, which follows the arguments of `fun`, is one of its
+    structure and shapes, else ValueError; so is the product. It takes about four evaluations of `fun`.
     """
     gradient = grad(fun, argnum)
 
@@ -217,23 +186,10 @@ def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Any: ...
 def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     """Return the function that computes the derivative of each output by its own input.
 
-    Parameters
-    ----------
-    fun : callable
-        Returns one array, each element of which depends on the element of the argument at its place, so that the
-        Jacobian is diagonal. Where it is not, the result is the sum of its rows.
-    argnum : int
-        The positional argument to differentiate by: a float array, or a complex one where `fun` is holomorphic.
-
-    Returns
-    -------
-    callable
-        Takes the arguments of `fun` and returns an array like the argument; differentiable again.
-
-    Raises
-    ------
-    TypeError
-        By the returned function: if the output is not a float array, or is complex and the argument real.
+    `fun` returns one array, each element of which depends on the element of the argument at its place, so that the
+    `jacobian` is diagonal. Where it is not, the result is the sum of its rows. The argument is a float array, or a
+    complex one where `fun` is holomorphic; so is the result, which is differentiable again. TypeError, by the returned
+    function, if the output is not a float array, or is complex and the argument real.
     """
 
     @functools.wraps(fun)

@@ -523,27 +523,7 @@ def _cross_entropy_written_out(logits: Array, labels: Array, label_smoothing: fl
 
 
 def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array:
-    """Mean negative log-likelihood of the labels under the softmax of the logits, in nats.
-
-    Parameters
-    ----------
-    logits : array, shape (N, classes)
-        float32 or float64, traced or not.
-    labels : array of integers, shape (N,)
-        From 0 to classes - 1.
-    label_smoothing : float, optional
-        Part of the target, in [0, 1), spread evenly over all classes.
-
-    Returns
-    -------
-    array
-        The loss, 0-dimensional.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `hcnn_core.cross_entropy`.
-    """
+    """`hcnn_core.cross_entropy` of logits that may be traced."""
     if library_of(getval(logits)) == "cupy":
         loss, _ = _cross_entropy_at_once(logits, labels, label_smoothing)
         return loss

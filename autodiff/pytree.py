@@ -51,58 +51,21 @@ def tree_map(fun: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def tree_leaves(tree: Any) -> list[Any]:
-    """Return the leaves of a tree.
-
-    Parameters
-    ----------
-    tree : pytree
-        Any tree.
-
-    Returns
-    -------
-    list
-        The leaves, in the order in which `tree_map` visits them.
-    """
+    """Return the leaves of a tree, in the order in which `tree_map` visits them."""
     leaves: list[Any] = []
     tree_map(leaves.append, tree)
     return leaves
 
 
 def tree_structure(tree: Any) -> Any:
-    """Return a tree without its leaves.
-
-    Parameters
-    ----------
-    tree : pytree
-        Any tree.
-
-    Returns
-    -------
-    pytree
-        The same tree with an ellipsis for every leaf, so that no array is kept alive.
-    """
+    """Return a tree with an ellipsis for every leaf, so that no array is kept alive."""
     return tree_map(lambda _: ..., tree)
 
 
 def tree_unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
-    """Return the tree of a given structure with given leaves.
+    """Return the tree of a structure, or of any such tree, with these leaves in the order of `tree_leaves`.
 
-    Parameters
-    ----------
-    structure : pytree
-        What `tree_structure` returns, or any tree of that structure.
-    leaves : iterable
-        As many leaves, in the order of `tree_leaves`.
-
-    Returns
-    -------
-    pytree
-        The tree.
-
-    Raises
-    ------
-    ValueError
-        If the number of leaves does not match.
+    ValueError if there are more or fewer.
     """
     given = list(leaves)
     count = len(tree_leaves(structure))
@@ -113,19 +76,9 @@ def tree_unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
 
 
 def tree_paths(tree: Any, prefix: str = "") -> list[str]:
-    """Return how each leaf is reached.
+    """Return how each leaf is reached, in the order of `tree_leaves`, such as ``"['layer1'].weight[0]"``.
 
-    Parameters
-    ----------
-    tree : pytree
-        Any tree.
-    prefix : str
-        What to call the tree itself.
-
-    Returns
-    -------
-    list of str
-        For example ``"['layer1'].weight[0]"``, in the order of `tree_leaves`.
+    `prefix` is what to call the tree itself.
     """
     if type(tree) is dict:
         children = [(f"{prefix}[{key!r}]", child) for key, child in tree.items()]

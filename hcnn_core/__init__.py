@@ -21,11 +21,11 @@ from hcnn_core.normalization import (
 )
 from hcnn_core.operators import linear_operator
 from hcnn_core.plans import explain, planning, wisdom
-from hcnn_core.pooling import max_pool, max_pool_vjp, maxout, maxout_vjp, mean_pool, mean_pool_vjp
+from hcnn_core.pooling import max_pool, maxout, mean_pool, mean_pool_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.shards import Shard
 from hcnn_core.translation import translate, translate_vjp
-from hcnn_core.updates import adamw_update, matmul, muon_update, muon_update_all, sgd_update, sgd_update_all
+from hcnn_core.updates import adamw_update, matmul, muon_update_all, sgd_update_all
 
 __version__ = "0.1.0"
 
@@ -54,14 +54,11 @@ __all__ = [
     "marginal_vjp",
     "matmul",
     "max_pool",
-    "max_pool_vjp",
     "maxout",
-    "maxout_vjp",
     "mean_pool",
     "mean_pool_vjp",
     "merge_factors",
     "merge_factors_vjp",
-    "muon_update",
     "muon_update_all",
     "normalize_elu",
     "normalize_elu_marginal",
@@ -74,7 +71,6 @@ __all__ = [
     "precision",
     "relu",
     "relu_vjp",
-    "sgd_update",
     "sgd_update_all",
     "translate",
     "translate_vjp",

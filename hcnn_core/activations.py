@@ -57,23 +57,7 @@ def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
 
 
 def relu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
-    """Return the rectified linear unit of c = x + bias: c where c > 0, 0 elsewhere.
-
-    Parameters
-    ----------
-    x, bias
-        As in `elu`.
-
-    Returns
-    -------
-    array
-        As `elu`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `elu`.
-    """
+    """Return the rectified linear unit of c = x + bias, c where c > 0, 0 elsewhere: all else as in `elu`."""
     xp, x, bias = _with_bias(x, bias)
     return engine("elementwise", x).relu(xp, x, bias)
 

@@ -187,34 +187,10 @@ def convolve_elu(
 def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
 @takes(OPTIONS)
 def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
-    """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias=bias)`` in one pass over memory.
+    """Return the layer x_j = rho(W_j x_{j-1} + b), Eqs. (3) and (4): ``elu(convolve(x, w, axes, ...), bias=bias)``.
 
-    Parameters
-    ----------
-    x : array
-        Signal, float32 or float64, as `convolve` takes it.
-    w : array
-        Filters, as `convolve` takes them.
-    bias : array
-        Its shape broadcasts to that of the result. It is converted to the dtype of the result.
-    axes, boundary, sum_axes, stride, method
-        As in `convolve`.
-
-    Returns
-    -------
-    array
-        As `convolve`.
-
-    Raises
-    ------
-    TypeError
-        If a dtype is complex, or arrays of two libraries are mixed.
-    ValueError
-        As `convolve`, and if the bias does not broadcast to the result.
-
-    Notes
-    -----
-    Eqs. (3) and (4) of arXiv:1703.04140, rho being `elu`.
+    It takes one pass over memory. x and w are real, else TypeError. The bias is converted to the dtype of the result;
+    its shape broadcasts to that of the result, else ValueError. All else as in `convolve`.
     """
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     if problem.plain:
@@ -242,32 +218,9 @@ def _with_bias(
 def convolve_elu_marginal(
     x: Array, w: Array, bias: Array, /, axes: Axes, axis: int, **options: Unpack[ConvolveOptions]
 ) -> tuple[Array, Array]:
-    """Layer x_j as `convolve_elu` returns it, and its marginal over an axis, which the next layer convolves.
+    """Return layer x_j as `convolve_elu` does, and its marginal over an axis (Eq. 6), which the next layer convolves.
 
-    A GPU adds the marginal up while it writes x_j.
-
-    Parameters
-    ----------
-    x, w, bias, axes, boundary, sum_axes, stride, method
-        As in `convolve_elu`.
-    axis : int
-        The axis of the result that is summed over.
-
-    Returns
-    -------
-    y : array
-        As `convolve_elu`.
-    total : array
-        ``marginal(y, axis)``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `convolve_elu`, and ValueError if the result has no such axis.
-
-    Notes
-    -----
-    Eqs. (4) and (6) of arXiv:1703.04140.
+    The second array is ``marginal(y, axis)`` of the first, y, else ValueError. A GPU adds it up while it writes y.
     """
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     (axis,) = normalize_axes("axis", axis, len(problem.y_shape), 1)

@@ -27,23 +27,8 @@ def correlate(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[Convol
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]
 
-    This is what deep-learning frameworks call a convolution. It is `convolve` with the filters flipped along the
-    convolved axes; `convolve` says how filters of other layouts are transposed.
-
-    Parameters
-    ----------
-    x, w, axes, boundary, sum_axes, stride, method
-        As in `convolve`.
-
-    Returns
-    -------
-    array
-        As `convolve`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `convolve`.
+    This is what deep-learning frameworks call a convolution: `convolve` with the filters flipped along the convolved
+    axes. Arguments, result and errors are those of `convolve`.
 
     Notes
     -----

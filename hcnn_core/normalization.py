@@ -129,30 +129,11 @@ def normalize_elu_marginal(
 def normalize_elu_marginal(
     y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
 ) -> Arrays:
-    """Sum `normalize_elu` over an axis (Eq. 6), on a GPU without the array that is summed.
+    """Sum `normalize_elu` over an axis of y (Eq. 6), on a GPU without the array that is summed.
 
-    Parameters
-    ----------
-    y, shift, scale, bias, epsilon, shard
-        As `normalize_elu`.
-    axis : int
-        The axis of y to remove; not the last one.
-
-    Returns
-    -------
-    total : array
-        ``marginal(normalize_elu(y, shift, scale, bias, epsilon=epsilon)[0], axis)``.
-    mean, variance : array, shape (K,)
-        As `normalize_elu`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `normalize_elu`, and ValueError if y has no such axis, or it is the last one.
-
-    Notes
-    -----
-    Eqs. (4) and (6) of arXiv:1703.04140. The cotangents are those of `normalize_elu` from that of a marginal.
+    The first result is ``marginal(normalize_elu(y, shift, scale, bias, epsilon=epsilon)[0], axis)``. ValueError if y
+    has no such axis, or it is the last one. All else as in `normalize_elu`; the cotangents are its own, from that of a
+    marginal.
     """
     return normalized_marginal_and_moments(y, shift, scale, bias, axis, epsilon=epsilon, shard=shard)[:3]
 
@@ -188,25 +169,7 @@ def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, s
 
     .. math:: \gamma_k \frac{y - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k
 
-    Mean and variance are those of y over all axes but the last one.
-
-    Parameters
-    ----------
-    y : array, shape (..., K)
-        float32 or float64, in any memory layout. It is fastest if axes of space are last in memory, as in what
-        `convolve` returns.
-    scale, bias, epsilon, shard
-        As in `normalize_elu`.
-
-    Returns
-    -------
-    ans, mean, variance : array, shapes (..., K), (K,) and (K,)
-        As `normalize_elu`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `normalize_elu`.
+    Mean and variance are those of y over all axes but the last one. All else as in `normalize_elu`, without a shift.
 
     Notes
     -----

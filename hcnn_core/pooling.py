@@ -13,7 +13,7 @@ from hcnn_core._problem import make_windows as make_windows
 from hcnn_core.backend import array_namespace, require_floating, require_real
 from hcnn_core.typing import AnyArray, Array, Axes, NumpyArray, Scalar, Shape
 
-__all__ = ["max_pool", "max_pool_vjp", "maxout", "maxout_vjp", "mean_pool", "mean_pool_vjp"]
+__all__ = ["max_pool", "maxout", "mean_pool", "mean_pool_vjp"]
 
 
 def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> AnyArray:
@@ -57,27 +57,6 @@ def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None 
     return y
 
 
-def max_pool_vjp(
-    g: Array, x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
-) -> AnyArray:
-    """Return the cotangent of x in ``max_pool(x, axes, kernel_size)``: g at each window's first largest sample, else 0.
-
-    In a window that holds NaN, g is at one of its samples. ValueError if g does not have the shape of the result. All
-    else as in `max_pool`.
-    """
-    xp = array_namespace(g, x)
-    y: Any = require_real(xp, "x", x)
-    cotangent: Any = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
-    pooled = []
-    for axis, window in reversed(make_windows(y.shape, axes, kernel_size, stride, padding)):
-        y, taps = engine("pooling", y).maxima(xp, y, axis, window)
-        pooled.append((taps, axis, window))
-    _require_shape(cotangent, y.shape)
-    for taps, axis, window in reversed(pooled):
-        cotangent = engine("pooling", cotangent).spread(xp, cotangent, taps, axis, window)
-    return cotangent
-
-
 @overload
 def mean_pool(
     x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
@@ -85,30 +64,9 @@ def mean_pool(
 @overload
 def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> Array: ...
 def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> Array:
-    """Mean of each window.
+    """Mean of the samples of x in each window, of real or complex x: all else as in `max_pool`.
 
-    Parameters
-    ----------
-    x : array
-        float32, float64, complex64 or complex128, any shape.
-    axes, kernel_size, stride
-        As in `max_pool`.
-    padding : int or sequence of int, optional
-        As in `max_pool`. The mean is that of the samples of x in the window.
-
-    Returns
-    -------
-    array
-        In the shape of `max_pool` and the dtype and memory layout of x.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `max_pool`, but complex dtypes are taken.
-
-    Notes
-    -----
-    As PyTorch's ``avg_pool2d`` with ``count_include_pad=False`` and ``ceil_mode=False``; its default is to count the
+    It is PyTorch's ``avg_pool2d`` with ``count_include_pad=False`` and ``ceil_mode=False``; its default is to count the
     padding. `marginal` takes the mean of whole axes.
     """
     xp = array_namespace(x)
@@ -165,14 +123,8 @@ def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     return max_pool(y, require_pieces(y, pieces, axis), pieces)
 
 
-def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
-    """Return the cotangent of x in ``maxout(x, pieces, axis)``: as `max_pool_vjp` of `max_pool`."""
-    y: Any = require_real(array_namespace(g, x), "x", x)
-    return max_pool_vjp(g, y, require_pieces(y, pieces, axis), pieces)
-
-
 def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:
-    """Return the maximum of each window along one axis, and the tap that reads it."""
+    """Return the maximum of each window along one axis, and the tap that reads it: the first, or one that reads NaN."""
     xp = array_namespace(x)
     return engine("pooling", x).maxima(xp, require_real(xp, "x", x), axis, window)
 

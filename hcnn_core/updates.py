@@ -18,9 +18,7 @@ __all__ = [
     "Term",
     "adamw_update",
     "matmul",
-    "muon_update",
     "muon_update_all",
-    "sgd_update",
     "sgd_update_all",
     "weighted_sums",
 ]
@@ -35,60 +33,6 @@ TINY = 1e-30
 """Added to the square of a norm, so that no gradient is no step."""
 
 
-def sgd_update(
-    weight: AnyArray,
-    gradient: Array,
-    velocity: Array,
-    /,
-    *,
-    rate: Number,
-    momentum: float = 0.0,
-    nesterov: bool = False,
-    weight_decay: float = 0.0,
-) -> tuple[AnyArray, AnyArray]:
-    """Take a step of stochastic gradient descent with momentum.
-
-    With ``pull = rate (gradient + weight_decay weight)``, the velocity becomes ``v = momentum velocity - pull``. The
-    weight moves by v (B. T. Polyak, 1964), or with Nesterov's momentum by ``momentum v - pull`` (Y. Nesterov, 1983).
-
-    Parameters
-    ----------
-    weight : array
-        float32 or float64, any shape.
-    gradient, velocity : array
-        Of the shape of the weight. The velocity is zero before the first step.
-    rate : float or array without axes
-        Learning rate.
-    momentum : float, optional
-        Part of the velocity that is kept.
-    nesterov : bool, optional
-        Whether the momentum is Nesterov's.
-    weight_decay : float, optional
-        What is added to the gradient for each unit of weight.
-
-    Returns
-    -------
-    weight, velocity : array
-        After the step, in the shape and dtype of `weight`. No argument is changed.
-
-    Raises
-    ------
-    TypeError
-        If an array is integer or complex, or arrays of two libraries are mixed.
-    ValueError
-        If shapes differ, or the rate has axes.
-
-    Notes
-    -----
-    Frameworks that keep the rate out of the velocity take other steps while the rate changes.
-    """
-    _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
-    momentum, weight_decay = float(momentum), float(weight_decay)  # NumPy's numbers would make float32 float64
-    pull = _number("rate", rate, w) * (g + (weight_decay * w if weight_decay else 0))
-    v = momentum * v - pull
-    return w + (momentum * v - pull if nesterov else v), v
-
-
 def sgd_update_all(
     weights: Sequence[AnyArray],
     gradients: Sequence[Array],
@@ -100,25 +44,59 @@ def sgd_update_all(
     nesterov: bool = False,
     weight_decays: Sequence[float],
 ) -> tuple[list[AnyArray], list[AnyArray]]:
-    """Take the step of `sgd_update` for several weights, with few kernels on a GPU.
+    """Take a step of stochastic gradient descent with momentum for several weights, with few kernels on a GPU.
 
-    Each sequence has an entry for each weight, else ValueError; arrays are of one dtype and library. The weights and
-    velocities after the step are two lists. Those of NumPy equal the results of `sgd_update` bit for bit, CuPy's to
-    rounding. All else as in `sgd_update`.
+    With ``pull = rate (gradient + weight_decay weight)``, a velocity becomes ``v = momentum velocity - pull``. The
+    weight moves by v (B. T. Polyak, 1964), or with Nesterov's momentum by ``momentum v - pull`` (Y. Nesterov, 1983).
+
+    Parameters
+    ----------
+    weights : sequence of array
+        float32 or float64, any shapes, of one dtype and library.
+    gradients, velocities : sequence of array
+        Of the shapes of the weights. A velocity is zero before the first step.
+    rate : float or array without axes
+        Learning rate.
+    momentum : float, optional
+        Part of the velocity that is kept.
+    nesterov : bool, optional
+        Whether the momentum is Nesterov's.
+    weight_decays : sequence of float
+        Numbers that are added to the gradient for each unit of weight.
+
+    Returns
+    -------
+    weights, velocities : list of array
+        After the step, in the shapes and dtype of `weights`. No argument is changed.
+
+    Raises
+    ------
+    TypeError
+        If an array is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If lengths or shapes differ, or the rate has axes.
+
+    Notes
+    -----
+    Frameworks that keep the rate out of the velocity take other steps while the rate changes.
     """
     lengths = len(weights), len(gradients), len(velocities), len(weight_decays)
     if len(set(lengths)) > 1:
         raise ValueError(
             f"weights, gradients, velocities and weight_decays have lengths {lengths}; give as many of each"
         )
-    operands = zip(weights, gradients, velocities, weight_decays, strict=True)
-    if not weights or not native("updates", weights[0]):
-        options = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
-        steps = [sgd_update(w, g, v, **options, weight_decay=decay) for w, g, v, decay in operands]
-        return [w for w, _ in steps], [v for _, v in steps]
-    return _sgd_at_once(
-        [(*_operands(w, gradient=g, velocity=v)[1:], d) for w, g, v, d in operands], rate, momentum, nesterov
-    )
+    operands = [
+        (*_operands(w, gradient=g, velocity=v)[1:], float(decay))  # NumPy's numbers would make float32 float64
+        for w, g, v, decay in zip(weights, gradients, velocities, weight_decays, strict=True)
+    ]
+    if weights and native("updates", weights[0]):
+        return _sgd_at_once(operands, rate, momentum, nesterov)
+    momentum, steps = float(momentum), []
+    for w, g, v, decay in operands:
+        pull = _number("rate", rate, w) * (g + (decay * w if decay else 0))
+        v = momentum * v - pull
+        steps.append((w + (momentum * v - pull if nesterov else v), v))
+    return [w for w, _ in steps], [v for _, v in steps]
 
 
 def _sgd_at_once(
@@ -140,61 +118,6 @@ def _sgd_at_once(
     return sums[len(operands) :], sums[: len(operands)]
 
 
-def muon_update(
-    weight: AnyArray,
-    gradient: Array,
-    velocity: Array,
-    /,
-    *,
-    rate: Number,
-    momentum: float = 0.0,
-    nesterov: bool = False,
-    weight_decay: float = 0.0,
-    row_axes: int | None = None,
-) -> tuple[AnyArray, AnyArray]:
-    """Take a step of Muon: momentum, whose singular values are brought near 1.
-
-    The velocity becomes ``v = momentum velocity + gradient``. The weight moves by ``-rate (U + weight_decay weight)``,
-    where U is close to the semi-orthogonal matrix nearest to v, or with Nesterov's momentum to
-    ``momentum v + gradient``: the steepest descent among matrices of spectral norm 1 (arXiv:2409.20325).
-
-    Parameters
-    ----------
-    weight : array
-        float32 or float64, any shape. It is taken as a matrix.
-    gradient, velocity, rate, momentum, nesterov
-        As in `sgd_update`.
-    weight_decay : float, optional
-        What is added to U for each unit of weight.
-    row_axes : int, optional
-        How many of the first axes are the rows of the matrix; the others are its columns. By default all but the last.
-
-    Returns
-    -------
-    weight, velocity : array
-        As `sgd_update`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `sgd_update`, and ValueError if the weight has fewer axes than `row_axes`.
-
-    Notes
-    -----
-    Five Newton-Schulz iterations bring singular values to between 0.68 and 1.21, if they are at least 0.0015 of the
-    root of the sum of their squares. Smaller ones become up to 485 times that part, so they stay below. The polynomial
-    is that of https://kellerjordan.github.io/posts/muon: fast rather than exact. The sum has 1e-30 added, so that no
-    singular value s becomes more than 485e15 s: U vanishes with v.
-    """
-    _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
-    momentum, weight_decay = float(momentum), float(weight_decay)
-    rows = _row_axes(w, row_axes)
-    rate = _number("rate", rate, w)
-    v = momentum * v + g
-    ahead = momentum * v + g if nesterov else v
-    return w - rate * (_semi_orthogonal(ahead, rows) + (weight_decay * w if weight_decay else 0)), v
-
-
 def muon_update_all(
     weights: Sequence[AnyArray],
     gradients: Sequence[Array],
@@ -207,32 +130,49 @@ def muon_update_all(
     weight_decays: Sequence[float],
     row_axes: Sequence[int | None],
 ) -> tuple[list[AnyArray], list[AnyArray]]:
-    """Take the step of `muon_update` for several weights, with few kernels on a GPU.
+    """Take a step of Muon for several weights: momentum, whose singular values are brought near 1.
 
-    As `sgd_update_all`, of `muon_update`. Three kernels take the steps of up to 48 CuPy arrays whose matrices have at
-    most 32 rows or at most 32 columns. They iterate on U^T U in double precision. Of larger matrices each takes its own
-    step.
+    A velocity becomes ``v = momentum velocity + gradient``. The weight moves by ``-rate (U + weight_decay weight)``,
+    where U is close to the semi-orthogonal matrix nearest to v, or with Nesterov's momentum to
+    ``momentum v + gradient``: the steepest descent among matrices of spectral norm 1 (arXiv:2409.20325).
+
+    `row_axes` has for each weight how many of its first axes are the rows of the matrix; the others are its columns.
+    None is all but the last; ValueError if the weight has fewer axes. All else as in `sgd_update_all`.
+
+    Notes
+    -----
+    Five Newton-Schulz iterations bring singular values to between 0.68 and 1.21, if they are at least 0.0015 of the
+    root of the sum of their squares. Smaller ones become up to 485 times that part, so they stay below. The polynomial
+    is that of https://kellerjordan.github.io/posts/muon: fast rather than exact. The sum has 1e-30 added, so that no
+    singular value s becomes more than 485e15 s: U vanishes with v.
+
+    Three kernels take the steps of up to 48 CuPy arrays whose matrices have at most 32 rows or at most 32 columns. They
+    iterate on U^T U in double precision. Of larger matrices each takes its own step.
     """
     lengths = len(weights), len(gradients), len(velocities), len(weight_decays), len(row_axes)
     if len(set(lengths)) > 1:
         raise ValueError(
             f"weights, gradients, velocities, weight_decays and row_axes have lengths {lengths}; give as many of each"
         )
-    options: dict[str, Any] = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
+    momentum = float(momentum)
     steps: list[Any] = [None] * len(weights)
     by_kernels: Any = None
     at_once: dict[int, Any] = {}
     operands = zip(weights, gradients, velocities, weight_decays, row_axes, strict=True)
-    for number, (w, g, v, decay, rows) in enumerate(operands):
-        array_namespace(w, g, v)
-        if taken := native("muon", w, _row_axes(w, rows)):
-            by_kernels = taken
-            at_once[number] = taken.Weight(*_operands(w, gradient=g, velocity=v)[1:], float(decay), _row_axes(w, rows))
-        else:
-            steps[number] = muon_update(w, g, v, **options, weight_decay=decay, row_axes=rows)
+    for number, (weight, gradient, velocity, decay, rows) in enumerate(operands):
+        _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
+        decay, rows = float(decay), _row_axes(w, rows)
+        if module := native("muon", w, rows):
+            by_kernels = module
+            at_once[number] = module.Weight(w, g, v, decay, rows)
+            continue
+        v = momentum * v + g
+        ahead = momentum * v + g if nesterov else v
+        direction = _semi_orthogonal(ahead, rows) + (decay * w if decay else 0)
+        steps[number] = w - _number("rate", rate, w) * direction, v
     if at_once:
         muons = list(at_once.values())
-        results = by_kernels.muon(muons, _number("rate", rate, muons[0].weight), float(momentum), nesterov, TINY)
+        results = by_kernels.muon(muons, _number("rate", rate, muons[0].weight), momentum, nesterov, TINY)
         for number, result in zip(at_once, results, strict=True):
             steps[number] = result
     return [w for w, _ in steps], [v for _, v in steps]

@@ -85,8 +85,7 @@ class Deviation:
     actual, expected : complex
         The two values there.
     dtype : str
-        The dtype whose eps is in the bound, or the eps that was given. If noise of one eps moves the operator far, also
-        by how much.
+        The dtype whose eps is in the bound. If noise of one eps moves the operator far, also by how much.
     """
 
     claim: str
@@ -120,7 +119,6 @@ def assert_translation_covariant(
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
-    eps: float | None = None,
 ) -> None:
     """Assert that translating x translates op(x) and changes nothing else.
 
@@ -147,8 +145,6 @@ def assert_translation_covariant(
         tried: one stride forth and back along each axis, half the length of periodic axes, and one stride along all.
     stages : int, optional
         Number of successive convolutions in op. Their rounding errors add up.
-    eps : float, optional
-        Relative precision of op's arithmetic if it is lower than that of its result's dtype (TF32: ``2**-10``).
 
     Raises
     ------
@@ -169,7 +165,7 @@ def assert_translation_covariant(
     >>> assert_translation_covariant(lambda x: convolve(x, w, 0, boundary="periodic"), x, 0)
     """
     __tracebackhide__ = True
-    deviations = covariance_deviations(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+    deviations = covariance_deviations(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages)
     _raise_first("op is not covariant to translations", deviations)
 
 
@@ -182,29 +178,14 @@ def assert_translation_invariant(
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
-    eps: float | None = None,
 ) -> None:
-    """Assert that translating x by multiples of a stride does not change op(x).
+    """Assert that translating x by multiples of a stride does not change op(x): Proposition 3.1 of arXiv:1703.04140.
 
-    Parameters
-    ----------
-    op, x, in_axes, boundary, shift, stages, eps
-        As in `assert_translation_covariant`.
-    stride : int or sequence of int, optional
-        Only translations by multiples of the stride are tested. An operator that subsamples r times by 2 before it sums
-        is invariant to multiples of 2**r.
-
-    Raises
-    ------
-    AssertionError, TypeError, ValueError
-        As `assert_translation_covariant`.
-
-    Notes
-    -----
-    Proposition 3.1 of arXiv:1703.04140.
+    An operator that subsamples r times by 2 before it sums is invariant to multiples of 2**r. All else as in
+    `assert_translation_covariant`.
     """
     __tracebackhide__ = True
-    deviations = covariance_deviations(op, x, in_axes, (), stride, boundary, shift=shift, stages=stages, eps=eps)
+    deviations = covariance_deviations(op, x, in_axes, (), stride, boundary, shift=shift, stages=stages)
     _raise_first("op is not invariant to translations", deviations)
 
 
@@ -218,24 +199,10 @@ def covariance_deviations(
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
-    eps: float | None = None,
 ) -> Iterator[Deviation]:
-    """Measure what `assert_translation_covariant` asserts, one `Deviation` per translation.
+    """Measure what `assert_translation_covariant` asserts: yield error and bound of each translation.
 
-    Parameters
-    ----------
-    op, x, in_axes, out_axes, stride, boundary, shift, stages, eps
-        As in `assert_translation_covariant`. With ``out_axes=()``, invariance is measured.
-
-    Yields
-    ------
-    Deviation
-        Error and bound of one translation.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `assert_translation_covariant`.
+    With ``out_axes=()``, invariance is measured. All else as there.
     """
     host = _operand("x", x)
     move = Translation.make(host.shape, in_axes, out_axes, stride, boundary)
@@ -244,41 +211,27 @@ def covariance_deviations(
     y = run(host)
     move.require_lengths(y.shape)
     _require_finite("op(x)", y)
-    arithmetic = _Arithmetic.make(stages, eps, host, y)
+    arithmetic = _Arithmetic.make(stages, host, y)
     bound, basis = arithmetic.bound("op(x)", run, host, y)
     for steps in shifts:
         found, expected, offset = move.overlap(run(move.before(host, steps)), y, steps)
         yield _compare(move.claim(steps, host), found, expected, bound, offset, basis)
 
 
-def assert_linear(
-    op: Operator, x: Array, other: Array | None = None, *, stages: int = 1, eps: float | None = None
-) -> None:
-    """Assert that op(a x + b y) = a op(x) + b op(y) for two fixed numbers a and b, complex ones for complex x.
+def assert_linear(op: Operator, x: Array, *, stages: int = 1) -> None:
+    """Assert that op(a x + b y) = a op(x) + b op(y) for white noise y of the size of x and two fixed numbers a and b.
 
-    Parameters
-    ----------
-    op, x, stages, eps
-        As in `assert_translation_covariant`.
-    other : array, optional
-        The y of the formula, of the shape and dtype of x; white noise of the size of x by default.
-
-    Raises
-    ------
-    AssertionError, TypeError, ValueError
-        As `assert_translation_covariant`.
+    The numbers are complex for complex x. Arguments and errors are those of `assert_translation_covariant`.
     """
     __tracebackhide__ = True
     host = _operand("x", x)
-    second = np.asarray(_size(host) * _noise(host.shape, host.dtype, 1)) if other is None else _operand("other", other)
-    if (second.shape, second.dtype) != (host.shape, host.dtype):
-        raise ValueError(f"other has shape {second.shape}, {second.dtype}; x has {host.shape}, {host.dtype}")
+    second = np.asarray(_size(host) * _noise(host.shape, host.dtype, 1))
     a, b = (0.75 - 0.5j, -1.25 + 0.25j) if np.iscomplexobj(host) else (0.75, -1.25)
     run = _Hosted("op", op, x)
     y, z = run(host), run(second)
     _require_finite("op(x)", y)
     _require_finite("op(y)", z)
-    arithmetic = _Arithmetic.make(stages, eps, host, y)
+    arithmetic = _Arithmetic.make(stages, host, y)
     of_y, basis = arithmetic.bound("op(x)", run, host, y)
     of_z, other_basis = arithmetic.bound("op(y)", run, second, z)
     found, expected = run(np.asarray(a * host + b * second, host.dtype)), a * wide(y) + b * wide(z)
@@ -295,7 +248,6 @@ def assert_adjoint(
     *,
     conjugate: bool = False,
     stages: int = 1,
-    eps: float | None = None,
 ) -> None:
     r"""Assert by the dot test that two linear operators are each other's adjoints: <op(x), y> = <x, adjoint(y)>.
 
@@ -307,7 +259,7 @@ def assert_adjoint(
     ----------
     op, adjoint : callable
         Linear, from an array of the kind of x to an array, and back.
-    x, stages, eps
+    x, stages
         As in `assert_translation_covariant`.
     y : array, optional
         Of the shape of op(x); white noise by default.
@@ -338,7 +290,7 @@ def assert_adjoint(
         total = np.sum(wide(a) * (wide(b).conj() if conjugate else wide(b)))
         return np.asarray(total.real if over_reals else total)
 
-    arithmetic = _Arithmetic.make(stages, eps, u, image, v, back)
+    arithmetic = _Arithmetic.make(stages, u, image, v, back)
     of_back, other_basis = arithmetic.bound("adjoint(y)", backward, v, back)
     claim = "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>"
     for z, where in ((u, ""), (_noise(u.shape, u.dtype, 2), " where x is noise")):
@@ -350,16 +302,14 @@ def assert_adjoint(
             break
 
 
-def rounding_bound(
-    op: Operator, x: Array, y: NDArray | None = None, *, stages: int = 1, eps: float | None = None
-) -> float:
+def rounding_bound(op: Operator, x: Array, y: NDArray | None = None, *, stages: int = 1) -> float:
     """Return how far two computations of op(x), equal in exact arithmetic, may differ by rounding errors.
 
     Parameters
     ----------
     op : callable
         From an array of the kind of x to an array. It is called 8 or 16 times, on x with noise added.
-    x, stages, eps
+    x, stages
         As in `assert_translation_covariant`.
     y : NumPy array, optional
         The value op(x), if it is known already.
@@ -383,7 +333,7 @@ def rounding_bound(
     host, run = _operand("x", x), _Hosted("op", op, x)
     y = run(host) if y is None else to_host("y", y)
     _require_finite("op(x)", y)
-    return _Arithmetic.make(stages, eps, host, y).bound("op(x)", run, host, y)[0]
+    return _Arithmetic.make(stages, host, y).bound("op(x)", run, host, y)[0]
 
 
 def norm(array: NDArray) -> float:
@@ -428,25 +378,18 @@ class _Arithmetic:
     stages: int
     eps: float
     dtype: str
-    """The dtype that eps belongs to, or a text that says that eps was given."""
 
     @classmethod
-    def make(cls, stages: Any, eps: Any, *arrays: NDArray) -> _Arithmetic:
-        """Return the precision that was given, or else the lowest among the arrays."""
+    def make(cls, stages: Any, *arrays: NDArray) -> _Arithmetic:
+        """Return the lowest precision among the arrays."""
         try:
             stages = operator.index(stages)
         except TypeError:
             raise TypeError(f"stages is {stages!r}; give an integer") from None
         if stages < 1:
             raise ValueError(f"stages is {stages}; an operator has at least 1")
-        if eps is None:
-            coarsest = max((np.finfo(array.dtype) for array in arrays), key=lambda info: float(info.eps))
-            return cls(stages, float(coarsest.eps), str(coarsest.dtype))
-        if not isinstance(eps, float | int | np.floating):
-            raise TypeError(f"eps is {eps!r}; give a number, as 2**-10 for TF32")
-        if not 0 < eps < 1:
-            raise ValueError(f"eps is {eps}; a relative precision is between 0 and 1, as 2**-10 for TF32")
-        return cls(stages, float(eps), f"eps {float(eps):.3g}")
+        coarsest = max((np.finfo(array.dtype) for array in arrays), key=lambda info: float(info.eps))
+        return cls(stages, float(coarsest.eps), str(coarsest.dtype))
 
     def bound(self, name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray) -> tuple[float, str]:
         """How far two computations of run(x), one of them y, may differ, and the precision behind it in words."""

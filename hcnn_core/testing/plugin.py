@@ -21,7 +21,7 @@ def check_translation_covariant() -> Callable[..., None]:
     """Find where an operator is not covariant: (op, shape, in_axes, out_axes, stride, boundary, *, dtypes, ..).
 
     This is hcnn_core.testing.check_translation_covariant(op, shape, in_axes, out_axes=None, stride=1,
-    boundary='periodic', *, dtypes='float64', stages=1, eps=None).
+    boundary='periodic', *, dtypes='float64', stages=1).
     """
     return _check("check_translation_covariant")
 
@@ -31,7 +31,7 @@ def check_translation_invariant() -> Callable[..., None]:
     """Find where an operator is not invariant: (op, shape, in_axes, stride, boundary, *, dtypes, stages, ..).
 
     This is hcnn_core.testing.check_translation_invariant(op, shape, in_axes, stride=1, boundary='periodic', *,
-    dtypes='float64', stages=1, eps=None).
+    dtypes='float64', stages=1).
     """
     return _check("check_translation_invariant")
 

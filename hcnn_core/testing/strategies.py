@@ -117,7 +117,6 @@ def check_translation_covariant(
     *,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
-    eps: float | None = None,
 ) -> None:
     """Search for the simplest array and translation for which `assert_translation_covariant` fails.
 
@@ -128,7 +127,7 @@ def check_translation_covariant(
     shape : tuple of int
         Shape of the arrays. With zero boundaries they are zero on the outer thirds of ``in_axes`` and move by at most
         half of that, so that an operator may reach over a sixth of an axis.
-    in_axes, out_axes, stride, boundary, stages, eps
+    in_axes, out_axes, stride, boundary, stages
         As in `assert_translation_covariant`.
     dtypes : str or sequence of str, optional
         Of the arrays: one or several of float64, float32, complex128, complex64.
@@ -154,7 +153,7 @@ def check_translation_covariant(
     __tracebackhide__ = True
 
     def claim(x: NDArray, shift: tuple[int, ...]) -> None:
-        assert_translation_covariant(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+        assert_translation_covariant(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages)
 
     shape = _lengths("shape", shape)
     _search(claim, shape, Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes)
@@ -169,24 +168,12 @@ def check_translation_invariant(
     *,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
-    eps: float | None = None,
 ) -> None:
-    """Search for the simplest array and translation for which `assert_translation_invariant` fails.
-
-    Parameters
-    ----------
-    op, shape, in_axes, stride, boundary, dtypes, stages, eps
-        As in `check_translation_covariant`.
-
-    Raises
-    ------
-    AssertionError, TypeError, ValueError
-        As `check_translation_covariant`.
-    """
+    """Search as `check_translation_covariant` does, where `assert_translation_invariant` fails."""
     __tracebackhide__ = True
 
     def claim(x: NDArray, shift: tuple[int, ...]) -> None:
-        assert_translation_invariant(op, x, in_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+        assert_translation_invariant(op, x, in_axes, stride, boundary, shift=shift, stages=stages)
 
     shape = _lengths("shape", shape)
     _search(claim, shape, Translation.make(shape, in_axes, (), stride, boundary), dtypes)

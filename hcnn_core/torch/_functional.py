@@ -145,31 +145,10 @@ def conv_transpose_nd(
 ) -> Tensor:
     r"""Return what `torch.nn.functional.conv_transpose3d` would along any number of axes from 1 to 6.
 
-    Parameters
-    ----------
-    x, bias, groups, method
-        As in `conv_nd`.
-    weight : torch.Tensor, shape (C, K / groups, \*kernel_size)
-        Filters.
-    stride, padding, dilation : int or sequence of int, optional
-        Those of the convolution that this one is the transpose of.
-    output_padding : int or sequence of int, optional
-        How many samples the result is longer, less than the stride or the dilation.
-
-    Returns
-    -------
-    torch.Tensor, shape (N, K, \*space) or (K, \*space)
-        New memory in C order, with ``(n - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding
-        + 1`` samples along an axis of n samples.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `conv_nd`.
-
-    See Also
-    --------
-    conv_nd : The convolution without padding or groups of which this is the vector-Jacobian product.
+    `weight` has shape (C, K / groups, \*kernel_size). stride, padding and dilation are those of the convolution
+    `conv_nd` that this one is the transpose of. The result has ``(n - 1) * stride - 2 * padding + dilation *
+    (kernel_size - 1) + output_padding + 1`` samples along an axis of n samples; `output_padding` is less than the
+    stride or the dilation. All else as in `conv_nd`.
     """
     x, weight = _operands("weight", x, weight)
     m, groups = _axes_of(x, weight), _require_groups(groups)

@@ -78,18 +78,7 @@ class ConvNd(_ConvNd):
         self.method = method
 
     def forward(self, x: Tensor) -> Tensor:
-        r"""Convolve a signal (N, C, \*space) or (C, \*space).
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            The signal.
-
-        Returns
-        -------
-        torch.Tensor
-            As `conv_nd`.
-        """
+        r"""Convolve a signal (N, C, \*space) or (C, \*space) as `conv_nd` does."""
         return conv_nd(
             x,
             self.weight,
@@ -104,26 +93,10 @@ class ConvNd(_ConvNd):
 
 
 class ConvTransposeNd(ConvTranspose3d):
-    """`torch.nn.ConvTranspose3d` along any number of axes from 1 to 6.
+    """`torch.nn.ConvTranspose3d` along any number of axes from 1 to 6, with the options of `conv_transpose_nd`.
 
     It is a subclass for those who ask `isinstance` which axis of a weight is that of its filters, as spectral
-    normalisation does. It shares nothing else.
-
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size, bias, device, dtype, method
-        As in `ConvNd`.
-    stride, padding, output_padding, groups, dilation
-        As `conv_transpose_nd` takes them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `ConvNd`.
-
-    See Also
-    --------
-    conv_transpose_nd : The function, of a signal and a weight.
+    normalisation does. It shares nothing else. All else as in `ConvNd`.
     """
 
     def __init__(
@@ -153,24 +126,10 @@ class ConvTransposeNd(ConvTranspose3d):
         self.method = method
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        r"""Convolve a signal (N, C, \*space) or (C, \*space).
+        r"""Convolve a signal (N, C, \*space) or (C, \*space) as `conv_transpose_nd` does.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            The signal.
-        output_size : sequence of int, optional
-            Lengths of the result, as in `torch.nn.ConvTranspose3d`; they take the place of `output_padding`.
-
-        Returns
-        -------
-        torch.Tensor
-            As `conv_transpose_nd`.
-
-        Raises
-        ------
-        ValueError
-            If the result cannot have these lengths; the message says which it can.
+        `output_size` gives the lengths of the result, as in `torch.nn.ConvTranspose3d`, in place of `output_padding`;
+        ValueError, with the lengths it can have, if it cannot have these.
         """
         more = self.output_padding
         if output_size is not None:

@@ -44,11 +44,10 @@ from hcnn_core import (
     marginal_vjp,
     matmul,
     max_pool,
-    max_pool_vjp,
     maxout,
     mean_pool,
     mean_pool_vjp,
-    muon_update,
+    muon_update_all,
     normalize_elu,
     normalize_elu_vjp,
     normalize_filters,
@@ -57,13 +56,14 @@ from hcnn_core import (
     patch_moments_vjp,
     relu,
     relu_vjp,
-    sgd_update,
+    sgd_update_all,
     translate,
     translate_vjp,
 )
 from hcnn_core import backend as _backend
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.backend import array_namespace, get_namespace, to_numpy
+from hcnn_core.pooling import make_windows, maxima_and_taps, picked_samples_vjp
 from tests.core.oracle import BOUNDARIES, DTYPES, EXTENSIONS, C, NDArray, Problem, eps, noise, norm, wide
 
 DEVICE = array_api_strict.Device("device1")
@@ -280,7 +280,10 @@ def test_pooling_and_dropout(library: Library, dtype: str) -> None:
     options: dict[str, Any] = {"axes": (1, 2), "kernel_size": (3, 2), "stride": 2, "padding": (1, 0)}
     g = noise(1, mean_pool(x, **options).shape, dtype)
     assert_parity(library, lambda x: max_pool(x, **options), x, scale=1.0)
-    assert_parity(library, lambda g, x: max_pool_vjp(g, x, **options), g, x, scale=1.0)
+    ((axis, window),) = make_windows(x.shape, 1, 3, 2, 1)
+    taps = lambda x: maxima_and_taps(x, axis, window)[1]  # noqa: E731
+    of_one = noise(1, (3, window.out_length, 6, 2), dtype)
+    assert_parity(library, lambda g, x: picked_samples_vjp(g, taps(x), axis, window), of_one, x, scale=1.0)
     assert_parity(library, lambda x: mean_pool(x, **options), x, scale=1.0)
     assert_parity(library, lambda g: mean_pool_vjp(g, x.shape, **options), g, scale=1.0)
     assert_parity(library, lambda x: maxout(x, 3, axis=2), x, scale=1.0)
@@ -351,18 +354,20 @@ def test_steps_of_descent(library: Library, dtype: str, told: str) -> None:
     w, g, v, square = (noise(k, (4, 3), dtype) for k in range(4))
     square = 1 + square**2
     numbers = [np.asarray(number, dtype) for number in (0.1, 3)]
-    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+    options: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decays": [0.01]}
 
     def number(array: Any) -> Any:
         return float(array) if told == "numbers" else array
 
+    def sgd(w: Any, g: Any, v: Any, r: Any) -> Any:
+        return tuple(one for (one,) in sgd_update_all([w], [g], [v], rate=number(r), **options))
+
+    def muon(w: Any, g: Any, v: Any, r: Any) -> Any:
+        return tuple(one for (one,) in muon_update_all([w], [g], [v], rate=number(r), **options, row_axes=[None]))
+
     scale = 10 * norm(w)
-    assert_parity(
-        library, lambda w, g, v, r, t: sgd_update(w, g, v, rate=number(r), **options), w, g, v, *numbers, scale=scale
-    )
-    assert_parity(
-        library, lambda w, g, v, r, t: muon_update(w, g, v, rate=number(r), **options), w, g, v, *numbers, scale=scale
-    )
+    for step in (sgd, muon):
+        assert_parity(library, step, w, g, v, numbers[0], scale=scale)
     assert_parity(
         library, lambda w, g, v, s, r, t: adamw_update(w, g, v, s, rate=number(r), step=number(t), weight_decay=0.1),
         w, g, v, square, *numbers, scale=scale,
@@ -424,7 +429,6 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "elu_vjp": elu_vjp,
     "relu": lambda a, b: relu(a, bias=b),
     "matmul": matmul,
-    "max_pool_vjp": lambda a, b: max_pool_vjp(a, b, 0, 1),
     "dropout": lambda a, b: dropout(a, b > 0, rate=0.5),
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
@@ -490,17 +494,13 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "batch_normalize": lambda a: hcnn_core.batch_normalize(a, a, a, epsilon=0.1),
     "batch_normalize_vjp": lambda a: hcnn_core.batch_normalize_vjp(a, a, a, a, a, a, a, epsilon=0.1),
     "max_pool": lambda a: hcnn_core.max_pool(a, 0, 2),
-    "max_pool_vjp": lambda a: hcnn_core.max_pool_vjp(np.ones(1), a, 0, 2),
     "mean_pool": lambda a: hcnn_core.mean_pool(a, 0, 2),
     "mean_pool_vjp": lambda a: hcnn_core.mean_pool_vjp(a, (2,), 0, 2),
     "maxout": lambda a: hcnn_core.maxout(a, 2),
-    "maxout_vjp": lambda a: hcnn_core.maxout_vjp(np.ones(1), a, 2),
     "translate_vjp": lambda a: hcnn_core.translate_vjp(a, 1, 0, boundary="zero"),
     "linear_operator": lambda a: hcnn_core.linear_operator(a, (2,), 0, boundary="zero"),
     "explain": lambda a: hcnn_core.explain(a, a, 0, boundary="zero"),
-    "sgd_update": lambda a: hcnn_core.sgd_update(a, a, a, rate=0.1),
     "sgd_update_all": lambda a: hcnn_core.sgd_update_all([a], [a], [a], rate=0.1, weight_decays=[0.0]),
-    "muon_update": lambda a: hcnn_core.muon_update(a, a, a, rate=0.1),
     "muon_update_all": lambda a: hcnn_core.muon_update_all(
         [a], [a], [a], rate=0.1, weight_decays=[0.0], row_axes=[None]
     ),

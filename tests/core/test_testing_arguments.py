@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import math
 import sys
 import types
 from collections.abc import Callable
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 from hcnn_core import convolve, convolve_vjp_x, elu, marginal, translate
-from hcnn_core.backend import get_namespace
 from hcnn_core.testing import (
     assert_adjoint,
     assert_linear,
@@ -25,7 +23,7 @@ from hcnn_core.testing import (
     rounding_bound,
 )
 from tests.core.operators import SHAPE, excess, filtered, transposed
-from tests.core.oracle import NDArray, eps, noise
+from tests.core.oracle import NDArray, noise
 
 # Arrays of other libraries.
 
@@ -143,23 +141,6 @@ def test_array_api_libraries_on_a_device_of_their_own() -> None:
     assert_translation_covariant(lambda x: op(xp.asarray(x, device=DEVICE)), host, 1)  # there, but not back
 
 
-@pytest.mark.gpu
-def test_arrays_on_a_gpu() -> None:
-    cupy: Any = get_namespace("cupy")
-    x, w = cupy.asarray(noise(0, (4, 6), "float32")), cupy.asarray(noise(1, (3,), "float32"))
-    seen = set()
-
-    def op(x: Any) -> Any:
-        seen.add(type(x))
-        return convolve(x, w, 1, boundary="periodic")
-
-    assert_translation_covariant(op, x, 1)
-    assert_linear(op, x)
-    assert_adjoint(op, lambda y: convolve_vjp_x(y, (4, 6), w, 1, boundary="periodic"), x)
-    assert seen == {cupy.ndarray}
-    assert excess(assert_translation_covariant, lambda x: convolve(x, w, 1, boundary="zero"), x, 1) > 1e3
-
-
 # What operators may do to arrays.
 
 
@@ -176,7 +157,7 @@ def test_arguments_are_not_changed_and_never_shared() -> None:
     assert_translation_covariant(negated_in_place, x, (1, 2))
     assert_translation_covariant(negated_in_place, np.asfortranarray(x)[::-1], (1, 2))
     assert_translation_invariant(lambda x: negated_in_place(x).sum(), x, (1, 2))
-    assert_linear(negated_in_place, x, y)
+    assert_linear(negated_in_place, x)
     assert_adjoint(negated_in_place, negated_in_place, x, y)
     assert np.array_equal(x, kept[0]) and np.array_equal(y, kept[1])
 
@@ -219,18 +200,6 @@ def test_half_precision() -> None:
     assert excess(assert_translation_covariant, lambda x: x + np.arange(30, dtype=x.dtype), x, 0) > 2
 
 
-def test_operators_in_coarser_arithmetic() -> None:
-    x, w = noise(0, (32,), "float64"), noise(1, (5,), "float32")
-
-    def op(x: NDArray) -> Any:
-        return convolve(x.astype("float32"), w, 0, boundary="periodic", method="fft").astype("float64")
-
-    assert excess(assert_translation_covariant, op, x, 0) > 1e3
-    assert_translation_covariant(op, x, 0, eps=eps("float32"))
-    assert_linear(op, x, eps=eps("float32"))
-    assert excess(assert_translation_covariant, lambda x: op(x) + np.arange(32), x, 0, eps=eps("float32")) > 1e3
-
-
 # What cannot be tested.
 
 X = np.ones((4, 6))
@@ -253,59 +222,33 @@ def growing() -> Callable[[NDArray], NDArray]:
         ({"in_axes": (1, -1)}, ValueError, r"in_axes is \(1, -1\); an axis is named twice"),
         ({"in_axes": ()}, ValueError, "in_axes names no axis; translations are along at least one"),
         ({"in_axes": 1.0}, TypeError, "in_axes is 1.0; give an integer, or one per axis"),
-        ({"in_axes": None}, TypeError, "in_axes is None; give an integer"),
         ({"out_axes": 2}, ValueError, "out_axes names axis 2 of an array with 2 axes"),
         ({"out_axes": (0, 1)}, ValueError, "out_axes names 2 axes, in_axes 1; each becomes one of op"),
         ({"in_axes": (0, 1), "out_axes": (1, 1)}, ValueError, r"out_axes is \(1, 1\); an axis is named twice"),
-        ({"in_axes": (0, 1), "out_axes": 1}, ValueError, "out_axes names 1 axes, in_axes 2"),
         ({"out_axes": 1.5}, TypeError, "out_axes holds 1.5; give integers"),
-        ({"out_axes": "v"}, TypeError, "out_axes holds 'v'; give integers"),
         ({"out_axes": 0}, ValueError, r"its axis 0 has length 4, and axis 1 of x, of length 6 at stride 1, would"),
         ({"stride": 4}, ValueError, "stride 4 does not divide the 6 samples of axis 1; no periodic translation of op"),
-        ({"stride": 0}, ValueError, "stride holds 0; give 1 or more"),
-        ({"stride": (1, 1)}, ValueError, "stride has 2 entries for 1 axes"),
-        ({"stride": 1.5}, TypeError, "stride is 1.5; give an integer"),
         ({"stride": 2}, ValueError, r"op returned shape \(4, 6\); its axis 1 has length 6, .* become 3"),
         ({"boundary": "reflect"}, ValueError, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
-        ({"boundary": None}, TypeError, "boundary is None; give 'periodic' or 'zero'"),
         ({"stride": 2, "shift": 3}, ValueError, "shift 3 along axis 1 is no multiple of stride 2; only such"),
         ({"shift": 0}, ValueError, r"shift \(0,\) along axes \(1,\), of length \(6,\), is the identity"),
-        ({"shift": -12}, ValueError, r"shift \(-12,\) along axes \(1,\), of length \(6,\), is the identity"),
-        ({"shift": 1.5}, TypeError, "shift is 1.5; give an integer"),
-        ({"shift": (1, 1)}, ValueError, "shift has 2 entries for 1 axes"),
         ({"shift": 6, "boundary": "zero"}, ValueError, "shift 6 leaves nothing of the 6 samples of axis 1 to compare"),
         ({"stages": 0}, ValueError, "stages is 0; an operator has at least 1"),
-        ({"stages": -1}, ValueError, "stages is -1; an operator has at least 1"),
         ({"stages": 1.5}, TypeError, "stages is 1.5; give an integer"),
-        ({"eps": -1e-3}, ValueError, "eps is -0.001; a relative precision is between 0 and 1, as"),
-        ({"eps": 0}, ValueError, "eps is 0; a relative precision is between 0 and 1"),
-        ({"eps": math.nan}, ValueError, "eps is nan; a relative precision is between 0 and 1"),
-        ({"eps": math.inf}, ValueError, "eps is inf; a relative precision is between 0 and 1"),
-        ({"eps": "float32"}, TypeError, r"eps is 'float32'; give a number, as 2\*\*-10 for TF32"),
         ({"x": X.astype(int)}, TypeError, "x has dtype int64; give real or complex floating-point numbers"),
-        ({"x": X.astype(object)}, TypeError, "x has dtype object; give real or complex floating-point numbers"),
         ({"x": X.tolist()}, TypeError, "x is a builtins.list that cannot be .*: it has neither __array__"),
-        ({"x": None}, TypeError, "x is a builtins.NoneType that cannot be brought to NumPy"),
         ({"x": 1.0}, ValueError, "in_axes names axis 1 of an array with 0 axes; none can be named"),
-        ({"x": True}, TypeError, "x has dtype bool; give real or complex"),
         ({"x": np.ma.masked_less(X, 0)}, TypeError, "x is a numpy.ma.MaskedArray that .*: it has a mask; x.filled"),
         ({"x": np.ones((4, 0))}, ValueError, r"x has shape \(4, 0\); with no element there is nothing to test"),
         ({"x": np.full((4, 6), np.nan)}, ValueError, r"x is nan at index \(0, 0\); give finite numbers"),
-        ({"x": np.diag([1, np.inf])}, ValueError, r"x is inf at index \(1, 1\); give finite numbers"),
         ({"x": np.ones((4, 1))}, ValueError, r"axes \(1,\) have \(1,\) samples at stride \(1,\): " + IDENTITY),
-        ({"x": np.ones((1, 1)), "in_axes": (0, 1)}, ValueError, r"axes \(0, 1\) have \(1, 1\) samples"),
         ({"op": raising}, ValueError, r"op raised KeyError on an array of shape \(4, 6\), float64: 'no such.*thing'$"),
         ({"op": lambda x: None}, TypeError, "the result of op is a builtins.NoneType that cannot be brought"),
-        ({"op": np.ndarray.tolist}, TypeError, "the result of op is a builtins.list that cannot be brought to NumPy"),
-        ({"op": lambda x: (x, x)}, TypeError, "the result of op is a builtins.tuple that cannot be brought to NumPy"),
         ({"op": lambda x: 3}, TypeError, "the result of op has dtype int64; give real or complex"),
-        ({"op": lambda x: x > 0}, TypeError, "the result of op has dtype bool; give real or complex"),
-        ({"op": lambda x: x[:, :0]}, ValueError, r"op returned shape \(4, 0\); its axis 1 has length 0"),
         ({"op": lambda x: x[:, 1:]}, ValueError, r"op returned shape \(4, 5\); its axis 1 has length 5, .* become 6"),
         ({"op": lambda x: x[:0]}, ValueError, r"op\(x\) has shape \(0, 6\); with no element there is nothing to test"),
         ({"op": np.sum}, ValueError, "out_axes names axis 1 of an array with 0 axes; none can be named"),
         ({"op": growing()}, ValueError, r"op returned shapes \(4, 6, 1\) and \(4, 6, 2\) for arrays of one shape"),
-        ({"op": 3}, ValueError, r"op raised TypeError on an array of shape \(4, 6\), float64: 'int' object is not"),
     ],
 )
 def test_what_cannot_be_tested_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -317,55 +260,31 @@ def test_what_cannot_be_tested_is_refused(change: dict[str, Any], error: type[Ex
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "error", "message"),
+    ("arguments", "options", "message"),
     [
-        ((np.sum, X, 2), {}, ValueError, "^axes names axis 2 of an array with 2 axes; use -2 to 1"),
-        ((np.sum, X, (0, 0)), {}, ValueError, r"^axes is \(0, 0\); an axis is named twice"),
-        ((np.sum, X, ()), {}, ValueError, "^axes names no axis; translations are along at least one"),
-        ((np.sum, X, 0, 4), {}, ValueError, r"axes \(0,\) have \(4,\) samples at stride \(4,\): " + IDENTITY),
-        ((np.sum, X, 0, 4, "zero"), {}, ValueError, r"axes \(0,\) have \(4,\) samples at stride \(4,\): " + IDENTITY),
-        ((np.sum, X, 0, 2), {"shift": 1}, ValueError, "shift 1 along axis 0 is no multiple of stride 2"),
-        ((np.sum, X, 0, 2), {"shift": 8}, ValueError, "is the identity"),
-        ((np.sum, X[:0], 0), {}, ValueError, r"x has shape \(0, 6\); with no element there is nothing to test"),
-        ((lambda x: x[:0], X, 0), {}, ValueError, r"op\(x\) has shape \(0, 6\); with no element there is nothing"),
-        ((np.sum, X, 0), {"stages": 0}, ValueError, "stages is 0; an operator has at least 1"),
-        ((np.sum, X, 0), {"eps": math.nan}, ValueError, "eps is nan; a relative precision is between 0 and 1"),
-        ((growing(), X, 0), {}, ValueError, r"op returned shapes \(4, 6, 1\) and \(4, 6, 2\) for arrays of one shape"),
+        ((np.sum, X, 2), {}, "^axes names axis 2 of an array with 2 axes; use -2 to 1"),
+        ((np.sum, X, 0, 4), {}, r"axes \(0,\) have \(4,\) samples at stride \(4,\): " + IDENTITY),
+        ((np.sum, X, 0, 4, "zero"), {}, r"axes \(0,\) have \(4,\) samples at stride \(4,\): " + IDENTITY),
+        ((np.sum, X, 0, 2), {"shift": 1}, "shift 1 along axis 0 is no multiple of stride 2"),
+        ((lambda x: x[:0], X, 0), {}, r"op\(x\) has shape \(0, 6\); with no element there is nothing"),
     ],
 )
-def test_invariance_that_cannot_be_tested(
-    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
+def test_invariance_that_cannot_be_tested(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         assert_translation_invariant(*arguments, **options)
 
 
 @pytest.mark.parametrize(
     ("check", "error", "message"),
     [
-        (lambda: assert_linear(np.copy, X, X[0]), ValueError, r"other has shape \(6,\), float64; x has \(4, 6\)"),
-        (lambda: assert_linear(np.copy, X, X + 1j), ValueError, r"other has shape \(4, 6\), complex128; x has"),
-        (lambda: assert_linear(np.copy, X, X.astype("f4")), ValueError, r"other has shape \(4, 6\), float32; x has"),
-        (lambda: assert_linear(np.copy, X, X.astype(int)), TypeError, "other has dtype int64; give real or complex"),
-        (lambda: assert_linear(np.copy, X, X * np.nan), ValueError, r"other is nan at index \(0, 0\); give finite"),
         (lambda: assert_linear(raising, X), ValueError, "op raised KeyError on an array"),
-        (lambda: assert_linear(growing(), X), ValueError, r"op returned shapes \(4, 6, 1\) and \(4, 6, 2\) for arrays"),
         (lambda: assert_linear(np.copy, X, stages=0), ValueError, "stages is 0; an operator has at least 1"),
-        (lambda: assert_linear(np.copy, X, eps=2), ValueError, "eps is 2; a relative precision is between 0 and 1"),
         (lambda: assert_adjoint(np.copy, np.copy, X, X[0]), ValueError, r"y has shape \(6,\); op\(x\) has \(4, 6\)"),
         (lambda: assert_adjoint(np.copy, np.copy, X, X * np.inf), ValueError, r"y is inf at index \(0, 0\); give"),
-        (lambda: assert_adjoint(np.copy, np.copy, X, [1.0]), TypeError, "y is a builtins.list that cannot be brought"),
         (lambda: assert_adjoint(np.copy, np.ravel, X), ValueError, r"adjoint\(y\) has shape \(24,\); x has \(4, 6\)"),
         (lambda: assert_adjoint(np.copy, raising, X), ValueError, "adjoint raised KeyError on an array of shape"),
-        (lambda: assert_adjoint(np.copy, lambda y: 3, X), TypeError, "the result of adjoint has dtype int64; give"),
-        (lambda: assert_adjoint(growing(), np.copy, X), ValueError, r"op returned shapes \(4, 6, 1\) and|has shape"),
-        (lambda: assert_adjoint(np.copy, np.copy, X, stages=0), ValueError, "stages is 0; an operator has at least 1"),
-        (lambda: assert_adjoint(np.copy, np.copy, X, eps=math.nan), ValueError, "eps is nan; a relative precision"),
         (lambda: rounding_bound(np.copy, X[:0]), ValueError, r"x has shape \(0, 6\); with no element there is nothing"),
-        (lambda: rounding_bound(np.copy, X, stages=0), ValueError, "stages is 0; an operator has at least 1"),
-        (lambda: rounding_bound(np.copy, X, eps=-1), ValueError, "eps is -1; a relative precision is between 0 and 1"),
         (lambda: rounding_bound(np.copy, X, X[0]), ValueError, r"y has shape \(6,\); op\(x\) has \(4, 6\)"),
-        (lambda: rounding_bound(np.copy, X, [1.0]), TypeError, "y is a builtins.list that cannot be brought to NumPy"),
     ],
 )
 def test_other_assertions_that_cannot_be_made(check: Callable[[], Any], error: type[Exception], message: str) -> None:

@@ -193,13 +193,12 @@ def test_linear_in_the_reals_is_not_linear_in_the_complex_numbers() -> None:
 @pytest.mark.parametrize("dtype", REAL)
 @pytest.mark.parametrize("stages", [1, 3])
 def test_errors_just_within_and_just_above_the_bound(dtype: str, stages: int) -> None:
-    x, at = noise(0, (64,), dtype).astype("float64"), (5,)
-    precision: dict[str, Any] = {"stages": stages, "eps": eps(dtype)}
+    x, at = noise(0, (64,), dtype), (5,)
+    precision: dict[str, Any] = {"stages": stages}
     wrong = functools.partial(changed, np.copy, at=at)
     bound = rounding_bound(np.copy, x, **precision)
     checks: list[tuple[Callable[[Any], None], float]] = [
         (lambda op: assert_translation_covariant(op, x, 0, **precision), bound),
-        (lambda op: assert_linear(op, x, x, **precision), bound * (0.75 + 1.25) / (0.75 + 1.25 - 0.5)),
         (lambda op: assert_adjoint(np.copy, op, x, x, **precision), bound * norm(x) / abs(x[at])),
     ]
     for check, allowed in checks:
@@ -232,9 +231,7 @@ def test_results_that_are_not_finite(bad: float) -> None:
     with pytest.raises(AssertionError, match=found):
         assert_translation_covariant(sometimes, x, 0)
     with pytest.raises(AssertionError, match=r"op\(y\) is"):
-        assert_linear(lambda y: y if y[0] == 1 else y + bad, x, -x)
-    with pytest.raises(AssertionError, match=f"op is not linear.*off by {bad}"):
-        assert_linear(lambda y: y + bad if abs(y[0]) < 0.6 else y, x, x)
+        assert_linear(lambda y: y if y[0] == 1 else y + bad, x)
 
 
 def test_edges_of_what_an_operator_is_defined_on() -> None:
@@ -272,19 +269,17 @@ def test_lines_say_what_where_and_how_much() -> None:
         "(0 instead of 1), where rounding explains "
     )
     with pytest.raises(AssertionError) as caught:
-        assert_linear(lambda x: x + 1, np.ones(2, "float32"), np.ones(2, "float32"))
+        assert_linear(lambda x: x + 1, np.ones(2, "float32"))
     assert str(caught.value).startswith(
-        "op is not linear: op(0.75 x + -1.25 y) should be 0.75 op(x) + -1.25 op(y): off by 1.5 at index (0,) "
-        "(0.5 instead of -1), where rounding explains "
+        "op is not linear: op(0.75 x + -1.25 y) should be 0.75 op(x) + -1.25 op(y): off by 1.5 at index ("
     )
     assert str(caught.value).endswith(" (float32)")
     with pytest.raises(AssertionError) as caught:
-        assert_adjoint(np.copy, lambda y: 2j * y, np.ones(2) + 0j, np.ones(2) + 0j, eps=2**-10)
+        assert_adjoint(np.copy, lambda y: 2j * y, np.ones(2) + 0j, np.ones(2) + 0j)
     assert str(caught.value).startswith(
         "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>: off by 4.47 (2+0j instead of 0+4j), "
         "where rounding explains "
     )
-    assert str(caught.value).endswith(" (eps 0.000977)")
 
 
 def test_places_are_those_in_the_whole_result() -> None:
@@ -303,7 +298,6 @@ def test_deviations_that_hold() -> None:
         assert Deviation("c", error, 1.0, (), 0, 0, "float64").holds is holds
     found = list(covariance_deviations(filtered, noise(0, SHAPE, "float32"), (1, 2)))
     assert all(d.holds and d.dtype == "float32" and 0 <= d.error < d.bound for d in found)
-    assert {d.dtype for d in covariance_deviations(np.copy, np.ones(3), 0, eps=1e-3)} == {"eps 0.001"}
     mixed = covariance_deviations(lambda x: x.astype("float64"), np.ones(3, "float32"), 0)
     assert {d.dtype for d in mixed} == {"float32"}  # whose eps the bound is made of
 

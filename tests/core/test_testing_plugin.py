@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
 import tomllib
 from pathlib import Path
 
 import pytest
-
-from hcnn_core.testing import check_translation_covariant, check_translation_invariant
 
 pytest_plugins = ["pytester"]
 
@@ -64,21 +60,6 @@ def test_numpy(pytester: pytest.Pytester) -> None:
         consecutive=False,
     )
     assert "hypothesis" not in result.stdout.str().partition("FAILURES")[2]
-
-
-def test_fixtures_are_listed(pytester: pytest.Pytester) -> None:
-    """With the parameters of the functions they are; without -v, pytest shows the first paragraph alone."""
-    brief, whole = (pytester.runpytest("-p", PLUGIN, "--fixtures", *v).stdout.str() for v in ((), ("-v",)))
-    for function in (check_translation_covariant, check_translation_invariant):
-        expected = inspect.signature(function)
-        plain = [p.replace(annotation=p.empty) for p in expected.parameters.values()]
-        call = str(expected.replace(parameters=plain, return_annotation=expected.empty))
-        assert f"{function.__name__}{call}" in " ".join(whole.split())
-        name = function.__name__.removeprefix("check_translation_")
-        line = re.search(rf"operator is not {name}: \((.*), \.\.\)\.$", brief, re.MULTILINE)
-        assert line
-        names = [n for n in line[1].split(", ") if n != "*"]
-        assert names == list(expected.parameters)[: len(names)] and "in_axes" in names and "boundary" in names
 
 
 def test_pytorch(pytester: pytest.Pytester) -> None:

@@ -106,11 +106,6 @@ def test_arrays_are_finite_and_not_zero(shape: tuple[int, ...], data: st.DataObj
     assert np.isfinite(x).all() and (x.any() or not x.size)
 
 
-@given(arrays(np.int64(5), np.dtype("float32")) | arrays(5))
-def test_one_length_is_a_shape(x: NDArray) -> None:
-    assert x.shape == (5,)
-
-
 LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=4)
 
 
@@ -144,21 +139,12 @@ def test_shifts_keep_to_their_limit(shift: tuple[int, ...]) -> None:
     assert shift in [(s, 0, 0) for s in (-4, -2, 2, 4)]
 
 
-@given(shifts((4, 1), (4, 1)))
-def test_shifts_are_the_identity_where_there_is_nothing_else(shift: tuple[int, ...]) -> None:
-    assert shift[0] % 4 == 0
-
-
 @pytest.mark.parametrize(
     ("strategy", "arguments", "options", "message"),
     [
         (arrays, (2.5,), {}, "shape is 2.5; give an integer, or one per axis"),
-        (arrays, ((2, -1),), {}, "shape holds -1; give 0 or more"),
-        (arrays, ((2,), np.float32), {}, "dtypes names \"<class 'numpy.float32'>\"; choose among float64, "),
         (arrays, ((2,), "float16"), {}, "dtypes names 'float16'; choose among float64, float32, complex128, complex64"),
-        (arrays, ((2,), ()), {}, "dtypes names ''; choose among float64, float32, complex128, complex64"),
         (shifts, ((4, 4), (1, 0)), {}, "stride holds 0; give 1 or more"),
-        (shifts, (4,), {"limit": -1}, "limit holds -1; give 0 or more"),
     ],
 )
 def test_one_line_says_what_would_do(strategy: Any, arguments: Any, options: Any, message: str) -> None:
@@ -191,11 +177,6 @@ def test_invariant_operators_pass(boundary: str) -> None:
     check_translation_invariant(op, (2, 12, 10), (1, 2), 2, boundary, stages=2)
 
 
-def test_margins_that_leave_no_room_but_for_one_stride() -> None:
-    op = lambda x: convolve(x, W[0, :, 0], 0, boundary="zero", stride=2)  # noqa: E731
-    check_translation_covariant(op, 5, 0, stride=2, boundary="zero")
-
-
 def test_axes_that_move_elsewhere() -> None:
     check_translation_covariant(lambda x: x.transpose(1, 2, 0), (3, 4, 5), (0, -1), (2, 1))
     with pytest.raises(AssertionError, match="should translate op"):
@@ -219,13 +200,6 @@ def test_the_simplest_failure_of_an_operator_with_another_stride() -> None:
         check_translation_invariant(lambda x: x[::2].sum(), 6, 0)
     assert caught.value.__notes__ == ['x = np.zeros((6,), "float64"); x[0] = 1.0\nshift = (1,)']
     check_translation_invariant(lambda x: x[::2].sum(), 6, 0, stride=2)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_failure_names_the_dtype(dtype: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_translation_covariant(lambda x: np.sort(x) if x.dtype == dtype else x, 4, 0, dtypes=DTYPES)
-    assert f'"{dtype}"' in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(
@@ -288,42 +262,25 @@ def test_an_operator_that_changes_its_mind() -> None:
     ("arguments", "options", "message"),
     [
         (((4, 1), 1), {}, r"axes \(1,\) have \(1,\) samples at stride \(1,\): every translation is the identity"),
-        ((4, 0), {"stride": 4}, r"axes \(0,\) have \(4,\) samples at stride \(4,\): every translation is the identity"),
         ((4, 0), {"stride": 3}, "stride 3 does not divide the 4 samples of axis 0"),
         ((2, 0), {"boundary": "zero"}, "axis 0 has 2 samples; zeros at both ends and stride 1 need at least 3"),
-        ((4, 0), {"boundary": "zero", "stride": 2}, "axis 0 has 4 samples; zeros at both ends and stride 2 need"),
         (((4, 0), 0), {}, "shape holds 0; give 1 or more"),
-        ((4, 1), {}, "(in_)?axes names axis 1 of an array with 1 axes"),
-        ((4, 0), {"dtypes": "float16"}, "dtypes names 'float16'"),
         ((4, 0), {"stages": 0}, "stages is 0"),
     ],
 )
-@pytest.mark.parametrize("check", [check_translation_covariant, check_translation_invariant])
-def test_a_search_that_can_show_nothing_is_refused(check: Any, arguments: Any, options: Any, message: str) -> None:
-    if check is check_translation_invariant and "divide" in message:
-        check(np.sum, *arguments, **options)  # 3 samples are a translation of x, which a sum does not see
-        return
+def test_a_search_that_can_show_nothing_is_refused(arguments: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        check(lambda x: x, *arguments, **options)
+        check_translation_covariant(lambda x: x, *arguments, **options)
 
 
-def test_a_shift_that_no_stride_divides_is_a_translation() -> None:
-    with pytest.raises(AssertionError, match="translating x by 2 along axis 0"):
-        check_translation_invariant(lambda x: x[0], 3, 0, stride=2)
-
-
-def test_eps_and_stages_are_passed_on() -> None:
+def test_stages_are_passed_on() -> None:
     def rough(x: NDArray) -> NDArray:
         return np.asarray(x * (1 + 1e-9 * (np.arange(4) == 0)))
 
-    with pytest.raises(AssertionError, match="not covariant"):
-        check_translation_covariant(rough, 4, 0)
-    check_translation_covariant(rough, 4, 0, eps=1e-9)
     check_translation_covariant(rough, 4, 0, stages=10**7)
+    check_translation_invariant(lambda x: rough(x).sum(), 4, 0, stages=10**7)
     with pytest.raises(AssertionError, match="not invariant"):
         check_translation_invariant(lambda x: rough(x).sum(), 4, 0)
-    check_translation_invariant(lambda x: rough(x).sum(), 4, 0, eps=1e-9)
-    check_translation_invariant(lambda x: rough(x).sum(), 4, 0, stages=10**7)
 
 
 def test_a_failure_in_a_plain_script(tmp_path: Path) -> None:
