@@ -175,7 +175,7 @@ def make_problem(
     w_shape: Sequence[int],
     /,
     axes: int | Sequence[int] | None = None,
-    *,
+    *unnamed: object,
     boundary: Extension | Sequence[Extension] = MISSING,
     sum_axes: int | Sequence[int] = (),
     stride: int | Sequence[int] = 1,
@@ -183,6 +183,8 @@ def make_problem(
     **unknown: object,
 ) -> Problem:
     """Validate the arguments of `convolve` and return them in normal form."""
+    if unnamed:
+        raise TypeError(f"options need names, as in boundary='periodic': {', '.join(OPTIONS)}")
     if unknown:
         require_options(unknown, OPTIONS)
     value: Any
@@ -282,7 +284,8 @@ def takes(names: Iterable[str]) -> Callable[[Function], Function]:
 
     def marked(function: Function) -> Function:
         signature = inspect.signature(function)
-        *own, _ = (p.replace(default=None) if "None" in str(p.annotation) else p for p in signature.parameters.values())
+        named = [p for p in signature.parameters.values() if p.kind != p.VAR_POSITIONAL]
+        *own, _ = (p.replace(default=None) if "None" in str(p.annotation) else p for p in named)
         shown: Any = function
         shown.__signature__ = signature.replace(parameters=[*own, *(OPTIONS[name] for name in names)])
         shown.__defaults__ = (MISSING,) * sum(parameter.name in ("axes", "axis") for parameter in own)

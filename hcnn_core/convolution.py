@@ -38,7 +38,7 @@ def convolve(
 @overload
 def convolve(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array: ...
 @takes(OPTIONS)  # type: ignore[misc]
-def convolve(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[ConvolveOptions]) -> Array:
+def convolve(x: Array, w: Array, /, axes: Axes | None, *unnamed: object, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
@@ -171,7 +171,7 @@ def convolve(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[Convolv
     (2, 4, 4, 16)
     """
     xp, x, w = operands("x", x, "w", w)
-    return forward(xp, make_problem(x.shape, w.shape, axes, **options), x, w)
+    return forward(xp, make_problem(x.shape, w.shape, axes, *unnamed, **options), x, w)
 
 
 @overload

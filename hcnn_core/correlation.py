@@ -22,7 +22,7 @@ def correlate(
 @overload
 def correlate(x: Array, w: Array, /, axes: Axes | None = None, **options: Unpack[ConvolveOptions]) -> Array: ...
 @takes(OPTIONS)  # type: ignore[misc]
-def correlate(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[ConvolveOptions]) -> Array:
+def correlate(x: Array, w: Array, /, axes: Axes | None, *unnamed: object, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Correlate along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]
@@ -47,7 +47,7 @@ def correlate(x: Array, w: Array, /, axes: Axes | None, **options: Unpack[Convol
     array([3., 0., 1., 2.])
     """
     xp, x, w = operands("x", x, "w", w)
-    problem = make_problem(x.shape, w.shape, axes, **options)
+    problem = make_problem(x.shape, w.shape, axes, *unnamed, **options)
     return forward(xp, _as_convolution(problem), x, _flip(xp, w, problem))
 
 

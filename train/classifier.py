@@ -76,8 +76,8 @@ def load(name_or_path: str | Path) -> Classifier:
 def fit(
     config: Config | str | None = None,
     dataset: str | Path | Dataset | None = None,
-    *,
     out: str | Path | None = None,
+    *,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Classifier:
     """Train a network, with the files that `python -m train.cifar` writes.
@@ -231,11 +231,11 @@ class Classifier:
         shape = ", ".join(map(str, lengths))
         alone = f" or (N, {shape})" if channels == 1 else ""
         if self._pixels:
-            files = "; or photographs, paths or images of Pillow" if len(lengths) == 2 and channels in MODES else ""
+            files = "; or photographs, as paths or images of Pillow" if len(lengths) == 2 and channels in MODES else ""
             values = f"uint8 from 0 to 255, or floats from 0 to 1{files}"
         else:
             values = f"numbers in the units of its training data, which were {self.checkpoint.values}"
-        fits = ". The middle of one of another size is cut out and brought to this size" if self._fits else ""
+        fits = ". Other sizes are centre-cropped and resized to the training size" if self._fits else ""
         return f"{kind} (N, {shape}, {channels}){alone}, or one alone: {values}{fits}."
 
     @property

@@ -121,6 +121,13 @@ def test_wrong_types_are_refused(change: dict[str, Any], message: str) -> None:
     assert error.value.__context__ is None or error.value.__suppress_context__  # one error, not two
 
 
+@pytest.mark.parametrize("function", [convolve, correlate, autodiff.convolve])
+def test_an_option_without_its_name_is_answered_by_the_names(function: Any) -> None:
+    message = "^options need names, as in boundary='periodic': boundary, sum_axes, stride, method$"
+    with pytest.raises(TypeError, match=message):
+        function(X, W, (0, 1), "periodic")
+
+
 @pytest.mark.parametrize("given", [{}, {"boundary": "zero"}])
 def test_options_of_scipy_are_answered_by_every_function(given: dict[str, Any]) -> None:
     calls: list[Any] = [

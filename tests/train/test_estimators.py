@@ -254,6 +254,11 @@ def test_values_whose_squares_overflow_are_refused() -> None:
         HCNNRegressor(**SMALL).fit(x, 1e200 * y)
 
 
+def test_names_of_data_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^X is the name 'sample'; estimators take arrays, fit\(X, y\); hcnn\.fit"):
+        HCNNClassifier().fit("sample", *waves(4))
+
+
 def test_images_and_signals_of_many_channels() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2

@@ -54,7 +54,7 @@ def test_a_model_card_says_what_the_file_and_the_records_say(name: str) -> None:
     assert text.startswith(f"# {name}\n") and f"## What it takes {network.takes} ## Data" in words
     assert f"**{100 * test['test_accuracy']:.2f} %** of the 10,000 test images" in words
     assert f"loss {test['test_loss']:.3f} nats" in words
-    assert f"is right for {100 * test['test_accuracy_of_views']:.2f} %" in words
+    assert f"{100 * test['test_accuracy_of_views']:.2f} % by the mean of six views" in words
     assert f"K = {config.width}" in words and f"J = {config.depth}" in words
     assert f"{network.network.counted:,} coefficients" in words and f"{config.epochs} epochs" in words
     *sizes, last = map(str, config.image_sizes)
@@ -206,6 +206,8 @@ def test_a_grey_network_takes_grey_arrays(tmp_path: Path) -> None:
     settings = make_config("sample", {"epochs": 1, "depth": 4, "width": 4, "validation_size": 0, "strided_layers": ()})
     with pytest.raises(TypeError, match=r"dataset is a dict; give a name, a path or a hcnn\.train\.Dataset"):
         fit(settings, arrays, out=tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"dataset is a ndarray; .* hcnn\.HCNNClassifier\(\)\.fit\(X, y\) takes arrays"):
+        fit("sample", arrays["x_train"], arrays["y_train"])
     with pytest.raises(TypeError, match="config is a dict; give a preset or a Config first, and images as dataset="):
         fit({"epochs": 1})  # type: ignore[arg-type]
     network = fit(settings, dataset_from_arrays("grey", arrays), out=tmp_path / "run")

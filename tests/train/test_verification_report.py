@@ -457,33 +457,3 @@ def test_page_escapes_what_it_is_given() -> None:
 def test_page_of_single_layers_alone_has_no_picture() -> None:
     found = Page(page([measurement(statement="covariance")], {}))
     assert found.attributes("img") == []
-
-
-@pytest.mark.parametrize(
-    ("rows", "fragment"),
-    [
-        pytest.param([], "no rows to report", id="no row"),
-        pytest.param([measurement(errors=(), bounds=())], "0 errors and 0 bounds", id="not measured"),
-        pytest.param([measurement(), measurement(bounds=(1.0,))], "2 errors and 1 bounds", id="a bound missing"),
-        pytest.param([measurement(axis="v_9")], "'v_9'", id="unknown axis"),
-    ],
-)
-def test_rows_that_cannot_be_reported(rows: list[Row], fragment: str) -> None:
-    for report in (
-        lambda: summary_table(rows),
-        lambda: as_json(rows, {}),
-        lambda: error_maps(rows, "periodic", "evaluation"),
-        lambda: page(rows, {}),
-    ):
-        with pytest.raises(ValueError, match=fragment) as error:
-            report()
-        assert "\n" not in str(error.value)
-
-
-def test_a_picture_of_what_was_not_measured() -> None:
-    rows = measurements(modes=("training",))
-    assert error_maps(rows, "zero", "training")
-    with pytest.raises(ValueError, match=r"'periodic' in mode 'evaluation'.*periodic training, zero training$"):
-        error_maps(rows, "periodic", "evaluation")
-    with pytest.raises(ValueError, match=r"there is nothing$"):
-        error_maps([measurement(statement="covariance")], "periodic", "evaluation")

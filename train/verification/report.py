@@ -54,7 +54,6 @@ may change. Blank ones were not measured: there is no such axis, or it is shorte
 
 def summary_table(rows: Sequence[Row]) -> str:
     """Return the measurements as a text table of at most 120 columns."""
-    _require_measurements(rows)
     blocks = []
     for boundary, mode in _cases(rows):
         case = _select(rows, boundary, mode)
@@ -67,7 +66,7 @@ def summary_table(rows: Sequence[Row]) -> str:
             if table.lines:
                 blocks.append([f"{title}: {name}", *aligned([table.header, *table.lines], str.ljust)])
     verdicts = []
-    for boundary in dict.fromkeys(row.boundary for row in rows):
+    for boundary in dict.fromkeys(boundary for boundary, _ in _cases(rows)):
         verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
         verdicts += [f"{verdict};", f"  {UNCHECKED[boundary]}"] if boundary in UNCHECKED else [verdict]
     blocks.append(verdicts)
@@ -76,7 +75,6 @@ def summary_table(rows: Sequence[Row]) -> str:
 
 def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
     """Return the measurements as JSON that strict parsers read, one row a line."""
-    _require_measurements(rows)
     derived = ("must_hold", "verdict", "largest", "mean")
     records = [asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
     head = {"description": description, "totals": _totals(rows)}
@@ -90,12 +88,8 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     prepare_matplotlib()
     from matplotlib.figure import Figure
 
-    _require_measurements(rows)
     mapped = _mapped(rows)
     drawn = _select(mapped, boundary, mode)
-    if not drawn:
-        there = ", ".join(f"{b} {m}" for b, m in _cases(mapped)) or "nothing"
-        raise ValueError(f"no map of boundary {boundary!r} in mode {mode!r} was measured; there is {there}")
     columns = {axis: max((row.shift for row in drawn if row.axis == axis), default=0) for axis in reversed(AXES)}
     lines = [axes for group in (ATTRIBUTES, SPACE) if (axes := [axis for axis in group if columns[axis]])]
     depths = 1 + max(row.j for row in drawn)
@@ -133,12 +127,9 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
 
 def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[Picture] = ()) -> str:
     """Return the measurements as one HTML file that needs neither network nor scripts."""
-    _require_measurements(rows)
     totals = _totals(rows)
     failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
     claim = _claim(totals)
-    # first what has most cells that must not change
-    cases = sorted(_cases(rows), key=lambda case: -sum(row.must_hold for row in _mapped(_select(rows, *case))))
     return render(
         "verify.html",
         verdict=claim[0].upper() + claim[1:],
@@ -151,7 +142,7 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
         description=description,
         images=images,
         roundings=ROUNDINGS,
-        cases=[_case(rows, *case) for case in cases],
+        cases=[_case(rows, *case) for case in _cases(rows)],
     )
 
 
@@ -176,23 +167,11 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
     return {"boundary": boundary, "mode": mode, "picture": picture, "tables": named}
 
 
-def _require_measurements(rows: Sequence[Row]) -> None:
-    """Raise ValueError unless there are rows, each of an axis that has a place here, with an error and its bound."""
-    if not rows:
-        raise ValueError("there are no rows to report; measure at least one translation")
-    for row in rows:
-        if row.axis not in AXES:
-            raise ValueError(f"axis {row.axis!r} of a row is unknown; axes are {', '.join(AXES)}")
-        if not row.errors or len(row.errors) != len(row.bounds):
-            raise ValueError(
-                f"the row of {row.statement}, j={row.j}, {row.axis}, shift={row.shift} has {len(row.errors)} errors "
-                f"and {len(row.bounds)} bounds; give one of each per example, and an example"
-            )
-
-
 def _cases(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Boundaries and modes, in the order they come in."""
-    return list(dict.fromkeys((row.boundary, row.mode) for row in rows))
+    """Boundaries and modes, first those of the boundary with most translations that must not change x_J."""
+    rows = list(rows)
+    cases = dict.fromkeys((row.boundary, row.mode) for row in rows)
+    return sorted(cases, key=lambda case: -sum(row.must_hold for row in _mapped(_select(rows, case[0]))))
 
 
 def _select(rows: Iterable[Row], boundary: str, mode: str | None = None) -> list[Row]:
