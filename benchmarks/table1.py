@@ -9,6 +9,7 @@ the same networks as they are built here. Times are not compared: the runs had d
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -113,14 +114,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     titles = {"coefficients": "filter coefficients", "multiply_adds": "multiply-adds of an image"}
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for row in rows:
+        label = math.inf
+        for row in sorted(rows, key=lambda row: -row.accuracy):
             mark, face = marks[row.source]
             colour = f"C{networks.index(row.network)}"
             x = getattr(row, column)
             size = 11 if mark == "*" else 7
             axes.plot(x, row.accuracy, mark, color=colour, markerfacecolor=face or colour, markersize=size)
-            axes.annotate(row.run, (x, row.accuracy), (6, -8), textcoords="offset points", fontsize=7, color=colour)
-        axes.margins(x=0.35, y=0.08)
+            if row.run:  # a label beside its mark, and below the label above
+                label = min(row.accuracy, label - 0.22)
+                place = {"textcoords": "offset points", "ha": "right", "va": "center"}
+                axes.annotate(row.run, (x, label), (-8, 0), fontsize=7, color=colour, **place)
+        axes.margins(x=0.5, y=0.08)
         axes.set_xscale("log")
         axes.set_xlabel(title)
         axes.grid(alpha=0.3)
