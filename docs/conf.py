@@ -57,7 +57,10 @@ RELEASED = f"\n## [{release}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 html_title = f"hcnn {release}{'' if RELEASED else ' (in the making)'}"  # which version a page is of
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_theme_options = {"secondary_sidebar_items": ["page-toc", "sg_download_links"], "show_prev_next": False}
+html_theme_options = {
+    "secondary_sidebar_items": ["page-toc", "sourcelink", "sg_download_links"],
+    "show_prev_next": False,
+}
 html_sidebars = {"*": []}  # pages without a section have no navigation of one
 html_context = {"default_mode": "auto"}
 
@@ -139,6 +142,18 @@ def link_back(app: Any, page: str, template: str, context: dict[str, Any], tree:
         context["body"] = BACK.sub(r"api/generated/\1.\2.html#\1.\2\3", context["body"])
 
 
+NAME = re.compile(r"(?<=\w[._])(?=\w[\w.]*(?:</a>|<a ))")
+"""Where a long name of a function may break, in text that a link ends or follows."""
+
+
+def break_names(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Let names of functions break at dots and underscores, beside a page and in its heading."""
+    if page.startswith("api/") and "body" in context:
+        make = context["generate_toctree_html"]
+        context["generate_toctree_html"] = lambda *given, **options: NAME.sub("<wbr>", str(make(*given, **options)))
+        context["body"] = re.sub("<h1>.*", lambda found: NAME.sub("<wbr>", found.group()), context["body"], count=1)
+
+
 def write_formula(translator: Any, node: Any) -> None:
     """Write a formula as MathML, which browsers draw by themselves, without scripts or the network."""
     if isinstance(node, nodes.math_block):
@@ -153,5 +168,6 @@ def setup(app: Any) -> None:
     """Connect what Sphinx calls."""
     app.connect("source-read", link_to_files)
     app.connect("html-page-context", link_back)
+    app.connect("html-page-context", break_names, 900)  # after the theme
     app.connect("builder-inited", clean_notebooks, 900)  # after Sphinx-Gallery
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

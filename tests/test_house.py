@@ -466,7 +466,7 @@ def faults_of_tree(text: str) -> list[str]:
     """Paths in the tree of architecture.md that do not exist, and modules that it lists neither alone nor by folder."""
     folders: list[str] = []
     listed = set()
-    for line in text.split("```\n")[1].splitlines():
+    for line in text.split("```text\n")[1].split("```")[0].splitlines():
         names = line.strip().partition("  ")[0].split(", ")
         del folders[(len(line) - len(line.lstrip())) // 2 :]
         listed |= {"".join(folders) + name for name in names}
