@@ -80,7 +80,8 @@ NEEDS = {
     "plot_32_denoising_4d.py": ("torch",),
     "plot_44_onnx.py": ("onnx", "onnxruntime"),
 }
-"""Modules that an example needs and that the extra "docs" does not install. Without them its page is not run."""
+"""Modules that an example needs and that the extra "docs" does not install. Without them its page is not run;
+its thumbnail is a file of its own."""
 
 left_out = [name for name, modules in NEEDS.items() if not all(map(find_spec, modules))]
 for name in left_out:
@@ -110,7 +111,6 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "copyfile_regex": "",
     "min_reported_time": 1,
-    "default_thumb_file": str(ROOT / "benchmarks/results/explorer/first-filters.png"),  # of examples that were not run
     "parallel": 2,
 }
 

@@ -9,6 +9,8 @@ This page needs PyTorch and JAX. Where one of them is missing, the site shows th
 :doc:`/frameworks` says what else there is.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_04_frameworks.png'
+
 import os
 from functools import partial
 

@@ -9,6 +9,8 @@ consensus of `Rocco et al. 2018 <https://arxiv.org/abs/1810.10510>`_. Here :clas
 convolution, trained by PyTorch. Where PyTorch is missing, the site shows the script without its results.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_31_consensus_4d.png'
+
 import os
 
 import matplotlib.pyplot as plt

@@ -8,6 +8,8 @@ next time, so a filter along all four axes has more to average over than one alo
 is missing, the site shows the script without its results.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_32_denoising_4d.png'
+
 import os
 
 import matplotlib.pyplot as plt

@@ -20,7 +20,8 @@ SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 epochs = 3 if SMALL else 25
 
 # %%
-# 128 samples each. Where a shape begins and ends is drawn for every signal, so that no sample means the same twice.
+# 128 samples each. Where a shape begins and ends is drawn at random for every signal, so no single sample tells the
+# shape.
 
 SHAPES = ("cylinder", "bell", "funnel")
 
@@ -54,7 +55,7 @@ if not SMALL:
     assert own > 0.9, "from 90 signals it tells the three shapes apart"
 
 # %%
-# What it is least sure of, with the probability of each shape.
+# The signals that it is least sure of, with the probability of each shape.
 
 p = network.predict_proba(X_test)
 doubtful = np.argsort(p.max(1))[:3]

@@ -3,8 +3,8 @@ Predict fine scales from coarse ones
 ====================================
 
 Wavelet coefficients two octaves apart are not correlated, so nothing linear predicts one from the other. Their phase
-harmonics are: a rectifier makes a linear autoregressive model from low to high frequencies possible, which is what
-models of moments hold. How much of a fine scale does it predict, and of which signals?
+harmonics are correlated. So a rectifier makes a linear autoregressive model from low to high frequencies possible, as
+models of moments contain it. How much of a fine scale does it predict, and of which signals?
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 12 to 14; `arXiv:1810.12136
 <https://arxiv.org/abs/1810.12136>`_.
@@ -100,6 +100,6 @@ ax.legend()
 
 # %%
 # At edges the phases of all scales agree, and the fourth harmonic of a scale has the frequency of the one two octaves
-# finer. Of steps that predicts more of the finest scale than of a photograph, which has few edges so sharp. What is
-# left is the *innovation* of the finer scale.
-# Models of such moments make textures in :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.
+# finer. For steps this predicts more of the finest scale than for a photograph, which has few edges so sharp. What is
+# left is the *innovation* of the finer scale. Models of such moments make textures in
+# :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.

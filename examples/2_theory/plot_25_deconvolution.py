@@ -160,8 +160,8 @@ axes[1].imshow(picture, cmap="gray", vmin=0, vmax=1)
 axes[1].set(yticks=16 + 32 * np.arange(5), yticklabels=list(rows), xticks=[], title="chains from 4 x 4 pixels")
 
 # %%
-# Of signals the network restores much that linear prediction cannot, most of it in the finest octave: where in a coarse
-# sample a jump lies. In the chain, errors of coarse octaves stay, so its lead is smaller. Codes of minimal l1 norm
-# restore less than the network. Of images the network gains nothing on linear prediction, from the truth and in the
-# chain, which has no detail. In windows of 8 x 8, edges are not as sparse as jumps. Larger windows, and networks in
-# place of windows, were not tried.
+# For signals the network restores much that linear prediction cannot, most of it in the finest octave: where in a
+# coarse sample a jump lies. In the chain, errors of coarse octaves stay, so its lead is smaller. Codes of minimal l1
+# norm restore less than the network. For images the network gains nothing over linear prediction, neither from the
+# truth nor in the chain, which has no detail. In windows of 8 x 8, edges are not as sparse as jumps. Larger windows,
+# and networks in place of windows, were not tried.

@@ -98,7 +98,8 @@ assert np.all(deep < layered) and np.all(layered < np.minimum(network, control))
 
 # %%
 # Atoms resemble each other, so thresholds find little. Pursuit explains a signal by few. The right second layer helps
-# to find the first code too: 16 atoms of 512 leave fewer choices than 48 of 256. By another no code is nearer than 0.
+# to find the first code too: 16 atoms of 512 leave fewer choices than 48 of 256. With another second layer no code is
+# nearer to the truth than 0 is.
 #
 # Atoms of :math:`D_1 D_2` are sums of atoms of the first layer. Where layers were trained on images, they are pictures:
 # 16 of the second layer of a network that ships, by the transposes of its layers, beside filters of the first.

@@ -65,7 +65,7 @@ if not SMALL:
     assert right > 0.9, "most of the pictures that it has not seen"
 
 # %%
-# Those that it is least sure of.
+# The pictures that it is least sure of.
 
 rows.sort(key=lambda row: float(row["probability"]))
 fig, axes = plt.subplots(1, 6, figsize=(10, 2.2), layout="constrained")

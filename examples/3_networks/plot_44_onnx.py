@@ -7,6 +7,8 @@ The file takes images as they are, bytes as numbers from 0 to 255, and gives the
 this page also needs ``onnxruntime``.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_44_onnx.png'
+
 import json
 import subprocess
 import sys
@@ -45,7 +47,7 @@ print(
 assert error < 1e-4 and (logits.argmax(1) == own.argmax(1)).all()
 
 # %%
-# The same four images, named by the file alone.
+# The same four images, classified by the file alone.
 
 names = json.loads(known["class_names"])
 fig, axes = plt.subplots(1, 4, figsize=(8, 2.4), layout="constrained")
