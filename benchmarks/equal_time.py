@@ -3,7 +3,7 @@
 A short run of each network tells how many images a second it takes. It is then trained for as many epochs as fill the
 minutes, so that its schedule ends with them. All networks of a set have the same images, the same of them held out, the
 same augmentation, the same course of the learning rate and the same average of weights. Optimiser, highest learning
-rate, weight decay, batch and dropout are those of the network's preset.
+rate, weight decay and batch are those of the network's preset.
 
 Each run is a folder, `DIR/NAME-SEED`. The same command goes on where it stopped, whatever stopped it, and leaves alone
 what is finished; one with other terms is refused. `python -m benchmarks.table1 DIR/*-*` tables and draws what they
@@ -49,7 +49,7 @@ TERMS = {
 }
 """Settings of every run."""
 
-BASELINES = ("resnet20", "all-cnn", "nin", "wrn-student", "fitnet")
+BASELINES = ("resnet20", "wrn-student")
 
 SETS: dict[str, dict[str, dict[str, Any]]] = {
     "table1": {name: {"preset": name} for name in (*BASELINES, "hcnn-medium")},

@@ -86,8 +86,6 @@ class Step:
         inputs |= draw_batch(
             config, self.rng, Position(np.arange(config.batch_size), (32, 32, 3), 0, config.batch_size)
         )
-        if noise := self.network.noise(self.rng, config.batch_size):
-            inputs["noise"] = noise
         with planning(self.plans):
             self.arrays, loss, _ = self.take(self.arrays, inputs)
         return loss

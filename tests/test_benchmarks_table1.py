@@ -43,7 +43,7 @@ def test_a_row_has_what_the_run_reached_and_the_size_of_its_network(tmp_path: Pa
 def test_published_figures_are_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [str(run_of(tmp_path / "a", "nin", EPOCH, TEST)), str(run_of(tmp_path / "b", "lenet", EPOCH))]
+    runs = [str(run_of(tmp_path / "a", "wrn-student", EPOCH, TEST)), str(run_of(tmp_path / "b", "lenet", EPOCH))]
     monkeypatch.setattr(sys, "argv", ["table1", *runs, "--out", str(tmp_path / "found.png")])
     assert table1.main() == 0
     lines = (tmp_path / "found.md").read_text("utf-8").splitlines()
@@ -51,7 +51,8 @@ def test_published_figures_are_marked(
     published = [line for line in lines if line.endswith("| published |")]
     assert len(published) == 7
     assert any(
-        line.startswith("| NIN | a | 966,986 |") and line.endswith("| 87.50 % | measured here |") for line in lines
+        line.startswith("| WRN student | a | 175,066 |") and line.endswith("| 87.50 % | measured here |")
+        for line in lines
     )
     assert "| LeNet-5 | b |" in lines[-1] and lines[-1].endswith("| measured here, on held-out images |")
     assert int.from_bytes((tmp_path / "found.png").read_bytes()[16:20], "big") == 9 * 120

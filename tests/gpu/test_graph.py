@@ -85,7 +85,7 @@ class Recorder:
 def test_a_function_is_rehearsed_until_it_takes_no_more_memory(
     monkeypatch: pytest.MonkeyPatch, calls: int, before: int
 ) -> None:
-    """Its second call may divide the pool's blocks otherwise than its first: a step of `nin` of 128 images did."""
+    """Its second call may divide the pool's blocks otherwise than its first: a step of a network with dropout did."""
     recorder = Recorder(calls)
     monkeypatch.setitem(sys.modules, "cupy", recorder)
     _, result = record(recorder.work)

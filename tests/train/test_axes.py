@@ -242,7 +242,7 @@ def test_a_network_learns_signals_and_volumes(size: tuple[int, ...], dtype: str,
 
 
 def test_who_takes_images_alone_refuses_others_by_name(tmp_path: Path) -> None:
-    for preset in ("lenet", "resnet20", "nin"):
+    for preset in ("lenet", "resnet20"):
         with pytest.raises(ConfigError, match=r"takes images, and these are signals of 32; take a .* --preset signal"):
             build(make_config(preset), (32,), 2, 1)
     with pytest.raises(ConfigError, match="scattering is 2, for images; these data have 3 axes of space"):

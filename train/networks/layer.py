@@ -42,8 +42,6 @@ class Call(NamedTuple):
 
     shard: Shard | None = None
     """Which part of a batch this is, where other processes have the rest: moments are those of all of it."""
-    noise: Array | None = None
-    """Uniform random numbers of the shape that `Layer.noise` asks for; there in training alone."""
     whole: bool = True
     """Whether a layer's output is wanted; if not, a layer that makes its marginal on the way may leave it out."""
 
@@ -110,10 +108,6 @@ class Layer:
         """Return running moments before the first step, on the host; a layer that normalises nothing has none."""
         return {}
 
-    def noise(self) -> tuple[int, ...] | None:
-        """Return the shape of the uniform random numbers that training needs for an image, or None."""
-        return None
-
     def retained(self, batch_size: int) -> float:
         """Return how many numbers a step keeps of it until the backward pass has used them."""
         return self.copies * math.prod(self.outputs) * batch_size
@@ -127,7 +121,7 @@ class Layer:
     ) -> tuple[Signal, Weights]:
         """Return the output, and the moments it was normalised by.
 
-        Without `moments` they are the batch's own (training). Layers without moments and noise define `apply` alone.
+        Without `moments` they are the batch's own (training). Layers without moments define `apply` alone.
         """
         return Signal(self.apply(weights, *(signal.x for signal in inputs))), {}
 

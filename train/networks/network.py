@@ -60,18 +60,12 @@ class Network:
         found = {layer.name: layer.moments() for layer in self.table}
         return {name: moments for name, moments in found.items() if moments}
 
-    def noise(self, rng: np.random.Generator, count: int) -> dict[str, Array]:
-        """Draw the random numbers, uniform from 0 to 1, that a training pass over some images needs, on the host."""
-        shapes = {layer.name: layer.noise() for layer in self.table}
-        return {name: rng.random((count, *shape), np.float32) for name, shape in shapes.items() if shape is not None}
-
     def trace(
         self,
         parameters: Parameters,
         x: Array | State,
         moments: Moments | None = None,
         *,
-        noise: Weights | None = None,
         whole: Collection[str] | None = None,
     ) -> Iterator[tuple[Layer, Array, Weights]]:
         """Yield each layer, its output, and the moments it was normalised by.
@@ -90,7 +84,7 @@ class Network:
                 parameters.get(layer.name, {}),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
-                Call(self._shard, (noise or {}).get(layer.name), whole is None or layer.name in whole),
+                Call(self._shard, whole is None or layer.name in whole),
             )
             for name in layer.reads:
                 if self._last_reader[name] == layer.name:
@@ -103,10 +97,10 @@ class Network:
         return next(y for layer, y, _ in self.trace(parameters, x, moments) if layer.name == name)
 
     def __call__(
-        self, parameters: Parameters, x: Array | State, moments: Moments | None = None, *, noise: Weights | None = None
+        self, parameters: Parameters, x: Array | State, moments: Moments | None = None
     ) -> tuple[Array, Moments]:
         """Return the logits (N, C) of standardised images or of a state, and the moments used, by layer."""
-        return self.with_maps(parameters, x, moments, noise=noise)[:2]
+        return self.with_maps(parameters, x, moments)[:2]
 
     def with_maps(
         self,
@@ -114,7 +108,6 @@ class Network:
         x: Array | State,
         moments: Moments | None = None,
         *,
-        noise: Weights | None = None,
         at: Collection[str] = (),
     ) -> tuple[Array, Moments, list[Array]]:
         """Return logits, moments, and the attention maps (N, u1, ..) of the layers that `at` names, in its order.
@@ -124,7 +117,7 @@ class Network:
         used: Moments = {}
         maps: dict[str, Array] = {}
         y: Any = x
-        for layer, y, own in self.trace(parameters, x, moments, noise=noise, whole=at):
+        for layer, y, own in self.trace(parameters, x, moments, whole=at):
             if own:
                 used[layer.name] = own
             if layer.name in at:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import batch_normalize, convolve, dropout, marginal, max_pool, maxout, mean_pool, relu
+from autodiff import batch_normalize, convolve, marginal, max_pool, mean_pool, relu
 from hcnn_core.backend import Array
 from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
 from train.networks.skips import added_to
@@ -140,17 +140,6 @@ class Relu(Plain):
         return relu(inputs[0])
 
 
-class Maxout(Plain):
-    """The largest of some maps that follow each other (arXiv:1302.4389)."""
-
-    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], pieces: int) -> None:
-        super().__init__(name, (reads,), inputs, (*inputs[:-1], inputs[-1] // pieces))
-        self.pieces, self.support = pieces, f"max of {pieces}"
-
-    def apply(self, weights: Weights, *inputs: Array) -> Array:
-        return maxout(inputs[0], self.pieces)
-
-
 class Pool(Plain):
     """The maximum or the mean of windows; samples beyond the ends do not count."""
 
@@ -178,26 +167,6 @@ class Whole(Plain):
         if self.support == "mean":
             return marginal(inputs[0], SPACE, reduction="mean")
         return np.max(inputs[0], axis=SPACE)
-
-
-class Dropout(Plain):
-    """In training, some values are 0 by chance (arXiv:1207.0580)."""
-
-    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], rate: float) -> None:
-        super().__init__(name, (reads,), inputs, inputs)
-        self.rate, self.support = rate, f"{rate:g} left out"
-
-    def noise(self) -> tuple[int, ...]:
-        return self.inputs
-
-    def __call__(
-        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
-    ) -> tuple[Signal, Weights]:
-        x = inputs[0].x
-        if call.noise is None:
-            return Signal(x), {}
-        drawn = call.noise[(slice(None), *(slice(n) for n in x.shape[1:]))]  # smaller images take a part of the numbers
-        return Signal(dropout(x, drawn >= self.rate, rate=self.rate)), {}
 
 
 class Sum(Plain):
@@ -252,17 +221,9 @@ class Table:
         """Add a ReLU."""
         self._add(Relu(self._named("relu"), (self.name,), self.shape, self.shape))
 
-    def maxout(self, pieces: int) -> None:
-        """Add maxima of maps."""
-        self._add(Maxout(self._named("maxout"), self.name, self.shape, pieces))
-
     def pool(self, kind: str, taps: int, stride: int, padding: int = 0) -> None:
         """Add pooling by "max" or "mean"."""
         self._add(Pool(self._named("pool"), self.name, self.shape, kind, taps, stride, padding))
-
-    def dropout(self, rate: float) -> None:
-        """Add dropout."""
-        self._add(Dropout(self._named("dropout"), self.name, self.shape, rate))
 
     def whole(self, kind: str) -> None:
         """Add the "mean" or the "max" of each map."""

@@ -42,12 +42,6 @@ class Parts(NamedTuple):
     parts: int
 
 
-class Maxout(NamedTuple):
-    """The largest of some channels that follow each other."""
-
-    pieces: int
-
-
 class Scale(NamedTuple):
     """Each channel times a factor, plus an offset; both (C, 1, ..) for maps and (C,) for units."""
 
@@ -91,7 +85,7 @@ class Add(NamedTuple):
     """The sum of two arrays."""
 
 
-Operation = Convolve | Parts | Maxout | Scale | Activation | Pool | Whole | Flatten | Linear | Add
+Operation = Convolve | Parts | Scale | Activation | Pool | Whole | Flatten | Linear | Add
 
 
 class Step(NamedTuple):
@@ -312,12 +306,10 @@ LAYERS: dict[type[Layer], Callable[..., int]] = {
     plain.Convolution: _convolution,
     plain.Normalization: _normalization,
     plain.Relu: _simple(lambda layer: Activation("relu")),
-    plain.Maxout: _simple(lambda layer: Maxout(layer.pieces)),
     plain.Pool: _pool,
     plain.Whole: _simple(lambda layer: Whole(layer.support)),
     plain.Flatten: _simple(lambda layer: Flatten()),
     plain.Dense: _dense,
-    plain.Dropout: lambda steps, layer, weights, read, network: read[0][0],
     plain.Sum: _sum,
     lenet.Convolution: _squashed,
     lenet.Average: _average,

@@ -17,7 +17,6 @@ from train.runs.dense import (
     Convolve,
     Flatten,
     Linear,
-    Maxout,
     Operation,
     Parts,
     Pool,
@@ -120,10 +119,6 @@ def _written(graph: _Graph, operation: Operation, x: tuple[str, ...], name: str)
         case Parts(kind, count):
             parts = graph.add("Split", x[0], axis=1, num_outputs=count, outputs=count)
             graph.add("Mean" if kind == "mean" else "Sum", *parts, name=name)
-        case Maxout(pieces):
-            axis, step, end = (graph.constant(np.array([n], np.int64)) for n in (1, pieces, np.iinfo(np.int64).max))
-            begins = (graph.constant(np.array([k], np.int64)) for k in range(pieces))
-            graph.add("Max", *(graph.add("Slice", x[0], begin, end, axis, step) for begin in begins), name=name)
         case Scale(factor, offset):
             graph.add("Add", graph.add("Mul", *x, graph.constant(factor)), graph.constant(offset), name=name)
         case Activation("squash"):

@@ -35,7 +35,7 @@ that are arrays."""
 
 Inputs = dict[str, Any]
 """What a step is told by the host: what `draw_batch` draws for its images, learning "rate", the number of the "step",
-what averages keep (`averages.parts`), and "noise", random numbers by layer, where layers want some."""
+and what averages keep (`averages.parts`)."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, dict[str, Array]]]
 """From arrays and inputs to arrays, loss, and the numbers of `METRICS`."""
@@ -76,7 +76,7 @@ def gradient_step(
             taught, attended = (None, []) if teacher is None else teacher(batch.images, theirs)
 
             def loss_and_more(weights: Parameters) -> Any:
-                logits, moments, maps = part.with_maps(weights, x, noise=inputs.get("noise"), at=own)
+                logits, moments, maps = part.with_maps(weights, x, at=own)
                 loss = loss_of(config, logits, batch)
                 if taught is not None:
                     loss = with_teacher(config, loss, logits, taught)

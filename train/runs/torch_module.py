@@ -20,7 +20,6 @@ from train.runs.dense import (
     Convolve,
     Flatten,
     Linear,
-    Maxout,
     Operation,
     Parts,
     Pool,
@@ -65,8 +64,6 @@ def _module(operation: Operation) -> nn.Module:
             return _Scale(factor, offset)
         case Parts(kind, count):
             return _Of(lambda x: getattr(x.unflatten(1, (count, -1)), kind)(1))
-        case Maxout(pieces):
-            return _Of(lambda x: x.unflatten(1, (-1, pieces)).amax(2))
         case Whole(kind):
             reduce = "amax" if kind == "max" else kind
             return _Of(lambda x: getattr(x.flatten(2), reduce)(2))

@@ -350,8 +350,6 @@ class Trainer:
         taken = state.epoch * self.steps_per_epoch + state.step
         rates = {"rate": learning_rate(config, taken, self.steps_per_epoch), "step": taken + 1, **parts(config, taken)}
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        if noise := self.network.noise(self.rng, len(index)):
-            drawn["noise"] = noise
         return self.ranks.part_of(drawn) | numbers
 
     def _end_epoch(self) -> None:
