@@ -64,12 +64,6 @@ def test_gradient_of_a_pytree() -> None:
     check_grads(network, order=2)(p, INPUT)
 
 
-def test_value_and_grad_agrees_with_its_parts() -> None:
-    value, g = value_and_grad(loss)(parameters(), INPUT)
-    assert value == loss(parameters(), INPUT)
-    tree_map(np.testing.assert_array_equal, g, grad(loss)(parameters(), INPUT))
-
-
 def test_several_arguments() -> None:
     p = parameters()
     gp, gx = grad(loss, (0, 1))(p, INPUT)
@@ -130,23 +124,18 @@ def test_auxiliary_output() -> None:
     ("call", "message"),
     [
         (lambda: grad(np.sum)(np.arange(3)), r"argument 0 has dtype int64: convert it to a float or complex array"),
-        (lambda: grad(np.sum)(np.array([True])), r"argument 0 has dtype bool: convert"),
         (lambda: grad(lambda x, y: y, 1)(1.0, 2), r"argument 1 has type int: convert"),
         (lambda: grad(lambda p: p["a"][1])({"a": (1.0, "x")}), r"argument 0\['a'\]\[1\] has type str: convert"),
         (lambda: grad(lambda p: p.b)(Layer(1.0, 2)), r"argument 0\.b has type int: convert"),
-        (lambda: vjp(np.sin, 1.0, 2), r"argument 1 has type int: convert"),
         (lambda: grad(lambda x: x)(np.ones(3)), r"a scalar output, not shape \(3,\): sum it, or use vjp"),
-        (lambda: grad(lambda x: x)(np.ones(1)), r"a scalar output, not shape \(1,\): sum it, or use vjp"),
         (
             lambda: grad(lambda x: x * 1j)(1.0),
             r"a real output, not a complex one: take its real part or absolute value",
         ),
-        (lambda: grad(lambda x: 1j)(1.0), r"a real output, not a complex one"),
         (lambda: grad(lambda x: None)(1.0), r"returns a real scalar, not NoneType"),
         (lambda: grad(lambda x: (x, x))(1.0), r"returns a real scalar, not tuple"),
         (lambda: grad(lambda x: x, has_aux=True)(1.0), r"a function that returns a pair \(value, aux\), not Traced"),
         (lambda: grad(lambda x: x, 1)(1.0), r"argnum is 1, and the call has 1 positional arguments"),
-        (lambda: grad(lambda x: x, -1)(1.0), r"argnum is -1, and the call has 1 positional arguments"),
         (lambda: grad(lambda x: x)(x=1.0), r"argnum is 0, and the call has 0 positional arguments"),
     ],
 )
@@ -184,13 +173,6 @@ def test_vjp_is_the_transposed_jacobian() -> None:
     a = np.random.default_rng(4).standard_normal((3, 4)) + 2j
     _, pull = vjp(lambda z: a @ z, z)
     np.testing.assert_allclose(pull(np.ones(3))[0], a.sum(0), rtol=8 * EPS)  # no conjugation
-
-
-def test_hessian_vector_product() -> None:
-    a = np.random.default_rng(6).standard_normal((4, 4))
-    x, v = np.arange(4.0), np.ones(4)
-    _, pull = vjp(grad(lambda x: x @ a @ x / 2), x)
-    np.testing.assert_allclose(pull(v)[0], (a + a.T) @ v / 2, rtol=16 * EPS, atol=16 * EPS * np.linalg.norm(a))
 
 
 @pytest.mark.parametrize(
@@ -471,11 +453,6 @@ def test_large_and_small_numbers() -> None:
 def test_check_grads_wants_double_precision(fun: Any, args: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         check_grads(fun)(*args)
-
-
-def test_check_grads_wants_an_order() -> None:
-    with pytest.raises(ValueError, match="order is 0: check_grads checks orders from 1 up"):
-        check_grads(np.sin, order=0)
 
 
 def test_what_a_type_checker_reads_can_be_run() -> None:

@@ -115,6 +115,7 @@ def scipy_problems(draw: st.DrawFn) -> Problem:
 
 @given(scipy_problems(), st.integers(1, 3))
 def test_one_filter_is_applied_as_in_scipy(problem: Problem, stride: int) -> None:
+    """At every boundary; and the transpose of a convolution at the two of the engines is a correlation."""
     x, w, mode = wide(problem.x), wide(problem.w), MODES[problem.options["boundary"]]
     every = tuple(slice(None, None, stride if a in problem.axes else 1) for a in range(x.ndim))
     strided = problem.with_options(stride=stride)
@@ -122,144 +123,9 @@ def test_one_filter_is_applied_as_in_scipy(problem: Problem, stride: int) -> Non
     correlated = scipy.ndimage.correlate(x, w.conj(), mode=mode, axes=problem.axes)  # SciPy conjugates the filter
     assert_close(strided.run(convolve, problem.x, problem.w), convolved[every], problem.x, problem.w)
     assert_close(strided.run(correlate, problem.x, problem.w), correlated[every], problem.x, problem.w)
-
-
-SCIPYS_CASES: dict[str, tuple[Any, Any, dict[str, tuple[Any, Any]]]] = {
-    "correlate01": ([1, 2], [2], {"reflect": ([2, 4], [2, 4])}),
-    "correlate02": ([1, 2, 3], [1], {"reflect": ([1, 2, 3], [1, 2, 3])}),
-    "correlate03": ([1], [1, 1], {"reflect": ([2], [2])}),
-    "correlate04": ([1, 2], [1, 1], {"reflect": ([2, 3], [3, 4])}),
-    "correlate05": ([1, 2, 3], [1, 1], {"reflect": ([2, 3, 5], [3, 5, 6])}),
-    "correlate06": ([1, 2, 3], [1, 2, 3], {"reflect": ([9, 14, 17], [7, 10, 15])}),
-    "correlate07": ([1, 2, 3], [1, 2, 1], {"reflect": ([5, 8, 11], [5, 8, 11])}),
-    "correlate08": ([1, 2, 3], [1, 2, -1], {"reflect": ([1, 2, 5], [3, 6, 7])}),
-    "correlate09": ([], [1, 1], {"reflect": ([], [])}),
-    "correlate10": ([[]], [[1, 1]], {"reflect": ([[]], [[]])}),
-    "correlate11": (
-        [[1, 2, 3], [4, 5, 6]],
-        [[1, 1], [1, 1]],
-        {"reflect": ([[4, 6, 10], [10, 12, 16]], [[12, 16, 18], [18, 22, 24]])},
-    ),
-    "correlate12": (
-        [[1, 2, 3], [4, 5, 6]],
-        [[1, 0], [0, 1]],
-        {"reflect": ([[2, 3, 5], [5, 6, 8]], [[6, 8, 9], [9, 11, 12]])},
-    ),
-    "correlate16": (
-        [[1, 2, 3], [4, 5, 6]],
-        [[0.5, 0], [0, 0.5]],
-        {"reflect": ([[1, 1.5, 2.5], [2.5, 3, 4]], [[3, 4, 4.5], [4.5, 5.5, 6]])},
-    ),
-    "correlate17": ([1, 2, 3], [0, 1, 1], {"reflect": ([3, 5, 6], [2, 3, 5])}),
-    "correlate18": (
-        [[1, 2, 3], [4, 5, 6]],
-        [[0, 0, 0], [0, 1, 0], [0, 0, 1]],
-        {"nearest": ([[6, 8, 9], [9, 11, 12]], [[2, 3, 5], [5, 6, 8]])},
-    ),
-    "correlate19": (
-        [[1, 2, 3], [4, 5, 6]],
-        [[0, 0], [1, 0], [0, 1]],
-        {"nearest": ([[5, 6, 8], [8, 9, 11]], [[3, 5, 6], [6, 8, 9]])},
-    ),
-    "correlate21 to 23": (
-        [[1, 2, 3], [2, 4, 6]],
-        [[1], [2], [1]],
-        {
-            "reflect": ([[5, 10, 15], [7, 14, 21]],) * 2,
-            "periodic": ([[6, 12, 18], [6, 12, 18]],) * 2,
-            "nearest": ([[5, 10, 15], [7, 14, 21]],) * 2,
-        },
-    ),
-    "correlate24": (
-        [[1, 2, 3], [2, 4, 6]],
-        [[0], [0], [1], [2], [1]],
-        {"nearest": ([[7, 14, 21], [8, 16, 24]], [[4, 8, 12], [5, 10, 15]])},
-    ),
-    "correlate25": (
-        [[1, 2, 3], [2, 4, 6]],
-        [[1], [2], [1], [0], [0]],
-        {"nearest": ([[4, 8, 12], [5, 10, 15]], [[7, 14, 21], [8, 16, 24]])},
-    ),
-    "correlate26": ([1], [1, 1, 1, 1, 1], {"mirror": ([5], [5])}),
-}
-"""Arrays and filters of SciPy's own tests, scipy/ndimage/tests/test_filters.py, and by boundary what they expect of
-`correlate` and `convolve`. An `origin` is written as zeros of the filter, on the side that it moves away from."""
-
-SCIPYS_EXTENSIONS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "extend01": (
-        [1, 2, 3],
-        [1, 0],
-        {"nearest": [1, 1, 2], "periodic": [3, 1, 2], "reflect": [1, 1, 2], "mirror": [2, 1, 2], "zero": [0, 1, 2]},
-    ),
-    "extend02": (
-        [1, 2, 3],
-        [1, 0, 0, 0, 0, 0, 0, 0],
-        {"nearest": [1, 1, 1], "periodic": [3, 1, 2], "reflect": [3, 3, 2], "mirror": [1, 2, 3], "zero": [0, 0, 0]},
-    ),
-    "extend03": (
-        [1, 2, 3],
-        [0, 0, 1],
-        {"nearest": [2, 3, 3], "periodic": [2, 3, 1], "reflect": [2, 3, 3], "mirror": [2, 3, 2], "zero": [2, 3, 0]},
-    ),
-    "extend04, 07, 09": (
-        [1, 2, 3],
-        [0, 0, 0, 0, 0, 0, 0, 0, 1],
-        {"nearest": [3, 3, 3], "periodic": [2, 3, 1], "reflect": [2, 1, 1], "mirror": [1, 2, 3], "zero": [0, 0, 0]},
-    ),
-    "extend05": (
-        [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
-        [[1, 0], [0, 0]],
-        {
-            "nearest": [[1, 1, 2], [1, 1, 2], [4, 4, 5]],
-            "periodic": [[9, 7, 8], [3, 1, 2], [6, 4, 5]],
-            "reflect": [[1, 1, 2], [1, 1, 2], [4, 4, 5]],
-            "mirror": [[5, 4, 5], [2, 1, 2], [5, 4, 5]],
-            "zero": [[0, 0, 0], [0, 1, 2], [0, 4, 5]],
-        },
-    ),
-    "extend06": (
-        [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
-        [[0, 0, 0], [0, 0, 0], [0, 0, 1]],
-        {
-            "nearest": [[5, 6, 6], [8, 9, 9], [8, 9, 9]],
-            "periodic": [[5, 6, 4], [8, 9, 7], [2, 3, 1]],
-            "reflect": [[5, 6, 6], [8, 9, 9], [8, 9, 9]],
-            "mirror": [[5, 6, 5], [8, 9, 8], [5, 6, 5]],
-            "zero": [[5, 6, 0], [8, 9, 0], [0, 0, 0]],
-        },
-    ),
-    "extend08, 10": (
-        [[1], [2], [3]],
-        [[0], [0], [0], [0], [0], [0], [0], [0], [1]],
-        {
-            "nearest": [[3], [3], [3]],
-            "periodic": [[2], [3], [1]],
-            "reflect": [[2], [1], [1]],
-            "mirror": [[1], [2], [3]],
-            "zero": [[0], [0], [0]],
-        },
-    ),
-}
-"""Those of how `correlate` extends an array."""
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [*SCIPYS_CASES, *SCIPYS_EXTENSIONS])
-def test_the_cases_of_scipys_own_tests(name: str, dtype: str) -> None:
-    """Exact by taps, as their sums are of few integers or halves."""
-    if name in SCIPYS_CASES:
-        x, w, expected = SCIPYS_CASES[name]
-    else:
-        x, w, extended = SCIPYS_EXTENSIONS[name]
-        expected = {boundary: (value, None) for boundary, value in extended.items()}
-    x, w = np.array(x, dtype), np.array(w, dtype)
-    axes = tuple(range(x.ndim))
-    for boundary, values in expected.items():
-        for function, value in zip((correlate, convolve), values, strict=True):
-            if value is not None:
-                y = function(x, w, axes, boundary=boundary, method="direct")
-                assert np.array_equal(y, np.array(value, dtype)), (boundary, function, y)
-                assert_close(function(x, w, axes, boundary=boundary, method="fft"), np.array(value, dtype), x, w)
+    if problem.options["boundary"] in BOUNDARIES:
+        g_x = problem.run(convolve_vjp_x, problem.x, x.shape, problem.w)
+        assert_close(g_x, correlated, problem.x, problem.w)
 
 
 @pytest.mark.parametrize("boundary", EXTENSIONS)
@@ -341,20 +207,6 @@ def test_few_samples_and_few_taps(boundary: Any, shape: tuple[int, int], size: i
         assert_close(y, problem.convolution(), x, w)
         assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
         assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
-
-
-@given(problems(boundaries=EXTENSIONS, method="direct", dtypes=["float32", "float64"], max_axes=3), SEEDS)
-def test_taps_spread_nan_and_infinity_over_the_filter_alone(problem: Problem, seed: int) -> None:
-    """Of real numbers: what a complex infinity becomes depends on how a product is written."""
-    rng = np.random.default_rng(seed)
-    x = problem.x.copy()
-    x[tuple(rng.integers(n) for n in x.shape)] = np.nan
-    x[tuple(rng.integers(n) for n in x.shape)] = np.inf
-    with np.errstate(invalid="ignore"):
-        y = problem.run(convolve, x, problem.w)
-        expected = Problem(x, problem.w, problem.axes, problem.options).convolution()
-    assert np.array_equal(np.isnan(y), np.isnan(expected))
-    assert np.array_equal(y[np.isinf(y)], expected[np.isinf(expected)])
 
 
 @given(problems(boundaries=EXTENSIONS, dtypes=["float32", "float64"], max_axes=3), SEEDS)

@@ -1,4 +1,4 @@
-"""`convolve` against its definition and SciPy; what it does to layouts, dtypes and odd values."""
+"""`convolve` against its definition; what it does to layouts, dtypes and odd values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hcnn_core
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
 from hcnn_core._engines import planner
 from hcnn_core._engines.cpu import register_tiles
 from hcnn_core._engines.cpu.direct import DirectProducts
@@ -44,16 +44,11 @@ from tests.core.oracle import (
     SEEDS,
     Problem,
     assert_close,
-    eps,
     lay_out,
     noise,
-    norm,
     poisoned_memory,
     problems,
-    wide,
 )
-
-MODES = {"periodic": "wrap", "zero": "constant"}
 
 
 def plan_of(problem: Problem) -> Any:
@@ -73,46 +68,6 @@ def test_convolution_is_its_definition(problem: Problem, constants: dict[str, in
     assert y.flags.writeable
     assert not np.shares_memory(y, problem.x) and not np.shares_memory(y, problem.w)
     assert np.array_equal(problem.x, kept[0]) and np.array_equal(problem.w, kept[1])
-
-
-@st.composite
-def scipy_problems(draw: st.DrawFn) -> Problem:
-    """One filter, axes in their order: what SciPy can do."""
-    ndim = draw(st.integers(1, 4))
-    axes = sorted(draw(st.lists(st.integers(0, ndim - 1), min_size=1, max_size=min(3, ndim), unique=True)))
-    shape = draw(st.lists(st.sampled_from([4, 2, 3, 5, 6, 1]), min_size=ndim, max_size=ndim))
-    kernel_size = draw(st.lists(st.sampled_from([3, 2, 4, 9, 1, 6]), min_size=len(axes), max_size=len(axes)))
-    seed, dtype = draw(SEEDS), draw(st.sampled_from(DTYPES))
-    x, w = noise(seed, tuple(shape), dtype), noise(seed + 1, tuple(kernel_size), dtype)
-    options = {"boundary": draw(st.sampled_from(BOUNDARIES)), "method": draw(st.sampled_from(METHODS))}
-    return Problem(x, w, tuple(axes), options)
-
-
-@given(scipy_problems(), st.integers(1, 3))
-def test_one_filter_convolves_as_in_scipy(problem: Problem, stride: int) -> None:
-    boundary = problem.options["boundary"]
-    expected = scipy.ndimage.convolve(wide(problem.x), wide(problem.w), mode=MODES[boundary], axes=problem.axes)
-    every = tuple(slice(None, None, stride if a in problem.axes else 1) for a in range(problem.x.ndim))
-    y = problem.with_options(stride=stride).run(convolve, problem.x, problem.w)
-    assert_close(y, expected[every], problem.x, problem.w)
-
-
-@given(scipy_problems())
-def test_cotangent_of_the_signal_is_a_correlation_as_in_scipy(problem: Problem) -> None:
-    mode = MODES[problem.options["boundary"]]
-    # SciPy conjugates the filter of a correlation, a transpose does not
-    expected = scipy.ndimage.correlate(wide(problem.x), wide(problem.w).conj(), mode=mode, axes=problem.axes)
-    assert_close(problem.run(convolve_vjp_x, problem.x, problem.x.shape, problem.w), expected, problem.x, problem.w)
-
-
-@given(problems(method="auto"), st.lists(st.sampled_from(METHODS), min_size=6, max_size=6))
-def test_methods_agree(problem: Problem, mixed: list[str]) -> None:
-    results = [
-        problem.with_options(method=method).run(convolve, problem.x, problem.w)
-        for method in (*METHODS, tuple(mixed[: len(problem.convolved)]))
-    ]
-    for y in results[1:]:
-        assert_close(y, wide(results[0]), problem.x, problem.w)
 
 
 # Shapes large enough that the shipped constants choose each engine.
@@ -472,78 +427,6 @@ def test_neighbouring_lines_are_made_together(name: str, monkeypatch: pytest.Mon
     assert len(calls) == of_results
     problem.run(convolve_vjp_x, y, x.shape, w)
     assert len(calls) == of_results + of_cotangents
-
-
-# Covariance to translations (section 3 of the paper): the property the whole network rests on.
-
-
-def covariance_error(problem: Problem, shift: tuple[int, ...], boundary: str = "periodic") -> float:
-    """How far translating by `shift` strides before differs from translating by `shift` after."""
-    after_stride = [s * r for s, r in zip(shift, problem.per_axis("stride"), strict=True)]
-    moved = translate(problem.x, after_stride, problem.axes, boundary=boundary)
-    axes = [a - sum(c < a for c in problem.summed) for a in problem.convolved]
-    first, then = problem.run(convolve, moved, problem.w), problem.run(convolve, problem.x, problem.w)
-    return float(np.abs(first - translate(then, shift, axes, boundary=boundary)).max())
-
-
-@st.composite
-def covariant_problems(draw: st.DrawFn) -> Problem:
-    """Periodic problems whose strides divide the lengths of their axes."""
-    m = draw(st.sampled_from([2, 1, 3, 4]))
-    stride = draw(st.lists(st.sampled_from([2, 1, 3]), min_size=m, max_size=m))
-    lengths = [r * draw(st.sampled_from([3, 2, 1])) for r in stride]
-    channels = draw(st.lists(st.sampled_from([2, 1]), max_size=1))
-    order = draw(st.permutations(range(m + len(channels) + 1)))
-    shape = [0] * len(order)
-    for a, n in zip(order, [*lengths, *channels, 2], strict=True):
-        shape[a] = n
-    kernel_size = draw(st.lists(st.sampled_from([3, 2, 4, 1]), min_size=m, max_size=m))
-    seed, dtype = draw(SEEDS), draw(st.sampled_from(DTYPES))
-    return Problem(
-        noise(seed, tuple(shape), dtype),
-        noise(seed + 1, (*channels, *kernel_size, 2), dtype),
-        tuple(order[:m]),
-        {
-            "boundary": "periodic",
-            "stride": tuple(stride),
-            "sum_axes": tuple(order[m : m + len(channels)]),
-            "method": draw(st.sampled_from(METHODS)),
-        },
-    )
-
-
-@given(covariant_problems(), st.lists(st.integers(-5, 5), min_size=4, max_size=4))
-def test_periodic_convolution_is_covariant_to_translations(problem: Problem, shift: list[int]) -> None:
-    error = covariance_error(problem, tuple(shift[: len(problem.convolved)]))
-    assert error <= 2 * 20 * eps(problem.x.dtype) * norm(problem.x) * norm(problem.w)  # two results, each 20 eps off
-
-
-PLAIN = Problem(
-    noise(0, (3, 8, 6), "float64"), noise(1, (3, 4, 2), "float64"), (1, 2), {"boundary": "periodic", "stride": (2, 1)}
-)
-
-
-def test_covariance_control() -> None:
-    assert covariance_error(PLAIN, (1, 2)) < 1e-12
-
-
-@pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_zero_boundary_is_not_covariant(boundary: str) -> None:
-    assert covariance_error(PLAIN.with_options(boundary="zero"), (1, 2), boundary) > 0.1
-
-
-def test_shift_that_is_no_multiple_of_the_stride_aliases() -> None:
-    first = PLAIN.run(convolve, translate(PLAIN.x, 1, 1, boundary="periodic"), PLAIN.w)
-    then = PLAIN.run(convolve, PLAIN.x, PLAIN.w)
-    for shift in range(4):
-        assert np.abs(first - translate(then, shift, 1, boundary="periodic")).max() > 0.1
-
-
-def test_filters_that_depend_on_position_are_not_covariant() -> None:
-    mask = np.linspace(0, 1, 8)[:, None]
-    moved = convolve(translate(PLAIN.x, 1, 1, boundary="periodic") * mask, PLAIN.w, (1, 2), boundary="periodic")
-    y = convolve(PLAIN.x * mask, PLAIN.w, (1, 2), boundary="periodic")
-    assert np.abs(moved - translate(y, 1, 1, boundary="periodic")).max() > 0.1
 
 
 def test_docstring_examples_hold() -> None:

@@ -101,13 +101,9 @@ X = np.ones((2, 3, 4))
     [
         (lambda: marginal(X.astype(int), 0), TypeError, "x has dtype int64; convert it to one of"),
         (lambda: marginal(X, 3), ValueError, "axes names axis 3 of an array with 3 axes; use -3 to 2"),
-        (lambda: marginal(X, (0, -3)), ValueError, r"axes is \(0, -3\); an axis is named twice"),
-        (lambda: marginal(X, 1.0), TypeError, "axes is 1.0; give an integer"),
         (lambda: marginal(X, 0, reduction="max"), ValueError, "reduction is 'max'; choose 'sum' or 'mean'"),
-        (lambda: marginal(X, 0, reduction=None), ValueError, "reduction is None; choose 'sum' or 'mean'"),
         (lambda: marginal_vjp(X[0].astype(int), X, 0), TypeError, "g has dtype int64; convert it"),
         (lambda: marginal_vjp(X[0].T, X, 0), ValueError, r"g has shape \(4, 3\); the marginal has \(3, 4\)"),
-        (lambda: marginal_vjp(X, X, 0), ValueError, r"g has shape \(2, 3, 4\); the marginal has \(3, 4\)"),
         (lambda: marginal_vjp(X[0], (2, 3.0, 4), 0), TypeError, "the shape of x holds 3.0; give integers"),
         (lambda: marginal_vjp(X[0], X, 0, reduction="max"), ValueError, "reduction is 'max'; choose"),
     ],

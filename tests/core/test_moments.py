@@ -290,15 +290,10 @@ X = np.ones((3, 5, 4))
     ("change", "error", "message"),
     [
         ({"axes": ()}, ValueError, "axes names no axis; patches extend along at least one"),
-        ({"axes": (1, 1)}, ValueError, r"axes is \(1, 1\); an axis is named twice"),
         ({"axes": (1, 3)}, ValueError, "axes names axis 3 of an array with 3 axes; use -3 to 2"),
-        ({"axes": None}, TypeError, "axes is None; give an integer, or one per axis"),
         ({"kernel_size": 0}, ValueError, "kernel_size holds 0; give 1 or more"),
-        ({"kernel_size": (3, 3, 3)}, ValueError, "kernel_size has 3 entries for 2 axes; give one, or one per axis"),
         ({"kernel_size": (2.5, 3)}, TypeError, "kernel_size holds 2.5; give integers"),
-        ({"kernel_size": 3.0}, TypeError, "kernel_size is 3.0; give an integer, or one per axis"),
         ({"boundary": "wrap"}, ValueError, "boundary is 'wrap'; its name here is 'periodic'; choose"),
-        ({"boundary": ("zero",)}, ValueError, "boundary has 1 entries for 2 axes; give one, or one per axis"),
         ({"x": np.ones((3, 0, 4))}, ValueError, r"x has shape \(3, 0, 4\); an empty array has no moments"),
         ({"x": np.ones((3, 5, 4), int)}, TypeError, "x has dtype int64; convert it to one of float32, float64"),
         (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra.numpy import array_shapes
 
 from hcnn_core import dropout, elu, elu_vjp, relu, relu_vjp
 from hcnn_core._engines.generic import elementwise
@@ -136,17 +136,6 @@ def test_special_values_of_relu(dtype: str) -> None:
     assert relu_vjp(np.full(6, np.inf, dtype), y).tolist() == [0, np.inf, 0, 0, 0, np.inf]
 
 
-def test_relu_is_pytorchs() -> None:
-    torch: Any = pytest.importorskip("torch")
-    x, g = noise(0, (3, 70_000), "float32"), noise(1, (3, 70_000), "float32")
-    x[0, :5] = 0
-    theirs = torch.from_numpy(x.copy()).requires_grad_()
-    y = torch.nn.functional.relu(theirs)
-    y.backward(torch.from_numpy(g.copy()))
-    assert np.array_equal(relu(x), y.detach().numpy())
-    assert np.array_equal(relu_vjp(g, relu(x)), theirs.grad.numpy())
-
-
 @given(operands(), st.sampled_from([1, 3, 1 << 16]), st.sampled_from([0.0, 0.25, 0.5]))
 def test_dropout_scales_what_it_keeps(case: tuple[NDArray, NDArray], block: int, rate: float) -> None:
     x, uniform = case[0], np.abs(case[1])
@@ -185,22 +174,10 @@ def test_exponentials_of_every_size(dtype: str) -> None:
     assert np.array_equal(elu_vjp(g, y), np.minimum(y, 0) + 1, equal_nan=True)
 
 
-@given(arrays(np.float64, array_shapes(max_dims=2), elements=st.floats(-20, 20)))
-def test_elu_is_increasing_and_never_below_its_argument_below_one(x: NDArray) -> None:
-    y = elu(np.sort(x.ravel()))
-    assert (np.diff(y) >= 0).all()
-    assert (y >= np.sort(x.ravel())).all() and (y >= -1).all()
-
-
 def test_scalars_and_lists() -> None:
     assert elu(1.5) == 1.5 and elu(-1.0).shape == ()
     assert elu([1.0, -1.0], bias=1.0).tolist() == [2.0, 0.0]
     assert elu(np.float32(2)).dtype == np.float32
-
-
-def test_swapped_cases_would_differ() -> None:
-    """The paper prints them swapped: that function is e^c - 1 above zero."""
-    assert elu(np.array([1.0]))[0] == 1.0 != np.expm1(1.0)
 
 
 X = np.ones((2, 3))
@@ -215,11 +192,8 @@ X = np.ones((2, 3))
         (lambda: elu(X, bias=X.astype(bool)), TypeError, "bias has dtype bool; convert it"),
         (lambda: elu(X, bias=X * 1j), TypeError, "bias has dtype complex128; this function takes float32 or float64"),
         (lambda: elu(X, bias=np.ones(2)), ValueError, r"bias has shape \(2,\), which does not broadcast to \(2, 3\)"),
-        (lambda: elu(X[0], bias=X), ValueError, r"bias has shape \(2, 3\), which does not broadcast to \(3,\)"),
         (lambda: elu_vjp(X.astype(int), X), TypeError, "g has dtype int64; convert it"),
         (lambda: elu_vjp(X, X * 1j), TypeError, "ans has dtype complex128; this function takes"),
-        (lambda: relu(X * 1j), TypeError, "x has dtype complex128; this function takes float32 or float64"),
-        (lambda: relu(X, bias=np.ones(2)), ValueError, r"bias has shape \(2,\), which does not broadcast to \(2, 3\)"),
         (lambda: relu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
         (
             lambda: dropout(X, X, rate=0.5),

@@ -144,16 +144,10 @@ X = np.ones((3, 4))
     ("shift", "axes", "boundary", "error", "message"),
     [
         (1, 2, "zero", ValueError, "axes names axis 2 of an array with 2 axes; use -2 to 1"),
-        (1, (0, -2), "zero", ValueError, r"axes is \(0, -2\); an axis is named twice"),
         ((1, 2, 3), (0, 1), "zero", ValueError, "shift has 3 entries for 2 axes; give one, or one per axis"),
-        (1, (0, 1), ("zero",), ValueError, "boundary has 1 entries for 2 axes"),
         (1, 0, "odd", ValueError, "boundary is 'odd'; choose 'periodic' or 'zero' or 'reflect' or 'nearest' or 'm"),
-        (1, 0, None, TypeError, "boundary is None; give 'periodic'"),
         (1.5, 0, "zero", TypeError, "shift is 1.5; give an integer, or one per axis"),
-        ((1, 2.0), (0, 1), "zero", TypeError, "shift holds 2.0; give integers"),
         (True, 0, "zero", TypeError, "shift is True; give an integer"),
-        (np.array(1.5), 0, "zero", TypeError, r"shift is array\(1.5\); give an integer"),
-        (1, 0.0, "zero", TypeError, "axes is 0.0; give an integer"),
     ],
 )
 def test_wrong_arguments_are_refused(

@@ -30,31 +30,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even k
 CONV: list[tuple[Shape, Shape, dict[str, Any]]] = [  # sample_inputs_conv1d, conv2d and conv3d
     ((1, 3, 4), (3, 3, 3), {"stride": 2, "padding": 2}),
     ((2, 4, 8), (2, 2, 3), {"stride": 3, "padding": 1, "groups": 2, "dilation": 2}),
-    ((1, 4, 5), (1, 4, 3), {"stride": 2, "padding": "valid"}),
     ((2, 2, 4), (2, 1, 4), {"stride": 1, "padding": "same", "groups": 2, "dilation": 2}),
     ((1, 4, 5), (3, 4, 3), {}),
-    ((1, 3, 4, 4), (3, 3, 3, 3), {"stride": (2, 2), "padding": 2}),
     ((2, 4, 8, 8), (2, 2, 3, 3), {"stride": (3, 2), "padding": (2, 1), "groups": 2, "dilation": (4, 4)}),
     ((1, 4, 5, 5), (1, 4, 2, 3), {"stride": 2, "padding": 1, "dilation": (2, 3)}),
-    ((1, 2, 4, 3), (4, 2, 3, 4), {"stride": 2, "padding": 1}),
-    ((1, 4, 5, 5), (1, 4, 2, 3), {"stride": 2, "padding": "valid"}),
     ((1, 4, 5, 5), (1, 4, 2, 3), {"stride": 1, "padding": "same", "dilation": 3}),
     ((2, 4, 6, 6), (4, 1, 3, 3), {"groups": 4}),
-    ((2, 4, 6, 6), (8, 1, 3, 3), {"groups": 4}),
     ((2, 4, 6, 6), (4, 1, 3, 3), {"groups": 4, "stride": (3, 2)}),
-    ((2, 4, 6, 6), (4, 1, 3, 3), {"groups": 4, "padding": (1, 1)}),
-    ((2, 4, 5, 5), (4, 1, 2, 2), {"groups": 4, "dilation": (2, 2)}),
     ((2, 4, 6, 5), (6, 2, 3, 2), {"groups": 2}),
     ((1, 1, 4, 4, 4), (1, 1, 1, 1, 1), {"padding": "same"}),
-    ((1, 1, 4, 4, 4), (1, 1, 4, 4, 4), {"stride": (2, 2, 2)}),
-    ((1, 1, 5, 5, 5), (1, 1, 3, 3, 3), {"dilation": 2}),
     ((1, 1, 1, 1, 10), (1, 1, 1, 1, 4), {"padding": "valid"}),
-    ((1, 1, 10, 11, 12), (1, 1, 1, 2, 5), {"padding": "same"}),
     ((1, 1, 10, 11, 12), (1, 1, 1, 2, 5), {"padding": "same", "dilation": 2}),
     ((1, 1, 10, 11, 12), (1, 1, 4, 4, 4), {"padding": "same", "dilation": 3}),
-    ((3, 9, 3, 1, 9), (3, 3, 3, 1, 9), {"groups": 3}),
     ((3, 9, 3, 1, 9), (3, 3, 3, 1, 9), {"stride": (2, 2, 2), "groups": 3}),
-    ((1, 1, 5, 5, 10), (1, 1, 2, 2, 4), {}),  # test_conv3d_vs_scipy
     ((1, 1, 5, 5, 10), (1, 1, 2, 3, 5), {"padding": "same"}),
     ((0, 3, 6), (2, 3, 3), {"padding": 1}),
 ]
@@ -62,7 +50,6 @@ TRANSPOSE: list[tuple[Shape, Shape, dict[str, Any]]] = [  # sample_inputs_conv_t
     ((1, 3, 4), (3, 3, 3), {"stride": 2, "padding": 2, "output_padding": 1}),
     ((2, 2, 4), (2, 2, 4), {"stride": 3, "padding": 1, "output_padding": 2, "groups": 2, "dilation": 4}),
     ((1, 1, 4), (1, 1, 4), {"stride": 2, "padding": 1, "output_padding": 1, "dilation": 2}),
-    ((1, 1, 4), (1, 2, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
     ((1, 4, 5), (4, 8, 3), {}),
     (
         (2, 2, 4, 4),
@@ -70,16 +57,13 @@ TRANSPOSE: list[tuple[Shape, Shape, dict[str, Any]]] = [  # sample_inputs_conv_t
         {"stride": (3, 2), "padding": (1, 2), "output_padding": (2, 3), "groups": 2, "dilation": 4},
     ),
     ((1, 1, 4, 5), (1, 1, 4, 3), {"stride": 2, "padding": 1, "output_padding": 1, "dilation": (2, 3)}),
-    ((1, 1, 4, 3), (1, 2, 3, 4), {"stride": 2, "padding": 1, "output_padding": 1}),
     ((2, 4, 4, 4), (4, 1, 3, 3), {"groups": 4}),
-    ((1, 3, 4, 4, 4), (3, 3, 3, 3, 3), {"stride": 2, "padding": 2, "output_padding": 1}),
     (
         (2, 2, 4, 4, 4),
         (2, 2, 4, 5, 6),
         {"stride": (3, 2, 1), "padding": (1, 2, 3), "output_padding": (2, 3, 1), "groups": 2, "dilation": 4},
     ),
     ((1, 1, 4, 5, 2), (1, 1, 4, 3, 1), {"stride": 2, "padding": 1, "output_padding": 1, "dilation": (2, 3, 2)}),
-    ((1, 1, 4, 3, 4), (1, 2, 3, 4, 5), {"stride": 2, "padding": 1, "output_padding": 1}),
 ]
 
 
