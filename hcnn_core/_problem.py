@@ -32,16 +32,10 @@ OPEN: tuple[Method, ...] = ("auto", "measure")
 MAX_AXES = 6
 
 SYNONYMS = {
-    "wrap": "periodic",
-    "grid-wrap": "periodic",
-    "circular": "periodic",
-    "constant": "zero",
-    "grid-constant": "zero",
-    "zeros": "zero",
-    "symmetric": "reflect",
-    "grid-mirror": "reflect",
-    "edge": "nearest",
-    "replicate": "nearest",
+    **dict.fromkeys(("wrap", "grid-wrap", "circular"), "periodic"),
+    **dict.fromkeys(("constant", "grid-constant", "fill", "zeros"), "zero"),
+    **dict.fromkeys(("symmetric", "symm", "grid-mirror"), "reflect"),
+    **dict.fromkeys(("edge", "replicate"), "nearest"),
 }
 """Names of the boundaries in SciPy, NumPy and PyTorch. An error message translates them."""
 
@@ -298,7 +292,7 @@ def require_options(given: Mapping[str, object], known: Collection[str]) -> None
     """Raise TypeError unless all options have known names; SciPy's are translated."""
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(name, (*known, "axes"), 1)
             answer = _answer(name, value) or (f" (did you mean {near[0]}?)" if near else "")
             raise TypeError(f"there is no option {name!r}{answer}; options: {', '.join(known)}")
 
@@ -321,6 +315,8 @@ def normalize_axes(
     name: str, axes: int | Sequence[int], ndim: int, count: int | None = None, hint: str = ""
 ) -> tuple[int, ...]:
     """Axes as a tuple of distinct non-negative integers, of so many if that is given."""
+    if isinstance(axes, str):
+        raise TypeError(f"{name} is {axes!r}; axes are integers, and options have names, as in boundary='periodic'")
     given = _entries(name, axes, "an integer", _is_integer(axes), count)
     for a in given:
         if not _is_integer(a):

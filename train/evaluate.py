@@ -109,7 +109,8 @@ def require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str,
 def _confusion(result: Result, names: Sequence[str]) -> str:
     """Return the counts, a row for each true class, and the part of each class that was predicted right."""
     names = [" ".join(name.split()) for name in names]  # a line feed in one would forge a line
-    width = max(len(str(int(result.confusion.max()))), 4)
+    least = max(len(str(int(result.confusion.max()))), 4)
+    width = next(n for n in range(least, 1 << 20) if len({name[:n] for name in names}) == len({*names}))
     rows = [["", *(name[:width] for name in names), "right, 95 % interval"]]
     for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
         rows.append([name, *(str(int(n)) for n in row), part_right(int(row[k]), int(row.sum()))])

@@ -85,6 +85,8 @@ def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
             "there is no option 'cval': boundary='zero' extends x by zeros; for a constant c convolve x - c, and",
         ),
         ({"padding": 1}, "there is no option 'padding'; options: boundary, sum_axes, stride, method"),
+        ({"axis": 1}, r"there is no option 'axis' \(did you mean axes\?\); options: boundary"),
+        ({"axes": "full"}, "axes is 'full'; axes are integers, and options have names, as in boundary='periodic'"),
         (
             {"x": np.ones((4, 5, 6), np.float16)},
             "x has dtype float16; convert it to one of float32, float64, complex64",

@@ -179,9 +179,9 @@ def test_what_is_left_out_is_said_by_reason_and_count(pictures: Path, tmp_path: 
     assert data.class_names == ("cat", "dog") and "dog/link/a.png" in {
         name for p in parts_of(data).values() for name in p
     }
-    said = "3 broken links, 1 files .txt, 2 folders of runs and of other programs"
+    said = "broken links: 3, files .txt: 1, folders of runs and of other programs: 2"
     assert data.notes[0].startswith(f"left out of {pictures}: {said}, ") and data.notes[0].endswith(
-        "links that lead back, 1 pictures beside the folders of classes"
+        "links that lead back: 1, pictures beside the folders of classes: 1"
     )
     assert data.notes[1] == f"no class of {pictures}, since no picture lies there: fox"
 
@@ -470,7 +470,7 @@ def test_a_network_is_trained_on_a_folder_and_classifies_files(
     assert predict.main(["run", "nowhere.png"]) == 1 and "No such file" in capsys.readouterr().err
     assert (
         predict.main(["run", "empty"]) == 1
-        and "empty holds no pictures; left out of empty: 1 files .txt" in capsys.readouterr().err
+        and "empty holds no pictures; left out of empty: files .txt: 1" in capsys.readouterr().err
     )
 
 

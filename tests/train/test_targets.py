@@ -339,8 +339,8 @@ def test_labels_of_a_table_beside_a_folder(tmp_path: Path, kind: str, place: str
     found = np.concatenate([data.train_labels, data.test_labels])
     expected = [values[name] for name in data.samples.names]
     assert found.tolist() == ([int(row[0]) for row in expected] if kind == "classes" else expected)
-    assert len(found) == 98 and f"1 pictures that {Path(place).name} does not name" in data.notes[0]
-    assert f"1 rows of {Path(place).name} without a picture" in data.notes[0]
+    assert len(found) == 98 and f"pictures that {Path(place).name} does not name: 1" in data.notes[0]
+    assert f"rows of {Path(place).name} without a picture: 1" in data.notes[0]
 
 
 def test_tables_that_do_not_do(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from tests.train.runs import (
 from train.config import make_config, read_toml
 from train.data import Dataset, Images, channel_statistics, load_dataset
 from train.data.progress import SILENT, progress_bar
+from train.evaluate import _confusion
 from train.networks.registry import build
 from train.runs import checkpoint as checkpoint_files
 from train.runs import training
@@ -327,6 +328,12 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
         right, count = confusion[k, k], confusion[k].sum()
         low, high = wilson(right, count)
         assert line.endswith(f"{100 * right / count:5.1f} % ({100 * low:.1f} to {100 * high:.1f})"), line
+
+
+def test_columns_of_classes_with_one_beginning_are_told_apart() -> None:
+    result: Any = SimpleNamespace(confusion=np.eye(3, dtype=int))
+    header = _confusion(result, ["control", "drug A", "drug B"]).splitlines()[1]
+    assert header.split("  right, ")[0].split() == ["contro", "drug", "A", "drug", "B"]
 
 
 def test_evaluation_reads_and_changes_nothing_but_the_checkpoint(

@@ -93,7 +93,7 @@ def listed(failed: Sequence[tuple[Path, str]]) -> list[str]:
 
 def said_of(left_out: Counter[str], folder: Path) -> list[str]:
     """Return the line that says what of a folder is left out, if anything is."""
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()) if count)
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(left_out.items()) if count)
     return [f"left out of {folder}: {reasons}"] if reasons else []
 
 
