@@ -131,9 +131,7 @@ class _Estimator(BaseEstimator):
             This one.
         """
         if isinstance(X, str):
-            raise TypeError(
-                f"X is the name {X!r}; estimators take arrays, fit(X, y); hcnn.fit(PRESET, DATA) takes names"
-            )
+            raise TypeError(f"X is the name {X!r}; fit takes arrays X and y; hcnn.fit(PRESET, DATA) takes names")
         X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, **self._validation)
         weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         if weight.shape != (len(X),) or not (np.isfinite(weight).all() and (weight >= 0).all()):

@@ -154,7 +154,8 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
     ("arguments", "fragments"),
     [
         (["--epoch", "3"], ["--epoch", "--help"]),
-        (["runs"], ["unrecognized arguments: runs"]),
+        (["runs"], ["unrecognized arguments: runs;"]),
+        (["."], ["unrecognized arguments: . (did you mean --dataset .?)"]),
         (["two\nlines"], ["two lines"]),
         (["--preset", "huge"], ["--preset", "'huge'", "hcnn-plus", "sample"]),
         (["--preset", ""], ["--preset", "''"]),

@@ -255,7 +255,7 @@ def test_values_whose_squares_overflow_are_refused() -> None:
 
 
 def test_names_of_data_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"^X is the name 'sample'; estimators take arrays, fit\(X, y\); hcnn\.fit"):
+    with pytest.raises(TypeError, match=r"^X is the name 'sample'; fit takes arrays X and y; hcnn\.fit"):
         HCNNClassifier().fit("sample", *waves(4))
 
 

@@ -87,8 +87,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
-        if unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
-            message += meant(unknown[1], self._option_string_actions)
+        if unknown := re.search(r"unrecognized arguments: (\S+)", message):
+            known, word = self._option_string_actions, unknown[1]
+            names_data = "--dataset" in known and os.path.exists(word)
+            message += f" (did you mean --dataset {word}?)" if names_data else meant(word, known)
         if launched():  # the ranks have one line between them
             raise ConfigError(f"{one_line(message)}; --help lists the flags")
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
