@@ -158,28 +158,26 @@ class Primitive:
                 values[argnum] = arg._value
                 parents.append(arg._node)
                 argnums.append(argnum)
-            elif isinstance(arg, REFUSED):
-                refuse_class(arg, f"{self._name} got")
             elif type(arg) not in PLAIN and type(arg) is not Traced:
+                refuse_class(arg, f"{self._name} got")
                 values[argnum] = plain_array(arg)
         ans = self(*values, **kwargs) if Traced in map(type, values) else self._call_plain(values, kwargs)
         if type(ans) is tuple:
-            ans = tuple(a if type(a) in (bool, int, str, type(None)) else self._array(a) for a in ans)
+            ans = self._parts(ans)
         else:
             ans = self._array(ans)
             if ans.dtype.kind in "biu":
                 return ans  # integers and booleans have no derivative
         values = [v if type(v) in FIXED or i in argnums else kept(v, watched) for i, v in enumerate(values)]
         if kwargs:
-            kwargs = {key: kept(value, watched) for key, value in kwargs.items()}
+            kwargs = _kept_by_name(kwargs, watched)
         pullback = self.pullback(tuple(argnums), ans, tuple(values), kwargs)
         node = Node(top, tuple(parents), pullback, self._name, ans, watched)
-        if type(ans) is not tuple:
-            return Traced(ans, node)
-        return tuple(
-            Traced(a, Node(top, (node,), functools.partial(_at_position, i), self._name, a)) if differentiable(a) else a
-            for i, a in enumerate(ans)
-        )
+        return Traced(ans, node) if type(ans) is not tuple else _traced_parts(ans, node)
+
+    def _parts(self, ans: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return an answer of several parts, those that are no plain constants as arrays."""
+        return tuple(a if type(a) in (bool, int, str, type(None)) else self._array(a) for a in ans)
 
     def _array(self, ans: Any) -> Array:
         """Return an answer as an array, numbers too; TypeError for what would lose its gradient."""
@@ -214,6 +212,21 @@ class Primitive:
                     f"{self._name} uses a traced value from a closure, a keyword or a list: pass it as an argument"
                 )
         return ans
+
+
+def _kept_by_name(kwargs: dict[str, Any], watched: list[Watched]) -> dict[str, Any]:
+    """Return keywords as the way back should find them."""
+    return {key: kept(value, watched) for key, value in kwargs.items()}
+
+
+def _traced_parts(ans: tuple[Any, ...], node: Node) -> tuple[Any, ...]:
+    """Return the parts of an answer, each traced that is differentiable, with a node that leads to the answer's."""
+    return tuple(
+        Traced(a, Node(node.trace, (node,), functools.partial(_at_position, i), node.name, a))
+        if differentiable(a)
+        else a
+        for i, a in enumerate(ans)
+    )
 
 
 def primitive(fun: Callable[..., Any]) -> Primitive:
@@ -416,9 +429,6 @@ def _at_position(i: int, g: Array) -> tuple[dict[int, Array]]:
 def differentiable(x: Any) -> bool:
     """Return whether x is an array of real or complex floating-point numbers."""
     return getattr(getattr(x, "dtype", None), "kind", None) in ("f", "c")
-
-
-REFUSED = (np.matrix, np.ma.MaskedArray)
 
 
 def refuse_class(x: Any, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, joined, require_real
 from hcnn_core.convolution import adjoints, convolve, convolve_elu
 from hcnn_core.marginals import marginal
-from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
+from hcnn_core.typing import Array, Axes, Boundaries
 
 __all__ = ["factored_layer"]
 
@@ -24,34 +24,6 @@ EXPANSION_ELEMENTS = current().expansion_elements
 """Elements of the Q intermediate signals that are held at a time on the path without compiled kernels."""
 
 
-@overload
-def factored_layer(
-    x: NumpyArray[Scalar],
-    h: NumpyArray[Scalar],
-    shift: NumpyArray[Scalar],
-    g: NumpyArray[Scalar],
-    bias: NumpyArray[Scalar] | None,
-    /,
-    h_axes: Axes,
-    g_axes: Axes,
-    *,
-    boundary: Boundaries,
-    stride: Axes = 1,
-) -> NumpyArray[Scalar]: ...
-@overload
-def factored_layer(
-    x: Array,
-    h: Array,
-    shift: Array,
-    g: Array,
-    bias: Array | None,
-    /,
-    h_axes: Axes,
-    g_axes: Axes,
-    *,
-    boundary: Boundaries,
-    stride: Axes = 1,
-) -> Array: ...
 def factored_layer(
     x: Array,
     h: Array,

@@ -12,7 +12,7 @@ from hcnn_core._engines.dispatch import engine
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, placement, require_real
 from hcnn_core.shards import Shard
-from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
+from hcnn_core.typing import AnyArray, Array, Axes, Boundaries, NumpyArray, Scalar
 
 if TYPE_CHECKING:
     from hcnn_core._engines.generic.patches import Patches
@@ -68,47 +68,25 @@ def patch_moments(
     return moments_and_mean(x, axes, kernel_size, boundary=boundary, shard=shard)[:2]
 
 
-@overload
-def patch_moments_vjp(
-    g_mean: NumpyArray[Scalar],
-    g_covariance: NumpyArray[Scalar],
-    x: NumpyArray[Scalar],
-    axes: Axes,
-    kernel_size: Axes,
-    *,
-    boundary: Boundaries,
-    shard: Shard | None = None,
-) -> NumpyArray[Scalar]: ...
-@overload
 def patch_moments_vjp(
     g_mean: Array,
     g_covariance: Array,
-    x: Array,
+    x: AnyArray,
     axes: Axes,
     kernel_size: Axes,
     *,
     boundary: Boundaries,
     shard: Shard | None = None,
-) -> Array: ...
-def patch_moments_vjp(
-    g_mean: Array,
-    g_covariance: Array,
-    x: Array,
-    axes: Axes,
-    kernel_size: Axes,
-    *,
-    boundary: Boundaries,
-    shard: Shard | None = None,
-) -> Array:
+) -> AnyArray:
     """Return the cotangent of x in ``patch_moments(x, axes, kernel_size, ...)``.
 
     g_mean, of shape (T,), and g_covariance, (T, T), are the cotangents of the results, else ValueError. With a shard
     they are those of this process's loss. All else as in `patch_moments`.
     """
     xp = array_namespace(g_mean, g_covariance, x)
-    x = require_real(xp, "x", x)
+    signal: Any = require_real(xp, "x", x)
     g_mean, g_covariance = require_real(xp, "g_mean", g_mean), require_real(xp, "g_covariance", g_covariance)
-    patches = _patches(x, axes, kernel_size, boundary)
+    patches = _patches(signal, axes, kernel_size, boundary)
     shapes = (patches.taps,), (patches.taps, patches.taps)
     if (g_mean.shape, g_covariance.shape) != shapes:
         raise ValueError(
@@ -117,9 +95,9 @@ def patch_moments_vjp(
         )
     mean = None
     if shard is not None:
-        mean = moments_and_mean(x, axes, kernel_size, boundary=boundary, shard=shard)[2]
+        mean = moments_and_mean(signal, axes, kernel_size, boundary=boundary, shard=shard)[2]
         g_mean, g_covariance = shard_cotangents(g_mean, g_covariance, shard)
-    return patches.filter(xp, g_mean, g_covariance, x, mean, symmetric=True)
+    return patches.filter(xp, g_mean, g_covariance, signal, mean, symmetric=True)
 
 
 def moments_and_mean(

@@ -8,38 +8,20 @@ Proposition 3.1 still holds.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias, overload
+from typing import Any
 
 from hcnn_core._engines.dispatch import engine
 from hcnn_core._problem import normalize_axes
 from hcnn_core.backend import array_namespace, require_real
 from hcnn_core.shards import Shard
-from hcnn_core.typing import Array, NumpyArray, Scalar
+from hcnn_core.typing import AnyArray, Array
 
 __all__ = ["batch_normalize", "batch_normalize_vjp", "normalize_elu", "normalize_elu_marginal", "normalize_elu_vjp"]
 
-Arrays: TypeAlias = tuple[Array, Array, Array]
-NumpyArrays: TypeAlias = tuple[NumpyArray[Scalar], NumpyArray[Scalar], NumpyArray[Scalar]]
 
-
-@overload
 def normalize_elu(
-    y: NumpyArray[Scalar],
-    shift: NumpyArray[Scalar],
-    scale: NumpyArray[Scalar],
-    bias: NumpyArray[Scalar],
-    /,
-    *,
-    epsilon: float,
-    shard: Shard | None = None,
-) -> NumpyArrays[Scalar]: ...
-@overload
-def normalize_elu(
-    y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
-) -> Arrays: ...
-def normalize_elu(
-    y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
-) -> Arrays:
+    y: AnyArray, shift: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
+) -> tuple[AnyArray, Array, Array]:
     r"""Batch normalisation per value of the last axis, scale and bias, and the exponential linear unit of the result.
 
     .. math:: \rho\left(\gamma_k \frac{y + s - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k\right)
@@ -100,9 +82,9 @@ def normalize_elu_vjp(
 
 
 def normalized_and_moments(
-    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None,
+    y: AnyArray, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None,
     parts: Array | None = None,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+) -> tuple[AnyArray, Array, Array, Array]:  # fmt: skip
     """Return the results of `normalize_elu`, and mean and variance in one array (2, K) in double precision.
 
     `parts` are those of y's moments, as `convolve_and_parts` returns them with y.
@@ -110,25 +92,9 @@ def normalized_and_moments(
     return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, parts=parts)
 
 
-@overload
-def normalize_elu_marginal(
-    y: NumpyArray[Scalar],
-    shift: NumpyArray[Scalar],
-    scale: NumpyArray[Scalar],
-    bias: NumpyArray[Scalar],
-    /,
-    axis: int,
-    *,
-    epsilon: float,
-    shard: Shard | None = None,
-) -> NumpyArrays[Scalar]: ...
-@overload
 def normalize_elu_marginal(
     y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
-) -> Arrays: ...
-def normalize_elu_marginal(
-    y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
-) -> Arrays:
+) -> tuple[Array, Array, Array]:
     """Sum `normalize_elu` over an axis of y (Eq. 6), on a GPU without the array that is summed.
 
     The first result is ``marginal(normalize_elu(y, shift, scale, bias, epsilon=epsilon)[0], axis)``. ValueError if y
@@ -150,21 +116,9 @@ def normalized_marginal_and_moments(
     return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, axis=axis, parts=parts)
 
 
-@overload
 def batch_normalize(
-    y: NumpyArray[Scalar],
-    scale: NumpyArray[Scalar],
-    bias: NumpyArray[Scalar],
-    /,
-    *,
-    epsilon: float,
-    shard: Shard | None = None,
-) -> NumpyArrays[Scalar]: ...
-@overload
-def batch_normalize(
-    y: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
-) -> Arrays: ...
-def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None) -> Arrays:
+    y: AnyArray, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
+) -> tuple[AnyArray, Array, Array]:
     r"""Batch normalisation per value of the last axis (arXiv:1502.03167), with a learned scale and bias.
 
     .. math:: \gamma_k \frac{y - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k
@@ -183,7 +137,7 @@ def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, s
 def batch_normalize_vjp(
     g: Array, g_mean: Array, g_variance: Array, y: Array, scale: Array, bias: Array, moments: Array,
     /, *, epsilon: float, shard: Shard | None = None,
-) -> Arrays:  # fmt: skip
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return the cotangents of y, scale and bias in ``batch_normalize(y, scale, bias, epsilon=epsilon)``.
 
     As `normalize_elu_vjp`, without a shift.
@@ -193,8 +147,8 @@ def batch_normalize_vjp(
 
 
 def batch_normalized_and_moments(
-    y: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
-) -> tuple[Array, Array, Array, Array]:
+    y: AnyArray, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
+) -> tuple[AnyArray, Array, Array, Array]:
     """Return the results of `batch_normalize`, and mean and variance in one array (2, K) in double precision."""
     return _forward(y, None, scale, bias, epsilon, shard, rectified=False)
 

@@ -5,13 +5,13 @@ Windows of several axes are pooled one axis after the other.
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 from hcnn_core._engines.dispatch import engine
 from hcnn_core._problem import Window, normalize_axes, normalize_integers, shape_of
 from hcnn_core._problem import make_windows as make_windows
 from hcnn_core.backend import array_namespace, require_floating, require_real
-from hcnn_core.typing import AnyArray, Array, Axes, NumpyArray, Scalar, Shape
+from hcnn_core.typing import AnyArray, Array, Axes, Shape
 
 __all__ = ["max_pool", "maxout", "mean_pool", "mean_pool_vjp"]
 
@@ -57,13 +57,7 @@ def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None 
     return y
 
 
-@overload
-def mean_pool(
-    x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
-) -> NumpyArray[Scalar]: ...
-@overload
-def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> Array: ...
-def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> Array:
+def mean_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> AnyArray:
     """Mean of the samples of x in each window, of real or complex x: all else as in `max_pool`.
 
     It is PyTorch's ``avg_pool2d`` with ``count_include_pad=False`` and ``ceil_mode=False``; its default is to count the

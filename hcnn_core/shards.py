@@ -43,18 +43,7 @@ class Shard(NamedTuple):
         return self.all_reduce(self.share * _rows(*arrays))
 
     def sum(self, *arrays: Any) -> Any:
-        """Return sums over all processes, in one message.
-
-        Parameters
-        ----------
-        *arrays : array, shape (T,) or (rows, T)
-            Converted to float64.
-
-        Returns
-        -------
-        array, shape (rows, T)
-            Their rows, one below the other, in float64.
-        """
+        """Return sums over all processes, in one message, as `mean` returns means."""
         return self.all_reduce(_rows(*arrays))
 
 

@@ -131,7 +131,7 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
 
     def factored(x: Array, *_: Any, stride: Sequence[int]) -> Array:
         given = x, array(3, 3, 2 * k), array(2 * k), array(2 * k, 7, 11, k), array(k), (1, 2), (3, 4)
-        y = factored_layer(*given, **both, stride=stride)
+        y: Any = factored_layer(*given, **both, stride=stride)
         pullbacks.append(lambda g: factored_adjoints(g, y, *given, **both, stride=stride)[0])
         return y
 

@@ -35,7 +35,7 @@ TWINS = re.compile(
     r"_vjp(_[xw])?$|_update_all$|_elu_marginal$|_invariant$|^autodiff\.(numpy\.|scipy\.|cross_entropy$)|[.]tree_(?!map$)"
     r"|^hcnn_core\.(jax|torch)\.(convolve|conv_transpose_nd|Conv\w+\.forward|ConvTransposeNd)$"
     r"|[.](HCNNRegressor|assert_linear|batch_normalize|convolve_elu|correlate|covariance_deviations|elementwise_grad)$"
-    r"|[.](hessian|hessian_vector_product|mean_pool|relu|value_and_grad)$"
+    r"|[.](hessian|hessian_vector_product|Shard\.sum|mean_pool|relu|value_and_grad)$"
     r"|[.](main|idwt|inverse_wavelet_transform|resume|probabilities|predict(_proba)?)$"
 )
 """Functions whose docstring says how they differ from the one that it refers to for parameters and results."""
