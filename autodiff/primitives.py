@@ -25,8 +25,10 @@ from hcnn_core.normalization import (
     batch_normalized_and_moments,
     normalized_and_moments,
     normalized_marginal_and_moments,
+    rectified_vjp,
     require_epsilon,
 )
+from hcnn_core.normalization import rectified_and_moments as _rectified_and_moments
 from hcnn_core.pooling import make_windows, maxima_and_taps, picked_samples, picked_samples_vjp, require_pieces
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -306,6 +308,7 @@ _batch_normalized_and_moments = primitive(functools.wraps(hcnn_core.batch_normal
 batch_normalize = functools.wraps(hcnn_core.batch_normalize)(
     lambda *args, **kwargs: _batch_normalized_and_moments(*args, **kwargs)[:3]
 )
+rectified_and_moments = primitive(_rectified_and_moments)
 
 
 def _normalization_pullback(
@@ -342,6 +345,17 @@ def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array
     return elu(ans), mean, variance
 
 
+def _rectified_written_out(y: Array, scale: Array, bias: Array, *skipping: Array, epsilon: float) -> Any:
+    ans, mean, variance = _batch_normalize_written_out(y, scale, bias, epsilon=epsilon)
+    return relu(ans + skipping[0] if skipping else ans), mean, variance
+
+
+def _rectified_pullback(argnums: tuple[int, ...], ans: Any, *call: Any) -> Any:
+    adjoint = functools.partial(rectified_vjp, ans=getval(ans[0]))
+    return _normalization_pullback(adjoint, _rectified_written_out, argnums, ans, *call)
+
+
+defvjp_argnums(rectified_and_moments, _rectified_pullback)
 defvjp_argnums(
     _normalized_and_moments,
     functools.partial(_normalization_pullback, hcnn_core.normalize_elu_vjp, _normalize_elu_written_out),

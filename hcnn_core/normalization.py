@@ -78,7 +78,7 @@ def normalize_elu_vjp(
     the sum of the losses of all processes; `shift`, `scale` and `bias` get the share that comes from this process's
     loss and shard. All else, and errors, as in `normalize_elu`.
     """
-    return _adjoint(g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified=True)
+    return _adjoint(g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, "elu")[:4]
 
 
 def normalized_and_moments(
@@ -89,7 +89,7 @@ def normalized_and_moments(
 
     `parts` are those of y's moments, as `convolve_and_parts` returns them with y.
     """
-    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, parts=parts)
+    return _forward(y, shift, scale, bias, epsilon, shard, "elu", parts=parts)
 
 
 def normalize_elu_marginal(
@@ -113,7 +113,7 @@ def normalized_marginal_and_moments(
     (axis,) = normalize_axes("axis", axis, y.ndim, 1)
     if axis == y.ndim - 1:
         raise ValueError(f"axis is the last one, {axis}, whose values are normalised one by one: take another")
-    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, axis=axis, parts=parts)
+    return _forward(y, shift, scale, bias, epsilon, shard, "elu", axis=axis, parts=parts)
 
 
 def batch_normalize(
@@ -142,29 +142,45 @@ def batch_normalize_vjp(
 
     As `normalize_elu_vjp`, without a shift.
     """
-    of_y, _, *others = _adjoint(g, g_mean, g_variance, y, None, scale, bias, moments, epsilon, shard, rectified=False)
-    return of_y, others[0], others[1]
+    of_y, _, of_scale, of_bias, _ = _adjoint(g, g_mean, g_variance, y, None, scale, bias, moments, epsilon, shard, "")
+    return of_y, of_scale, of_bias
 
 
 def batch_normalized_and_moments(
     y: AnyArray, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
 ) -> tuple[AnyArray, Array, Array, Array]:
     """Return the results of `batch_normalize`, and mean and variance in one array (2, K) in double precision."""
-    return _forward(y, None, scale, bias, epsilon, shard, rectified=False)
+    return _forward(y, None, scale, bias, epsilon, shard, "")
+
+
+def rectified_and_moments(
+    y: Array, scale: Array, bias: Array, skipping: Array | None = None, *, epsilon: float, shard: Shard | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """Return `relu` of what `batch_normalize` returns first, plus an array like y that skips it, and the moments."""
+    return _forward(y, None, scale, bias, epsilon, shard, "relu", skipping=skipping)
+
+
+def rectified_vjp(
+    g: Array, g_mean: Array, g_variance: Array, y: Array, scale: Array, bias: Array, *others: Array, ans: Array,
+    epsilon: float, shard: Shard | None = None,
+) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+    """Return the cotangents of y, scale, bias and skipping in the same, with result `ans`; the moments come last."""
+    of_y, _, *more = _adjoint(g, g_mean, g_variance, y, None, scale, bias, others[-1], epsilon, shard, "relu", ans)
+    return of_y, more[0], more[1], more[2]
 
 
 def _forward(
-    y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, *, rectified: bool,
-    axis: int | None = None, parts: Array | None = None,
+    y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, rho: str, *,
+    skipping: Array | None = None, axis: int | None = None, parts: Array | None = None,
 ) -> Any:  # fmt: skip
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     normal = engine("normalization", y, shift)
-    return normal.forward(xp, y, shift, scale, bias, require_epsilon(epsilon), shard, rectified, axis, parts)
+    return normal.forward(xp, y, shift, scale, bias, require_epsilon(epsilon), shard, rho, skipping, axis, parts)
 
 
 def _adjoint(
     g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
-    moments: Array, epsilon: float, shard: Shard | None, *, rectified: bool,
+    moments: Array, epsilon: float, shard: Shard | None, rho: str, ans: Array | None = None,
 ) -> Any:  # fmt: skip
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
@@ -186,7 +202,7 @@ def _adjoint(
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
     return engine("normalization", y, shift).vjp(
-        xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified
+        xp, g, g_mean, g_variance, y, shift, scale, bias, (moments, ans), epsilon, shard, rho
     )
 
 

@@ -209,8 +209,10 @@ def _own_work(launch: Launch) -> Work:
             read = len(set(ctypes_array(a["g_rows"], gy).tolist())) if a.get("g_rows") else gy
             touch("g", read * a["positions"])
             touch("y", elements * a.get("summed", 1))
-            touch("ans", elements, writes=True)
-            touch("of_y", elements, writes=True)
+            touch("skipping", elements)
+            touch("answers", elements)
+            for written in ("ans", "of_y", "of_argument"):
+                touch(written, elements, writes=True)
             sums = DOUBLE / size * (2 if name == "row_sums" else 3) * gy
             if name.startswith("row_sums"):
                 touch("parts", sums * launch.grid[0], writes=True)
@@ -242,8 +244,6 @@ def _own_work(launch: Launch) -> Work:
         case "map_affinely":
             touch("images", a["count"])
             touch("mapped", a["count"], writes=True)
-        case "count_right":
-            touch("logits", a["images"] * a["classes"])
         case "add_terms":
             touch("x", a["outer"] * a["terms"] * a["inner"])
             touch("out", gy * a["outer"] * a["inner"], writes=True)
@@ -265,10 +265,7 @@ def _own_work(launch: Launch) -> Work:
             touch("w", taps)
             touch("g", results)
             touch("y", results, writes=True)
-            touch("parts", DOUBLE / size * launch.grid[0] * taps, writes=True)
-        case "single_total":
-            touch("parts", DOUBLE / size * launch.grid[0] * a["blocks"])
-            touch("w", launch.grid[0], writes=True)
+            touch("parts", launch.grid[0] * taps, writes=True)
         case _:
             raise ValueError(f"what the kernel {name} touches is not known here")
     return Work(name, flop, tuple(accesses))

@@ -15,7 +15,6 @@ from hcnn_core import backend as _backend
 from hcnn_core import convolve, convolve_vjp_w, muon_update_all, precision
 from hcnn_core._engines.cuda import affine
 from hcnn_core._engines.cuda import launch as _cuda
-from hcnn_core.loss import count_right
 from hcnn_core.updates import Term, weighted_sums
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
@@ -63,7 +62,6 @@ def variants() -> Iterator[list[Variant]]:
             convolve_vjp_w(y, x, w, (1, 2), sum_axes=0, boundary="zero", method="direct")
         for dtype in ("float32", "float64"):
             found["map_affinely", affine.source(dtype), 0] = None
-            count_right(np.zeros((2, 10), dtype), np.zeros(2, int))
             weights = [np.zeros((2, 3), dtype)]
             weighted_sums([[Term(weights[0], 1.0)]])
             muon_update_all(weights, weights, weights, rate=0.1, weight_decays=[0.0], row_axes=[None])
@@ -74,7 +72,6 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
     names = {"apply", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
     names |= {
         "add_terms",
-        "count_right",
         "implicit",
         "implicit_taps",
         "cross_entropy",

@@ -9,7 +9,12 @@ import pytest
 
 import autodiff
 from autodiff import vjp
-from autodiff.primitives import _batch_normalize_written_out, _normalize_elu_written_out
+from autodiff.primitives import (
+    _batch_normalize_written_out,
+    _normalize_elu_written_out,
+    _rectified_written_out,
+    rectified_and_moments,
+)
 from hcnn_core import batch_normalize_vjp, normalize_elu, normalize_elu_marginal, normalize_elu_vjp
 from hcnn_core._tuning import tuned
 from hcnn_core.normalization import batch_normalized_and_moments, normalized_and_moments
@@ -100,6 +105,26 @@ def test_without_elu_and_shift(kernels_on_host: list[str], dtype: str) -> None:
     for one, other in zip((*found, *cotangents), (*exact, *pullback(tuple(map(wide, given)))), strict=True):
         assert one.shape == other.shape and one.dtype == dtype
         assert np.abs(one - other).max() <= bound(dtype, y, scale, given[0]) * np.sqrt(y.size / one.size)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("skips", [True, False])
+def test_relu_of_results_and_what_skips_them(kernels_on_host: list[str], dtype: str, skips: bool) -> None:
+    """What skips lies in another order; with cotangents of all results, and of a sample that is not a number."""
+    y, _, scale, bias = case("of a layer", dtype)
+    args = y, scale, bias, *((np.ascontiguousarray(laid_out(8, y.shape, LAYOUTS["of a layer"][1], dtype)),) * skips)
+    given = noise(4, y.shape, dtype), noise(5, (5,), dtype), noise(6, (5,), dtype)
+    exact, expected = vjp(lambda *a: _rectified_written_out(*a, epsilon=EPSILON), *map(wide, args))
+    kernels_on_host.clear()
+    with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
+        found, pullback = vjp(lambda *a: rectified_and_moments(*a, epsilon=EPSILON)[:3], *args)
+        cotangents = pullback(given)
+    assert set(kernels_on_host) == set(KERNELS) and (found[0] == 0).any()
+    for one, other in zip((*found, *cotangents), (*exact, *expected(tuple(map(wide, given)))), strict=True):
+        assert one.shape == other.shape and one.dtype == dtype
+        assert np.abs(one - other).max() <= bound(dtype, y, scale, given[0]) * np.sqrt(y.size / one.size)
+    y[0, 0, 0, 0, 1] = np.nan
+    assert np.isnan(rectified_and_moments(*args, epsilon=EPSILON)[0][..., 1]).all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

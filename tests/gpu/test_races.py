@@ -31,7 +31,6 @@ from hcnn_core import (
 )
 from hcnn_core._tuning import tuned
 from hcnn_core.convolution import convolve_and_parts
-from hcnn_core.loss import count_right
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
@@ -81,7 +80,6 @@ def work() -> None:
     options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
     merge_factors_vjp(*merge_factors(*factors, **options), *factors, **options)
     value_and_grad(lambda x: cross_entropy(x, np.arange(300) % 4))(of(0, 300, 4))
-    count_right(of(0, 300, 4), np.arange(300) % 4)
     marginal(of(0, 3, 1000, 40), 1)
     y, each = of(0, 3, 5, 300).transpose(2, 0, 1), of(1, 5)
     moments = normalized_and_moments(y, each, each, each, epsilon=0.1)[3]
@@ -105,10 +103,10 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
 def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     names = {name for name, _, _ in launches.found.values()}
     assert names == {
-        "add_terms", "apply", "channel_moments", "channel_sums_back", "correlate", "count_right", "covariance_of",
+        "add_terms", "apply", "channel_moments", "channel_sums_back", "correlate", "covariance_of",
         "cross_entropy", "extend", "gram", "implicit", "implicit_taps", "join_parts", "map_rows", "merge", "merge_back",
         "multiply", "muon_grams", "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows",
-        "row_sums", "row_sums_back", "single", "single_taps", "single_total", "spread",
+        "row_sums", "row_sums_back", "single", "single_taps", "spread",
         "summed", "summed_taps",
     }  # fmt: skip
     said = races(launches, tmp_path)
@@ -184,14 +182,13 @@ RACES = [
             "        __syncthreads();\n        for (int i = threadIdx.x; i < PAIRS * REG_TAPS;",
         ),
         ("before a single filter's results take their place", SINGLE, "    __syncthreads();  // the samples are read;"),
-        ("before the sums of a tap are added", SINGLE, "        __syncthreads();\n        const int other ="),
     )
 ]
 
 OF = (
     "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
     "implicit", "implicit_taps", "summed", "summed_taps", "summed_taps", "gram", "spread",
-    "normalize_rows", "row_sums", "muon_polynomials", "single", "single", "single_total",
+    "normalize_rows", "row_sums", "muon_polynomials", "single", "single",
 )  # fmt: skip
 """The kernel of each."""
 

@@ -94,4 +94,3 @@ def test_how_many_are_right(kernels_on_host: list[str], images: int) -> None:
     kernels_on_host.clear()
     with poisoned_memory():
         assert int(count_right(logits, labels)) == (logits.argmax(axis=1) == labels).sum()
-    assert kernels_on_host == ["count_right"]

@@ -51,7 +51,8 @@ def test_depths_are_those_of_the_names() -> None:
     kinds = {name: [type(layer).__name__ for layer in build(make_config(name)).table] for name in BASELINES}
     layers = {name: found.count("Convolution") + found.count("Dense") for name, found in kinds.items()}
     assert layers == {"resnet20": 20, "wrn-student": 16}
-    assert kinds["resnet20"].count("Sum") == 9 and kinds["wrn-student"].count("Sum") == 6
+    adding = [la for la in build(make_config("resnet20")).table if isinstance(la, Normalization) and len(la.reads) == 2]
+    assert len(adding) == 9 and kinds["wrn-student"].count("Sum") == 6
 
 
 GEOMETRIES = [(3, 1, False), (3, 2, False), (5, 1, False), (1, 2, False), (3, 1, True)]
@@ -74,12 +75,12 @@ def test_a_convolution_is_a_correlation_with_reversed_filters(taps: int, stride:
 
 
 def test_normalisation_in_training_and_evaluation() -> None:
-    layer = Normalization("n", "images", (4, 4, 3), 1e-5, "float64")
+    layer = Normalization("n", ("images",), (4, 4, 3), 1e-5, "float64")
     weights = {"scale": noise(0, (3,), "float64"), "bias": noise(1, (3,), "float64")}
     x = 3 * noise(2, (5, 4, 4, 3), "float64") + 1
     (found, _), moments = layer(weights, [Signal(x)])
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    expected = (x - mean) / np.sqrt(variance + 1e-5) * weights["scale"] + weights["bias"]
+    expected = np.maximum((x - mean) / np.sqrt(variance + 1e-5) * weights["scale"] + weights["bias"], 0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     (again, _), _ = layer(weights, [Signal(x[:1])], moments)
     np.testing.assert_allclose(again, expected[:1], rtol=0, atol=1e-12)
@@ -124,11 +125,11 @@ def test_initial_filters_keep_the_size_of_arrays(name: str) -> None:
 def test_gradients_of_a_network_of_every_layer() -> None:
     table = Table((8, 8, 2), "float64")
     table.convolve(2, bias=True)
-    table.relu()
     before = table.name
     table.convolve(4, stride=2)
     table.normalize()
-    table.relu()
+    table.convolve(4)
+    table.normalize(before)
     table.sum_with(before)
     table.pool("mean", 3, 2, padding=1)
     table.whole("mean")
@@ -137,6 +138,14 @@ def test_gradients_of_a_network_of_every_layer() -> None:
     rng = np.random.default_rng(3)
     weights, x, labels = network.initialize(rng), rng.standard_normal((3, 8, 8, 2)), np.array([0, 2, 1])
     check_grads(lambda p: cross_entropy(network(p, x)[0], labels), 1)(weights)
+
+
+def added(f: Any, y: Any, *skipping: Any) -> Any:
+    """An output plus what skips it, if anything does."""
+    for other in skipping:
+        other = other[:, :, :: other.shape[2] // y.shape[2], :: other.shape[3] // y.shape[3]]
+        y = y + f.pad(other, (0, 0, 0, 0, 0, y.shape[1] - other.shape[1]))
+    return y
 
 
 def in_torch(torch: Any, network: Network, weights: Any, x: Any) -> Any:
@@ -153,13 +162,11 @@ def in_torch(torch: Any, network: Network, weights: Any, x: Any) -> Any:
                 y = f.conv2d(y, w, own.get("bias"), layer.stride, padding)
             case "Normalization":
                 y = f.batch_norm(y, None, None, own["scale"], own["bias"], True, 0.1, layer.epsilon)
-            case "Relu":
-                y = f.relu(y)
+                y = f.relu(added(f, y, *inputs[1:]))
             case "Whole":
                 y = y.mean((2, 3))
             case "Sum":
-                other = inputs[1][:, :, :: inputs[1].shape[2] // y.shape[2], :: inputs[1].shape[3] // y.shape[3]]
-                y = y + f.pad(other, (0, 0, 0, 0, 0, y.shape[1] - other.shape[1]))
+                y = added(f, y, inputs[1])
             case "Dense":
                 y = y @ own["w"] + own["bias"]
         state[layer.name] = y

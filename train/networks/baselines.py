@@ -29,17 +29,13 @@ def _resnet20(table: Table, classes: int) -> None:
     """Nine blocks of two 3 x 3 convolutions, in three stages."""
     table.convolve(16)
     table.normalize()
-    table.relu()
     for stage, filters in enumerate((16, 32, 64)):
         for block in range(3):
             before = table.name
             table.convolve(filters, stride=2 if stage and not block else 1)
             table.normalize()
-            table.relu()
             table.convolve(filters)
-            table.normalize()
-            table.sum_with(before)
-            table.relu()
+            table.normalize(before)
     table.whole("mean")
     table.dense(classes)
 
@@ -51,11 +47,9 @@ def _wrn_student(table: Table, classes: int) -> None:
         for block in range(2):
             before, stride = table.name, 2 if stage and not block else 1
             table.normalize()
-            table.relu()
             ready = table.name, table.shape
             table.convolve(filters, stride=stride)
             table.normalize()
-            table.relu()
             table.convolve(filters)
             made = table.name
             if ready[1][-1] == filters:
@@ -65,7 +59,6 @@ def _wrn_student(table: Table, classes: int) -> None:
                 table.convolve(filters, 1, stride=stride)
                 table.sum_with(made)
     table.normalize()
-    table.relu()
     table.whole("mean")
     table.dense(classes)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import batch_normalize, convolve, marginal, max_pool, mean_pool, relu
+from autodiff import convolve, marginal, max_pool, mean_pool, relu
+from autodiff.primitives import rectified_and_moments
 from hcnn_core.backend import Array
 from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
 from train.networks.skips import added_to
@@ -103,10 +104,14 @@ class Dense(Plain):
 
 
 class Normalization(Plain):
-    """Batch normalisation of each channel (arXiv:1502.03167), with a learned scale and bias."""
+    """Batch normalisation of each channel (arXiv:1502.03167), with a learned scale and bias, and its ReLU.
 
-    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], epsilon: float, dtype: str) -> None:
-        super().__init__(name, (reads,), inputs, inputs)
+    A second output that it reads is added first, as `Sum` adds it.
+    """
+
+    def __init__(self, name: str, reads: Sequence[str], inputs: tuple[int, ...], epsilon: float, dtype: str) -> None:
+        super().__init__(name, reads, inputs, inputs)
+        self.support = "ReLU" if len(reads) == 1 else "sum, ReLU"
         self.epsilon, self.dtype = epsilon, dtype
         self.trainable = 2 * inputs[-1]
 
@@ -123,21 +128,14 @@ class Normalization(Plain):
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         (x, _), scale, bias = inputs[0], weights["scale"], weights["bias"]
+        skipping = [_fitted(other.x, x.shape) for other in inputs[1:]]
         if moments is None:
-            sharing = {} if call.shard is None else {"shard": call.shard}
-            y, mean, variance = batch_normalize(x, scale, bias, epsilon=self.epsilon, **sharing)
+            options: Any = {"epsilon": self.epsilon} | ({} if call.shard is None else {"shard": call.shard})
+            y, mean, variance, _ = rectified_and_moments(x, scale, bias, *skipping, **options)
             return Signal(y), {"output_mean": mean, "output_variance": variance}
         slope = scale / np.sqrt(moments["output_variance"] + self.epsilon)
-        return Signal(x * slope + (bias - moments["output_mean"] * slope)), moments
-
-
-class Relu(Plain):
-    """max(x, 0)."""
-
-    support = "ReLU"
-
-    def apply(self, weights: Weights, *inputs: Array) -> Array:
-        return relu(inputs[0])
+        y = x * slope + (bias - moments["output_mean"] * slope)
+        return Signal(relu(added_to(y, skipping[0]) if skipping else y)), moments
 
 
 class Pool(Plain):
@@ -175,14 +173,18 @@ class Sum(Plain):
     support = "sum"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        x, skipping = inputs
-        rows, columns = -(-skipping.shape[1] // x.shape[1]), -(-skipping.shape[2] // x.shape[2])
-        if (rows, columns) != (1, 1):
-            skipping = skipping[:, ::rows, ::columns, :]
-        if missing := x.shape[3] - skipping.shape[3]:
-            skipping = np.pad(skipping, ((0, 0), (0, 0), (0, 0), (0, missing)))
-        total: Array = added_to(x, skipping)
+        total: Array = added_to(inputs[0], _fitted(inputs[1], inputs[0].shape))
         return total
+
+
+def _fitted(skipping: Array, shape: tuple[int, ...]) -> Array:
+    """Return an earlier output in the shape of a later one."""
+    rows, columns = -(-skipping.shape[1] // shape[1]), -(-skipping.shape[2] // shape[2])
+    if (rows, columns) != (1, 1):
+        skipping = skipping[:, ::rows, ::columns, :]
+    if missing := shape[3] - skipping.shape[3]:
+        skipping = np.pad(skipping, ((0, 0), (0, 0), (0, 0), (0, missing)))
+    return skipping
 
 
 class Table:
@@ -213,13 +215,9 @@ class Table:
         name = self._named("conv")
         self._add(Convolution(name, self.name, self.shape, filters, taps, dtype=self.dtype, **options))
 
-    def normalize(self) -> None:
-        """Add batch normalisation."""
-        self._add(Normalization(self._named("norm"), self.name, self.shape, self.epsilon, self.dtype))
-
-    def relu(self) -> None:
-        """Add a ReLU."""
-        self._add(Relu(self._named("relu"), (self.name,), self.shape, self.shape))
+    def normalize(self, *skipping: str) -> None:
+        """Add batch normalisation with a ReLU, which may add the output of an earlier layer between them."""
+        self._add(Normalization(self._named("norm"), (self.name, *skipping), self.shape, self.epsilon, self.dtype))
 
     def pool(self, kind: str, taps: int, stride: int, padding: int = 0) -> None:
         """Add pooling by "max" or "mean"."""

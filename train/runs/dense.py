@@ -254,7 +254,10 @@ def _convolution(steps: _Steps, layer: plain.Convolution, weights: Weights, read
 def _normalization(steps: _Steps, layer: plain.Normalization, weights: Weights, read: Read, network: Network) -> int:
     slope = np.asarray(weights["scale"]) / np.sqrt(np.asarray(weights["output_variance"]) + layer.epsilon)
     offset = np.asarray(weights["bias"]) - np.asarray(weights["output_mean"]) * slope
-    return steps.then(_scale(slope, offset, read[0][1]), read[0][0])
+    y = steps.then(_scale(slope, offset, read[0][1]), read[0][0])
+    return steps.then(
+        Activation("relu"), _sum(steps, layer, weights, [(y, read[0][1]), read[1]], network) if read[1:] else y
+    )
 
 
 def _pool(steps: _Steps, layer: plain.Pool, weights: Weights, read: Read, network: Network) -> int:
@@ -262,7 +265,7 @@ def _pool(steps: _Steps, layer: plain.Pool, weights: Weights, read: Read, networ
     return steps.then(Pool(kind, (layer.taps,) * 2, (layer.stride,) * 2, layer.padding), read[0][0])
 
 
-def _sum(steps: _Steps, layer: plain.Sum, weights: Weights, read: Read, network: Network) -> int:
+def _sum(steps: _Steps, layer: plain.Plain, weights: Weights, read: Read, network: Network) -> int:
     """Add an output to an earlier one, subsampled, with zeros as new maps."""
     (x, shape), (skipping, earlier) = read
     if shape != earlier:
@@ -305,7 +308,6 @@ LAYERS: dict[type[Layer], Callable[..., int]] = {
     Head: _head,
     plain.Convolution: _convolution,
     plain.Normalization: _normalization,
-    plain.Relu: _simple(lambda layer: Activation("relu")),
     plain.Pool: _pool,
     plain.Whole: _simple(lambda layer: Whole(layer.support)),
     plain.Flatten: _simple(lambda layer: Flatten()),

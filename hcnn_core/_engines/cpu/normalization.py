@@ -11,7 +11,7 @@ from hcnn_core._engines.cpu.allocator import empty, is_contiguous, offsets
 from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
-from hcnn_core._engines.generic.elementwise import marginal
+from hcnn_core._engines.generic.elementwise import marginal, relu_vjp
 from hcnn_core._engines.generic.normalization import Adjoints, Results
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
@@ -78,21 +78,13 @@ def _like(lines: Lines, y: NDArray) -> NDArray:
 
 
 def forward(
-    xp: Any,
-    y: NDArray,
-    shift: NDArray | None,
-    scale: NDArray,
-    bias: NDArray,
-    epsilon: float,
-    shard: Shard | None,
-    rectified: bool,
-    axis: int | None = None,
-    parts: NDArray | None = None,  # of moments, which a GPU's kernels take
-) -> Results:
-    """Normalise y + shift, or take its ELU or sum over an axis; return mean, variance, both in double precision."""
+    xp: Any, y: NDArray, shift: NDArray | None, scale: NDArray, bias: NDArray, epsilon: float, shard: Shard | None,
+    rho: str, skipping: NDArray | None = None, axis: int | None = None, parts: NDArray | None = None,
+) -> Results:  # fmt: skip
+    """As the generic one."""
     lines = lines_of(shift, y)
     if lines is None:
-        return generic.forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis)
+        return generic.forward(xp, y, shift, scale, bias, epsilon, shard, rho, skipping, axis)
     rows = scale.size
     addresses, out = lines.addresses(y), _like(lines, y)
     elements = current().additions_per_read * y.size
@@ -116,10 +108,11 @@ def forward(
     numbers, _ = _numbers(lines, y, shifts, scale, bias, mean, 1 / np.sqrt(variance + epsilon))
     to = lines.addresses(out)
     parallel_for(
-        lambda first, last: kernels.normalize(y, first, last, lines.length, to, addresses, numbers, rectified),
+        lambda first, last: kernels.normalize(y, first, last, lines.length, to, addresses, numbers, rho == "elu"),
         lines.blocks,
         elements,
     )
+    out = np.asarray(generic.rectified(np, out, skipping)) if rho == "relu" else out
     total = out if axis is None else marginal(np, out, (axis,), "sum")
     return total, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
 
@@ -136,23 +129,15 @@ def _numbers(
 
 
 def vjp(
-    xp: Any,
-    g: NDArray,
-    g_mean: NDArray,
-    g_variance: NDArray,
-    y: NDArray,
-    shift: NDArray | None,
-    scale: NDArray,
-    bias: NDArray,
-    moments: NDArray,
-    epsilon: float,
-    shard: Shard | None,
-    rectified: bool,
-) -> Adjoints:
-    """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
+    xp: Any, g: NDArray, g_mean: NDArray, g_variance: NDArray, y: NDArray, shift: NDArray | None, scale: NDArray,
+    bias: NDArray, kept: tuple[NDArray, NDArray | None], epsilon: float, shard: Shard | None, rho: str,
+) -> Adjoints:  # fmt: skip
+    """As the generic one."""
+    moments, ans = kept
+    g = g if ans is None else np.asarray(relu_vjp(np, g, ans))
     lines = lines_of(shift, y, g)
     if lines is None:
-        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified)
+        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, (moments, None), epsilon, shard, rho)
     rows, n = scale.size, lines.length
     mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
     inverse = 1 / np.sqrt(variance + epsilon)
@@ -161,7 +146,7 @@ def vjp(
     numbers, left = _numbers(lines, y, lines.shifts(shift, y.shape), scale, bias, mean, inverse)
     found = np.empty((lines.blocks, 3))
     parallel_for(
-        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers, rectified),
+        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers, rho == "elu"),
         lines.blocks,
         elements,
     )
@@ -179,12 +164,12 @@ def vjp(
     out = _like(lines, y)
     to = lines.addresses(out)
     parallel_for(
-        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers, rectified), lines.blocks, elements
+        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers, rho == "elu"), lines.blocks, elements
     )
     if shift is None:
-        return out, None, of_scale.astype(y.dtype), of_bias.astype(y.dtype)
+        return out, None, of_scale.astype(y.dtype), of_bias.astype(y.dtype), g
     # the cotangent of a line's shift is the sum of those of its elements
     of_shifts = slope[lines.indices] * sums + n * constant + tilt * deviations
     shape = tuple(y.shape[a] if i < lines.cut else 1 for i, a in enumerate(lines.order))
     of_shift = generic.summed_to(np, of_shifts.reshape(shape).transpose(np.argsort(lines.order)), shift.shape)
-    return out, of_shift.astype(y.dtype), of_scale.astype(y.dtype), of_bias.astype(y.dtype)
+    return out, of_shift.astype(y.dtype), of_scale.astype(y.dtype), of_bias.astype(y.dtype), g

@@ -888,8 +888,8 @@ struct Added {
     __device__ real operator()(real y) const { return (y + high) + low; }
 };
 
-// What a row has in common: deviations times inverse are normalised; scale times these plus bias is the result, or, if
-// RECTIFIED, the argument of its ELU.
+// What a row has in common: deviations times inverse are normalised; scale times these plus bias is the result, or with an
+// RHO the argument of its ELU (1) or, with what skips it, of its ReLU (2).
 struct Row {
     Added added;
     real inverse, scale, bias;
@@ -900,14 +900,14 @@ struct Row {
     __device__ real normal(real y) const { return added(y) * inverse; }
     __device__ real argument(real normalised) const { return scale * normalised + bias; }
     __device__ real given(real of_ans, real normalised) const {
-        return RECTIFIED ? of_ans * slope(elu(argument(normalised))) : of_ans;
+        return RHO == 1 ? of_ans * slope(elu(argument(normalised))) : of_ans;
     }
 };
 
-// Write sums of `summed` rows of one channel, which lie `apart` rows apart, each normalised, scaled, and its ELU.
+// Write sums of `summed` rows of one channel, which lie `apart` rows apart, each normalised, scaled, and its RHO.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) normalize_rows(
-    Reals y, Reals shift, const double* __restrict__ moments, Reals scale, Reals bias, Target ans, int channels,
-    int positions, int summed, int apart, double epsilon
+    Reals y, Reals shift, const double* __restrict__ moments, Reals scale, Reals bias, Reals skipping, Target ans,
+    int channels, int positions, int summed, int apart, double epsilon
 ) {
     __shared__ Added added[NORM_THREADS];
     const int first = blockIdx.y / apart * summed * apart + blockIdx.y % apart;
@@ -921,25 +921,32 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS) normalize_rows(
         for (int n = 0; n < summed; ++n) {
             const real deviation = added[n](y[(first + (long long)n * apart) * positions + p]);
             const real argument = row.argument(deviation * row.inverse);
-            total += RECTIFIED ? elu(argument) : argument;
+            total += RHO == 1 ? elu(argument) : argument;
+        }
+        if (RHO == 2) {
+            total += skipping ? skipping[(long long)blockIdx.y * positions + p] : real(0);
+            total = total <= 0 ? real(0) : total;  // NaN stays
         }
         ans[(long long)blockIdx.y * positions + p] = total;
     }
 }
 
 // Write parts[row, block, :], sums over a row: of the cotangent of `argument`, of its product with the normalised numbers,
-// and of these. g has its rows at g_rows, or in their order.
+// and of these. g has its rows at g_rows, or in their order. With answers, the results of a ReLU, of_argument receives the
+// first of the three.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) row_sums_back(
     Reals g, Table g_rows, Reals y, Reals shift, const double* __restrict__ moments, Reals scale, Reals bias,
-    double* __restrict__ parts, int channels, int positions, double epsilon
+    Reals answers, Target of_argument, double* __restrict__ parts, int channels, int positions, double epsilon
 ) {
     const Row row(blockIdx.y, channels, shift, moments, scale, bias, epsilon);
     const real* of_ans = g + (long long)(g_rows ? g_rows[blockIdx.y] : blockIdx.y) * positions;
-    const real* from = y + (long long)blockIdx.y * positions;
+    const long long first = (long long)blockIdx.y * positions;
     __shared__ double part[3][NORM_THREADS];
     double sum[3] = {};
     for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
-        const real normal = row.normal(from[p]), given = row.given(of_ans[p], normal);
+        const real normal = row.normal(y[first + p]);
+        real given = row.given(of_ans[p], normal);
+        if (RHO == 2) of_argument[first + p] = given = answers[first + p] > 0 ? given : real(0);
         sum[0] += given;
         sum[1] += (double)given * normal;
         sum[2] += normal;
@@ -1023,26 +1030,5 @@ extern "C" __global__ void __launch_bounds__(LOSS_THREADS) cross_entropy(
         if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
     }
     if (threadIdx.x == 0) *loss = part[0] / images;
-}
-
-// Write how many images have their label where their largest logit is: the first of these, or the first NaN. One block.
-extern "C" __global__ void __launch_bounds__(LOSS_THREADS) count_right(
-    Reals logits, const long long* __restrict__ labels, long long* __restrict__ right, int images, int classes
-) {
-    __shared__ int part[LOSS_THREADS];
-    int total = 0;
-    for (int n = threadIdx.x; n < images; n += LOSS_THREADS) {
-        const real* x = logits + (long long)n * classes;
-        int best = 0;
-        for (int c = 1; c < classes; ++c)
-            if (x[best] == x[best] && !(x[c] <= x[best])) best = c;
-        total += labels[n] == best;
-    }
-    part[threadIdx.x] = total;
-    for (int half = LOSS_THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-    }
-    if (threadIdx.x == 0) *right = part[0];
 }
 #endif

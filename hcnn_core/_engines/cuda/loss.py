@@ -1,4 +1,4 @@
-"""Cross-entropy and its gradient, and how many images are classified right, by one CUDA kernel each."""
+"""Cross-entropy and its gradient by a CUDA kernel."""
 
 from __future__ import annotations
 
@@ -19,12 +19,3 @@ def cross_entropy(xp: Any, logits: Array, labels: Array, smoothing: float) -> tu
     threads = current().device_threads
     cuda.launch("cross_entropy", dtype_name(logits.dtype), {"LOSS_THREADS": threads}, (1,), threads, arguments)
     return loss, gradient
-
-
-def count_right(xp: Any, logits: Array, labels: Array) -> Array:
-    """How many images have the label of their largest logit, (N, classes)."""
-    logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(xp.astype(labels, xp.int64, copy=False))
-    right, threads = xp.empty((), dtype=xp.int64), current().device_threads
-    arguments = logits, labels, right, *map(np.int32, logits.shape)
-    cuda.launch("count_right", dtype_name(logits.dtype), {"LOSS_THREADS": threads}, (1,), threads, arguments)
-    return right

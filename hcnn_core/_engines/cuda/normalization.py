@@ -1,4 +1,4 @@
-"""Batch normalisation per value of the last axis, with ELU or without, and its derivative, by CUDA kernels."""
+"""Batch normalisation per value of the last axis, with ELU, ReLU or none, and its derivative, by CUDA kernels."""
 
 from __future__ import annotations
 
@@ -48,12 +48,11 @@ def suits(y: Array, shift: Array | None) -> bool:
 
 def forward(
     xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None,
-    rectified: bool, axis: int | None = None, parts: Array | None = None,
+    rho: str, skipping: Array | None = None, axis: int | None = None, parts: Array | None = None,
 ) -> Results:  # fmt: skip
-    """Normalise y + shift, or take its ELU; return mean (K,), variance (K,), and both in double precision (2, K).
+    """As the generic one. Of a sum over an axis across rows nothing else is written.
 
-    With an axis, the sum over it takes the place of the first result; across rows it is all that is written. `parts`
-    are those of y's moments, where `Implicit.forward` has made them.
+    `parts` are those of y's moments, where `Implicit.forward` has made them.
     """
     rows = _rows_of(y)
     terms, apart, kept = _marginal_of(rows, y, axis)
@@ -67,10 +66,11 @@ def forward(
     if shard is not None:
         moments = xp.stack(pooled(shard, moments[0, :], moments[1, :]))
         mean, variance = (xp.astype(moments[i, :], y.dtype) for i in range(2))
-    given = arranged, added, moments, *(xp.ascontiguousarray(a) for a in (scale, bias)), ans
+    added_to_ans = None if skipping is None else _arranged(xp, skipping, rows)
+    given = arranged, added, moments, *(xp.ascontiguousarray(a) for a in (scale, bias)), added_to_ans, ans
     grid = _blocks(rows.positions, ELEMENTS), rows.rows // terms
     numbers = rows.channels, rows.positions, terms, apart, epsilon
-    _launch("normalize_rows", y, grid, given, *numbers, rectified=rectified)
+    _launch("normalize_rows", y, grid, given, *numbers, rho=rho)
     ans = xp.permute_dims(ans, _inverse(kept))
     return summed(xp, ans, (axis,)) if axis is not None and axis in kept else ans, mean, variance, moments
 
@@ -89,10 +89,10 @@ def _parts_of(xp: Any, arranged: Array, rows: _Rows, given: Array | None) -> tup
 
 def vjp(
     xp: Any, g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
-    moments: Array, epsilon: float, shard: Shard | None, rectified: bool,
+    kept: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
 ) -> Adjoints:  # fmt: skip
-    """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
-    rows = _rows_of(y)
+    """As the generic one."""
+    (moments, ans), rows = kept, _rows_of(y)
     arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
     moments = xp.ascontiguousarray(xp.astype(moments, xp.float64, copy=False))
     scale, bias, g_mean, g_variance = (xp.ascontiguousarray(a) for a in (scale, bias, g_mean, g_variance))
@@ -102,7 +102,12 @@ def vjp(
     of_bias, of_scale = empty(xp, bias.shape, y), empty(xp, bias.shape, y)
     operands = arranged, added, moments, scale, bias
     numbers = rows.channels, rows.positions, epsilon
-    _launch("row_sums_back", y, (blocks, rows.rows), (of_ans, places, *operands, parts), *numbers, rectified=rectified)
+    answers = None if ans is None else _arranged(xp, ans, rows)
+    of_argument = None if ans is None else empty(xp, arranged.shape, y)
+    both = answers, of_argument, parts
+    _launch("row_sums_back", y, (blocks, rows.rows), (of_ans, places, *operands, *both), *numbers, rho=rho)
+    if of_argument is not None:
+        of_ans, places, rho = of_argument, None, ""
     _launch("channel_sums_back", y, (rows.channels,), (parts, of_bias, of_scale), rows.channels, rows.rows, blocks)
     every_bias, every_scale = of_bias, of_scale  # those of the whole batch
     if shard is not None:
@@ -112,14 +117,15 @@ def vjp(
     given = of_ans, places, g_mean, g_variance, *operands, every_bias, every_scale, parts, of_y, of_rows
     grid, count = (_blocks(rows.positions, ELEMENTS), rows.rows), rows.rows // rows.channels * rows.positions
     counts = rows.channels, rows.positions, blocks, float(count), epsilon
-    _launch("normalize_rows_back", y, grid, given, *counts, rectified=rectified)
+    _launch("normalize_rows_back", y, grid, given, *counts, rho=rho)
     back, of_shift = _inverse(rows.order), None
     if shift is not None:
         one_each = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
         every = xp.permute_dims(xp.reshape(of_rows, one_each), back)
         axes = stretched(every.shape, shift.shape)
         of_shift = xp.reshape(summed(xp, every, axes) if axes else every, shift.shape)
-    return xp.permute_dims(of_y, back), of_shift, of_scale, of_bias
+    of_skipping = None if of_argument is None else xp.permute_dims(of_argument, back)
+    return xp.permute_dims(of_y, back), of_shift, of_scale, of_bias, of_skipping
 
 
 def _marginal_of(rows: _Rows, y: Array, axis: int | None) -> tuple[int, int, tuple[int, ...]]:
@@ -191,10 +197,10 @@ def _cotangent(xp: Any, g: Array, rows: _Rows) -> tuple[Array, Array | None]:
 
 
 def _launch(
-    name: str, y: Array, grid: tuple[int, ...], arrays: tuple[Any, ...], *numbers: float, rectified: bool = True
+    name: str, y: Array, grid: tuple[int, ...], arrays: tuple[Any, ...], *numbers: float, rho: str = "elu"
 ) -> None:
     """Run a kernel on arrays and numbers; floats are in double precision."""
     threads = current().device_threads
     arguments = (*arrays, *(np.float64(n) if isinstance(n, float) else np.int32(n) for n in numbers))
-    sizes = {"NORM_THREADS": threads, "RECTIFIED": int(rectified)}
+    sizes = {"NORM_THREADS": threads, "RHO": ("", "elu", "relu").index(rho)}
     cuda.launch(name, dtype_name(y.dtype), sizes, grid, threads, arguments)

@@ -102,6 +102,13 @@ def _padded(matrix: Array) -> Array:
     return np.ascontiguousarray(np.pad(matrix, ((0, more), (0, 0))).T)
 
 
+def _owned(view: Any) -> Array:
+    """Return a view of all of an array that nothing else has as an array of its own, which nobody need copy."""
+    if isinstance(view, np.ndarray) or not view.flags.c_contiguous:
+        return view
+    return type(view)(view.shape, view.dtype, view.data)
+
+
 class CudaPlan(Plan[Array]):
     """A plan for real arrays on a GPU whose transform is by matrices, or none."""
 
@@ -336,7 +343,7 @@ class CudaPlan(Plan[Array]):
             x_cotangent = self.from_plan(xp, made, self.x_order, self.problem.x_shape)
         if x is not None:
             by_taps = i.filters(xp, rows, self._sample_rows(xp, x), count)
-            w_cotangent = self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape)
+            w_cotangent = _owned(self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape))
         return x_cotangent, w_cotangent, sums
 
     def _spectrum(self, xp: Any, x: Array) -> Array:
@@ -478,7 +485,7 @@ class CudaPlan(Plan[Array]):
             multiply_into(table.T, matrices, rows, reads=self._filter_tables(matrices, "filters"))
         else:
             rows = matrices
-        return self.from_plan(xp, rows, self.w_order, self.problem.w_shape)
+        return _owned(self.from_plan(xp, rows, self.w_order, self.problem.w_shape))
 
     def _cotangent_of_filters(self, xp: Any, g: Array, x: Array) -> Array:
         """Cotangent of the matrices (entries or 1, taps * columns, rows), of which entries have one each or all one."""

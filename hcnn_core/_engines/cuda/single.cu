@@ -163,11 +163,11 @@ extern "C" __global__ void __launch_bounds__(SINGLE) single(Reals x, Reals w, Ta
 #endif
 
 #ifdef SINGLE_TAPS
-// Write parts[block, tap], the sums over the results of every gridDim.x-th tile of g times the sample that the tap reads.
+// Write parts[block, tap], the last tap first, the sums over the results of every gridDim.x-th tile of g times the sample that the tap reads.
 // A thread has AT_ONCE taps, neighbours along REG, of every SEGMENTS-th unit of results; a row of blocks for each tap of the
 // outer axes, a layer for each TAKEN rows of taps.
 extern "C" __global__ void __launch_bounds__(SINGLE) single_taps(
-    Reals x, Reals g, double* __restrict__ parts, const Axes all, int tiles
+    Reals x, Reals g, Target parts, const Axes all, int tiles
 ) {
     constexpr int ROWS = (REG_TAPS + AT_ONCE - 1) / AT_ONCE, UNITS = UNITS_0 * UNITS_1 * UNITS_2, SEGMENTS = SINGLE / TAKEN;
     SHARED_MEMORY;
@@ -233,21 +233,7 @@ extern "C" __global__ void __launch_bounds__(SINGLE) single_taps(
         double total = 0;
         for (int s = 0; s < SEGMENTS; ++s) total += sums[i * SEGMENTS + (s + i) % SEGMENTS];
         const int tap = of_row / (Q_TAPS * ROWS) * P_TAP + of_row / ROWS % Q_TAPS * Q_TAP + k * REG_TAP;
-        parts[((long long)blockIdx.x * gridDim.y + blockIdx.y) * ALL + tap] = total;
+        parts[((long long)(blockIdx.x + 1) * gridDim.y - blockIdx.y) * ALL - 1 - tap] = total;
     }
-}
-
-// Write the sums of all parts of each tap, the last tap first. A block for each.
-extern "C" __global__ void __launch_bounds__(SINGLE) single_total(const double* __restrict__ parts, Target w, int blocks) {
-    __shared__ double part[SINGLE];
-    double total = 0;
-    for (int b = threadIdx.x; b < blocks; b += SINGLE) total += parts[(long long)b * gridDim.x + blockIdx.x];
-    part[threadIdx.x] = total;
-    for (int left = SINGLE; left > 1; left = (left + 1) / 2) {
-        __syncthreads();
-        const int other = threadIdx.x + (left + 1) / 2;
-        if (other < left) part[threadIdx.x] += part[other];
-    }
-    if (threadIdx.x == 0) w[gridDim.x - 1 - blockIdx.x] = part[0];
 }
 #endif

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.sums import add_terms
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.taps import outputs_met
 from hcnn_core._problem import Problem
@@ -349,14 +350,12 @@ class SinglePlan:
         layers = -(-tiles.rows // THREADS)
         blocks = max(1, min(tiles.count, self.tuning.device_blocks // (tiles.outer_taps * layers)))
         taps = tuple(self.problem.kernel_size[k] for k in laid.places)
-        parts = xp.empty((blocks, math.prod(taps)), dtype=xp.float64, **placement(xp, g))
-        totals = empty(xp, taps, g)
-        sizes = _sizes(tiles, "SINGLE_TAPS", g.itemsize)
+        parts = empty(xp, (blocks, math.prod(taps)), g)
         cuda.launch(
-            "single_taps", dtype, sizes, (blocks, tiles.outer_taps, layers), THREADS,
+            "single_taps", dtype, _sizes(tiles, "SINGLE_TAPS", g.itemsize), (blocks, tiles.outer_taps, layers), THREADS,
             (x, g, parts, laid.table, np.int32(tiles.count)), tiles.shared(g.itemsize),
         )  # fmt: skip
-        cuda.launch("single_total", dtype, sizes, (math.prod(taps),), THREADS, (parts, totals, np.int32(blocks)))
+        totals = reshape(xp, add_terms(xp, parts, (1, blocks, parts.shape[1])), taps)
         order = tuple(sorted(range(len(taps)), key=laid.places.__getitem__))
         return reshape(xp, permute_dims(xp, totals, order), self.problem.w_shape)
 

@@ -1,32 +1,25 @@
-"""Batch normalisation per value of the last axis, with ELU or without, and its adjoint, in any namespace."""
+"""Batch normalisation per value of the last axis, with ELU, ReLU or none, and its adjoint, in any namespace."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hcnn_core._engines.generic.elementwise import elu, elu_vjp, marginal
+from hcnn_core._engines.generic.elementwise import add, elu, elu_vjp, marginal, relu, relu_vjp
 from hcnn_core.backend import AnyArray, Array, array_namespace, wide_dtype
 from hcnn_core.shards import Shard
 
 Results = tuple[Array, Array, Array, Array]
-Adjoints = tuple[Array, Array | None, Array, Array]
+Adjoints = tuple[Array, Array | None, Array, Array, Array | None]
 
 
 def forward(
-    xp: Any,
-    y: Array,
-    shift: Array | None,
-    scale: Array,
-    bias: Array,
-    epsilon: float,
-    shard: Shard | None,
-    rectified: bool,
-    axis: int | None = None,
-    parts: Array | None = None,  # of moments, which a GPU's kernels take
-) -> Results:
-    """Normalise y + shift, or take its ELU; return mean (K,), variance (K,), and both in double precision (2, K).
+    xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, rho: str,
+    skipping: Array | None = None, axis: int | None = None, parts: Array | None = None,
+) -> Results:  # fmt: skip
+    """Normalise y + shift; return mean (K,), variance (K,), and both in double precision (2, K).
 
-    With an axis, the sum over it takes the place of the first result.
+    With `rho` "elu", take the ELU of the result, with "relu" the ReLU of it plus what skips it, if anything does. With
+    an axis, the sum over it takes the place of the first result. Parts of moments are for a GPU's kernels.
     """
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y if shift is None else y + shift
@@ -40,33 +33,33 @@ def forward(
         deviation = z - mean
     variance = xp.astype(exact_variance, y.dtype)
     ans = deviation * (scale / xp.sqrt(variance + epsilon)) + bias
-    ans = elu(xp, ans) if rectified else ans
+    ans = elu(xp, ans) if rho == "elu" else rectified(xp, ans, skipping) if rho else ans
     total = ans if axis is None else marginal(xp, ans, (axis,), "sum")
     return total, mean, variance, xp.stack([exact, exact_variance])
 
 
+def rectified(xp: Any, ans: Array, skipping: Array | None) -> Array:
+    """Return the ReLU of an array, or of its sum with what skips it."""
+    return relu(xp, ans if skipping is None else add(ans, skipping))
+
+
 def vjp(
-    xp: Any,
-    g: Array,
-    g_mean: Array,
-    g_variance: Array,
-    y: Array,
-    shift: Array | None,
-    scale: Array,
-    bias: Array,
-    moments: Array,
-    epsilon: float,
-    shard: Shard | None,
-    rectified: bool,
-) -> Adjoints:
-    """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
+    xp: Any, g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
+    kept: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
+) -> Adjoints:  # fmt: skip
+    """Cotangents of y, shift, scale, bias and what skips, from those of the three results.
+
+    Kept is what `forward` returns last, and of a ReLU what it returns first.
+    """
+    moments, ans = kept
+    g = g if ans is None else relu_vjp(xp, g, ans)
     count = y.size // y.shape[-1]
     mean, inverse = moments[0, :], 1 / xp.sqrt(moments[1, :] + epsilon)
     axes = tuple(range(y.ndim - 1))
     inverse, mean = (xp.astype(a, y.dtype, copy=False) for a in (inverse, mean))
     deviation = (y if shift is None else y + shift) - mean
     normal = deviation * inverse
-    of_c = elu_vjp(xp, g, elu(xp, normal * scale + bias)) if rectified else g
+    of_c = elu_vjp(xp, g, elu(xp, normal * scale + bias)) if rho == "elu" else g
     of_bias, of_scale = (
         xp.astype(xp.sum(a, axis=axes, dtype=wide_dtype(xp, y)), y.dtype, copy=False) for a in (of_c, of_c * normal)
     )
@@ -77,7 +70,7 @@ def vjp(
         every_bias, every_scale, g_mean, g_variance = (every[i, :] for i in range(4))
     of_y = slope * (of_c - every_bias / count - normal * (every_scale / count))
     of_y = of_y + (g_mean + 2 * deviation * g_variance) / count
-    return of_y, None if shift is None else summed_to(xp, of_y, shift.shape), of_scale, of_bias
+    return of_y, None if shift is None else summed_to(xp, of_y, shift.shape), of_scale, of_bias, of_c
 
 
 def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, AnyArray]:
