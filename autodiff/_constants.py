@@ -48,8 +48,8 @@ def is_foreign(x: Any) -> bool:
     library = library_of(x)
     if library in (*ON_HOST, *CONTAINERS):
         return True
-    own = library in ("autodiff", "cupy")  # arrays of CuPy have an `__array__`, which raises
-    return hasattr(x, "__array__") and not hasattr(x, "__array_namespace__") and not own
+    is_native = library in ("autodiff", "cupy")  # arrays of CuPy have an `__array__`, which raises
+    return hasattr(x, "__array__") and not hasattr(x, "__array_namespace__") and not is_native
 
 
 def plain_array(x: Any) -> Any:

@@ -320,11 +320,11 @@ def _record(
     ends = [(end, value if np.ndim(value) == 0 else None) for value, end in split]  # keeps no array alive
 
     def transpose(cotangent: Any) -> tuple[Any, ...]:
-        given: list[Any] = []
-        tree_map(lambda _, leaf: given.append(leaf), structure, cotangent)
+        cotangents: list[Any] = []
+        tree_map(lambda _, leaf: cotangents.append(leaf), structure, cotangent)
         pairs = [
             (end, _as_cotangent(g, end, scalar))
-            for (end, scalar), g in zip(ends, given, strict=True)
+            for (end, scalar), g in zip(ends, cotangents, strict=True)
             if end is not None and g is not None
         ]
         return _collect(inputs, backward(pairs, release=release))
@@ -350,11 +350,11 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
     return tree_map(start, tree)
 
 
-def _collect(inputs: Sequence[Any], found: dict[Node, Array]) -> tuple[Any, ...]:
+def _collect(inputs: Sequence[Any], cotangents: dict[Node, Array]) -> tuple[Any, ...]:
     """Return the cotangents of the inputs, zero where the outputs do not depend on one."""
 
     def cotangent(x: Traced) -> Array:
-        return found[x._node] if x._node in found else np.zeros_like(getval(x))
+        return cotangents[x._node] if x._node in cotangents else np.zeros_like(getval(x))
 
     return tuple(tree_map(cotangent, tree) for tree in inputs)
 

@@ -95,12 +95,12 @@ def jacobian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
 
         def rows(scale: complex) -> list[Any]:
             flat = np.zeros(size, plain.dtype)
-            found = []
+            gradients = []
             for i in range(size):
                 flat[i] = scale
-                found.append(pull(asarray(flat.reshape(np.shape(plain)).copy()))[0])
+                gradients.append(pull(asarray(flat.reshape(np.shape(plain)).copy()))[0])
                 flat[i] = 0
-            return found
+            return gradients
 
         def joint(leaf: Any, *parts: Array) -> Array:
             stacked = np.stack(parts) if parts else np.zeros_like(leaf, shape=(0, *np.shape(leaf)))

@@ -154,10 +154,10 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
         wanted = 0 in argnums, 1 in argnums
-        found: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
-        if 2 in argnums and np.broadcast_shapes(bias.shape, found[2].shape) != found[2].shape:
-            found[2] = elu_vjp(g, ans)  # the bias varies where it was summed
-        return [found[argnum] for argnum in argnums]
+        cotangents: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
+        if 2 in argnums and np.broadcast_shapes(bias.shape, cotangents[2].shape) != cotangents[2].shape:
+            cotangents[2] = elu_vjp(g, ans)  # the bias varies where it was summed
+        return [cotangents[argnum] for argnum in argnums]
 
     return together if _alike(x, w, ans) and {0, 1} & set(argnums) else separately
 
@@ -195,8 +195,8 @@ def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
     def at_once(cotangent: Array) -> list[Array]:
         if isinstance(cotangent, Traced) or cotangent.dtype != x.dtype:
             return written_out(cotangent)
-        found: tuple[Any, ...] = factored_adjoints(cotangent, ans, *args, **kwargs)
-        return [found[argnum] for argnum in argnums]
+        cotangents: tuple[Any, ...] = factored_adjoints(cotangent, ans, *args, **kwargs)
+        return [cotangents[argnum] for argnum in argnums]
 
     # shift and bias are converted to the dtype of the result, so theirs does not matter
     plain = not any(isinstance(a, Traced) for a in args[:5])
@@ -275,9 +275,9 @@ def _with_zeros(g: dict[int, Array], ans: tuple[Array, ...]) -> list[Array]:
     return [g[i] if i in g else np.zeros_like(getval(a)) for i, a in enumerate(ans)]
 
 
-def _refuse_second_order(*given: Any) -> None:
+def _refuse_second_order(*arrays: Any) -> None:
     """Raise TypeError where a derivative of moments of shards is to be differentiated again."""
-    if any(isinstance(a, Traced) for a in given):
+    if any(isinstance(a, Traced) for a in arrays):
         raise TypeError("moments of shards have first derivatives only: leave out `shard` for second ones")
 
 
@@ -319,14 +319,14 @@ def _normalization_pullback(
 
     def pullback(g: dict[int, Array]) -> list[Array]:
         of_ans = g[0] if 0 in g else np.zeros_like(getval(args[0]))
-        given = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
+        of_results = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
         if kwargs.get("shard") is not None:
-            _refuse_second_order(*given, *args)
-        if any(isinstance(a, Traced) for a in (*given, *args)):
-            found = vjp(functools.partial(written_out, epsilon=kwargs["epsilon"]), *args)[1](given)
+            _refuse_second_order(*of_results, *args)
+        if any(isinstance(a, Traced) for a in (*of_results, *args)):
+            of_operands = vjp(functools.partial(written_out, epsilon=kwargs["epsilon"]), *args)[1](of_results)
         else:
-            found = adjoint(*given, *args, moments, **kwargs)
-        return [found[argnum] for argnum in argnums]
+            of_operands = adjoint(*of_results, *args, moments, **kwargs)
+        return [of_operands[argnum] for argnum in argnums]
 
     return pullback
 
@@ -425,12 +425,12 @@ def _of_filters_pullback(
     adjoint: Any, written_out: Any, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     def pullback(g: dict[int, Array]) -> list[Array]:
-        given = tuple(_with_zeros(g, ans))
-        if any(isinstance(a, Traced) for a in (*given, *args)):
-            found = vjp(functools.partial(written_out, **kwargs), *args)[1](given)
+        of_results = tuple(_with_zeros(g, ans))
+        if any(isinstance(a, Traced) for a in (*of_results, *args)):
+            of_operands = vjp(functools.partial(written_out, **kwargs), *args)[1](of_results)
         else:
-            found = adjoint(*given, *args, **kwargs)
-        return [found[argnum] for argnum in argnums]
+            of_operands = adjoint(*of_results, *args, **kwargs)
+        return [of_operands[argnum] for argnum in argnums]
 
     return pullback
 
@@ -460,8 +460,8 @@ def _has_kernels(*arrays: Array) -> bool:
 
 def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
     """By one kernel on a GPU; elsewhere a few operations on small arrays take no longer, and filters may be complex."""
-    given = getval(h), getval(mean), getval(covariance)
-    fitting(array_namespace(*given), *given, epsilon, require_floating)
+    arrays = getval(h), getval(mean), getval(covariance)
+    fitting(array_namespace(*arrays), *arrays, epsilon, require_floating)
     at_once = _has_kernels(h, mean, covariance)
     function = _normalized_filters if at_once else _normalized_filters_written_out
     filters, means = function(h, mean, covariance, epsilon=epsilon)
@@ -497,8 +497,8 @@ def _factors_merged(
     epsilon: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     """By one kernel on a GPU, and elsewhere written out, as filters are normalised."""
-    given = getval(h), getval(g), getval(mean), getval(covariance), getval(bias)
-    merging(array_namespace(*given), *given, lengths, stride, boundary, epsilon, require_floating)
+    arrays = getval(h), getval(g), getval(mean), getval(covariance), getval(bias)
+    merging(array_namespace(*arrays), *arrays, lengths, stride, boundary, epsilon, require_floating)
     at_once = _has_kernels(h, g, mean, covariance, bias)
     function = _merged_factors if at_once else _merged_factors_written_out
     options = {"lengths": lengths, "stride": stride, "boundary": boundary, "epsilon": epsilon}

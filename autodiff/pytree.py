@@ -67,11 +67,11 @@ def tree_unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
 
     ValueError if there are more or fewer.
     """
-    given = list(leaves)
+    values = list(leaves)
     count = len(tree_leaves(structure))
-    if len(given) != count:
-        raise ValueError(f"{len(given)} leaves for a tree with {count}")
-    remaining = iter(given)
+    if len(values) != count:
+        raise ValueError(f"{len(values)} leaves for a tree with {count}")
+    remaining = iter(values)
     return tree_map(lambda _: next(remaining), structure)
 
 

@@ -396,10 +396,10 @@ def fit(g: Array, node: Node, name: str) -> Array:
         raise TypeError(f"the derivative of {name} returned {type(g).__name__} where an array is needed") from None
     if shape != node.shape:
         extra = len(shape) - len(node.shape)
-        kept = shape[extra:] if extra >= 0 else ()
-        if len(kept) != len(node.shape) or any(n not in (1, m) for n, m in zip(node.shape, kept, strict=True)):
+        trailing = shape[extra:] if extra >= 0 else ()
+        if len(trailing) != len(node.shape) or any(n not in (1, m) for n, m in zip(node.shape, trailing, strict=True)):
             raise ValueError(f"the derivative of {name} has shape {shape} for an argument of shape {node.shape}")
-        stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, kept, strict=True)) if n != m]
+        stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, trailing, strict=True)) if n != m]
         summed = (*range(extra), *stretched)
         if any(shape[axis] != 1 for axis in summed):
             g = sum_over(g, summed)

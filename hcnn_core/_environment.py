@@ -43,10 +43,10 @@ VARIABLES = {
 def value(name: str) -> str:
     """Return what a variable says, or its default; VariableError if it may not be so."""
     pattern, wanted, default, _ = VARIABLES[name]
-    given = os.environ.get(name, default)
-    if name in os.environ and not re.fullmatch(pattern, given):
-        raise VariableError(f"{name} is {given!r}; set it to {wanted}")
-    return given or default
+    text = os.environ.get(name, default)
+    if name in os.environ and not re.fullmatch(pattern, text):
+        raise VariableError(f"{name} is {text!r}; set it to {wanted}")
+    return text or default
 
 
 def is_on(name: str) -> bool:

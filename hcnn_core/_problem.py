@@ -151,7 +151,7 @@ def make_windows(
     axes = normalize_axes("axes", axes, len(x_shape))
     sizes = normalize_integers("kernel_size", kernel_size, len(axes), 1)
     strides = sizes if stride is None else normalize_integers("stride", stride, len(axes), 1)
-    found = []
+    windows = []
     for axis, size, step, pad in zip(
         axes, sizes, strides, normalize_integers("padding", padding, len(axes), 0), strict=True
     ):
@@ -160,8 +160,8 @@ def make_windows(
         n, least = x_shape[axis], max(1, size - 2 * pad)
         if n < least:
             raise ValueError(f"x has length {n} along axis {axis}; windows of {size} with padding {pad} need {least}")
-        found.append((axis, Window(n, size, step, pad)))
-    return found
+        windows.append((axis, Window(n, size, step, pad)))
+    return windows
 
 
 def make_problem(
@@ -279,18 +279,18 @@ def takes(names: Iterable[str]) -> Callable[[Function], Function]:
     def marked(function: Function) -> Function:
         signature = inspect.signature(function)
         named = [p for p in signature.parameters.values() if p.kind != p.VAR_POSITIONAL]
-        *own, _ = (p.replace(default=None) if "None" in str(p.annotation) else p for p in named)
+        *operands, _ = (p.replace(default=None) if "None" in str(p.annotation) else p for p in named)
         shown: Any = function
-        shown.__signature__ = signature.replace(parameters=[*own, *(OPTIONS[name] for name in names)])
-        shown.__defaults__ = (MISSING,) * sum(parameter.name in ("axes", "axis") for parameter in own)
+        shown.__signature__ = signature.replace(parameters=[*operands, *(OPTIONS[name] for name in names)])
+        shown.__defaults__ = (MISSING,) * sum(parameter.name in ("axes", "axis") for parameter in operands)
         return function
 
     return marked
 
 
-def require_options(given: Mapping[str, object], known: Collection[str]) -> None:
+def require_options(options: Mapping[str, object], known: Collection[str]) -> None:
     """Raise TypeError unless all options have known names; SciPy's are translated."""
-    for name, value in given.items():
+    for name, value in options.items():
         if name not in known:
             near = difflib.get_close_matches(name, (*known, "axes"), 1)
             answer = _answer(name, value) or (f" (did you mean {near[0]}?)" if near else "")
@@ -317,16 +317,16 @@ def normalize_axes(
     """Axes as a tuple of distinct non-negative integers, of so many if that is given."""
     if isinstance(axes, str):
         raise TypeError(f"{name} is {axes!r}; axes are integers, and options have names, as in boundary='periodic'")
-    given = _entries(name, axes, "an integer", _is_integer(axes), count)
-    for a in given:
+    entries = _entries(name, axes, "an integer", _is_integer(axes), count)
+    for a in entries:
         if not _is_integer(a):
             raise TypeError(f"{name} holds {a!r}; axes are integers")
         if not -ndim <= a < ndim:
             fits = f"use {-ndim} to {ndim - 1}" if ndim else "none can be named"
             raise ValueError(f"{name} names axis {a} of an array with {ndim} axes; {fits}{hint}")
-    normal = tuple(int(a) % ndim for a in given)
+    normal = tuple(int(a) % ndim for a in entries)
     if len(set(normal)) < len(normal):
-        raise ValueError(f"{name} is {given}; an axis is named twice")
+        raise ValueError(f"{name} is {entries}; an axis is named twice")
     return normal
 
 
@@ -334,23 +334,23 @@ def normalize_integers(
     name: str, value: int | Sequence[int], count: int, minimum: int | None = None
 ) -> tuple[int, ...]:
     """One integer per axis, each at least `minimum`."""
-    given = _entries(name, value, "an integer", _is_integer(value), count)
-    for entry in given:
+    entries = _entries(name, value, "an integer", _is_integer(value), count)
+    for entry in entries:
         if not _is_integer(entry):
             raise TypeError(f"{name} holds {entry!r}; give integers")
         if minimum is not None and entry < minimum:
             raise ValueError(f"{name} holds {entry}; give {minimum} or more")
-    return tuple(int(entry) for entry in given)
+    return tuple(int(entry) for entry in entries)
 
 
 def normalize_choice(
     name: str, value: Word | Sequence[Word], count: int, choices: tuple[Word, ...]
 ) -> tuple[Word, ...]:
     """One choice per axis, each among `choices`."""
-    given = _entries(name, value, _any_of(choices), isinstance(value, str), count)
-    for word in given:
+    words = _entries(name, value, _any_of(choices), isinstance(value, str), count)
+    for word in words:
         require_choice(name, word, choices)
-    return given
+    return words
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -376,12 +376,12 @@ def _entries(name: str, value: Any, kind: str, single: bool, count: int | None =
     if single:
         return (value,) * (1 if count is None else count)
     try:
-        given = tuple(value)
+        entries = tuple(value)
     except TypeError:
         raise TypeError(f"{name} is {value!r}; give {kind}, or one per axis") from None
-    if count not in (None, len(given)):
-        raise ValueError(f"{name} has {len(given)} entries for {count} axes; give one, or one per axis")
-    return given
+    if count not in (None, len(entries)):
+        raise ValueError(f"{name} has {len(entries)} entries for {count} axes; give one, or one per axis")
+    return entries
 
 
 def _is_integer(value: object) -> bool:

@@ -29,8 +29,8 @@ _inside = threading.local()
 @lru_cache(maxsize=1)
 def worker_count() -> int:
     """Return the number of threads for work that starts none itself."""
-    given = os.environ.get("OMP_NUM_THREADS", "")  # OpenMP's own forms are more than numbers
-    return asked_for() or (int(given) if given.isdecimal() else 0) or processors()
+    openmp = os.environ.get("OMP_NUM_THREADS", "")  # OpenMP's own forms are more than numbers
+    return asked_for() or (int(openmp) if openmp.isdecimal() else 0) or processors()
 
 
 @lru_cache(maxsize=1)

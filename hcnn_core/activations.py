@@ -71,14 +71,14 @@ def relu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
     return engine("elementwise", ans).relu_vjp(xp, g, ans)
 
 
-def dropout(x: AnyArray, kept: Array, /, *, rate: float) -> AnyArray:
-    """Dropout (arXiv:1207.0580): x / (1 - rate) where it is kept, 0 elsewhere.
+def dropout(x: AnyArray, mask: Array, /, *, rate: float) -> AnyArray:
+    """Dropout (arXiv:1207.0580): x / (1 - rate) where the mask holds, 0 elsewhere.
 
     Parameters
     ----------
     x : array
         float32, float64, complex64 or complex128, any shape.
-    kept : array of bool
+    mask : array of bool
         Which elements are kept; its shape broadcasts to that of x. Elements are left out with probability `rate` if it
         is ``rng.random(shape) >= rate``, of a NumPy `Generator`.
     rate : float
@@ -98,17 +98,17 @@ def dropout(x: AnyArray, kept: Array, /, *, rate: float) -> AnyArray:
 
     Notes
     -----
-    It is linear in x and its own transpose: the cotangent of x is ``dropout(g, kept, rate=rate)``. The same random
+    It is linear in x and its own transpose: the cotangent of x is ``dropout(g, mask, rate=rate)``. The same random
     numbers give the same result, so several processes and a recorded CUDA graph repeat it.
     """
-    xp = array_namespace(x, kept)
-    y, kept = require_floating(xp, "x", x), xp.asarray(kept)
-    if not xp.isdtype(kept.dtype, "bool"):
-        raise TypeError(f"kept has dtype {kept.dtype}; give bool, such as rng.random(shape) >= rate")
+    xp = array_namespace(x, mask)
+    y, mask = require_floating(xp, "x", x), xp.asarray(mask)
+    if not xp.isdtype(mask.dtype, "bool"):
+        raise TypeError(f"mask has dtype {mask.dtype}; give bool, such as rng.random(shape) >= rate")
     if not 0 <= rate < 1:
         raise ValueError(f"rate is {rate}; it must be at least 0 and below 1")
     scale = 1 / (1 - float(rate))
-    return engine("elementwise", y).dropout(xp, y, _broadcast(xp, "kept", kept, y), scale)
+    return engine("elementwise", y).dropout(xp, y, _broadcast(xp, "mask", mask, y), scale)
 
 
 def total(x: Array, y: Array) -> Array:

@@ -97,8 +97,8 @@ def _cotangent(at: int) -> Any:
     """Return the rule of the cotangent of the first or the second operand: another derivative of the form."""
 
     def rule(h: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
-        letter, given = OPERANDS[role][at], {**dict(zip(OPERANDS[role], (a, b), strict=True)), role: h}
-        a, b = (given[operand] for operand in OPERANDS[letter])
+        letter, arrays = OPERANDS[role][at], {**dict(zip(OPERANDS[role], (a, b), strict=True)), role: h}
+        a, b = (arrays[operand] for operand in OPERANDS[letter])
         return _derivative(a, b, letter, problem)
 
     return rule

@@ -48,9 +48,9 @@ def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     x = require_floating(xp, "x", x)
     axes = normalize_axes("axes", axes, x.ndim)
     require_choice("reduction", reduction, REDUCTIONS)
-    if own := native("sums", x, axes):
-        found: Array = own.summed(xp, x, axes, mean=reduction == "mean")
-        return found
+    if sums := native("sums", x, axes):
+        total: Array = sums.summed(xp, x, axes, mean=reduction == "mean")
+        return total
     return engine("elementwise", x).marginal(xp, x, axes, reduction)
 
 
@@ -71,9 +71,9 @@ def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction
     shape = shape_of("x", x)
     axes = normalize_axes("axes", axes, len(shape))
     require_choice("reduction", reduction, REDUCTIONS)
-    kept = tuple(n for a, n in enumerate(shape) if a not in axes)
-    if g.shape != kept:
-        raise ValueError(f"g has shape {g.shape}; the marginal has {kept}")
+    reduced = tuple(n for a, n in enumerate(shape) if a not in axes)
+    if g.shape != reduced:
+        raise ValueError(f"g has shape {g.shape}; the marginal has {reduced}")
     if reduction == "mean":
         count = max(1, math.prod(shape[a] for a in axes))
         g = in_memory_order(lambda g: g / count, g)

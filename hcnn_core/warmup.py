@@ -58,17 +58,17 @@ def _steps(dtypes: Sequence[str]) -> list[Step]:
 def _take(step: Step) -> list[str]:
     """Do one piece of the work; return what was compiled for it."""
     kind, boundary, dtype = step
-    found = _Compiled()
+    handler = _Compiled()
     logger = logging.getLogger("hcnn_core")
     before = logger.level
-    logger.addHandler(found)
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         WORK[kind](boundary, dtype)
     finally:
-        logger.removeHandler(found)
+        logger.removeHandler(handler)
         logger.setLevel(before)
-    return found.lines
+    return handler.lines
 
 
 class _Compiled(logging.Handler):
@@ -130,9 +130,9 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         return normalized(z, array(2 * k, 7, 11, k), array(k), (3, 4), sum_axes=5, stride=stride[2:])
 
     def factored(x: Array, *_: Any, stride: Sequence[int]) -> Array:
-        given = x, array(3, 3, 2 * k), array(2 * k), array(2 * k, 7, 11, k), array(k), (1, 2), (3, 4)
-        y: Any = factored_layer(*given, **both, stride=stride)
-        pullbacks.append(lambda g: factored_adjoints(g, y, *given, **both, stride=stride)[0])
+        operands = x, array(3, 3, 2 * k), array(2 * k), array(2 * k, 7, 11, k), array(k), (1, 2), (3, 4)
+        y: Any = factored_layer(*operands, **both, stride=stride)
+        pullbacks.append(lambda g: factored_adjoints(g, y, *operands, **both, stride=stride)[0])
         return y
 
     def summed(x: Array) -> Array:

@@ -456,8 +456,8 @@ DEFECTS = (
     Defect(
         "infinite times in a machine's file decide",
         "hcnn_core/_engines/wisdom.py",
-        "return {problem: times for problem, times in found.items() if math.inf not in times.values()}",
-        "return found",
+        "return {problem: times for problem, times in problems.items() if math.inf not in times.values()}",
+        "return problems",
         of_core("planning", "infinite"),
     ),
     Defect(
@@ -582,8 +582,8 @@ DEFECTS = (
     Defect(
         "the beginning of a variable is checked alone",
         "hcnn_core/_environment.py",
-        "re.fullmatch(pattern, given)",
-        "re.match(pattern, given)",
+        "re.fullmatch(pattern, text)",
+        "re.match(pattern, text)",
         of_core("environment", "whatever"),
     ),
     Defect(

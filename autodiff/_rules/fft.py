@@ -17,9 +17,9 @@ INVERSE = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": 
 
 def _symmetric(function: Any) -> Primitive:
     """Return a transform of the whole axis, which is its own transpose."""
-    made = primitive(lambda x, axis, norm: function(x, axis=axis, norm=norm))
-    defvjp(made, lambda ans, x, axis, norm: lambda g: made(g, axis, norm))
-    return made
+    transform = primitive(lambda x, axis, norm: function(x, axis=axis, norm=norm))
+    defvjp(transform, lambda ans, x, axis, norm: lambda g: transform(g, axis, norm))
+    return transform
 
 
 _fft, _ifft = _symmetric(np.fft.fft), _symmetric(np.fft.ifft)
@@ -100,8 +100,8 @@ def _grid(a: Array, s: Sequence[int | None] | None, axes: Sequence[int] | None, 
     if s is not None:
         if len(s) != len(where):
             raise ValueError(f"a transform along {len(where)} axes takes as many lengths, not {len(s)}")
-        given = [np.shape(a)[axis] if n == -1 else n for n, axis in zip(s, where, strict=True)]
-        lengths = [length if n is None else n for n, length in zip(given, lengths, strict=True)]
+        points = [np.shape(a)[axis] if n == -1 else n for n, axis in zip(s, where, strict=True)]
+        lengths = [length if n is None else n for n, length in zip(points, lengths, strict=True)]
     return lengths, where
 
 

@@ -143,8 +143,8 @@ def interp(x: Array, xp: Array, fp: Array, left: Any = None, right: Any = None, 
 
 def interp_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
     def interpolated(*values: Array) -> Array:
-        given = dict(zip(argnums, values, strict=True))
-        return _interpolated(*(given.get(i, arg) for i, arg in enumerate(args)))
+        arguments = dict(zip(argnums, values, strict=True))
+        return _interpolated(*(arguments.get(i, arg) for i, arg in enumerate(args)))
 
     return lambda g: vjp(interpolated, *(args[i] for i in argnums))[1](g)
 

@@ -153,12 +153,12 @@ def pinv(a: Array, rcond: Any = None, hermitian: bool = False, *, rtol: Any = No
     if cutoff is None:
         return _pinv(a, None)
     sizes = np.linalg.svd(getval(a), compute_uv=False)
-    kept = sizes > np.expand_dims(np.asarray(cutoff, like=sizes), -1) * np.max(sizes, axis=-1, keepdims=True)
-    if np.all(kept):
+    large = sizes > np.expand_dims(np.asarray(cutoff, like=sizes), -1) * np.max(sizes, axis=-1, keepdims=True)
+    if np.all(large):
         return _pinv(a, cutoff)
     # what the cutoff removes is not in the inverse, but its directions move with a: the derivative is that of the SVD
     u, s, vh = np.linalg.svd(a, full_matrices=False)
-    inverse = np.where(kept, 1 / np.where(kept, s, 1), 0)
+    inverse = np.where(large, 1 / np.where(large, s, 1), 0)
     return (swap(vh).conj() * np.expand_dims(inverse, -2)) @ swap(u).conj()
 
 
@@ -181,8 +181,8 @@ def hermitian_from(a: Array, triangle: str) -> Array:
 def _differences(x: Array) -> Array:
     """Return x_j - x_i, with 1 on the diagonal; differences of equal values, where no derivative is, are NaN."""
     identity = constant(np.eye(np.shape(x)[-1], dtype=x.dtype), x)
-    found = np.expand_dims(x, -2) - np.expand_dims(x, -1) + identity
-    return np.where(found == 0, np.nan, found)
+    differences = np.expand_dims(x, -2) - np.expand_dims(x, -1) + identity
+    return np.where(differences == 0, np.nan, differences)
 
 
 def _off_diagonal(x: Array) -> Array:

@@ -187,8 +187,8 @@ def matrix_power(a: Array, n: int) -> Array:
 def convolve(a: Array, v: Array, mode: Any = "full") -> Array:
     a, v = (np.atleast_1d(as_array(x, y)) for x, y in ((a, v), (v, a)))
     long, short = sorted((len(a), len(v)), reverse=True)
-    found = len(np.convolve(np.zeros(3), np.zeros(2), mode))  # NumPy knows modes by name and by number
-    start, length = {4: (0, long + short - 1), 3: ((short - 1) // 2, long), 2: (short - 1, long - short + 1)}[found]
+    probe = len(np.convolve(np.zeros(3), np.zeros(2), mode))  # NumPy knows modes by name and by number
+    start, length = {4: (0, long + short - 1), 3: ((short - 1) // 2, long), 2: (short - 1, long - short + 1)}[probe]
     return _convolve(a, v)[start : start + length]
 
 

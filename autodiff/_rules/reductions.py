@@ -32,7 +32,7 @@ def _in_single(statistic: Callable[..., Any]) -> Callable[..., Any]:
         half = getattr(a, "dtype", None) == np.float16
         if not half or signature.bind(a, *args, **kwargs).arguments.get("dtype") is not None:
             return statistic(a, *args, **kwargs)
-        return tree_map(lambda found: found.astype(np.float16), statistic(a.astype(np.float32), *args, **kwargs))
+        return tree_map(lambda result: result.astype(np.float16), statistic(a.astype(np.float32), *args, **kwargs))
 
     return computed
 
@@ -66,11 +66,11 @@ def extremum_vjp(ans: Array, a: Array, axis: Any = None, keepdims: bool = False)
     shape = kept(np.shape(a), axis)
 
     def pullback(g: Array) -> Array:
-        found = np.reshape(getval(ans), shape)
-        chosen = a == found
+        extremum = np.reshape(getval(ans), shape)
+        chosen = a == extremum
         ties = sum_over(chosen.astype(np.result_type(g.dtype, np.float32)), reduced(np.shape(a), axis))
         ties = np.reshape(ties, shape)
-        return np.where(chosen, np.reshape(g, shape) / nonzero(ties), np.where(np.isnan(found), found, 0))
+        return np.where(chosen, np.reshape(g, shape) / nonzero(ties), np.where(np.isnan(extremum), extremum, 0))
 
     return pullback
 
@@ -82,9 +82,9 @@ def cumsum_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, out: N
 
 def _reduction(function: Any, maker: Callable[..., Any]) -> Primitive:
     """Return a reduction of all elements as a primitive; the options where= and initial= are written in terms of it."""
-    made = primitive(function)
-    defvjp(made, maker)
-    return made
+    reduction = primitive(function)
+    defvjp(reduction, maker)
+    return reduction
 
 
 _sum, _mean, _prod = _reduction(np.sum, sum_vjp), _reduction(np.mean, mean_vjp), _reduction(np.prod, prod_vjp)

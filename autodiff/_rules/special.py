@@ -24,9 +24,9 @@ SQRT_PI = math.sqrt(math.pi)
 
 def second(function: Any, maker: Callable[..., Any], *, argnum: int = 1) -> None:
     """Make a function with a derivative by one of its arguments alone; for the others it is refused."""
-    made = primitive(function)
-    defvjp(made, maker, argnums=(argnum,))
-    register(function, made, [])
+    entry = primitive(function)
+    defvjp(entry, maker, argnums=(argnum,))
+    register(function, entry, [])
 
 
 @primitive

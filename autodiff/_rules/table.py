@@ -43,11 +43,11 @@ Shape = tuple[int, ...]
 
 def rule(function: Any, *makers: Callable[..., Any] | None, fun: Callable[..., Any] | None = None) -> Primitive:
     """Make a NumPy function (computed by `fun`, if given) a primitive with these derivatives."""
-    made = primitive(fun or function)
-    defvjp(made, *makers)
+    handler = primitive(fun or function)
+    defvjp(handler, *makers)
     maker = next(maker for maker in makers if maker)
-    register(function, made, list(inspect.signature(maker).parameters)[1:])
-    return made
+    register(function, handler, list(inspect.signature(maker).parameters)[1:])
+    return handler
 
 
 def composite(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -106,8 +106,8 @@ def _sylvester_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any)
 
     def pullback(g: Array) -> list[Array]:
         s = _sylvester(swap(a), swap(b), g)
-        made = {0: lambda: -s @ swap(ans), 1: lambda: -swap(ans) @ s, 2: lambda: s}
-        return [made[argnum]() for argnum in argnums]
+        cotangents = {0: lambda: -s @ swap(ans), 1: lambda: -swap(ans) @ s, 2: lambda: s}
+        return [cotangents[argnum]() for argnum in argnums]
 
     return pullback
 

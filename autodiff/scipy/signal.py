@@ -66,9 +66,9 @@ def convolve(
     for i, s in zip(along, sizes, strict=True):
         widths[i] = (s // 2, s - 1 - s // 2)
     full = _convolve(np.pad(in1, widths), w, along, boundary="zero", sum_axes=summed, method=method)
-    kept = [i for i in range(ndims[0]) if i not in summed]
-    order = [kept.index(i) for i in kept if i not in along]
-    order += list(range(len(kept), len(kept) + len(free))) + [kept.index(i) for i in along]
+    remaining = [i for i in range(ndims[0]) if i not in summed]
+    order = [remaining.index(i) for i in remaining if i not in along]
+    order += list(range(len(remaining), len(remaining) + len(free))) + [remaining.index(i) for i in along]
     result = np.transpose(full, order)
     return result[(..., *parts)]
 

@@ -48,8 +48,8 @@ def _order(arrangement: Arrangement) -> Units:
         return {}
     shape = arrangement.problem.x_shape
     wanted = [axis for axis in arrangement.x_order if shape[axis] > 1]
-    given = sorted(wanted)
+    current = sorted(wanted)
     units: Units = {"transform": 1}
-    if wanted != given:
-        units["copy" if wanted[-1] == given[-1] else "transposed"] = math.prod(shape)
+    if wanted != current:
+        units["copy" if wanted[-1] == current[-1] else "transposed"] = math.prod(shape)
     return units

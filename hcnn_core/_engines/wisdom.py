@@ -69,12 +69,12 @@ def recall(machine: str, problem: str, book: Book | None = None) -> Times:
     """Look a problem up; nothing if it was not measured. A book is told what only the machine's file says."""
     if machine not in _known:
         _known[machine] = _of_machine(_file(machine), machine)
-    found = _known[machine].get(problem, {})
+    times = _known[machine].get(problem, {})
     if book is not None:
         if book.known is None:
             book.known = _of_book(_text(Path(book.path)), book)
-        return book.known.get(problem) or (_enter(book, machine, problem, found) if found else {})
-    return found
+        return book.known.get(problem) or (_enter(book, machine, problem, times) if times else {})
+    return times
 
 
 def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> Times:
@@ -82,22 +82,22 @@ def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> 
 
     Returns what holds: of a book that another process was the first to tell, what that one found.
     """
-    found = {name: times[name] for name in sorted(times, key=times.__getitem__)}
-    if math.inf not in found.values():  # else it was not measured
-        _known.setdefault(machine, _of_machine(_file(machine), machine))[problem] = found
+    ranked = {name: times[name] for name in sorted(times, key=times.__getitem__)}
+    if math.inf not in ranked.values():  # else it was not measured
+        _known.setdefault(machine, _of_machine(_file(machine), machine))[problem] = ranked
         with contextlib.suppress(OSError):
-            rewrite(_file(machine), lambda text: _lines(machine, {**_measured(text, machine), problem: found}))
-    return found if book is None else _enter(book, machine, problem, found)
+            rewrite(_file(machine), lambda text: _lines(machine, {**_measured(text, machine), problem: ranked}))
+    return ranked if book is None else _enter(book, machine, problem, ranked)
 
 
-def _enter(book: Book, machine: str, problem: str, found: Times) -> Times:
+def _enter(book: Book, machine: str, problem: str, times: Times) -> Times:
     """Write to a book before anything is computed by what it says."""
     before, known = (book.known or {}).get(problem), dict[str, Times]()
 
     def with_this(text: str) -> str:
         known.update(_of_book(text, book))
         if known.get(problem) == before:  # no other process was quicker
-            known[problem] = found
+            known[problem] = times
         return _lines(machine, known)
 
     rewrite(Path(book.path), with_this)
@@ -172,8 +172,8 @@ def _measured(text: str, machine: str) -> dict[str, Times]:
     """Return the lines that can be understood of a machine's file."""
     if text.splitlines()[:2] != [FORMAT, machine]:
         return {}
-    found = {problem: times for line in text.splitlines()[2:] for problem, times in _line(line)}
-    return {problem: times for problem, times in found.items() if math.inf not in times.values()}
+    problems = {problem: times for line in text.splitlines()[2:] for problem, times in _line(line)}
+    return {problem: times for problem, times in problems.items() if math.inf not in times.values()}
 
 
 def _of_book(text: str, book: Book) -> dict[str, Times]:
@@ -181,12 +181,12 @@ def _of_book(text: str, book: Book) -> dict[str, Times]:
     head, *lines = text.splitlines() or [FORMAT, ""]
     if head != FORMAT:
         raise ValueError(f"{book.path} is no file of choices: it begins {head[:60]!r}, not {FORMAT!r}; name another")
-    found: dict[str, Times] = {}
+    problems: dict[str, Times] = {}
     for number, line in enumerate(lines[1:], 3):
         if not (pairs := list(_line(line))) or text[-1] != "\n":
             raise ValueError(f"{book.path}, line {number}, is damaged; restore the file, or remove it to choose anew")
-        found.update(pairs)
-    return found
+        problems.update(pairs)
+    return problems
 
 
 def _line(line: str) -> Iterator[tuple[str, Times]]:

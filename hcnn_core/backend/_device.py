@@ -108,9 +108,9 @@ class DeviceTables:
         """
         key = (name, library_of(like), device_of(like))
         if key not in self._placed:
-            xp, made = array_namespace(like), make()
-            several = isinstance(made, tuple)
-            placed = tuple(constant(xp, table, like.device) for table in (made if several else (made,)))
+            xp, host = array_namespace(like), make()
+            several = isinstance(host, tuple)
+            placed = tuple(constant(xp, table, like.device) for table in (host if several else (host,)))
             self._placed[key] = placed if several else placed[0]
         for tables in _touched:
             tables.append(self._placed[key])

@@ -48,9 +48,9 @@ def reduced(function: Callable[..., Any], x: PublicArray, axes: Sequence[int], *
     if order == tuple(range(len(order))):
         return function(x, axis=tuple(axes), **options)
     xp = array_namespace(x)
-    kept = [axis for axis in order if axis not in axes]
+    remaining = [axis for axis in order if axis not in axes]
     result = function(xp.permute_dims(x, order), axis=tuple(order.index(axis) for axis in axes), **options)
-    return xp.permute_dims(result, _inverse(kept))
+    return xp.permute_dims(result, _inverse(remaining))
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:

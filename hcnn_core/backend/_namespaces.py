@@ -52,28 +52,28 @@ def array_namespace(*arrays: object) -> Any:
     require_valid()
     if arrays and list(map(type, arrays)).count(np.ndarray) == len(arrays):
         return np
-    found: dict[str, Any] = {}
+    namespaces: dict[str, Any] = {}
     for array in arrays:
         kind = type(array)
         root = kind.__module__.partition(".")[0]
         if kind is not np.ndarray:
             refuse_notes(array)
         if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
-            found.setdefault("NumPy", np)
+            namespaces.setdefault("NumPy", np)
         elif root == "cupy":  # CuPy must be imported already, because this array exists
-            found.setdefault("CuPy", sys.modules["cupy"])
+            namespaces.setdefault("CuPy", sys.modules["cupy"])
         elif root not in IMMUTABLE and hasattr(array, "__array_namespace__"):
-            found.setdefault(root, array.__array_namespace__())
+            namespaces.setdefault(root, array.__array_namespace__())
         else:
             on_host(array)
-            found.setdefault(IMMUTABLE.get(root, root), np)
-    if len({*map(id, found.values())}) > 1:
-        names = " and ".join(sorted(found))
+            namespaces.setdefault(IMMUTABLE.get(root, root), np)
+    if len({*map(id, namespaces.values())}) > 1:
+        names = " and ".join(sorted(namespaces))
         cure = "make them arrays of one library first"
-        if "CuPy" in found:
+        if "CuPy" in namespaces:
             cure = "move them to one device first, with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
         raise TypeError(f"arrays of {names} in one call: {cure}")
-    return next(iter(found.values()), np)
+    return next(iter(namespaces.values()), np)
 
 
 CURES = {
@@ -171,15 +171,15 @@ def require_floating(
     xp: Any, name: str, array: PublicArray, advised: tuple[str, ...] = FLOATING_DTYPES, *, integers: bool = False
 ) -> Array:
     """Return the argument as an array of one of the four supported dtypes, integers as float64; else TypeError."""
-    found: Array = xp.asarray(on_host(array) if xp is np else array)
-    dtype = dtype_name(found.dtype)
+    floats: Array = xp.asarray(on_host(array) if xp is np else array)
+    dtype = dtype_name(floats.dtype)
     if integers and dtype.startswith(("bool", "int", "uint")):
-        return xp.astype(found, xp.float64)
+        return xp.astype(floats, xp.float64)
     if dtype not in FLOATING_DTYPES:
         raise TypeError(
             f"{name} has dtype {dtype}; convert it to one of {', '.join(advised)}, as with {_cast(array, name)}"
         )
-    return found
+    return floats
 
 
 def _cast(array: object, name: str) -> str:
@@ -193,10 +193,10 @@ def _cast(array: object, name: str) -> str:
 
 def require_real(xp: Any, name: str, array: PublicArray) -> Array:
     """Return the argument as a float32 or float64 array; TypeError otherwise."""
-    found = require_floating(xp, name, array, FLOATING_DTYPES[:2])
-    if xp.isdtype(found.dtype, "complex floating"):
-        raise TypeError(f"{name} has dtype {found.dtype}; this function takes float32 or float64")
-    return found
+    floats = require_floating(xp, name, array, FLOATING_DTYPES[:2])
+    if xp.isdtype(floats.dtype, "complex floating"):
+        raise TypeError(f"{name} has dtype {floats.dtype}; this function takes float32 or float64")
+    return floats
 
 
 def get_namespace(backend: str) -> ModuleType:

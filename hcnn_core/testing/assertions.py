@@ -214,8 +214,8 @@ def covariance_deviations(
     arithmetic = _Arithmetic.make(stages, host, y)
     bound, basis = arithmetic.bound("op(x)", run, host, y)
     for steps in shifts:
-        found, expected, offset = move.overlap(run(move.before(host, steps)), y, steps)
-        yield _compare(move.claim(steps, host), found, expected, bound, offset, basis)
+        actual, expected, offset = move.overlap(run(move.before(host, steps)), y, steps)
+        yield _compare(move.claim(steps, host), actual, expected, bound, offset, basis)
 
 
 def assert_linear(op: Operator, x: Array, *, stages: int = 1) -> None:
@@ -234,10 +234,10 @@ def assert_linear(op: Operator, x: Array, *, stages: int = 1) -> None:
     arithmetic = _Arithmetic.make(stages, host, y)
     of_y, basis = arithmetic.bound("op(x)", run, host, y)
     of_z, other_basis = arithmetic.bound("op(y)", run, second, z)
-    found, expected = run(np.asarray(a * host + b * second, host.dtype)), a * wide(y) + b * wide(z)
+    actual, expected = run(np.asarray(a * host + b * second, host.dtype)), a * wide(y) + b * wide(z)
     claim = f"op is not linear: op({a} x + {b} y) should be {a} op(x) + {b} op(y)"
     bound, basis = abs(a) * of_y + abs(b) * of_z, max(basis, other_basis, key=len)
-    _require(_compare(claim, found, expected, bound, (0,) * y.ndim, basis))
+    _require(_compare(claim, actual, expected, bound, (0,) * y.ndim, basis))
 
 
 def assert_adjoint(
@@ -491,14 +491,14 @@ class Translation:
         """Shifts in strides: 1, -1 and half a period along each axis, and 1 along all axes, without the identity."""
         along = [self._few_along(*axis) for axis in zip(self.lengths, self.stride, self.boundary, strict=True)]
         still = (0,) * len(along)
-        found = {(*still[:i], k, *still[i + 1 :]) for i, ks in enumerate(along) for k in ks}
-        if not found:
+        shifts = {(*still[:i], k, *still[i + 1 :]) for i, ks in enumerate(along) for k in ks}
+        if not shifts:
             raise ValueError(
                 f"axes {self.in_axes} have {self.lengths} samples at stride {self.stride}: every translation is the "
                 "identity, so that nothing can be tested"
             )
-        found.add(tuple(1 if ks else 0 for ks in along))
-        return sorted(found, key=lambda steps: (sum(map(abs, steps)), [-k for k in steps]))
+        shifts.add(tuple(1 if ks else 0 for ks in along))
+        return sorted(shifts, key=lambda steps: (sum(map(abs, steps)), [-k for k in steps]))
 
     @staticmethod
     def _few_along(n: int, r: int, boundary: str) -> list[int]:
@@ -580,13 +580,13 @@ def _size(x: NDArray) -> float:
 
 
 def _compare(
-    claim: str, found: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], basis: str
+    claim: str, actual: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], basis: str
 ) -> Deviation:
     """Return the largest difference of two arrays, and its index; the arrays begin at `offset` in the whole result."""
-    errors = np.abs(wide(found) - wide(expected))
+    errors = np.abs(wide(actual) - wide(expected))
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)  # the first NaN, if there is one
     index = tuple(int(i) + o for i, o in zip(worst, offset, strict=True))
-    there = [wide(array)[worst].item() for array in (found, expected)]
+    there = [wide(array)[worst].item() for array in (actual, expected)]
     return Deviation(claim, float(errors[worst]), bound, index, there[0], there[1], basis)
 
 

@@ -270,17 +270,17 @@ def _axes_of(x: Tensor, weight: Tensor) -> int:
 
 def entries(name: str, value: Axes, count: int, minimum: int = 1) -> tuple[int, ...]:
     """One integer per axis."""
-    given = (value,) * count if isinstance(value, Integral) else value
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
+    sequence = (value,) * count if isinstance(value, Integral) else value
+    if isinstance(sequence, str) or not hasattr(sequence, "__iter__"):
         raise TypeError(f"{name} is {value!r}; give an integer, or one per axis")
-    found = tuple(given)
-    if wrong := [entry for entry in found if not isinstance(entry, Integral | torch.SymInt)]:
+    values = tuple(sequence)
+    if wrong := [entry for entry in values if not isinstance(entry, Integral | torch.SymInt)]:
         raise TypeError(f"{name} holds {wrong[0]!r}; give integers")
-    if len(found) != count:
-        raise ValueError(f"{name} has {len(found)} entries for {count} axes; give one, or one per axis")
-    if min(found, default=minimum) < minimum:
+    if len(values) != count:
+        raise ValueError(f"{name} has {len(values)} entries for {count} axes; give one, or one per axis")
+    if min(values, default=minimum) < minimum:
         raise ValueError(f"{name} is {value}; give {minimum} or more")
-    return tuple(int(entry) if isinstance(entry, Integral) else entry for entry in found)
+    return tuple(int(entry) if isinstance(entry, Integral) else entry for entry in values)
 
 
 def _pads(padding: Axes | str, taps: tuple[int, ...], stride: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -47,8 +47,8 @@ def memory_order(role: Role, problem: Problem) -> tuple[int, ...]:
     axes = tuple(range(len(shape(role, problem))))
     if role != "y" or not problem.sum_axes:
         return axes
-    front, kept = sum(a < problem.sum_axes[0] for a in problem.kept_axes), len(problem.kept_axes)
-    return (*axes[:front], *axes[kept:], *axes[front:kept])
+    front, count = sum(a < problem.sum_axes[0] for a in problem.kept_axes), len(problem.kept_axes)
+    return (*axes[:front], *axes[count:], *axes[front:count])
 
 
 def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
@@ -86,13 +86,13 @@ def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def cotangents(role: Role, calls: Calls, ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
     """Cotangents of both operands: the form's two other derivatives, at h and the other operand."""
-    given = dict(zip(OPERANDS[role], (saved.conj() for saved in ctx.saved_tensors), strict=True))
-    given[role] = h
-    found = [
-        calls[letter](*(given[operand] for operand in OPERANDS[letter]), *ctx.options) if wanted else None
+    arrays = dict(zip(OPERANDS[role], (saved.conj() for saved in ctx.saved_tensors), strict=True))
+    arrays[role] = h
+    of_operands = [
+        calls[letter](*(arrays[operand] for operand in OPERANDS[letter]), *ctx.options) if wanted else None
         for letter, wanted in zip(OPERANDS[role], ctx.needs_input_grad, strict=False)
     ]
-    return (*found, *(None for _ in ctx.options))
+    return (*of_operands, *(None for _ in ctx.options))
 
 
 def tangent(role: Role, calls: Calls, ctx: Any, of_a: Tensor | None, of_b: Tensor | None) -> Tensor:

@@ -198,10 +198,10 @@ X = np.ones((2, 3))
         (
             lambda: dropout(X, X, rate=0.5),
             TypeError,
-            r"kept has dtype float64; give bool, such as",
+            r"mask has dtype float64; give bool, such as",
         ),
         (lambda: dropout(X, X > 0, rate=1.0), ValueError, "rate is 1.0; it must be at least 0 and below 1"),
-        (lambda: dropout(X, X[:, :2] > 0, rate=0.5), ValueError, r"kept has shape \(2, 2\), which does not broadcast"),
+        (lambda: dropout(X, X[:, :2] > 0, rate=0.5), ValueError, r"mask has shape \(2, 2\), which does not broadcast"),
         (lambda: dropout(X.astype(int), X > 0, rate=0.5), TypeError, "x has dtype int64; convert it"),
         (lambda: elu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
     ],
