@@ -151,7 +151,9 @@ def break_names(app: Any, page: str, template: str, context: dict[str, Any], tre
     if page.startswith("api/") and "body" in context:
         make = context["generate_toctree_html"]
         context["generate_toctree_html"] = lambda *given, **options: NAME.sub("<wbr>", str(make(*given, **options)))
-        context["body"] = re.sub("<h1>.*", lambda found: NAME.sub("<wbr>", found.group()), context["body"], count=1)
+        context["body"] = re.sub(
+            r"<h1>[\w.]{20}.*", lambda found: NAME.sub("<wbr>", found.group()), context["body"], count=1
+        )
 
 
 def write_formula(translator: Any, node: Any) -> None:
