@@ -88,8 +88,8 @@ endef
 soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliability.md says what is promised
 	$(BIN) scripts/soak.py --minutes $(MINUTES)
 
-mutants: .venv/.test .venv/.docs ## change one expression at a time, 300 times, and plant mistakes that pages should notice
-	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
+mutants: .venv/.test .venv/.docs ## plant defects that tests should notice, and mistakes that pages should
+	$(BIN) scripts/planted_defects.py
 	$(BIN) scripts/planted_mistakes.py
 
 clean: ## remove the environment, build outputs and caches, but not runs/

@@ -9,11 +9,10 @@ more than rounding errors is not timed. A peer that is not installed, or cannot 
 reason.
 
 A sample repeats the call until 5 ms have passed, after one call that is not timed if the call is shorter than that.
-Samples alternate among everything that computes a case. The other choices of `method` are timed in the same rounds; the
-second table compares them with the choice of "auto". What takes more than 20 times as long as ours is timed once.
+Samples alternate among everything that computes a case. What takes more than 20 times as long as ours is timed once.
 
-The third table has layers of convolutional networks, whose channels are summed: the result and both gradients, beside
-PyTorch's conv2d. `--only "128 images"` measures these alone. The fourth has one long filter along longer axes, beside
+The second table has layers of convolutional networks, whose channels are summed: the result and both gradients, beside
+PyTorch's conv2d. `--only "128 images"` measures these alone. The third has one long filter along longer axes, beside
 SciPy's two convolutions by FFT: `--only long`.
 """
 
@@ -49,12 +48,9 @@ import autodiff
 from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
-from hcnn_core._engines import cost_model, planner
-from hcnn_core._engines.devices import NUMPY
+from hcnn_core._engines import planner
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
-from hcnn_core._tuning import DEFAULT
-from hcnn_core.translation import on_circles
 
 Array = np.ndarray[Any, Any]
 
@@ -66,9 +62,6 @@ SLOW = 20
 
 CLOSE = 1.1
 """Two times whose ratio is at most this are called equal."""
-
-METHODS = 8
-"""At most this many choices of methods are timed for a case."""
 
 MODES = {
     "periodic": ("wrap", "wrap"),
@@ -96,7 +89,6 @@ class Case:
     filters: int = 0
     dtype: str = "float32"
     boundaries: tuple[str, ...] = ("periodic", "zero")
-    quick: bool = False
     long: bool = False
 
     @property
@@ -116,16 +108,16 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 
 
 CASES = [
-    Case((512,), (9,), quick=True),
+    Case((512,), (9,)),
     Case((512,), (33,), batch=64),
-    Case((512,), (16,), batch=64, boundaries=("periodic",), quick=True),
+    Case((512,), (16,), batch=64, boundaries=("periodic",)),
     Case((512,), (33,), batch=64, boundaries=EXTENDED),
     Case((512,), (65,), batch=256, dtype="float64", boundaries=("zero",)),
     Case((8,), (3,), batch=4096, boundaries=("periodic",)),
     Case((32,), (65,), batch=256),
-    Case((512,), (9,), batch=8, channels=16, filters=32, boundaries=("zero",), quick=True),
+    Case((512,), (9,), batch=8, channels=16, filters=32, boundaries=("zero",)),
     Case((512,), (65,), batch=8, channels=16, filters=32, boundaries=("zero",)),
-    Case((64, 64), (3, 3), quick=True),
+    Case((64, 64), (3, 3)),
     Case((512, 512), (3, 3), boundaries=("zero",)),
     Case((512, 512), (4, 4), dtype="float64"),
     Case((256, 256), (15, 15)),
@@ -143,11 +135,11 @@ CASES = [
     Case((16, 128, 128), (33, 5, 5), boundaries=("periodic",)),
     Case((16, 64, 64), (3, 5, 5), batch=4, dtype="float64", boundaries=("zero",)),
     Case((32, 32, 32), (3, 3, 3), batch=2, channels=8, filters=16, boundaries=("zero",)),
-    Case((16, 16, 16, 16), (3, 3, 3, 3), quick=True),
+    Case((16, 16, 16, 16), (3, 3, 3, 3)),
     Case((8, 8, 64, 64), (3, 3, 7, 7), boundaries=("zero",)),
     Case((16, 16, 16, 16), (6, 6, 6, 6), boundaries=("periodic",)),
     Case((32, 32, 8, 16), (3, 3, 7, 11), batch=4, filters=16),
-    Case((8, 8, 8, 8, 8), (3, 3, 3, 3, 3), quick=True),
+    Case((8, 8, 8, 8, 8), (3, 3, 3, 3, 3)),
     Case((8, 8, 8, 16, 16), (3, 3, 3, 7, 7), boundaries=("zero",)),
     Case((8, 8, 8, 8, 8), (3, 3, 3, 3, 3), batch=2, channels=4, filters=8, boundaries=("periodic",)),
 ]
@@ -201,10 +193,10 @@ class Problem:
         # sample i meets samples i - before to i + after
         self.before = tuple(s - 1 - s // 2 for s in case.kernel)
         self.after = tuple(s // 2 for s in case.kernel)
-        self.y = self.ours("auto").run()
+        self.y = self.ours().run()
 
-    def ours(self, method: str | tuple[str, ...]) -> Way:
-        options: dict[str, Any] = {"boundary": self.boundary, "sum_axes": self.sum_axes, "method": method}
+    def ours(self) -> Way:
+        options: dict[str, Any] = {"boundary": self.boundary, "sum_axes": self.sum_axes}
         return Way(lambda: convolve(self.x, self.w, self.axes, **options), compiles=True)
 
     @property
@@ -235,37 +227,6 @@ class Problem:
 
     def from_channels_first(self, y: Array) -> Array:
         return np.moveaxis(y, 1, -1).reshape(self.y.shape)
-
-    def methods(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The choice of "auto", and what else it could have chosen.
-
-        If there are too many, axes of the same length and kernel size share a choice. Then "direct" for all axes, "fft"
-        for all axes, and the choices that the model finds cheapest are kept.
-        """
-        problem = make_problem(
-            self.x.shape,
-            self.w.shape,
-            self.axes,
-            boundary=self.boundary,
-            sum_axes=self.sum_axes,
-            stride=1,
-            method="auto",
-        )
-        problem = problem if problem.plain else on_circles(problem)
-        request = planner.request_for(problem, np.empty(problem.x_shape, np.float32))
-        seconds = {
-            choice.methods: cost_model.seconds(choice, DEFAULT.costs) for choice in reversed(NUMPY.choices(request))
-        }
-        chosen = planner.choose(request).methods
-        options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
-        if len(options) > METHODS:
-            alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]
-            options = [m for i, m in enumerate(options) if alike[i] not in alike[:i]]
-        others = sorted(
-            (methods for methods in options if methods != chosen),
-            key=lambda methods: (len(set(methods)) > 1, seconds[methods]),
-        )
-        return chosen, others[: METHODS - 1]
 
 
 IN_LAYERS: dict[str, Any] = {"boundary": "zero", "sum_axes": 3}
@@ -524,10 +485,8 @@ def admit(problem: Problem | LayerProblem, ways: dict[str, Way], limit: float) -
 def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> dict[str, Any]:
     """Everything that computes a case, verified, then timed in alternation."""
     problem = Problem(case, boundary)
-    chosen, others = problem.methods()
-    ours = admit(problem, {"": problem.ours("auto")}, math.inf)
+    ours = admit(problem, {"": problem.ours()}, math.inf)
     limit = SLOW * min(seconds(ours.way.run) for _ in range(3))
-    methods = {chosen: ours} | {m: admit(problem, {"": problem.ours(m)}, limit) for m in others}
     peers: dict[str, Contender] = {}
     skipped, disagreeing = dict(missing), {}
     for name, ways in PEERS.items():
@@ -540,7 +499,7 @@ def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> 
         except ArithmeticError as why:
             disagreeing[name] = str(why)
     for _ in range(rounds):
-        for contender in (*methods.values(), *peers.values()):
+        for contender in (ours, *peers.values()):
             contender.sample()
     best = min(peers, key=lambda name: peers[name].ms, default=None)
     return {
@@ -557,9 +516,6 @@ def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> 
         "disagrees": disagreeing,
         "best": best,
         "ratio": ours.ms / peers[best].ms if best else None,
-        "chosen": "+".join(chosen),
-        "methods": {"+".join(names): contender.record() for names, contender in methods.items()},
-        "regret": ours.ms / min(contender.ms for contender in methods.values()),
     }
 
 
@@ -585,7 +541,7 @@ def compare_layer(case: Case, rounds: int, missing: dict[str, str]) -> dict[str,
 def compare_long(case: Case, rounds: int) -> dict[str, Any]:
     """Time one long filter here and by SciPy's two convolutions, verified, then in alternation."""
     problem = Problem(case, "zero")
-    contenders = {"ours": admit(problem, {"": problem.ours("auto")}, math.inf)}
+    contenders = {"ours": admit(problem, {"": problem.ours()}, math.inf)}
     for name in ("fftconvolve", "oaconvolve"):
         contenders[name] = admit(problem, PEERS[name](problem), math.inf)
     for _ in range(rounds):
@@ -669,26 +625,6 @@ def notes(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"slower than {CLOSE} times the best peer: {slower} of {len(compared)} rows"
 
 
-def regrets(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The second table: a line for each case, then the choices from the fastest to the slowest."""
-    yield f'What the choices of method="auto" cost; up to {METHODS} for each case, d direct and f fft, axis by axis'
-    yield f"{'case':{WIDTH}s} {'boundary':9s} {'chosen':>7s} {'ms':>8s} {'regret':>7s}  ms of all, the fastest first"
-    for row in rows:
-        timed = sorted(row["methods"].items(), key=lambda item: item[1]["ms"])
-        all_times = "  ".join(f"{_short(name)} {number(found['ms'], found['once'])}" for name, found in timed)
-        yield (
-            f"{row['case']:{WIDTH}s} {row['boundary']:9s} {_short(row['chosen']):>7s} {number(row['ours']['ms']):>8s} "
-            f"{row['regret']:7.2f}  {all_times}"
-        )
-    found = [row["regret"] for row in rows]
-    yield ""
-    yield f"regret: median {statistics.median(found):.2f}, largest {max(found):.2f}"
-
-
-def _short(methods: str) -> str:
-    return "".join(method[0] for method in methods.split("+"))
-
-
 def plot(record: dict[str, Any], path: Path) -> None:
     """Ratios to the best peer, sorted, on a logarithmic axis."""
     from matplotlib.figure import Figure
@@ -737,7 +673,7 @@ def draw(record: dict[str, Any], path: Path) -> str:
     try:
         plot(record, path)
     except ImportError:
-        return "no picture: matplotlib is not installed; --plot draws it where it is"
+        return "no picture: matplotlib is not installed"
     return f"picture: {path}"
 
 
@@ -769,45 +705,31 @@ def arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.convolve",
-        description="hcnn_core.convolve against SciPy, PyTorch and JAX along 1 to 5 axes, and what method='auto' cost.",
+        description="hcnn_core.convolve against SciPy, PyTorch and JAX along 1 to 5 axes.",
         epilog="The status is 1 if a peer's result is not ours. `taskset` limits the threads of all alike.",
         allow_abbrev=False,
     )
     parser.add_argument("--rounds", type=int, default=9, help="samples of each, of which the median counts (9)")
-    parser.add_argument("--quick", action="store_true", help="six cases, three rounds: less than a minute")
     parser.add_argument("--only", metavar="TEXT", help="cases in whose name this stands, as 'image'")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write convolve.txt, .json and .png to this folder")
-    parser.add_argument("--plot", type=Path, metavar="JSON", help="measure nothing: draw the picture of this record")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; give 1 or more")
-    if options.quick:
-        options.rounds = min(options.rounds, 3)
-    known = [case for case in CASES + LAYERS + LONG if case.quick or not options.quick]
+    known = CASES + LAYERS + LONG
     options.cases = [case for case in known if options.only is None or options.only in case.name]
     if not options.cases:
-        which = "no case of --quick" if options.quick else "no case"
-        parser.error(f"--only is {options.only!r}, which {which} has in its name; {known[-1].name!r} is one")
+        parser.error(f"--only is {options.only!r}, which no case has in its name; {known[-1].name!r} is one")
     if options.out is not None:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             parser.error(f"--out is {options.out}, which cannot be a folder: {error.strerror}")
-    if options.plot is not None:
-        try:
-            options.record = json.loads(options.plot.read_text(encoding="utf-8"))
-            assert {"machine", "rounds", "rows"} <= options.record.keys()
-        except (OSError, ValueError, AttributeError, AssertionError):
-            parser.error(f"--plot is {options.plot}; give a convolve.json that --out wrote")
     return options
 
 
 def main() -> int:
     """Measure and print; the status is 1 if a peer disagrees."""
     options = arguments()
-    if options.plot:
-        print(draw(options.record, (options.out or options.plot.parent) / "convolve.png"))
-        return 0
     lines: list[str] = []
 
     def say(*more: str) -> None:
@@ -825,7 +747,7 @@ def main() -> int:
             for boundary in case.boundaries:
                 rows.append(compare(case, boundary, options.rounds, missing))
                 say(line(rows[-1]))
-        say("", *notes(rows), "", *regrets(rows))
+        say("", *notes(rows))
     layers = [compare_layer(case, options.rounds, missing) for case in options.cases if case in LAYERS]
     if layers:
         say("", *layer_lines(layers))

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from mutants import PRELOADED, copy_tree, tested
+from copies import PRELOADED, copy_tree, tested
 
 ENVIRONMENT = {"MPLBACKEND": "Agg", "HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
 
@@ -825,7 +825,7 @@ def outcome(folder: Path, tests: Tests, log: Path) -> tuple[bool, str]:
     """Whether a test failed in a copy, and which; else how many passed."""
     passed = 0
     for file, words in tests:
-        result = tested(folder, ["-x", "-rfE", "-k", words, file], object(), 600, 3600, log)
+        result = tested(folder, ["-x", "-rfE", "-k", words, file], 600, 3600, log)
         lines = log.read_text("utf-8", "replace").strip().splitlines()
         failed = [line.split()[1] for line in lines if line.startswith(("FAILED", "ERROR "))]
         if failed:

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from mutants import ROOT, copy_tree
+from copies import ROOT, copy_tree
 
 ENVIRONMENT = {"MPLBACKEND": "Agg", "HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUPY_PYLOPS": "0"}
 

@@ -178,7 +178,7 @@ FLAGS = st.dictionaries(
 EVENTS = {
     **dict.fromkeys(("kill", "signals", "race", "disk"), 3),
     **dict.fromkeys(("output", "link", "extension", "best", "export", "exploration", "trials", "removed"), 1),
-    **dict.fromkeys(("flags", "settings", "replays", "safetensors", "flips"), 3),
+    **dict.fromkeys(("flags", "settings", "safetensors", "flips"), 3),
     **dict.fromkeys(("kernels", "downloads", "irregular", "names", "modules"), 1),
     "malformed": 12,
     "structures": 6,
@@ -653,13 +653,6 @@ class Soak:
         (run / "a.toml").write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
         return self.tried("settings", ("--describe", "--config", run / "a.toml"))
 
-    def replays(self, run: Path) -> str:
-        """Examples that train.verify reads."""
-        run.mkdir()
-        shutil.copy(self.counterexamples(), run / "a.h5")
-        self.damaged(run / "a.h5")
-        return self.tried("replays", ("--replay", run / "a.h5"), verify)
-
     def safetensors(self, run: Path) -> str:
         """Networks of any content, exported; what comes out can be read, and is finite."""
         run.mkdir()
@@ -806,15 +799,6 @@ class Soak:
         if ran.exists() or done.returncode or done.stderr:
             raise BrokenPromiseError(f"modules {chosen} of the working directory: {done}")
         return "not imported"
-
-    def counterexamples(self) -> Path:
-        """A file of verify, made when it is first wanted."""
-        out = self.folder / "verified"
-        if not out.exists():
-            arguments = (self.reference / "best.h5", "--images", 1, "--max-examples", 1, "--out", out)
-            Command(arguments, program=verify).finish()
-        (found,) = out.glob("*.h5")
-        return found
 
     def flags(self, run: Path) -> str:
         """Flags whose values are of no kind, or of one and absurd; Hypothesis draws them."""

@@ -43,9 +43,6 @@ OF_MOMENTS = 200
 ORDER = ("v_{j-2}", "v_{j-1}", "v_j")
 """Attributes of x_j, in the order of its axes."""
 
-COMPARED = ("queries", "axis", "position", "width", "quantile", "agreement", "pairs", "few")
-"""Settings that are the same where networks are compared."""
-
 WARNING = (
     "this network was trained at zero boundaries, for which Proposition 3.1 does not hold: translations of its "
     "attributes change its result (docs/aliasing.md)"
@@ -90,8 +87,6 @@ def _act(options: argparse.Namespace) -> int:
     settings = _settings(options, model, dataset)
     images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
     weights = f"SHA-256 {digest}"
-    known = {str(options.network): weights}
-    beside = [line for page in options.beside for line in _claims(page, known, images, settings)]
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
     cache = options.cache or user_cache()
@@ -114,7 +109,7 @@ def _act(options: argparse.Namespace) -> int:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "versions": versions(xp.__name__),
     }
-    _write(out, lambda folder: report.write(folder, study, description, WARNING, beside))
+    _write(out, lambda folder: report.write(folder, study, description, WARNING))
     say("\n".join(report.summary(study)))
     say(f"\n{out / report.PAGE}")
     return 0
@@ -180,37 +175,6 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
         options.agreement,
         seed=options.seed,
     )
-
-
-def _claims(page: Path, known: dict[str, str], images: str, settings: Settings) -> list[dict[str, Any]]:
-    """What another network's page claims; ConfigError unless it was made of the same images in the same way.
-
-    `known` has the weights of each network so far, by the name that tables give it; this one is added.
-    """
-    try:
-        description, found = report.claims_of(page)
-    except ValueError as error:
-        raise ConfigError(f"--beside: {error}") from error
-    network, weights = description["network"], description["weights"]
-    if weights in known.values():
-        raise ConfigError(f"--beside {page} has the weights of a network named already; give each network once")
-    if network in known:
-        raise ConfigError(
-            f"--beside {page} is of another network that is called {network} too; explore one of them again, with its "
-            "whole path"
-        )
-    known[network] = weights
-    own = {"images": images, **{name: _listed(getattr(settings, name)) for name in COMPARED}}
-    theirs = {"images": description["images"], **{name: description["settings"].get(name) for name in COMPARED}}
-    for name, value in own.items():
-        if theirs[name] != value:
-            raise ConfigError(f"--beside {page} has {name} {theirs[name]}, this {value}; compare what was made alike")
-    return found
-
-
-def _listed(value: Any) -> Any:
-    """Return a tuple as the list that JSON makes of it."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _two_of_each(labels: np.ndarray[Any, Any]) -> list[int]:
@@ -321,14 +285,6 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of everything that is drawn [0]")
     parser.add_argument(
         "--cache", type=given_path, metavar="DIR", help="where arrays of all images are kept [the user's cache folder]"
-    )
-    parser.add_argument(
-        "--beside",
-        type=given_path,
-        nargs="+",
-        default=[],
-        metavar="PAGE",
-        help="folders of other networks that were explored alike, whose claims are shown beside [none]",
     )
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
     return parser

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import re
 import shlex
 import sys
@@ -30,15 +29,10 @@ from train.runs.run import RunError, versions
 from train.runs.session import opened, require_named
 from train.runs.training import Interrupted, TrainingError, restore
 from train.storage.files import remove_partial_files, write_atomically
-from train.verification import counterexamples
-from train.verification.complex import build_complex
-from train.verification.covariance import Example, Row, Subject, examine, measure
+from train.verification.covariance import Row, Subject, measure
 from train.verification.report import as_json, page, summary_table
 
 BOUNDARIES = ("periodic", "zero")
-DTYPES = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
-"""Dtypes of a verification, and the real one of the configuration beneath."""
-
 DTYPE = "float64"
 """Unless another is asked for: rounding then leaves room for twelve digits, in float32 for few."""
 
@@ -51,7 +45,7 @@ LAYER_SETTINGS = (
 )
 """What the description of a verification says of the network."""
 
-COUNTEREXAMPLES, LARGEST, JSON, PAGE = "counterexamples.h5", "largest-changes.h5", "verify.json", "verify.html"
+JSON, PAGE = "verify.json", "verify.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,10 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     xp = namespace(options.backend or "auto")
-    return _replay(options, xp) if options.replay else _verify(options, xp)
-
-
-def _verify(options: argparse.Namespace, xp: Any) -> int:
     checkpoint = None
     if options.network:
         _, checkpoint = opened(options.network, say)
@@ -79,13 +69,11 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     first = next(subjects)  # what cannot be verified is refused before anything is made
     out = _make(options.out)
     rows: dict[Row, Row] = {}
-    worst: dict[tuple[Any, ...], tuple[Subject, Example]] = {}
     begin = time.monotonic()
     try:
-        for subject, example in _measured(chain([first], subjects), len(boundaries) * options.max_examples):
-            key = dataclasses.replace(example.row, errors=(), bounds=(), changed=())
-            rows[key] = rows.get(key, key).merged([example.row])
-            _keep_worst(worst, subject, example)
+        for row in _measured(chain([first], subjects), len(boundaries) * options.max_examples):
+            key = dataclasses.replace(row, errors=(), bounds=(), changed=())
+            rows[key] = rows.get(key, key).merged([row])
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped; nothing is written to {out}, begin again") from error
     except MemoryError as error:
@@ -97,7 +85,7 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
             options, number, _subject(options, xp, checkpoint, dataset, boundaries[0], number), checkpoint, dataset
         )
     ]
-    config = subject.network.config
+    config = first[1].network.config
     description = {
         "command": shlex.join(["python", "-m", "hcnn", "verify", *_parser().given(options)]),
         "network": str(options.network) if checkpoint else f"preset {config.preset}, random weights",
@@ -111,7 +99,7 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
         "seconds": round(time.monotonic() - begin, 1),
         "versions": versions(xp.__name__),
     }
-    return _report(out, list(rows.values()), description, pictures, list(worst.values()))
+    return _report(out, list(rows.values()), description, pictures)
 
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
@@ -179,10 +167,6 @@ def _subject(
     given: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
     rng, chosen = _drawn(options, dataset, number)
     if checkpoint:
-        if dtype.startswith("complex"):
-            raise ConfigError(
-                f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
-            )
         _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, boundary=boundary, **given)
         network, parameters, moments = restore(options.network, checkpoint, config, xp)
@@ -193,14 +177,12 @@ def _subject(
     else:
         preset = options.preset or "hcnn"
         _require_layers(make_config(preset))
-        config = make_config(preset, {"boundary": boundary, "dtype": DTYPES[dtype], **given})
-        of_kind = build_complex if dtype.startswith("complex") else build
-        network = of_kind(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
+        config = make_config(preset, {"boundary": boundary, "dtype": dtype, **given})
+        network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(dataset.train_images)
         require_varying(dataset.name, mean, std)
-    images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, DTYPES[dtype], config.standardize)
-    images = xp.asarray(images, dtype=dtype)
+    images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, dtype, config.standardize)
     if not checkpoint:
         moments = network(parameters, images)[1]
     return Subject(network, parameters, moments, images)
@@ -220,65 +202,36 @@ def _random_weights(network: Network, rng: np.random.Generator) -> Any:
     for arrays in parameters.values():
         if "bias" in arrays:
             bias = arrays["bias"]
-            arrays["bias"] = bias + (BIAS_SCALE * rng.standard_normal(bias.shape)).astype(bias.real.dtype)
+            arrays["bias"] = bias + (BIAS_SCALE * rng.standard_normal(bias.shape)).astype(bias.dtype)
     return parameters
 
 
-def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[tuple[Subject, Example]]:
+def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[Row]:
     """Measure every network, showing progress on a terminal."""
     with progress_bar(count, bar_format="{desc}: {percentage:3.0f} %|{bar}| [{elapsed}<{remaining}]") as bar:
         for name, subject in subjects:
             depth, layer = len(subject.table) + 1, 0
-            for example in measure(subject):
-                if example.row.j + 1 > layer:
-                    layer = example.row.j + 1
+            for row in (example.row for example in measure(subject)):
+                if row.j + 1 > layer:
+                    layer = row.j + 1
                     bar.set_description(f"{name}, layer {layer} of {depth}")
                     bar.update(1 / depth)
-                yield subject, example
+                yield row
 
 
-def _keep_worst(worst: dict[tuple[Any, ...], tuple[Subject, Example]], subject: Subject, example: Example) -> None:
-    """Keep the largest failure of every statement, and of what cannot hold the largest change per axis."""
-    row = example.row
-    if not row.must_hold:
-        key: tuple[Any, ...] = (row.boundary, row.mode, row.axis)
-    elif not row.holds:
-        key = (row.statement, row.boundary, row.mode, row.j, row.axis)
-    else:
-        return
-    if key not in worst or _size(row) > _size(worst[key][1].row):
-        worst[key] = subject, example
-
-
-def _size(row: Row) -> float:
-    return math.inf if math.isnan(row.largest) else row.largest
-
-
-def _report(
-    out: Path,
-    rows: list[Row],
-    description: dict[str, Any],
-    pictures: list[Picture],
-    cases: list[tuple[Subject, Example]],
-) -> int:
+def _report(out: Path, rows: list[Row], description: dict[str, Any], pictures: list[Picture]) -> int:
     """Write and print everything; the status says whether all that must hold holds."""
-    name = COUNTEREXAMPLES if any(row.verdict == "FAILS" for row in rows) else LARGEST
     try:
-        counterexamples.save(out / name, cases)
         write_atomically(out / PAGE, page(rows, description, pictures).encode(errors="backslashreplace"))
         write_atomically(out / JSON, as_json(rows, description).encode(errors="backslashreplace"))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
-    say(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / name}")
-    return _status([row for row in rows if row.must_hold], f"--replay {out / name} shows them again")
-
-
-def _status(claims: list[Row], hint: str) -> int:
-    """0 if all hold; else 1, and a line that says how many do not."""
+    say(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}")
+    claims = [row for row in rows if row.must_hold]
     failed = sum(row.verdict == "FAILS" for row in claims)
     undecided = sum(row.verdict == "undecided" for row in claims)
     if failed:
-        print(f"train.verify: {failed} of {len(claims)} exact statements fail; {hint}", file=sys.stderr)
+        print(f"train.verify: {failed} of {len(claims)} exact statements fail; see {out / PAGE}", file=sys.stderr)
     elif undecided:
         print(
             f"train.verify: {undecided} of {len(claims)} statements are undecided: the result does not react to x_j, "
@@ -288,28 +241,12 @@ def _status(claims: list[Row], hint: str) -> int:
     return int(bool(failed or undecided))
 
 
-def _replay(options: argparse.Namespace, xp: Any) -> int:
-    """Measure saved failures and changes again, and say what was found then and now."""
-    if extra := _parser().given(options, "replay", "backend") + (["--out"] if options.out else []):
-        raise ConfigError(f"--replay takes its networks from the file: remove {' '.join(extra)}")
-    found = [(row, examine(subject, row, x).row) for subject, row, x in counterexamples.load(options.replay, xp)]
-    for row, again in found:
-        what = f"to shift {row.shift} of" if row.shift else "at windows along"
-        say(
-            f"{row.statement} {what} {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
-            f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
-            f"{again.kind}, {again.verdict}"
-        )
-    say(f"{len(found)} measurements of {options.replay}")
-    return _status([again for _, again in found if again.must_hold], "the lines above say which")
-
-
 def _make(asked: Path | None) -> Path:
     """A new directory, or one that is there without a verification in it."""
     out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         if asked and out.is_dir():
-            names = JSON, PAGE, COUNTEREXAMPLES, LARGEST
+            names = JSON, PAGE
             if any((out / name).exists() for name in names):
                 raise RunError(f"--out {out} holds a verification; name a new directory")
             remove_partial_files(out, *map(re.escape, names))  # of one that was killed
@@ -350,12 +287,6 @@ def _parser() -> Parser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("network", type=given_path, nargs="?", metavar="NETWORK", help=NETWORK)
     which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
-    which.add_argument(
-        "--replay",
-        type=given_path,
-        metavar="FILE",
-        help="measure the failures and the largest changes of a verification again",
-    )
     parser.add_argument("--checkpoint", action=Moved, usage="verify NETWORK")
     parser.add_argument(
         "--dataset",
@@ -365,7 +296,7 @@ def _parser() -> Parser:
         "networks, the built-in sample's]",
     )
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help=f"of weights and arrays [{DTYPE}]")
     parser.add_argument(
         "--boundary",
         choices=(*BOUNDARIES, "attributes", "both"),

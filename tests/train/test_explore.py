@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,67 +141,6 @@ def test_arrays_are_kept_in_the_users_cache(
         monkeypatch.setenv("XDG_CACHE_HOME", relative)
         monkeypatch.setenv("HOME", str(tmp_path))
         assert user_cache() == tmp_path / ".cache" / "hcnn"
-
-
-def page_of_another(explored: Path, folder: Path, **changes: Any) -> Path:
-    """The folder of another network that was explored."""
-    record = json.loads((explored / report.JSON).read_text("utf-8"))
-    mine, name = record["description"]["network"], changes.pop("network", "another")
-    for line in (record["description"], *record["claims"]):
-        line["network"] = name if line["network"] == mine else line["network"]
-    record["description"]["weights"] = changes.pop("weights", f"those of {name}")
-    record["description"]["settings"] |= changes.pop("settings", {})
-    record |= changes
-    folder.mkdir()
-    (folder / report.JSON).write_text(json.dumps(record), "utf-8")
-    return folder
-
-
-def test_claims_are_shown_beside_those_of_another_network(
-    explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path
-) -> None:
-    folder, checkpoint = explored[0], first_run[0] / "best.h5"
-    own = json.loads((folder / report.JSON).read_text("utf-8"))["claims"]
-    assert {line["network"] for line in own} == {str(checkpoint)} and len(own) > 5
-    given = (checkpoint, *SMALL, "--cache", folder.parent / "cache", "--skip", "units", "figures")
-    pages = [page_of_another(folder, tmp_path / name, network=name) for name in ("one", "two")]
-    outcome = explore_here(few_images, *given, "--beside", *pages, "--out", tmp_path / "p")
-    assert outcome.status == 0, outcome
-    found = json.loads((tmp_path / "p" / report.JSON).read_text("utf-8"))["claims"]
-    for network in (str(checkpoint), "one", "two"):
-        lines = [{**line, "network": str(checkpoint)} for line in found if line["network"] == network]
-        assert lines == own
-    text = (tmp_path / "p" / report.PAGE).read_text("utf-8")
-    rows = text[text.index('<section id="claims"') :].split("</section>")[0].split("<tr>")[1:]
-    assert len(rows) == 1 + 3 * len(own) and "network" in rows[0] and ">one</td>" in rows[2]
-    again = explore_here(few_images, *given, "--beside", tmp_path / "p", "--out", tmp_path / "q")
-    one_line(again, 2, "has the weights of", "give each network once")
-    moved = page_of_another(
-        folder, tmp_path / "moved", weights=f"SHA-256 {sha256(checkpoint.read_bytes()).hexdigest()}"
-    )
-    namesake = page_of_another(folder, tmp_path / "namesake", network=str(checkpoint), weights="others")
-    for page, said in (([moved], "has the weights of"), ([pages[0]] * 2, "has the weights of"), ([namesake], "called")):
-        one_line(explore_here(few_images, *given, "--beside", *page, "--out", tmp_path / "q"), 2, said, str(page[-1]))
-    assert not (tmp_path / "q").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "fragments"),
-    [
-        (None, ("cannot read", "No such file")),
-        ({"claims": None}, ("holds no claims", "explore that network again")),
-        ({"claims": [{"network": "another"}]}, ("holds no claims",)),
-        ({"settings": {"axis": "v_j"}}, ("has axis v_j, this v_{j-1}", "alike")),
-        ({"settings": {"agreement": 7}}, ("has agreement 7, this 20",)),
-    ],
-)
-def test_what_was_not_explored_alike_is_not_compared(
-    explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path, changes: Any, fragments: Any
-) -> None:
-    page = tmp_path / "none" if changes is None else page_of_another(explored[0], tmp_path / "other", **changes)
-    given = (first_run[0] / "best.h5", *SMALL, "--cache", tmp_path / "c", "--out", tmp_path / "p")
-    one_line(explore_here(few_images, *given, "--beside", page), 2, "--beside", *fragments)
-    assert not (tmp_path / "p").exists() and not (tmp_path / "c").exists()
 
 
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m hcnn verify`: what it says, writes and refuses, and that counterexamples come back."""
+"""`python -m hcnn verify`: what it says, writes and refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -63,8 +62,8 @@ def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathF
 
 def test_a_trained_network_is_verified(verified: tuple[Path, str]) -> None:
     out, text = verified
-    assert sorted(path.name for path in out.iterdir()) == ["largest-changes.h5", "verify.html", "verify.json"]
-    assert all(str(out / name) in text for name in ("largest-changes.h5", "verify.html", "verify.json"))
+    assert sorted(path.name for path in out.iterdir()) == ["verify.html", "verify.json"]
+    assert all(str(out / name) in text for name in ("verify.html", "verify.json"))
     assert "holds" in text and "measured" in text and "FAILS" not in text
     rows = json.loads((out / "verify.json").read_text("utf-8"))["rows"]
     assert {row["boundary"] for row in rows} == {"periodic", "zero"}
@@ -75,20 +74,6 @@ def test_a_trained_network_is_verified(verified: tuple[Path, str]) -> None:
     names = load_dataset("sample").class_names
     captions = re.findall(r"<figcaption>(\w+), taken for (\w+)</figcaption>", page)
     assert len(captions) == 2 and {name for caption in captions for name in caption} <= set(names)
-
-
-def test_what_is_not_exact_is_measured_and_comes_back(verified: tuple[Path, str], verifying: Command) -> None:
-    out, _ = verified
-    with h5py.File(out / "largest-changes.h5") as file:
-        cases = [json.loads(case.attrs["row"]) for case in file["cases"].values()]
-        assert all({"x", "found", "expected"} == set(case) for case in file["cases"].values())
-    assert {row["kind"] for row in cases} == {"aliased", "boundary"}
-    outcome = verifying("--replay", out / "largest-changes.h5")
-    lines = outcome.success().splitlines()
-    assert len(lines) == len(cases) + 1
-    for row, line in zip(cases, lines, strict=False):  # bit for bit what it was
-        largest = f"{row['errors'][0]:.3g}"
-        assert f"error {largest} then, {largest} now" in line and row["kind"] in line
 
 
 def biased_by_position(x: Any, w: Any, axes: Any, **options: Any) -> Any:
@@ -102,14 +87,8 @@ def test_a_network_that_is_not_covariant_fails(
     checkpoint = first_run[0] / "best.h5"
     make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
     outcome = verifying(checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
-    one_line(outcome, 1, "exact statements fail", f"--replay {tmp_path / 'counterexamples.h5'}")
+    one_line(outcome, 1, "exact statements fail", f"see {tmp_path / 'verify.html'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
-
-    again = verifying("--replay", tmp_path / "counterexamples.h5")
-    assert again.status == 1 and "FAILS" in again.out
-    monkeypatch.undo()
-    healed = verifying("--replay", tmp_path / "counterexamples.h5")
-    assert "FAILS" not in healed.success() and "holds" in healed.out
 
 
 def biased_along_v(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
@@ -143,28 +122,24 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
     failing = {(row["statement"], row["j"]) for row in rows if row["verdict"] == "FAILS"}
     assert {("definition", 2), ("definition", 3)} & failing, failing
-    again = verifying("--replay", tmp_path / "counterexamples.h5")
-    assert again.status == 1 and "definition at windows along v" in again.out
-    monkeypatch.undo()
-    assert "FAILS" not in verifying("--replay", tmp_path / "counterexamples.h5").success()
 
 
 @pytest.mark.usefixtures("small_preset")
 @pytest.mark.parametrize(
-    ("dtype", "changes"),
+    "changes",
     [
-        ("float64", {"nonlinear_factors": True}),
-        ("complex128", {"nonlinear_factors": True, "attribute_kernel": (4, 6), "space_kernel": 2}),
-        ("complex128", {"reduction": "sum", "width": 5, "attribute_stride": 3}),
-        ("float64", {"normalization": "both"}),
+        {"nonlinear_factors": True},
+        {"nonlinear_factors": True, "attribute_kernel": (4, 6), "space_kernel": 2},
+        {"reduction": "sum", "width": 5, "attribute_stride": 3},
+        {"normalization": "both"},
     ],
     ids=str,
 )
 def test_layers_of_random_networks_are_what_is_written_out(
-    dtype: str, changes: dict[str, Any], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PRESETS, "sample", PRESETS["sample"] | changes)
-    out = verifying("--preset", "sample", "--boundary", "zero", "--dtype", dtype, "--out", tmp_path).success()
+    out = verifying("--preset", "sample", "--boundary", "zero", "--out", tmp_path).success()
     verdict = out.split("\n\n")[-2]
     assert verdict.startswith("zero: all ") and ";\n  not checked at zero boundaries: outputs between" in verdict
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
@@ -181,17 +156,17 @@ def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_preset")
-@pytest.mark.parametrize("dtype", ["float32", "complex64"])
-def test_random_networks_are_verified(dtype: str, tmp_path: Path, verifying: Command) -> None:
+def test_random_networks_are_verified_in_single_precision(tmp_path: Path, verifying: Command) -> None:
     outcome = verifying(
-        *("--preset", "sample", "--boundary", "periodic", "--reduction", "sum", "--dtype", dtype),
+        *("--preset", "sample", "--boundary", "periodic", "--reduction", "sum", "--dtype", "float32"),
         *("--max-examples", 1, "--out", tmp_path),
     )
     outcome.success()
     saved = json.loads((tmp_path / "verify.json").read_text("utf-8"))
     assert "--preset sample" in json.dumps(saved) and "FAILS" not in outcome.out
-    with h5py.File(tmp_path / "largest-changes.h5") as file:
-        assert {case["x"].dtype for case in file["cases"].values()} == {np.dtype(dtype)}
+    assert saved["description"]["dtype"] == "float32"
+    exact = [row["largest"] for row in saved["rows"] if row["must_hold"]]
+    assert 1e-9 < max(exact) < 1e-4  # in double precision it is far below
 
 
 @pytest.mark.usefixtures("small_preset")
@@ -211,12 +186,11 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--preset", "nothing"), ("--preset", "hcnn-plus")),
         (("--preset", "hcnn", "x.h5"), ("not allowed with",)),
         (("--boundary", "mirror"), ("periodic",)),
-        (("--dtype", "float16"), ("complex64",)),
+        (("--dtype", "complex64"), ("float32", "float64")),
         (("--max-examples", 0), ("at least 1",)),
         (("--max-examples", "many"), ("--max-examples",)),
         (("--images", 501), ("500",)),
         (("--seed", -1), ("--seed",)),
-        (("--replay", "x.h5", "--boundary", "zero"), ("remove --boundary",)),
         (("--shift", 1), ("--shift",)),
         (("--dataset", "cifar10"), ("'cifar10' is neither a file FILE.npz nor MODULE:FUNCTION",)),
         (("--out", ""), ("--out: '' is no path",)),
@@ -256,42 +230,6 @@ def test_weights_that_are_not_finite_are_refused(trained: Path, tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_damaged_counterexamples_are_refused(verified: tuple[Path, str], tmp_path: Path, verifying: Command) -> None:
-    source = verified[0] / "largest-changes.h5"
-
-    def moments(file: Any) -> None:
-        del file["networks/0/moments"]
-
-    def row(file: Any) -> None:
-        case = file["cases/000"]
-        case.attrs["row"] = case.attrs["row"].replace('"axis": "', '"axis": "w')
-
-    def x(file: Any) -> None:
-        shorter = file["cases/000/x"][...][:, :1]
-        del file["cases/000/x"]
-        file["cases/000/x"] = shorter
-
-    for change, fragment in ((moments, "no whole file"), (row, "no row of its network"), (x, "is not x_")):
-        damaged = changed_copy(source, tmp_path / f"{change.__name__}.h5", change)
-        one_line(verifying("--replay", damaged), 1, fragment)
-    one_line(verifying("--replay", source, "--images", 3), 2, "remove --images")
-    one_line(verifying("--replay", verified[0]), 1, "is a directory")
-
-
-def test_a_changed_byte_of_any_number_in_a_replay_file_is_refused(
-    verified: tuple[Path, str], tmp_path: Path, verifying: Command
-) -> None:
-    """Single numbers, such as the scale of the logits, included."""
-    source, path = verified[0] / "largest-changes.h5", tmp_path / "changed.h5"
-    whole = source.read_bytes()
-    with h5py.File(source) as file:
-        arrays = [file[f"networks/0/parameters/{name}"][()] for name in ("head/scale", "layer03/g")]
-    for array in arrays:
-        place = whole.index(array.tobytes())
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        one_line(verifying("--replay", path), 1, "changed.h5", "truncated, damaged or of another program")
-
-
 @pytest.mark.usefixtures("small_preset")
 def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
@@ -301,17 +239,13 @@ def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch
     monkeypatch.setattr("sys.stdout", Closed())
     assert verify.main(["--preset", "sample", "--boundary", "periodic", "--out", str(tmp_path / "out")]) == 1
     monkeypatch.undo()
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
     one_line(verifying(tmp_path / "none.h5"), 1, "there is no checkpoint at")
     for network in (trained, trained / "best.h5"):  # a run's folder names its latest
-        one_line(verifying(network, "--dtype", "complex64"), 2, "those of a checkpoint are real")
-    one_line(verifying("--replay", tmp_path / "none.h5"), 1, "there is no file of counterexamples at")
-    one_line(verifying("--replay", trained / "best.h5"), 1, "holds no counterexamples")
-    (tmp_path / "text.h5").write_text("no HDF5")
-    one_line(verifying("--replay", tmp_path / "text.h5"), 1, "truncated, damaged or of another program")
+        one_line(verifying(network, "--images", 501), 2, "--images is 501")
 
     other = tmp_path / "other.h5"
     shutil.copy(trained / "best.h5", other)
@@ -342,7 +276,6 @@ def test_networks_for_other_images_are_verified(
         must = {row["shift"] for row in of_images if row["must_hold"]}
         assert of_images and must == {row["shift"] for row in of_images if row["shift"] % least == 0}
     assert (out / "verify.html").read_text("utf-8").count("taken for") == 2
-    verifying("--replay", out / "largest-changes.h5").success()
 
     np.savez(tmp_path / "other.npz", **made_up((*shape[:2][::-1], 3), 3))
     other = verifying(run / "best.h5", "--dataset", tmp_path / "other.npz")
@@ -353,7 +286,7 @@ def test_networks_for_other_images_are_verified(
 
 @pytest.mark.usefixtures("small_preset")
 def test_random_networks_take_images_of_ones_own(tmp_path: Path, verifying: Command) -> None:
-    arrays, small = made_up((8, 12, 2), 3), ("--preset", "sample", "--boundary", "periodic", "--dtype", "complex64")
+    arrays, small = made_up((8, 12, 2), 3), ("--preset", "sample", "--boundary", "periodic")
     np.savez(tmp_path / "a.npz", **arrays)
     outcome = verifying(*small, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "out")
     assert outcome.status == 0 and "holds" in outcome.out, outcome
@@ -375,7 +308,6 @@ def test_no_code_is_called_that_a_checkpoint_alone_names(trained: Path, tmp_path
 def test_on_a_gpu(tmp_path: Path, verifying: Command) -> None:
     arguments = ("--preset", "sample", "--boundary", "periodic", "--max-examples", 1, "--backend", "cupy")
     verifying(*arguments, "--out", tmp_path).success()
-    verifying("--replay", tmp_path / "largest-changes.h5", "--backend", "cupy").success()
 
 
 def test_help_in_a_process_of_its_own() -> None:

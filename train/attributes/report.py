@@ -35,10 +35,10 @@ from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
-from train.storage.files import read_text, write_atomically
+from train.storage.files import write_atomically
 from train.verification.report import plain
 
-__all__ = ["JSON", "PAGE", "claims_of", "summary", "write"]
+__all__ = ["JSON", "PAGE", "summary", "write"]
 
 PAGE, JSON = "explore.html", "explore.json"
 
@@ -48,10 +48,8 @@ ENDS = ("", "_low", "_high")
 KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
 
 
-def write(
-    folder: Path, study: Study, description: Mapping[str, Any], warning: str, beside: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Write everything into a folder; `beside` are claims of other networks, as `claims_of` reads them."""
+def write(folder: Path, study: Study, description: Mapping[str, Any], warning: str) -> None:
+    """Write everything into a folder."""
     files: dict[str, bytes] = {}
     if study.matches:
         files |= _strips(study)
@@ -66,8 +64,7 @@ def write(
             files[f"filters-{units.j:02d}.png"] = pictures.tiles(pictures.coloured(units.filters, limit), 8)
             files[f"units-{units.j:02d}.png"] = pictures.tiles(units.images / 255, len(units.images))
     sentences = conclusion(study) if study.agreements else []
-    own = [{"network": description["network"], **dataclasses.asdict(claim)} for claim in claims(study)]
-    tables = {name: table for name, table in _tables(study, [*own, *beside]).items() if table.lines}
+    tables = {name: table for name, table in _tables(study).items() if table.lines}
     record = {"description": description, **{name: table.records() for name, table in tables.items()}}
     if sentences:
         record["conclusion"] = sentences
@@ -79,23 +76,6 @@ def write(
     write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
     values = _values(study, description, warning, files, sentences)
     write_atomically(folder / PAGE, render("explore.html", **values, **_shown_tables(study, tables)).encode())
-
-
-def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the description and the claims of a network that was explored before; ValueError if there are none."""
-    try:
-        record = json.loads(read_text(folder / JSON))
-        description = {name: record["description"][name] for name in ("network", "weights", "images", "settings")}
-        fields = ("network", *(f.name for f in dataclasses.fields(Claim)))
-        return description, [
-            {name: math.nan if line[name] is None else line[name] for name in fields}
-            for line in record["claims"]
-            if line["network"] == description["network"]
-        ]
-    except OSError as error:
-        raise ValueError(f"cannot read {folder / JSON}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / JSON} holds no claims of a network; explore that network again") from error
 
 
 def summary(study: Study) -> list[str]:
@@ -198,7 +178,7 @@ def _matches(study: Study) -> Table:
     return Table((*header, "random_pairs_as_close", "threshold", "rank_of_image"), lines)
 
 
-def _tables(study: Study, of_networks: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
+def _tables(study: Study) -> dict[str, Table]:
     """Each CSV file."""
     agreement = [
         (kind, j, tau, len(a.same), *(float(v[tau]) for v in (a.share, *a.interval, a.close.mean(0), a.share_of_close)))
@@ -218,7 +198,7 @@ def _tables(study: Study, of_networks: Sequence[Mapping[str, Any]]) -> dict[str,
         "hubness": _hubness(study),
         "layers": _layers(study),
         "organisation": _organisation(study),
-        "claims": Table([*of_networks[0]] if of_networks else [], [[*line.values()] for line in of_networks]),
+        "claims": _of(Claim, claims(study)),
     }
 
 
@@ -300,8 +280,6 @@ def _shown_tables(study: Study, tables: Mapping[str, Table]) -> dict[str, Table 
     """The tables of the page that show what a CSV file holds."""
     nothing = Table([], [])
     exactness, contrast, claimed = (tables.get(name, nothing) for name in ("exactness", "exact_and_aliased", "claims"))
-    order, networks = ([*dict.fromkeys(line[k] for line in claimed.lines)] for k in (1, 0))
-    claimed = Table(claimed.header, sorted(claimed.lines, key=lambda line: order.index(line[1])))
     contrast = Table(contrast.header, [line for line in contrast.lines if line[0] == "trained"])
     changes = "Which translations are exact, and the largest relative change of the logits"
     same = "Probability of the same class, by exact and by aliased translations of arrays that are not smoothed"
@@ -310,7 +288,7 @@ def _shown_tables(study: Study, tables: Mapping[str, Table]) -> dict[str, Table 
     periodic = boundary_of(study.model) == "periodic"
     return {
         "exactness": _shown(exactness, changes, *(() if periodic else ("multiple",))) or nothing,
-        "claims": _shown(claimed, said, *(() if len(networks) > 1 else ("network",))),
+        "claims": _shown(claimed, said),
         "contrast": _shown(contrast, same, "kind"),
         "findings": _shown(strong, "The strongest relation of each depth and axis"),
         "layers_table": _shown(tables.get("layers", nothing), "Layer by layer"),

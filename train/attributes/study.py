@@ -351,7 +351,7 @@ def _changes(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.
     """Return each image's change of its logits (N, C), relative to the largest, and 1 where its class is another."""
     size = np.abs(expected).max(axis=1)
     change = np.abs(found - expected).max(axis=1) / np.where(size, size, 1)
-    return np.stack([change, found.real.argmax(axis=1) != expected.real.argmax(axis=1)])
+    return np.stack([change, found.argmax(axis=1) != expected.argmax(axis=1)])
 
 
 def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:

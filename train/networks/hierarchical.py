@@ -256,12 +256,9 @@ class HierarchicalLayer(Layer):
         if fused:
             y, mean, variance = fused.normalize(y, shift, scale, bias, epsilon=self.epsilon, **sharing, **parts)
         else:
-            y, mean, variance = self._normalized(y + shift, scale, bias, epsilon=self.epsilon, **sharing)
+            y, mean, variance = batch_normalize(y + shift, scale, bias, epsilon=self.epsilon, **sharing)
             y = self.activation.rho(y)
         return self.joined(Signal(y), inputs), {**used, "output_mean": mean, "output_variance": variance}
-
-    _normalized: ClassVar[Callable[..., Any]] = staticmethod(batch_normalize)
-    """Batch normalisation before an activation that has no fused form."""
 
     def _reduced(self, signal: Signal) -> Array:
         """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis, low-passed where the layer does that."""
@@ -597,7 +594,6 @@ class Kinds:
     factored: type[FactoredLayer] = FactoredLayer
     nonlinear: type[NonlinearLayer] = NonlinearLayer
     reduces: bool = True  # whether layers make the marginal that the next one takes on the way
-    activation: Callable[[Activation], Activation] = lambda activation: activation  # what they take for the setting's
 
 
 def layers(
@@ -645,7 +641,7 @@ def layers(
                 reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or back),
                 factors=config.factors if attributes == 2 else 0,
                 tells_classes=last,
-                activation=kinds.activation(ACTIVATIONS[config.activation]),
+                activation=ACTIVATIONS[config.activation],
                 blurs=config.blur and steps[0] > 1,
                 skip=AlignedSkip.over(*skipped, means=means) if back else None,
             )
@@ -678,9 +674,8 @@ def build(
     channels: int = 3,
     *,
     kinds: Kinds = Kinds(),
-    network: type[Network] = Network,
 ) -> Network:
-    """Return the network of some settings; what `kinds` and `network` are for says `train.verification`."""
+    """Return the network of some settings; tests give other `kinds`."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if config.scattering and len(size) != 2:
         raise ConfigError(f"scattering is {config.scattering}, for images; these data have {len(size)} axes of space")
@@ -693,7 +688,7 @@ def build(
     notes = [f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors})."]
     rho, shape = hidden[0].activation, (*size, channels)
     slow = f"{rho.title} has no fused form: it takes passes of its own after each layer's convolution."
-    return network(config, [*first, *hidden, head], shape, classes, notes, () if rho.fused else (slow,))
+    return Network(config, [*first, *hidden, head], shape, classes, notes, () if rho.fused else (slow,))
 
 
 def _check(config: HierarchicalSettings) -> None:

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -192,16 +192,6 @@ class Row:
     bounds: tuple[float, ...] = ()
     changed: tuple[float, ...] = ()  # per example of an invariance: share of the images that are given another class
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Row:
-        """Return a row from its fields as JSON has them, lists for tuples."""
-        known: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in cls.__dataclass_fields__
-        }
-        return cls(**known)
-
     def merged(self, others: Iterable[Row]) -> Row:
         """Return this row with the measurements of others after its own."""
         rows = [self, *others]
@@ -252,7 +242,6 @@ class Example:
     """One measurement of a row, with its arrays."""
 
     row: Row  # with the one error and bound
-    x: Array  # x_j, before the translation
     found: np.ndarray[Any, Any] = field(repr=False)  # the result for x_j translated, and what it should be
     expected: np.ndarray[Any, Any] = field(repr=False)
 
@@ -418,7 +407,7 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
     patches = np.stack([padded[(slice(None), *place)].ravel() for place in places])
     mean = patches.mean(axis=1)
     centred = patches - mean[:, None]
-    return mean, centred @ centred.conj().T / centred.shape[1]
+    return mean, centred @ centred.T / centred.shape[1]
 
 
 def invariance(
@@ -449,7 +438,7 @@ def examine(
     expected, bound = reference or _reference(subject, row, x)
     if row.statement == "definition":
         windows = _windows(subject.table[row.j], axis.position - 1 - (axis.name[0] == "v" and row.j > 2))
-        return _example(row, bound, x, expected[:, *windows], _written_out(subject, row, x, windows))
+        return _example(row, bound, expected[:, *windows], _written_out(subject, row, x, windows))
     moved = translate(x, row.shift, axis.position, boundary=row.boundary)
     found = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
     if row.statement == "covariance":
@@ -459,17 +448,17 @@ def examine(
         if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias
             entered = (slice(None),) * position + (slice(0, steps),)
             expected[entered] = found[entered]
-    return _example(row, bound, x, found, expected)
+    return _example(row, bound, found, expected)
 
 
-def _example(row: Row, bound: float, x: Array, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
+def _example(row: Row, bound: float, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
     """The row with one error and one bound, relative to the largest value."""
     scale = float(np.max(np.abs(expected))) or 1.0
     error = float(np.max(np.abs(found - expected)))
     changed: tuple[float, ...] = ()
     if row.statement == "invariance":
-        changed = (float(np.mean(found.real.argmax(axis=1) != expected.real.argmax(axis=1))),)
-    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), x, found, expected)
+        changed = (float(np.mean(found.argmax(axis=1) != expected.argmax(axis=1))),)
+    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), found, expected)
 
 
 def _operator(subject: Subject, row: Row, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
