@@ -115,34 +115,14 @@ def adam(
 def momentum(
     loss: Callable[[Any, Any], Any], parameters: Any, batches: Sequence[Any], *, rate: float, keep: float = 0.9
 ) -> Any:
-    """Minimise a loss over batches by gradient descent with momentum, with a rate that falls linearly to 0.
+    """Minimise a loss over batches by gradient descent with momentum; all but `keep` is as in `adam`.
 
     The velocity is ``v = keep v - rate gradient``, and parameters move by it (B. T. Polyak, 1964).
 
     Parameters
     ----------
-    loss : callable
-        From parameters and a batch to a real scalar.
-    parameters : pytree of array
-        Where to begin; none is changed.
-    batches : sequence
-        One for each step.
-    rate : float
-        Of the first step.
     keep : float, optional
-        Part of the velocity that is kept, from 0 to below 1.
-
-    Returns
-    -------
-    pytree of array
-        Parameters after the last step, of the structure and dtypes given.
-
-    Raises
-    ------
-    TypeError
-        If a leaf is not of a real floating dtype, or `loss` returns no real scalar.
-    ValueError
-        If `keep` is out of range.
+        Part of the velocity that is kept, from 0 to below 1; ValueError if it is out of range.
     """
     if not 0 <= keep < 1:
         raise ValueError(f"keep is {keep}; it must be at least 0 and below 1")

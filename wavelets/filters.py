@@ -156,29 +156,8 @@ def steerable_bank(shape: int | Sequence[int], scales: int, angles: int = 4, *, 
     theta - theta_l within a right angle, xi = pi / sqrt(2) / 2^j. All scales have one factor. Above xi, the cosine of
     the finest wavelets is 1. Spectra of scales j and j + 2 do not overlap.
 
-    Parameters
-    ----------
-    shape : int or sequence of int
-        Lengths of the one or two axes to be filtered; 2^J divides each of them.
-    scales : int
-        J, the number of octaves.
-    angles : int, optional
-        L, orientations: theta_l = (max(L//2 - 1, 0) - l) pi / L. With one axis there is one, of positive frequencies.
-    dtype : dtype, optional
-        float32 or float64.
-
-    Returns
-    -------
-    FilterBank
-        NumPy arrays with a Littlewood-Paley sum of 1.
-
-    Raises
-    ------
-    TypeError
-        If a number is not an integer, or the dtype is another.
-    ValueError
-        If a number is below 1, or L below 2 with two axes, 2^J does not divide a length, or there are more than two
-        axes.
+    Arguments, result and errors are those of `morlet_bank`, whose angles these have; with two axes there are at least
+    two. With one, its wavelet has positive frequencies. The Littlewood-Paley sum is 1.
     """
     lengths, angles = _checked(shape, scales, angles, dtype)
     if angles < len(lengths):

@@ -111,14 +111,10 @@ def rectifier_coefficient(k: int) -> float:
 def rectified_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1), *, phases: int = 4) -> tuple[Array, Array]:
     """Return the rectified wavelet coefficients of slide 10: rho(x * Re(exp(i alpha) psi)), rho(a) = max(a, 0).
 
+    All but `phases` and `high` is as in `wavelet_transform`; ValueError if `phases` is below 1.
+
     Parameters
     ----------
-    x : array
-        Real, NumPy's, CuPy's or traced.
-    bank : FilterBank
-        Its `shape` is the lengths of the axes.
-    axes : int or sequence of int, optional
-        The axes to filter, as many as the filters have.
     phases : int, optional
         A: alpha = 2 pi a / A, a = 0 .. A-1. If it is even and at least 4, `from_rectified` inverts the transform.
 
@@ -128,13 +124,6 @@ def rectified_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1), *, ph
         x * phi_J.
     high : array, shape ``(*x.shape, J, L, A)``
         Rectified coefficients, not negative.
-
-    Raises
-    ------
-    TypeError
-        If x is not of dtype float32 or float64.
-    ValueError
-        If `phases` is below 1, or axes and lengths do not match the bank.
     """
     if phases < 1:
         raise ValueError(f"phases is {phases}; it must be at least 1")
@@ -147,28 +136,8 @@ def from_rectified(low: Array, high: Array, bank: FilterBank, axes: Axes = (-2, 
     """Return the array whose rectified wavelet coefficients are given. It is linear in them.
 
     Coefficients of opposite phases give rho(a) - rho(-a) = a. (Slide 10 prints a plus sign, with which the left-hand
-    side is abs(a).)
-
-    Parameters
-    ----------
-    low, high : array
-        As `rectified_transform` returns them.
-    bank : FilterBank
-        The filters, with a Littlewood-Paley sum of 1: see `tight` of `morlet_bank`.
-    axes : int or sequence of int, optional
-        The filtered axes of `low`.
-
-    Returns
-    -------
-    array, shape of low
-        Real.
-
-    Raises
-    ------
-    TypeError
-        If `low` is not of dtype float32 or float64.
-    ValueError
-        If the number of phases is not even or below 4, or the shapes do not match.
+    side is abs(a).) Arguments, result and errors are those of `inverse_wavelet_transform`, but `low` and `high` are as
+    `rectified_transform` returns them; ValueError if the number of phases is not even or below 4.
     """
     phases = high.shape[-1]
     if phases % 2 or phases < 4:

@@ -48,26 +48,10 @@ def soft_threshold(x: Array, tau: Any) -> Array:
 
 
 def hard_threshold(x: Array, tau: Any) -> Array:
-    """Return x where abs(x) > tau, and 0 elsewhere.
+    """Return x where abs(x) > tau, and 0 elsewhere; arguments, result and errors are those of `soft_threshold`.
 
-    J. Tanner, Theories of Deep Learning, lecture 11, whose formula has the wrong sign for x < -tau: it is x.
-
-    Parameters
-    ----------
-    x : array
-        Real or complex, NumPy's, CuPy's or traced.
-    tau : float or array
-        Threshold, not negative; it broadcasts with x.
-
-    Returns
-    -------
-    array
-        Of the shape and dtype of x; of integers float64. The derivative with respect to `tau` is taken for 0.
-
-    Raises
-    ------
-    ValueError
-        If `tau` is a negative number.
+    J. Tanner, Theories of Deep Learning, lecture 11, whose formula has the wrong sign for x < -tau: it is x. The
+    derivative with respect to `tau` is taken for 0.
     """
     x, tau = _floating(x), _threshold(tau)
     return np.where(np.abs(getval(x)) > getval(tau), x, np.zeros_like(getval(x)))
@@ -147,30 +131,15 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
 
     a <- soft_threshold(a + (a D' - x) W_e', threshold), from 0: slide 31 of S. Mallat, Multiscale Sparse Models in Deep
     Convolutional Networks (K. Gregor, Y. LeCun, Learning fast approximations of sparse coding, 2010). With the encoder
-    W_e = -step conj(D)' and the threshold step * penalty it is `ista`. It is differentiable in all its arrays.
+    W_e = -step conj(D)' and the threshold step * penalty it is `ista`, which has the other arguments, the result and
+    the errors. It is differentiable in all its arrays.
 
     Parameters
     ----------
-    x : array, shape (N, d)
-        Signals, real or complex, NumPy's, CuPy's or traced.
-    dictionary : array, shape (d, m)
-        D.
     encoder : array, shape (m, d)
         W_e.
     threshold : float or array
-        Threshold, one for all codes or (m,).
-    iterations : int
-        Layers of the network, at least 1.
-
-    Returns
-    -------
-    array, shape (N, m)
-        Codes.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not match, a threshold is a negative number, or `iterations` is below 1.
+        Threshold, one for all codes or (m,); not negative.
     """
     (x, dictionary), encoder = _with_dictionary(x, dictionary), _floating(encoder)
     expected = tuple(np.shape(dictionary))[::-1]

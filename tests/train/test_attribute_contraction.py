@@ -175,14 +175,10 @@ def test_leave_one_out_chooses_a_penalty() -> None:
 def test_closest_images_of_different_classes() -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.standard_normal((80, 3)), rng.integers(4, size=80)
-    distance, pair = closest_classes(features, labels, np.random.default_rng(1))
+    distance = closest_classes(features, labels, np.random.default_rng(1))
     best = min(
-        (float(np.linalg.norm(features[a] - features[b])), {a, b})
-        for a in range(80)
-        for b in range(80)
-        if labels[a] < labels[b]
+        float(np.linalg.norm(features[a] - features[b])) for a in range(80) for b in range(80) if labels[a] < labels[b]
     )
-    assert set(pair) == best[1]
     mean = np.mean([np.linalg.norm(a - b) for a in features for b in features if a is not b])
-    assert distance == pytest.approx(best[0] / mean, rel=0.05)
-    assert np.isnan(closest_classes(np.ones((4, 2)), np.asarray([0, 1, 0, 1]), rng)[0])
+    assert distance == pytest.approx(best / mean, rel=0.05)
+    assert np.isnan(closest_classes(np.ones((4, 2)), np.asarray([0, 1, 0, 1]), rng))

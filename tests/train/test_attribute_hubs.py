@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import skew
 
 from train.attributes import hubs
-from train.attributes.hubs import Rows, effective_number, hubness, interval, weighted_means
+from train.attributes.hubs import Rows, effective_number, interval, weighted_means
 
 
 @pytest.mark.parametrize(("counts", "expected"), [([4, 4, 4], 3), ([12], 1), ([1] * 12, 12), ([6, 3, 3], 144 / 54)])
 def test_effective_number(counts: list[int], expected: float) -> None:
     assert effective_number(np.repeat(np.arange(len(counts)), counts)) == pytest.approx(expected)
-
-
-def test_hubness_by_its_definitions() -> None:
-    found = np.random.default_rng(0).zipf(1.7, 300) % 50
-    counts = np.asarray([(found == i).sum() for i in range(50)])
-    measured = hubness(found, 50)
-    assert (measured.queries, measured.distinct) == (300, (counts > 0).sum())
-    assert measured.largest_share == counts.max() / 300
-    assert measured.skewness == pytest.approx(skew(counts))
-    too_many = np.maximum(counts - 6, 0).sum()  # queries of images found by more than their part
-    assert measured.robin_hood == pytest.approx(too_many / 300)
-
-
-def test_images_found_equally_often_are_no_hubs() -> None:
-    measured = hubness(np.arange(20), 20)
-    assert (measured.distinct, measured.effective, measured.robin_hood) == (20, 20, 0)
-    assert np.isnan(measured.skewness)
 
 
 def test_weighted_means_of_independent_rows_spread_by_the_root_of_three() -> None:

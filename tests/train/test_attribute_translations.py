@@ -166,13 +166,6 @@ def test_contrast_of_what_finds_the_same_has_no_spread() -> None:
     assert (mean.low, mean.high, mean.verdict) == (0, 0, "about as often as")
 
 
-def test_share_of_close() -> None:
-    same = np.asarray([[True, False, True], [True, False, True], [False, False, True]])
-    close = np.asarray([[True, True, False], [False, True, False], [True, False, False]])
-    found = Agreement(3, same, close, np.zeros(same.shape, int)).share_of_close
-    assert found[:2].tolist() == [0.5, 0.0] and np.isnan(found[2])
-
-
 def test_axis_of_one_sample_has_no_translation() -> None:
     found = Agreement(3, np.ones((4, 1), bool), np.ones((4, 1), bool), np.zeros((4, 1), int))
     rng = np.random.default_rng(0)

@@ -222,16 +222,11 @@ def probe(
     return by_neighbour, float((predicted == test_labels).mean())
 
 
-def closest_classes(
-    features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], rng: np.random.Generator
-) -> tuple[float, tuple[int, int]]:
-    """Return the smallest distance between images of different classes: the epsilon of separation."""
-    best = math.inf, (0, 0)
-    for c in np.unique(labels)[:-1]:
-        mine, later = np.flatnonzero(labels == c), np.flatnonzero(labels > c)
-        distances, found = nearest(features[mine], features[later])
-        row = int(distances[:, 0].argmin())
-        if distances[row, 0] < best[0]:
-            best = float(distances[row, 0]), (int(mine[row]), int(later[found[row, 0]]))
+def closest_classes(features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], rng: np.random.Generator) -> float:
+    """Return the smallest distance between images of different classes, in mean distances of random pairs."""
+    smallest = min(
+        (float(nearest(features[labels == c], features[labels > c])[0].min()) for c in np.unique(labels)[:-1]),
+        default=math.inf,
+    )
     unit = float(distances_of_random_pairs(features, rng).mean())
-    return best[0] / unit if unit else math.nan, best[1]
+    return smallest / unit if unit else math.nan

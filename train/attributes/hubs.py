@@ -7,7 +7,6 @@ rows of a table of queries and what they find are then not independent, however 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,36 +26,6 @@ def effective_number(found: np.ndarray[Any, Any]) -> float:
     """Return (sum N)^2 / sum N^2, where N is how often each image is found: as many found equally often do the same."""
     counts = np.unique(found, return_counts=True)[1].astype(np.float64)
     return float(counts.sum() ** 2 / (counts**2).sum())
-
-
-@dataclass(frozen=True)
-class Hubness:
-    """How often the images of a database are found."""
-
-    queries: int  # that found one image each
-    distinct: int  # different images among those found
-    effective: float  # as `effective_number`
-    largest_share: float  # of the queries, by the image found most often
-    robin_hood: float  # share of the queries that would have to find other images for all to be found equally often
-    skewness: (
-        float  # of the number of queries by image, images never found included; NaN if all are found equally often
-    )
-
-
-def hubness(found: np.ndarray[Any, Any], images: int) -> Hubness:
-    """Return how unequally the images 0 .. images-1 are found by queries (Q,)."""
-    counts = np.bincount(found, minlength=images).astype(np.float64)
-    total = float(counts.sum())
-    centred = counts - counts.mean()
-    variance = float((centred**2).mean())
-    return Hubness(
-        len(found),
-        int(np.count_nonzero(counts)),
-        effective_number(found),
-        float(counts.max()) / total,
-        float(np.abs(centred).sum()) / (2 * total),
-        float((centred**3).mean()) / variance**1.5 if variance else float("nan"),
-    )
 
 
 class Rows(NamedTuple):

@@ -28,7 +28,7 @@ from train.attributes.claims import (
 from train.attributes.contraction import median_interval
 from train.attributes.decisions import LEVEL, UNDECIDED
 from train.attributes.features import boundary_of
-from train.attributes.hubs import FEWEST, Hubness, hubness, interval
+from train.attributes.hubs import FEWEST, effective_number, interval
 from train.attributes.meaning import Finding, strongest
 from train.attributes.study import EXAMINED_AT_ONCE, Exactness, Study
 from train.attributes.translations import translated
@@ -123,29 +123,24 @@ def _translated(study: Study) -> Table:
 
 
 def _hubness(study: Study) -> Table:
-    many = len(study.dataset.train_images)
     lines = [
-        (kind, j, tau, *dataclasses.astuple(hubness(a.found[:, tau], many)))
+        (kind, j, tau, len(found), len(np.unique(found)), effective_number(found))
         for kind, of_depth in study.agreements.items()
         for j, a in of_depth.items()
-        for tau in range(a.found.shape[1])
+        for tau, found in enumerate(a.found.T)
     ]
-    return Table(("kind", "j", "tau", *(f.name for f in dataclasses.fields(Hubness))), lines)
+    return Table(("kind", "j", "tau", "queries", "distinct", "effective"), lines)
 
 
 def _hubness_table(study: Study) -> Table | None:
     if not study.agreements:
         return None
-    many = len(study.dataset.train_images)
     lines = []
     for j in study.agreements["trained"]:
         cells = [str(j)]
         for kind in KINDS:
-            still, *moved = (hubness(found, many) for found in study.agreements[kind][j].found.T)
-            cells.append(f"{still.effective:.0f}")
-            cells.append(
-                f"{min(h.effective for h in moved):.0f} to {max(h.effective for h in moved):.0f}" if moved else "-"
-            )
+            still, *moved = map(effective_number, study.agreements[kind][j].found.T)
+            cells += [f"{still:.0f}", f"{min(moved):.0f} to {max(moved):.0f}" if moved else "-"]
         lines.append(cells)
     header = ("depth j", *(cell for name in KINDS.values() for cell in (f"{name}, no translation", "translated")))
     return Table(header, lines, "Effective number of different images found")
@@ -181,12 +176,12 @@ def _matches(study: Study) -> Table:
 def _tables(study: Study) -> dict[str, Table]:
     """Each CSV file."""
     agreement = [
-        (kind, j, tau, len(a.same), *(float(v[tau]) for v in (a.share, *a.interval, a.close.mean(0), a.share_of_close)))
+        (kind, j, tau, len(a.same), *(float(v[tau]) for v in (a.share, *a.interval, a.close.mean(0))))
         for kind, of_depth in study.agreements.items()
         for j, a in of_depth.items()
         for tau in range(a.same.shape[1])
     ]
-    header = ("kind", "j", "tau", "queries", "same_class", "low", "high", "close", "same_class_of_close")
+    header = ("kind", "j", "tau", "queries", "same_class", "low", "high", "close")
     return {
         "exactness": _of(Exactness, study.exactness),
         "matches": _matches(study),
@@ -220,7 +215,7 @@ def _layers(study: Study) -> Table:
     rng = np.random.default_rng(study.settings.seed)
     separations = [np.stack([p.separation, *interval(p.separation_samples(rng))]) for p in pairs]
     lines: list[tuple[Any, ...]] = []
-    for j, (probes, untrained, (distance, _)) in enumerate(
+    for j, (probes, untrained, distance) in enumerate(
         zip(layers.probes, layers.untrained_probes, layers.separation, strict=True)
     ):
         own: tuple[Any, ...] = ("",) * (len(ENDS) * len(ratios) + 3)

@@ -90,7 +90,7 @@ class Layers:
     # Accuracy by the nearest neighbour and by ridge regression, from each depth 0 .. J-1.
     probes: list[tuple[float, float]]
     untrained_probes: list[tuple[float, float]]
-    separation: list[tuple[float, tuple[int, int]]]  # smallest distance between classes at each depth, and the images
+    separation: list[float]  # smallest distance between classes at each depth
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,7 @@ class Study:
                 train, test = features.means("train", j), features.means("test", j)
                 found.append(probe(train, data.train_labels, test[probed], data.test_labels[probed]))
             means = self.features.means("train", j)[compared]
-            distance, closest = closest_classes(means, data.train_labels[compared], self._rng(8))
-            separation.append((distance, (int(compared[closest[0]]), int(compared[closest[1]]))))
+            separation.append(closest_classes(means, data.train_labels[compared], self._rng(8)))
         bounds = list(gains(self.model, self.xp.asarray(data.test_images[:2]), self._rng(9)))
         self.layers = [Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)]
 

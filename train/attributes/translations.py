@@ -121,12 +121,6 @@ class Agreement:
         return np.stack([binom.ppf(end, many, self.share) / many for end in ends])
 
     @property
-    def share_of_close(self) -> np.ndarray[Any, Any]:
-        """The same of the queries with a small distance alone; NaN where there is none."""
-        counts = self.close.sum(axis=0)
-        return np.where(counts, (self.same & self.close).sum(axis=0) / np.maximum(counts, 1), np.nan)
-
-    @property
     def moved(self) -> float:
         """Mean of `share` over all translations but tau = 0; NaN if there is none."""
         return self.mean(range(1, self.same.shape[1]))
