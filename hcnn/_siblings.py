@@ -39,7 +39,7 @@ def claim(package: str) -> None:
 
 
 def _origin(module: Any) -> str:
-    """The file that a module, or its specification, comes from; of a package without one, its folder."""
+    """Return the file that a module, or its specification, comes from; of a package without one, its folder."""
     spec = getattr(module, "__spec__", module)
     origin = getattr(module, "__file__", None) or getattr(spec, "origin", None)
     folders = [*(getattr(spec, "submodule_search_locations", None) or ()), "nowhere"]
@@ -73,7 +73,7 @@ class _Other(Loader):
         sys.modules[module.__name__] = importlib.import_module(self.spec.name)
 
     def get_code(self, name: str) -> Any:
-        """What ``python -m hcnn.train.cifar`` runs: the other one's code."""
+        """Return the other module's code, which ``python -m hcnn.train.cifar`` runs."""
         assert self.spec.loader is not None
         return self.spec.loader.get_code(self.spec.name)  # type: ignore[attr-defined]
 

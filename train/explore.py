@@ -116,7 +116,7 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
-    """The images, of the classes that the network knows."""
+    """Load the images, of the classes that the network knows."""
     name = options.dataset or checkpoint.config.dataset
     require_named(name, bool(options.dataset), str(options.network))
     kinds: dict[str, Any] = {"axes": len(checkpoint.image_size), "task": checkpoint.targets.kind}
@@ -141,7 +141,7 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) ->
 
 
 def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Settings:
-    """What is looked at; ConfigError where there is no such thing."""
+    """Return the settings of a study; ConfigError where the network or the images have no such thing."""
     labels = dataset.train_labels if options.queries == "train" else dataset.test_labels
     depths = tuple(sorted(set(options.depths or model.depths)))
     for j in depths:
@@ -178,14 +178,14 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
 
 
 def _two_of_each(labels: np.ndarray[Any, Any]) -> list[int]:
-    """The first images of each class."""
+    """Return the first images of each class."""
     return [int(i) for c in np.unique(labels) for i in np.flatnonzero(labels == c)[:PER_CLASS]]
 
 
 def _features(
     models: Sequence[Model], dataset: Dataset, folder: Path, settings: Settings, xp: Any
 ) -> Iterator[Features]:
-    """The arrays of each network, showing progress on a terminal."""
+    """Yield the arrays of each network, showing progress on a terminal."""
     for name, model in zip(("trained", "untrained"), models, strict=True):
         total = len(dataset.train_images) + len(dataset.test_images)
         with progress_bar(total, f"arrays of the {name} network") as bar:

@@ -103,7 +103,7 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
-    """The images that are asked for, else those of the network, for CIFAR the sample's."""
+    """Load the images that are asked for, else those of the network, for CIFAR the sample's."""
     own = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
     require_named(own, bool(options.dataset), str(options.network))
     axes = len(checkpoint.image_size) if checkpoint else MADE_FOR.get(options.preset, 0)
@@ -140,7 +140,7 @@ def _pictures(
     checkpoint: checkpoints.Checkpoint | None,
     dataset: Dataset,
 ) -> Iterator[Picture]:
-    """The images with their classes, and what a trained network takes them for."""
+    """Yield the images with their classes, and what a trained network takes them for."""
     _, chosen = _drawn(options, dataset, number)
     taken = to_numpy(subject.tail(0, "evaluation")(subject.images)).argmax(axis=1) if checkpoint else chosen
     for index, guess in zip(chosen, taken, strict=True):
@@ -162,7 +162,7 @@ def _subject(
     boundary: str,
     number: int,
 ) -> Subject:
-    """A network, given or random, and images to try it on."""
+    """Make a network, loaded or random, and images to try it on."""
     dtype = options.dtype or DTYPE
     given: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
     rng, chosen = _drawn(options, dataset, number)
@@ -197,7 +197,7 @@ def _require_layers(config: Config) -> None:
 
 
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:
-    """Initial weights, and biases that are not zero."""
+    """Draw initial weights, and biases that are not zero."""
     parameters = network.initialize(rng)
     for arrays in parameters.values():
         if "bias" in arrays:
@@ -242,7 +242,7 @@ def _report(out: Path, rows: list[Row], description: dict[str, Any], pictures: l
 
 
 def _make(asked: Path | None) -> Path:
-    """A new directory, or one that is there without a verification in it."""
+    """Make a new directory, or take one that is there without a verification in it."""
     out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         if asked and out.is_dir():

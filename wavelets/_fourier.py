@@ -13,13 +13,13 @@ def _transform(name: str, x: Array, axes: tuple[int, ...]) -> Array:
 
 @primitive
 def fftn(x: Array, axes: tuple[int, ...]) -> Array:
-    """The complex transform of an array, of its precision."""
+    """Return the complex transform of an array, of its precision."""
     return _transform("fftn", x, axes)
 
 
 @primitive
 def ifftn(x: Array, axes: tuple[int, ...]) -> Array:
-    """The inverse transform of an array, of its precision, complex."""
+    """Return the inverse transform of an array, of its precision, complex."""
     return _transform("ifftn", x, axes)
 
 

@@ -209,7 +209,7 @@ def littlewood_paley(bank: FilterBank) -> Array:
 
 
 def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -> tuple[tuple[int, ...], int]:
-    """The lengths of the axes and the number of orientations, once everything is seen to be as it must."""
+    """Return the lengths of the axes and the number of orientations, checked."""
     lengths = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
     for name, number in (("scales", scales), ("angles", angles), *(("shape", n) for n in lengths)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer):
@@ -229,17 +229,17 @@ def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -
 
 
 def _angle(k: int, angles: int) -> float:
-    """The orientation of a wavelet, in Kymatio's order."""
+    """Return the orientation of a wavelet, in Kymatio's order."""
     return (max(angles // 2 - 1, 0) - k) * math.pi / angles
 
 
 def _window(octave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A cosine over two octaves around 0, 0 elsewhere. With its neighbours' the squares add up to 1."""
+    """Return a cosine over two octaves around 0, 0 elsewhere. With its neighbours' the squares add up to 1."""
     return (abs(octave) < 1) * np.cos(math.pi / 2 * octave)
 
 
 def _tight(phi: np.ndarray[Any, Any], psi: np.ndarray[Any, Any], dtype: Any) -> FilterBank:
-    """The filters divided by the root of their Littlewood-Paley sum."""
+    """Return the filters divided by the root of their Littlewood-Paley sum."""
     root = np.sqrt(littlewood_paley(FilterBank(phi, psi)))
     return FilterBank((phi / root).astype(dtype), (psi / root).astype(dtype))
 

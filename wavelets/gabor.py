@@ -64,7 +64,7 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
     u, v = np.meshgrid(*[np.arange(n) - (n - 1) / 2] * 2, indexing="ij")
 
     def nearest(p: Any) -> Any:
-        """The Gabor function of given center (0, 1), log widths (2, 3), angle (4) and frequency (5)."""
+        """Return the Gabor function of given center (0, 1), log widths (2, 3), angle (4) and frequency (5)."""
         along = (u - p[0]) * np.cos(p[4]) + (v - p[1]) * np.sin(p[4])
         across = (v - p[1]) * np.cos(p[4]) - (u - p[0]) * np.sin(p[4])
         width, height = np.exp(np.clip(p[2:4], np.log(NARROWEST), np.log(2 * n)))

@@ -58,7 +58,7 @@ def _phase(z: Array) -> Array:
 
 
 def _power(u: Array, k: int) -> Array:
-    """An integer power of numbers of modulus 1 or 0, by products, which take less time than NumPy's complex power."""
+    """Return an integer power of numbers of modulus 1 or 0, by products: NumPy's complex power is slower."""
     if k == 0:
         return u * np.conj(u)  # 1, and 0 where u is 0
     base = u if k > 0 else np.conj(u)
@@ -214,7 +214,7 @@ def harmonic_statistics(
 
 
 def _turns(phases: int, like: Array) -> Array:
-    """The numbers exp(2 pi i a / A), in the precision and library of an array."""
+    """Return the numbers exp(2 pi i a / A), in the precision and library of an array."""
     turns = np.exp(2j * math.pi * np.arange(phases) / phases)
     value: Any = getval(like)
     return np.asarray(turns, like=value, dtype=np.result_type(value.dtype, np.complex64))

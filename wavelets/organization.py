@@ -71,7 +71,7 @@ def _over_folders(vectors: NumpyArray[np.float64]) -> NumpyArray[np.float64]:
 
 
 def _order(vectors: NumpyArray[np.float64]) -> NumpyArray[Any]:
-    """An order of vectors in which neighbours are near each other."""
+    """Return an order of vectors in which neighbours are near each other."""
     from scipy.spatial.distance import cdist  # slow to import, and training does without
 
     distances = cdist(vectors, vectors, "sqeuclidean")

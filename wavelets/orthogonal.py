@@ -120,7 +120,7 @@ def idwt(coefficients: Sequence[Array], axes: Axes = (-2, -1), *, moments: int =
 
 
 def _axes(x: Array, axes: Axes) -> tuple[int, ...]:
-    """The axes counted from the first, since results have one more."""
+    """Return the axes counted from the first, since results have one more."""
     given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
     ndim = np.ndim(getval(x))
     require_floating(array_namespace(getval(x)), "x", getval(x))

@@ -85,7 +85,7 @@ class _Cascade:
         self.angular = [np.reshape(spectrum, (-1, 1, 1)) for spectrum in angular]  # (2 L, 1, 1)
 
     def paths(self, x: Array) -> Iterator[Array]:
-        """The coefficients of all paths, each (..., n1, n2)."""
+        """Yield the coefficients of all paths, each (..., n1, n2)."""
         yield self.low(x)
         spectrum = np.expand_dims(fftn(x, self.space), ANGLE)
         layers = [fftn(np.abs(ifftn(spectrum * psi, self.space)), self.space) for psi in self.bank.psi]
@@ -111,15 +111,15 @@ class _Cascade:
         return np.concatenate([same, beyond, np.conj(same), np.conj(beyond)], axis=ANGLE)
 
     def along_angles(self, y: Array, filters: Sequence[Array]) -> Iterator[Array]:
-        """The means over angles of the moduli of y convolved with each filter along angles."""
+        """Yield the means over angles of the moduli of y convolved with each filter along angles."""
         spectrum = fftn(y, (ANGLE,))
         for angular in filters:
             yield np.mean(np.abs(ifftn(spectrum * angular, (ANGLE,))), axis=ANGLE)
 
     def low(self, y: Array) -> Array:
-        """An array times the low-pass filter."""
+        """Convolve an array with the low-pass filter."""
         return self.smooth(fftn(y, self.space))
 
     def smooth(self, spectrum: Array) -> Array:
-        """The same, of the transform of a real array."""
+        """Convolve a real array, given by its transform, with the low-pass filter."""
         return np.real(ifftn(spectrum * self.bank.phi, self.space))

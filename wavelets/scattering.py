@@ -121,7 +121,7 @@ def scattering_paths(bank: FilterBank, order: int = 2) -> list[Path]:
 
 
 def _mirrored(x: Array, bank: FilterBank, where: tuple[int, ...], edge: int) -> Array:
-    """The array extended to the bank's lengths by up to 2^J samples at each end of the axes."""
+    """Extend the array to the bank's lengths by up to 2^J samples at each end of the axes."""
     for axis, padded in zip(where, bank.shape, strict=True):
         n = x.shape[axis]
         if n <= edge:
@@ -134,7 +134,7 @@ def _mirrored(x: Array, bank: FilterBank, where: tuple[int, ...], edge: int) -> 
 
 
 def _in_blocks(cascade: _Cascade, x: Array, order: int) -> Array:
-    """The coefficients of all paths, by several threads on parts that fit into a cache, where x is NumPy's."""
+    """Compute all paths, by several threads on parts that fit into a cache where x is NumPy's."""
     space = x.shape[len(x.shape) + cascade.axes[0] :]
     rest = x.shape[: -len(space)]
     size = max(1, BLOCK // (2 * x.dtype.itemsize * cascade.bank.angles * math.prod(space)))
@@ -163,11 +163,11 @@ class _Cascade:
         self.axes = last_axes(bank)
 
     def octaves(self, j: int) -> int:
-        """The resolution that arrays of scale 2^j are brought to."""
+        """Return the resolution that arrays of scale 2^j are brought to."""
         return max(j - self.oversampling, 0)
 
     def paths(self, x: Array, order: int) -> Array:
-        """The coefficients of all paths, (..., paths, *space)."""
+        """Return the coefficients of all paths, (..., paths, *space)."""
         spectrum = self._new_axis(fftn(x, self.axes))
         found = [self._averaged(spectrum, 0)]
         second = []
@@ -185,19 +185,19 @@ class _Cascade:
         return np.concatenate([*found, *second], axis=-len(self.axes) - 1)
 
     def _modulus(self, spectrum: Array, j: int, resolution: int) -> Array:
-        """The transform of abs(x * psi_j), with an axis of angles before the space axes, from (..., 1, *space)."""
+        """Return the transform of abs(x * psi_j), with an axis of angles before space, from (..., 1, *space)."""
         filtered = spectrum * self._at(self.bank.psi[j], resolution)
         filtered = ifftn(self._folded(filtered, self.octaves(j) - resolution), self.axes)
         return fftn(np.abs(filtered), self.axes)
 
     def _averaged(self, spectrum: Array, resolution: int) -> Array:
-        """The array times the low-pass filter, at the last resolution."""
+        """Convolve the array with the low-pass filter, at the last resolution."""
         low = spectrum * self._at(self.bank.phi, resolution)
         low = self._folded(low, self.octaves(self.bank.scales) - resolution)
         return np.real(ifftn(low, self.axes))
 
     def _at(self, filters: Array, resolution: int) -> Array:
-        """The spectra of filters at a resolution: their low frequencies, as Kymatio has them."""
+        """Return the spectra of filters at a resolution: their low frequencies, as Kymatio has them."""
         for axis in self.axes:
             n = filters.shape[axis]
             half = n >> (resolution + 1)
@@ -208,7 +208,7 @@ class _Cascade:
         return filters
 
     def _folded(self, spectrum: Array, octaves: int) -> Array:
-        """The spectrum of every 2^octaves-th sample: the mean of the frequencies that become one."""
+        """Return the spectrum of every 2^octaves-th sample: the mean of the frequencies that become one."""
         step = 2**octaves
         for axis in self.axes if octaves else ():
             at = spectrum.ndim + axis
@@ -220,5 +220,5 @@ class _Cascade:
         return spectrum
 
     def _new_axis(self, x: Array) -> Array:
-        """An axis of length 1 before the space axes."""
+        """Insert an axis of length 1 before the space axes."""
         return np.expand_dims(x, x.ndim - len(self.axes))

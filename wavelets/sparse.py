@@ -203,7 +203,7 @@ def learn_dictionary(
 
 
 def _threshold(tau: Any) -> Any:
-    """An array, or a number, which is not negative and changes no dtype."""
+    """Return an array, or a number that is not negative and changes no dtype."""
     if not isinstance(tau, float | int | np.number):
         return plain(tau)
     if not tau >= 0:
@@ -212,7 +212,7 @@ def _threshold(tau: Any) -> Any:
 
 
 def _floating(x: Any) -> Any:
-    """An array in a floating dtype: integers would overflow."""
+    """Return an array in a floating dtype: integers would overflow."""
     x = plain(x)
     return x.astype(np.float64) if getval(x).dtype.kind in "biu" else x
 

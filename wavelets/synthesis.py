@@ -88,5 +88,5 @@ def moment_distance(
 
 
 def _without(a: Array, begin: int) -> Array:
-    """An array without the rows of fine scales, which lie between the low-pass row and one, along the last axis."""
+    """Return an array without the rows of fine scales, which follow the low-pass row along the last axis."""
     return np.concatenate([a[..., :1], a[..., begin:]], axis=-1)

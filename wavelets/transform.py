@@ -84,14 +84,14 @@ def plain(x: Any) -> Any:
 
 
 def last_axes(bank: FilterBank) -> tuple[int, ...]:
-    """The last axes of an array, as many as the filters have."""
+    """Return the last axes of an array, as many as the filters have."""
     return tuple(range(-len(bank.shape), 0))
 
 
 def filtered_axes(
     x: Array, bank: FilterBank, axes: Axes, shape: tuple[int, ...], name: str = "x", *, spare: int = 0
 ) -> tuple[int, ...]:
-    """The axes as numbers from 0, once array and axes are checked against the lengths they must have, or spare more."""
+    """Return the axes as numbers from 0, after checks against the lengths that they must have, or spare more."""
     value = getval(x)
     known = library_of(value) in ("numpy", "cupy") and hasattr(value, "dtype")
     if not known or dtype_name(value.dtype) not in ("float32", "float64"):

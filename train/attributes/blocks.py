@@ -84,7 +84,7 @@ def blocks_differ(
 
 
 def _largest_score(sums: np.ndarray[Any, Any], rng: np.random.Generator) -> tuple[int, float]:
-    """The property whose sum over blocks (C, P) is largest for its size, and the part of flips with as large a one."""
+    """Return the property with the largest sum over blocks (C, P), and the part of flips with one as large."""
     if not len(sums):
         return 0, 1.0
     unit = np.sqrt((sums**2).sum(axis=0))

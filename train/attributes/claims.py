@@ -160,7 +160,7 @@ def orders(study: Study) -> list[str]:
 
 @dataclass(frozen=True)
 class _Rise:
-    """Whether the class stays more often the deeper the translation, over translations that share no sample."""
+    """The trend of the class with depth, over translations that share no sample."""
 
     statistic: float  # Kendall's tau with depth
     p: float
@@ -197,19 +197,19 @@ def _exact_against_aliased(study: Study) -> str:
 
 
 def _rng(study: Study) -> np.random.Generator:
-    """The same for every interval, so that it has the same ends wherever it is shown."""
+    """Return the same generator for every interval, so that it has the same ends wherever it is shown."""
     return np.random.default_rng(study.settings.seed)
 
 
 def _counted(found: str, decided: int, tried: int) -> str:
-    """What tests found, and how many could not."""
+    """Say what tests found, and how many could not."""
     if not decided:
         return f"none of {tried} tests can be decided."
     return found + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
 
 
 def _of_blocks(study: Study) -> str:
-    """What the tests by blocks found."""
+    """Say what the tests by blocks found."""
     decided, significant = (sum(getattr(b, name) for b in study.blocks) for name in ("decided", "significant"))
     found = f"{significant} of {decided} translations are significant after correction"
     shares = [b.largest for b in study.blocks]
@@ -255,7 +255,7 @@ def _class(study: Study) -> list[Claim]:
 
 
 def _compared(claim: str, found: tuple[list[int], list[Contrast], Contrast] | None) -> Claim:
-    """What came of the contrast of two sets of translations."""
+    """Make a claim of the contrast of two sets of translations."""
     unit = "query and image found"
     if found is None or found[2].verdict == UNDECIDED:
         return Claim(claim, unit, math.nan, "-", UNDECIDED)

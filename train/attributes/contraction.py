@@ -86,7 +86,7 @@ def _halves_apart(x: Array) -> np.ndarray[Any, Any]:
 
 
 def _pairs(labels: np.ndarray[Any, Any], same: bool, pairs: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    """Indices of different images of one class, or of two."""
+    """Draw indices of different images of one class, or of two."""
     members = {c: np.flatnonzero(labels == c) for c in np.unique(labels)}
     firsts = np.concatenate([m for m in members.values() if not same or len(m) > 1] or [np.empty(0, np.int64)])
     if not len(firsts) or (not same and len(members) < 2):
@@ -120,7 +120,7 @@ def median_interval(values: np.ndarray[Any, Any], level: float = 1 - CONFIDENCE)
 
 @dataclass(frozen=True)
 class Gain:
-    """How much a layer can stretch distances."""
+    """Bounds of how much a layer stretches distances."""
 
     j: int  # depth of its output
     # The norm of its linear map; of a (+) layer, the product of the norms of both; times what rho stretches at most,

@@ -12,7 +12,7 @@ UNDECIDED = "cannot be decided"
 
 
 class Tested:
-    """What has a p-value, corrected for all tests: NaN where the test could not have succeeded."""
+    """A test with a p-value, corrected for all tests: NaN where it could not have succeeded."""
 
     p: float
 

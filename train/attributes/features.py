@@ -220,7 +220,7 @@ def _digest(dataset: Dataset) -> str:
 
 
 def _is_whole(path: Path, key: Mapping[str, Any]) -> bool:
-    """Whether a file holds what the key says; one that cannot be read is made again."""
+    """Say whether a file holds what the key says; one that cannot be read is made again."""
     try:
         with opened(path) as file:
             return bool(file.attrs.get("key") == json.dumps(key))

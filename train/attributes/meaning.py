@@ -187,7 +187,7 @@ def found_images_differ(
 
 
 def _counts(indices: np.ndarray[Any, Any], tau: int, many: int) -> np.ndarray[Any, Any]:
-    """How much more often each image is found at tau than at 0."""
+    """Count how much more often each image is found at tau than at 0."""
     after, before = (np.bincount(indices[:, t], minlength=many) for t in (tau, 0))
     return np.asarray(after - before)
 
@@ -302,6 +302,6 @@ def _strength(finding: Finding) -> tuple[bool, float]:
 
 
 def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:
-    """Of the permutations, and the natural order itself, the part whose largest score is as large."""
+    """Return the part of the permutations, and the natural order itself, whose largest score is as large."""
     slack = 1e-12 * abs(score)  # sums of other signs, or in another order, round differently
     return float((1 + np.count_nonzero(highest >= score - slack)) / (1 + len(highest)))

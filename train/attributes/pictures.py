@@ -116,7 +116,7 @@ def _put(canvas: np.ndarray[Any, Any], image: np.ndarray[Any, Any], top: int, le
 
 
 def _zoom(shape: tuple[int, ...]) -> int:
-    """How often a picture fits into a cell."""
+    """Return how often a picture fits into a cell."""
     return max(1, CELL // max(shape))
 
 

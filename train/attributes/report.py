@@ -147,7 +147,7 @@ def _hubness_table(study: Study) -> Table | None:
 
 
 def _of(cls: type[Any], rows: Iterable[Any]) -> Table:
-    """A table of dataclasses."""
+    """Make a table of dataclasses."""
     return Table([f.name for f in dataclasses.fields(cls)], [dataclasses.astuple(row) for row in rows])
 
 
@@ -228,7 +228,7 @@ def _layers(study: Study) -> Table:
 
 
 def _strips(study: Study) -> dict[str, bytes]:
-    """The paper's figures by file name: Figure 3, two images at the last depth; Figure 4, each image at every depth."""
+    """Draw the paper's figures by file name: 3, two images at the last depth; 4, each image at every depth."""
     files = {}
     last, labels = study.settings.depths[-1], study.labels()
     queries = study.matches[last].queries
@@ -249,7 +249,7 @@ TITLES = {
 
 
 def _shown(table: Table, label: str, *left_out: str) -> Table | None:
-    """A table as the page shows it: an interval beside its value, and where no p decides, that it does not."""
+    """Return a table as the page shows it: intervals beside values, and where no p decides, that it does not."""
     if not table.lines:
         return None
     names = [name for name in table.header if not name.endswith(("low", "high")) and name not in left_out]
@@ -272,7 +272,7 @@ def _shown(table: Table, label: str, *left_out: str) -> Table | None:
 
 
 def _shown_tables(study: Study, tables: Mapping[str, Table]) -> dict[str, Table | None]:
-    """The tables of the page that show what a CSV file holds."""
+    """Return the tables of the page that show what a CSV file holds."""
     nothing = Table([], [])
     exactness, contrast, claimed = (tables.get(name, nothing) for name in ("exactness", "exact_and_aliased", "claims"))
     contrast = Table(contrast.header, [line for line in contrast.lines if line[0] == "trained"])
@@ -294,7 +294,7 @@ def _shown_tables(study: Study, tables: Mapping[str, Table]) -> dict[str, Table 
 def _values(
     study: Study, description: Mapping[str, Any], warning: str, files: Mapping[str, bytes], sentences: Sequence[str]
 ) -> dict[str, Any]:
-    """What the page shows."""
+    """Return the values that the page shows."""
     names, layers = study.dataset.class_names, hierarchy(study.model.network)
     return {
         "axis": study.settings.axis,
@@ -373,7 +373,7 @@ def _strip_alt(study: Study) -> str:
 
 
 def _viewer(study: Study) -> dict[str, Any]:
-    """What the script of the page needs: pictures as data URIs, and for each image, depth and tau what was found."""
+    """Return what the page's script needs: pictures as data URIs, and what each image, depth and tau find."""
     data, names, labels = study.dataset, study.dataset.class_names, study.labels()
     shown = sorted({int(i) for m in study.matches.values() for i in m.indices[:, :, 0].ravel()})
     queries: list[dict[str, Any]] = [

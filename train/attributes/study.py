@@ -43,7 +43,7 @@ PROBED, SEPARATED = 2000, 10_000
 
 @dataclass(frozen=True)
 class Settings:
-    """What is looked at."""
+    """Settings of a study."""
 
     images: tuple[int, ...]  # indices of the images whose arrays are translated on the page
     queries: str  # which images these are, and those that agreement is measured on
@@ -82,7 +82,7 @@ class Exactness:
 
 @dataclass(frozen=True)
 class Layers:
-    """What layers do to distances and to classes."""
+    """Distances and classes, layer by layer."""
 
     pairs: PairDistances  # of the network, and of the same one untrained
     untrained_pairs: PairDistances
@@ -160,7 +160,7 @@ class Study:
         return self.dataset.train_labels if self.settings.queries == "train" else self.dataset.test_labels
 
     def _rng(self, *key: int) -> np.random.Generator:
-        """A source of its own for each part, so that one does not depend on which others are measured."""
+        """Return a generator for each part, so that none depends on which others are measured."""
         return np.random.default_rng([self.settings.seed, *key])
 
     def _exactness(self) -> Iterator[Exactness]:
@@ -266,7 +266,7 @@ class Study:
         self.findings += like_translations(before, changed, self._rng(5))
 
     def _few(self) -> np.ndarray[Any, Any]:
-        """Some training images."""
+        """Draw some training images."""
         return np.sort(self._rng(6).permutation(len(self.dataset.train_images))[: self.settings.few])
 
     def _all_axes(self, images: np.ndarray[Any, Any]) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
@@ -354,7 +354,7 @@ def _changes(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.
 
 
 def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:
-    """The merged filters of layer j, a row for each v_j; g of a (+) layer."""
+    """Return the merged filters of layer j, a row for each v_j; g of a (+) layer."""
     folded = model.network.merged(model.parameters, model.moments)[name_of(j)]
     w = to_numpy(folded["g" if "g" in folded else "w"]).astype(np.float64)
     return w.reshape(-1, w.shape[-1]).T

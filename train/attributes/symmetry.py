@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Explained(NamedTuple):
-    """How much of a group's action on arrays translations along one axis explain."""
+    """The part of a group's action on arrays that translations along one axis explain."""
 
     share: float
     """Part of the variance that the best translations explain, mean over the group's elements."""

@@ -20,7 +20,7 @@ from train.attributes.nearest import distances_of_random_pairs, nearest, rank
 
 @dataclass(frozen=True)
 class Search:
-    """How the nearest images of translated arrays are found."""
+    """Search for the nearest images of translated arrays."""
 
     width: int  # samples that smoothing averages
     boundary: Boundary  # how arrays are extended and translated
@@ -94,7 +94,7 @@ def sharing_no_sample(steps: int, width: int, boundary: Boundary) -> list[int]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often the nearest image of a translated array has the class of the image."""
+    """Agreement of the class of an image with that of the image nearest to its translated array."""
 
     j: int  # depth
     # Whether the class is the same, per query and translation tau = 0 .. n-1. Without a translation this says whether
@@ -155,7 +155,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How much more often some translations keep the class than others do."""
+    """Difference between how often some translations keep the class and how often others do."""
 
     first: float  # share of the first ones
     second: float  # share of the others

@@ -258,12 +258,12 @@ def measure(subject: Subject) -> Iterator[Example]:
 
 
 def _axes(subject: Subject, j: int, boundary: Boundary) -> list[Axis]:
-    """The axes of x_j with such a boundary."""
+    """Return the axes of x_j with such a boundary."""
     return [axis for axis in axes(subject.table, j) if axis.boundary == boundary]
 
 
 def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Translating x_j by one stride along a periodic axis translates x_{j+1} by one sample."""
+    """Check that translating x_j by a stride along a periodic axis translates x_{j+1} by one sample."""
     reference = None
     for axis in _axes(subject, j, "periodic"):
         if axis.whole and axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
@@ -273,7 +273,7 @@ def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Examp
 
 
 def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """The same at zero boundaries, of arrays that are zero where a layer reaches beyond the ends or values leave.
+    """Check it at zero boundaries, of arrays that are zero where a layer reaches beyond the ends or values leave.
 
     Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
     """
@@ -452,7 +452,7 @@ def examine(
 
 
 def _example(row: Row, bound: float, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
-    """The row with one error and one bound, relative to the largest value."""
+    """Return the row with one error and one bound, relative to the largest value."""
     scale = float(np.max(np.abs(expected))) or 1.0
     error = float(np.max(np.abs(found - expected)))
     changed: tuple[float, ...] = ()
@@ -468,7 +468,7 @@ def _operator(subject: Subject, row: Row, moved: tuple[Axis, int] | None = None)
 
 
 def _reference(subject: Subject, row: Row, x: Array) -> tuple[np.ndarray[Any, Any], float]:
-    """What becomes of x itself, and the rounding errors of two such results; a layer of Eq. (8) is two stages."""
+    """Return the result for x itself, and the rounding errors of two such; a layer of Eq. (8) is two stages."""
     op = _operator(subject, row)
     y = to_numpy(op(x))
     layers = len(subject.table) + 1 - row.j if row.statement == "invariance" else 1

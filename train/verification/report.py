@@ -147,7 +147,7 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
 
 
 def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
-    """What the page shows of one boundary and mode: its name, a picture, and tables by title."""
+    """Return what the page shows of a boundary and mode: its name, a picture, and tables by title."""
     case = _select(rows, boundary, mode)
     picture = None
     if any(map(_is_mapped, case)):
@@ -175,23 +175,23 @@ def _cases(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 
 def _select(rows: Iterable[Row], boundary: str, mode: str | None = None) -> list[Row]:
-    """The rows of a boundary, of one mode or of all."""
+    """Return the rows of a boundary, of one mode or of all."""
     return [row for row in rows if row.boundary == boundary and mode in (None, row.mode)]
 
 
 def _is_mapped(row: Row) -> bool:
-    """Whether a row has a cell in a map; another translation of the same axis has the cell of "inside"."""
+    """Say whether a row has a cell in a map; another translation of the same axis has the cell of "inside"."""
     return row.statement == "invariance" and row.kind != "inside"
 
 
 def _examples(rows: Iterable[Row]) -> str:
-    """How many examples rows have: "2 examples"."""
+    """Say how many examples rows have: "2 examples"."""
     counts = sorted({len(row.errors) for row in rows})
     return " to ".join(map(str, counts[:: max(1, len(counts) - 1)])) + (" example" if counts == [1] else " examples")
 
 
 def _totals(rows: Sequence[Row]) -> dict[str, int | float | None]:
-    """Counts of statements by verdict, and the largest error of those that must hold and of the others."""
+    """Count statements by verdict, and find the largest error of those that must hold and of the others."""
     must_hold = [row for row in rows if row.must_hold]
     measured = [row for row in rows if not row.must_hold]
     verdicts = [row.verdict for row in must_hold]
@@ -207,7 +207,7 @@ def _totals(rows: Sequence[Row]) -> dict[str, int | float | None]:
 
 
 def _claim(totals: Mapping[str, int | float | None]) -> str:
-    """The verdict in words."""
+    """Return the verdict in words."""
     must_hold, fail, undecided = totals["must_hold"], totals["fail"], totals["undecided"]
     if not must_hold:
         return "no statement here is exact"
@@ -237,7 +237,7 @@ def _compact(numbers: Iterable[int]) -> str:
 
 
 def _measurements(row: Row) -> tuple[str, ...]:
-    """The cells under MEASUREMENTS."""
+    """Return the cells under MEASUREMENTS."""
     strides = _compact(stride for stride in row.strides if stride > 1)
     changed = f"{100 * math.fsum(row.changed) / len(row.changed):.0f} %" if row.changed else "-"
     bound = _number(largest(row.bounds)) if row.must_hold else "-"
@@ -245,12 +245,12 @@ def _measurements(row: Row) -> tuple[str, ...]:
 
 
 def _row_cells(row: Row) -> tuple[str, ...]:
-    """The cells under ROW_HEADER."""
+    """Return the cells under ROW_HEADER."""
     return (row.statement, str(row.j), row.axis, str(row.shift), *_measurements(row))
 
 
 def _totals_table(rows: Sequence[Row]) -> Table:
-    """A line of counts per boundary and mode."""
+    """Make a table of counts, a line for each boundary and mode."""
     cells = []
     for case in _cases(rows):
         totals = _totals(_select(rows, *case)).values()
@@ -259,7 +259,7 @@ def _totals_table(rows: Sequence[Row]) -> Table:
 
 
 def _invariance_table(case: Sequence[Row]) -> Table:
-    """A line per depth, axis and kind."""
+    """Make a table of a line for each depth, axis and kind."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in case:
         if row.statement == "invariance":
@@ -273,7 +273,7 @@ def _invariance_table(case: Sequence[Row]) -> Table:
 
 
 def _layer_table(case: Sequence[Row], statement: str) -> Table:
-    """A line per layer: the largest error along each axis, the largest bound, and which axes fail."""
+    """Make a table of layers: the largest error along each axis, the largest bound, and which axes fail."""
     rows = [row for row in case if row.statement == statement]
     axes = sorted({row.axis for row in rows}, key=AXES.index)
     cells = []
@@ -311,7 +311,7 @@ def _dumps(value: Any, indent: int | None = None) -> str:
 
 
 def _mathematical(axis: str) -> str:
-    """The name of an axis as matplotlib sets it."""
+    """Return the name of an axis as matplotlib sets it."""
     return AXIS.sub(lambda m: f"${m[1]}_{{{m[2].strip('{}')}}}$", axis)
 
 
@@ -320,7 +320,7 @@ def _mapped(rows: Iterable[Row]) -> list[Row]:
 
 
 class _Norm:
-    """Where errors are in the colour map: on two logarithmic scales, up to what rounding explains and beyond it.
+    """Places of errors in the colour map: on two logarithmic scales, up to what rounding explains and beyond it.
 
     What lies between the two holds no colour, so that differences of size show on either side.
     """
@@ -396,7 +396,7 @@ def _draw_scale(plot: Any, norm: _Norm) -> None:
 
 
 def _mark(verdict: str, cell: float) -> dict[str, Any]:
-    """How matplotlib marks a cell of that many points."""
+    """Return how matplotlib marks a cell of that many points."""
     scale, style = MARKS[verdict]
     return {"linestyle": "", "markersize": scale * cell, "markeredgewidth": 0.1 * cell, **style}
 
