@@ -68,9 +68,9 @@ def __getattr__(name: str) -> Any:
     if name in PACKAGES:
         return importlib.import_module(f"hcnn.{name}")
     if name in _HOMES:
-        found = getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
-        globals()[name] = found  # nothing can be imported while the interpreter ends
-        return found
+        value = getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
+        globals()[name] = value  # nothing can be imported while the interpreter ends
+        return value
     raise AttributeError(f"module 'hcnn' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 

@@ -40,9 +40,9 @@ def main() -> int:
         return _say(f"hcnn {__version__}")
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
-        given = f"{name!r} is no command" if name else "no command is given"
+        problem = f"{name!r} is no command" if name else "no command is given"
         meant = f" (did you mean {near[0]}?)" if near else ""
-        print(f"hcnn: {given}{meant}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"hcnn: {problem}{meant}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv = [f"{called} {name}", *rest]
     claim("train")

@@ -27,8 +27,8 @@ def claim(package: str) -> None:
     """
     names = list(PACKAGES.values())
     for name in names[: names.index(package) + 1]:
-        found = sys.modules.get(name)
-        if found is not None and (origin := _origin(found)) != _origin(PathFinder.find_spec(name, [PLACE])):
+        module = sys.modules.get(name)
+        if module is not None and (origin := _origin(module)) != _origin(PathFinder.find_spec(name, [PLACE])):
             raise ImportError(
                 f"hcnn needs its own package {name}, and another module {name} has been imported before, from "
                 f"{origin}: rename that one, since a process has one module of a name",

@@ -229,7 +229,7 @@ MISTAKES = (
     ),
     Mistake(
         *("41", "descent goes up", "wavelets/descent.py"),
-        *("adamw_update(*given, rate=step,", "adamw_update(*given, rate=-step,"),
+        *("adamw_update(*operands, rate=step,", "adamw_update(*operands, rate=-step,"),
     ),
     Mistake(
         *("37", "reflections take the place of translations", "train/attributes/symmetry.py"),

@@ -128,8 +128,8 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) ->
             f"({', '.join(dataset.class_names[:3])}, ...); name the set it was trained on with --dataset"
         )
     if checkpoint.image_shape != dataset.image_shape:
-        ours, theirs = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
-        raise CheckpointError(f"{options.network} takes images of {ours}, {name} has {theirs}")
+        wanted, size = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
+        raise CheckpointError(f"{options.network} takes images of {wanted}, {name} has {size}")
     if options.train_size:
         try:
             dataset = train_subset(dataset, options.train_size)

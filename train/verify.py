@@ -104,14 +104,14 @@ def _act(options: argparse.Namespace) -> int:
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
     """Load the images that are asked for, else those of the network, for CIFAR the sample's."""
-    own = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
-    require_named(own, bool(options.dataset), str(options.network))
+    name = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
+    require_named(name, bool(options.dataset), str(options.network))
     axes = len(checkpoint.image_size) if checkpoint else MADE_FOR.get(options.preset, 0)
-    dataset = load_dataset(options.dataset or own, download=False, axes=axes)
+    dataset = load_dataset(options.dataset or name, download=False, axes=axes)
     if checkpoint and checkpoint.image_shape != dataset.image_shape:
-        wanted, found = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
+        wanted, size = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
         raise ConfigError(
-            f"{options.network} takes images of {wanted}, those of {_named(dataset)} are {found}; name its own with "
+            f"{options.network} takes images of {wanted}, those of {_named(dataset)} are {size}; name its own with "
             "--dataset"
         )
     if options.images > len(dataset.test_images):
@@ -144,9 +144,9 @@ def _pictures(
     _, chosen = _drawn(options, dataset, number)
     taken = to_numpy(subject.tail(0, "evaluation")(subject.images)).argmax(axis=1) if checkpoint else chosen
     for index, guess in zip(chosen, taken, strict=True):
-        own = dataset.class_names[dataset.test_labels[index]]
-        text = f"{own}, taken for {checkpoint.class_names[guess]}" if checkpoint else own
-        yield Picture(image_png(dataset.test_images[index]), f"{own}, test image {index} of {_named(dataset)}", text)
+        name = dataset.class_names[dataset.test_labels[index]]
+        text = f"{name}, taken for {checkpoint.class_names[guess]}" if checkpoint else name
+        yield Picture(image_png(dataset.test_images[index]), f"{name}, test image {index} of {_named(dataset)}", text)
 
 
 def _trained(checkpoint: checkpoints.Checkpoint) -> str:
@@ -164,11 +164,11 @@ def _subject(
 ) -> Subject:
     """Make a network, loaded or random, and images to try it on."""
     dtype = options.dtype or DTYPE
-    given: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
+    changes: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
     rng, chosen = _drawn(options, dataset, number)
     if checkpoint:
         _require_layers(checkpoint.config)
-        config = dataclasses.replace(checkpoint.config, boundary=boundary, **given)
+        config = dataclasses.replace(checkpoint.config, boundary=boundary, **changes)
         network, parameters, moments = restore(options.network, checkpoint, config, xp)
         config = dataclasses.replace(config, dtype=dtype)
         network = build(config, checkpoint.image_size, network.classes, checkpoint.channels)
@@ -177,7 +177,7 @@ def _subject(
     else:
         preset = options.preset or "hcnn"
         _require_layers(make_config(preset))
-        config = make_config(preset, {"boundary": boundary, "dtype": dtype, **given})
+        config = make_config(preset, {"boundary": boundary, "dtype": dtype, **changes})
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(dataset.train_images)

@@ -59,8 +59,8 @@ def lbfgs(
 
     # SciPy's own tolerances are absolute, so a small function would be left where it begins
     options = {"maxiter": iterations, "maxcor": memory, "maxfun": 10 * iterations, "ftol": 0, "gtol": 0}
-    found = optimize.minimize(evaluate, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return found.x.reshape(start.shape).astype(start.dtype), float(found.fun)
+    result = optimize.minimize(evaluate, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return result.x.reshape(start.shape).astype(start.dtype), float(result.fun)
 
 
 def adam(
@@ -107,8 +107,8 @@ def adam(
     for i, batch in enumerate(batches):
         step = rate * (1 - i / len(batches))
         for k, g in enumerate(tree_leaves(gradient(tree_unflatten(structure, leaves), batch)[1])):
-            given = leaves[k], g, first[k], second[k]
-            leaves[k], first[k], second[k] = adamw_update(*given, rate=step, step=i + 1, betas=decays)
+            operands = leaves[k], g, first[k], second[k]
+            leaves[k], first[k], second[k] = adamw_update(*operands, rate=step, step=i + 1, betas=decays)
     return tree_unflatten(structure, leaves)
 
 
@@ -132,8 +132,8 @@ def momentum(
     velocity = tree_map(np.zeros_like, parameters)
     for i, batch in enumerate(batches):
         step = rate * (1 - i / len(batches))
-        found = gradient(parameters, batch)
-        velocity = tree_map(lambda v, g, step=step: keep * v - step * g, velocity, found)
+        gradients = gradient(parameters, batch)
+        velocity = tree_map(lambda v, g, step=step: keep * v - step * g, velocity, gradients)
         parameters = tree_map(np.add, parameters, velocity)
     return parameters
 

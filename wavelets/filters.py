@@ -90,8 +90,8 @@ class FilterBank:
         if type(x) is type(self.phi) and x.real.dtype == self.phi.dtype == self.psi.dtype:
             return self
         xp = array_namespace(x)
-        own = (to_numpy(a) if xp is np else a for a in (self.phi, self.psi))  # NumPy converts no CuPy array
-        return FilterBank(*(xp.asarray(a, dtype=x.real.dtype) for a in own))
+        spectra = (to_numpy(a) if xp is np else a for a in (self.phi, self.psi))  # NumPy converts no CuPy array
+        return FilterBank(*(xp.asarray(a, dtype=x.real.dtype) for a in spectra))
 
 
 def morlet_bank(

@@ -77,6 +77,6 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
     widths = np.log([n / 5, n / 5])
     begun = [(*peak, *widths, angle, w) for angle in np.arange(8) * np.pi / 8 for w in (0.7, 1.4, 2.2)]
     begun = sorted(begun, key=lambda p: float(np.sum((nearest(p) - f) ** 2)))[:starts]
-    found = [optimize.least_squares(lambda p: (nearest(p) - f).ravel(), p, method="lm", max_nfev=250) for p in begun]
-    fit = nearest(min(found, key=lambda result: result.cost).x)
+    fits = [optimize.least_squares(lambda p: (nearest(p) - f).ravel(), p, method="lm", max_nfev=250) for p in begun]
+    fit = nearest(min(fits, key=lambda result: result.cost).x)
     return size * fit, float(1 - np.sum((fit - f) ** 2) / np.sum(f**2))

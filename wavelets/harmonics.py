@@ -196,7 +196,7 @@ def harmonic_statistics(
     rows = rows - np.reshape(mean, (-1, *(1,) * len(space)))
     count = math.prod(bank.shape)
     flat = np.reshape(rows, (rows.shape[0], -1))
-    found = {"mean": mean, "covariance": flat @ np.conj(flat).T / count}
+    statistics = {"mean": mean, "covariance": flat @ np.conj(flat).T / count}
     directions = [(1,)] if len(space) == 1 else [(0, 1), (1, 0), (1, 1), (1, -1)]
     per_scale = (rows.shape[0] - 1) // bank.scales
     lagged = []
@@ -209,8 +209,8 @@ def harmonic_statistics(
             of_rows.append(np.mean(part * np.conj(moved), axis=space))
         lagged.append(np.concatenate(of_rows))
     if lagged:
-        found["lagged"] = np.reshape(np.stack(lagged), (lags, len(directions), -1))
-    return found
+        statistics["lagged"] = np.reshape(np.stack(lagged), (lags, len(directions), -1))
+    return statistics
 
 
 def _turns(phases: int, like: Array) -> Array:

@@ -121,12 +121,12 @@ def idwt(coefficients: Sequence[Array], axes: Axes = (-2, -1), *, moments: int =
 
 def _axes(x: Array, axes: Axes) -> tuple[int, ...]:
     """Return the axes counted from the first, since results have one more."""
-    given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
+    named = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
     ndim = np.ndim(getval(x))
     require_floating(array_namespace(getval(x)), "x", getval(x))
-    if not given or any(not -ndim <= a < ndim for a in given):
-        raise ValueError(f"axes is {given}; the array has {ndim} axes: name one or more")
-    return tuple(int(a) % ndim for a in given)
+    if not named or any(not -ndim <= a < ndim for a in named):
+        raise ValueError(f"axes is {named}; the array has {ndim} axes: name one or more")
+    return tuple(int(a) % ndim for a in named)
 
 
 def _filters(x: Array, moments: int, count: int) -> Array:

@@ -90,8 +90,8 @@ def decaying_vorticity(
     kx, ky = np.meshgrid(k, k, indexing="ij")
     square = kx**2 + ky**2
     inverse = np.divide(1, square, out=np.zeros_like(square), where=square > 0)
-    kept = np.maximum(abs(kx), abs(ky)) < n / 3
-    w = np.fft.fft2(rng.standard_normal((n, n))) * np.sqrt(square) * np.exp(-square / 50) * kept
+    band = np.maximum(abs(kx), abs(ky)) < n / 3
+    w = np.fft.fft2(rng.standard_normal((n, n))) * np.sqrt(square) * np.exp(-square / 50) * band
     w *= speed / np.sqrt((np.fft.ifft2(w).real ** 2).mean())
     steps = math.ceil(time * speed * n / 3)  # the fastest fluid crosses about half of a sample in each
     step = time / steps
@@ -100,7 +100,7 @@ def decaying_vorticity(
     def transport(w: Any) -> Any:
         # u = (d psi / dy, -d psi / dx) with -laplace(psi) = w
         u, v, wx, wy = (np.fft.ifft2(1j * f).real for f in (ky * w * inverse, -kx * w * inverse, kx * w, ky * w))
-        return -np.fft.fft2(u * wx + v * wy) * kept
+        return -np.fft.fft2(u * wx + v * wy) * band
 
     for _ in range(steps):
         slope = transport(w)

@@ -71,10 +71,10 @@ def rototranslation_scattering(x: Array, bank: FilterBank, axes: Axes = (-2, -1)
     last = last_axes(bank)
     angular = morlet_bank(2 * bank.angles, angular_scales, tight=True).like(getval(x))
     cascade = _Cascade(bank.like(x), [angular.phi, *angular.psi[:, 0]])
-    found = np.stack(list(cascade.paths(moveaxis(x, where, last))), axis=-1)
+    coefficients = np.stack(list(cascade.paths(moveaxis(x, where, last))), axis=-1)
     step = 2**bank.scales
-    before = (*(slice(None),) * (found.ndim - 3), slice(None, None, step), slice(None, None, step))
-    return moveaxis(found[before], (-3, -2), where)
+    before = (*(slice(None),) * (coefficients.ndim - 3), slice(None, None, step), slice(None, None, step))
+    return moveaxis(coefficients[before], (-3, -2), where)
 
 
 class _Cascade:

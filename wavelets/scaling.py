@@ -48,8 +48,8 @@ def structure_functions(x: Array, bank: FilterBank, orders: Sequence[float]) -> 
         raise ValueError(f"orders is {tuple(orders)}; give positive numbers")
     moduli = np.abs(wavelet_transform(x, bank, last_axes(bank))[1]).astype(np.float64)  # powers need its range
     axes = (*range(moduli.ndim - 2), moduli.ndim - 1)
-    found = np.stack([to_numpy(np.mean(moduli**q, axis=axes)) for q in orders], axis=-1)
-    return np.asarray(found, np.float64)
+    moments = np.stack([to_numpy(np.mean(moduli**q, axis=axes)) for q in orders], axis=-1)
+    return np.asarray(moments, np.float64)
 
 
 def scaling_exponents(moments: NumpyArray[Any], first: int, last: int) -> NumpyArray[np.float64]:
@@ -112,8 +112,8 @@ def leverage(x: Array, lags: int) -> NumpyArray[np.float64]:
     if not 0 <= lags < n:
         raise ValueError(f"lags is {lags}; it must be from 0 to {n - 1}")
     power = x * x
-    found = []
+    correlations = []
     for lag in range(-lags, lags + 1):
         later, earlier = slice(max(lag, 0), n + min(lag, 0)), slice(max(-lag, 0), n - max(lag, 0))
-        found.append(float(np.mean(power[..., later] * x[..., earlier])))
-    return np.asarray(found, np.float64) / np.float64(np.mean(power)) ** 1.5
+        correlations.append(float(np.mean(power[..., later] * x[..., earlier])))
+    return np.asarray(correlations, np.float64) / np.float64(np.mean(power)) ** 1.5

@@ -169,11 +169,11 @@ class _Cascade:
     def paths(self, x: Array, order: int) -> Array:
         """Return the coefficients of all paths, (..., paths, *space)."""
         spectrum = self._new_axis(fftn(x, self.axes))
-        found = [self._averaged(spectrum, 0)]
+        first = [self._averaged(spectrum, 0)]
         second = []
         for j in range(self.bank.scales if order else 0):
             inner = self._modulus(spectrum, j, 0)  # (..., L, *space)
-            found.append(self._averaged(inner, self.octaves(j)))
+            first.append(self._averaged(inner, self.octaves(j)))
             if order == 2 and j + 1 < self.bank.scales:
                 outer = [
                     self._averaged(self._modulus(self._new_axis(inner), other, self.octaves(j)), self.octaves(other))
@@ -182,7 +182,7 @@ class _Cascade:
                 together = np.concatenate(outer, axis=-len(self.axes) - 1)  # (..., L, scales * L, *space)
                 *rest, angles, outers = together.shape[: -len(self.axes)]
                 second.append(np.reshape(together, (*rest, angles * outers, *together.shape[-len(self.axes) :])))
-        return np.concatenate([*found, *second], axis=-len(self.axes) - 1)
+        return np.concatenate([*first, *second], axis=-len(self.axes) - 1)
 
     def _modulus(self, spectrum: Array, j: int, resolution: int) -> Array:
         """Return the transform of abs(x * psi_j), with an axis of angles before space, from (..., 1, *space)."""

@@ -56,12 +56,12 @@ def moment_distance(
         raise ValueError(f"first is {first}; this bank has scales 0 to {bank.scales - 1}")
 
     def moments(x: Array) -> dict[str, Array]:
-        found = harmonic_statistics(x, bank, harmonics=harmonics, lags=lags)
+        statistics = harmonic_statistics(x, bank, harmonics=harmonics, lags=lags)
         if not first:
-            return found
-        begin = 1 + first * (found["mean"].shape[0] - 1) // bank.scales
-        found = {key: _without(a, begin) for key, a in found.items()}
-        return found | {"covariance": _without(found["covariance"].T, begin).T}
+            return statistics
+        begin = 1 + first * (statistics["mean"].shape[0] - 1) // bank.scales
+        statistics = {key: _without(a, begin) for key, a in statistics.items()}
+        return statistics | {"covariance": _without(statistics["covariance"].T, begin).T}
 
     wanted = moments(x)
     variance = to_numpy(wanted["covariance"]).diagonal().real
@@ -76,8 +76,8 @@ def moment_distance(
     scale = {"mean": deviation, "covariance": np.outer(deviation, deviation), "lagged": deviation**2}
 
     def distance(y: Array) -> Any:
-        found = moments(y)
-        return sum(np.sum(np.abs((found[key] - wanted[key]) / scale[key]) ** 2) for key in wanted)
+        statistics = moments(y)
+        return sum(np.sum(np.abs((statistics[key] - wanted[key]) / scale[key]) ** 2) for key in wanted)
 
     rows = len(variance)
     of_moduli = (rows - 1) // len(harmonics) * sum(k == 0 for k in harmonics)

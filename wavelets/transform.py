@@ -97,14 +97,14 @@ def filtered_axes(
     if not known or dtype_name(value.dtype) not in ("float32", "float64"):
         got = f"dtype {value.dtype}" if known else f"type {type(value).__name__}"
         raise TypeError(f"{name} has {got}; this function takes NumPy and CuPy arrays of dtype float32 or float64")
-    given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
-    if len(given) != len(shape):
-        raise ValueError(f"axes is {given}; this bank filters {len(shape)}, of lengths {bank.shape}")
-    if any(not -value.ndim <= a < value.ndim for a in given) or len({a % value.ndim for a in given}) < len(given):
-        raise ValueError(f"axes is {given}; give different axes of an array that has {value.ndim}")
-    where = tuple(int(a) % value.ndim for a in given)
+    named = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
+    if len(named) != len(shape):
+        raise ValueError(f"axes is {named}; this bank filters {len(shape)}, of lengths {bank.shape}")
+    if any(not -value.ndim <= a < value.ndim for a in named) or len({a % value.ndim for a in named}) < len(named):
+        raise ValueError(f"axes is {named}; give different axes of an array that has {value.ndim}")
+    where = tuple(int(a) % value.ndim for a in named)
     lengths = tuple(value.shape[a] for a in where)
     if not all(n <= length <= n + spare for length, n in zip(lengths, shape, strict=True)):
         more = f", each up to {spare} more," if spare else ""
-        raise ValueError(f"axes {given} of {name} have lengths {lengths}; expected {tuple(shape)}{more} with this bank")
+        raise ValueError(f"axes {named} of {name} have lengths {lengths}; expected {tuple(shape)}{more} with this bank")
     return where

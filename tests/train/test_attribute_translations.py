@@ -70,12 +70,12 @@ def test_classes_that_are_translations_of_one_another_agree() -> None:
     rng = np.random.default_rng(0)
     database, labels = planted(rng, 1200)
     own = np.arange(200)
-    found = agreement(5, database[own], labels[own], database, labels, UNSMOOTHED, own=own, rng=rng)
+    found = agreement(5, database[own], labels[own], database, labels, UNSMOOTHED, places=own, rng=rng)
     assert found.share.tolist() == [1.0] * LENGTH and found.moved == 1
     assert found.interval.tolist() == [[1.0] * LENGTH] * 2
     assert (found.found != own[:, None]).all()
     shuffled = agreement_in_shuffled_order(
-        5, database[own], labels[own], database, labels, UNSMOOTHED, orders=8, own=own, rng=rng
+        5, database[own], labels[own], database, labels, UNSMOOTHED, orders=8, places=own, rng=rng
     )
     assert shuffled.same.shape == found.same.shape
     assert shuffled.share[0] == 1  # no translation, no need of an order
@@ -87,7 +87,7 @@ def test_arrays_without_classes_agree_by_chance() -> None:
     database = rng.standard_normal((1500, LENGTH, WIDTH)).astype(np.float32)
     labels = rng.integers(CLASSES, size=1500)
     own = np.arange(1000)
-    found = agreement(5, database[own], labels[own], database, labels, SEARCH, own=own, rng=rng)
+    found = agreement(5, database[own], labels[own], database, labels, SEARCH, places=own, rng=rng)
     deviation = (0.25 * 0.75 / 1000) ** 0.5
     assert np.abs(found.share - 0.25).max() < 4 * deviation
 
@@ -95,7 +95,7 @@ def test_arrays_without_classes_agree_by_chance() -> None:
 def test_queries_of_another_set_find_equal_images() -> None:
     rng = np.random.default_rng(0)
     database, labels = planted(rng, 300)
-    found = agreement(5, database[:9], labels[:9], database, labels, SEARCH, own=None, rng=rng)
+    found = agreement(5, database[:9], labels[:9], database, labels, SEARCH, places=None, rng=rng)
     assert found.found[:, 0].tolist() == list(range(9))
 
 

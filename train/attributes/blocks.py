@@ -50,7 +50,7 @@ def blocks_of(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> np.n
 
 
 def blocks_differ(
-    found: Mapping[tuple[int, str], np.ndarray[Any, Any]],
+    nearest: Mapping[tuple[int, str], np.ndarray[Any, Any]],
     values: Mapping[str, np.ndarray[Any, Any]],
     rng: np.random.Generator,
 ) -> list[Blocks]:
@@ -66,7 +66,7 @@ def blocks_differ(
     varies = deviations > 1e-12 * np.abs(table).max(axis=0)
     table = (table - table.mean(axis=0)) / np.where(varies, deviations, 1) * varies
     measured = []
-    for (j, axis), indices in found.items():
+    for (j, axis), indices in nearest.items():
         for tau in range(1, indices.shape[1]):
             before, after = indices[:, 0], indices[:, tau]
             differences = table[after] - table[before]  # (Q, P)

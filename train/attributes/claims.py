@@ -63,13 +63,13 @@ def conclusion(study: Study) -> list[str]:
         f"cases at depth {last}; with the axis in random order {percent('random order', last)}; in the untrained "
         f"network {percent('untrained', last)}; chance is {shown_share(1 / len(study.dataset.class_names))}.",
     ]
-    found = _natural_and_random_order(study)
-    if found is None or found[0][-1] != last:
+    comparison = _natural_and_random_order(study)
+    if comparison is None or comparison[0][-1] != last:
         return [
             *lines,
             f"At depth {last} every translation shares samples with what was translated; nothing is decided.",
         ]
-    at_last = found[1][-1]
+    at_last = comparison[1][-1]
     if at_last.verdict == UNDECIDED:
         return [*lines, f"At depth {last} too few images are found; nothing is decided."]
     return [
@@ -137,10 +137,10 @@ def verdicts(study: Study) -> list[str]:
     """Return how many tests of properties found something, of those that could."""
     lines = []
     for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
-        own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
-        decided, significant = sum(f.decided for f in own), sum(f.significant for f in own)
-        found = f"{significant} of {decided} tests are significant after correction"
-        lines.append(f"{question.capitalize()}, {axis}: {_counted(found, decided, len(own))}")
+        findings = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
+        decided, significant = sum(f.decided for f in findings), sum(f.significant for f in findings)
+        text = f"{significant} of {decided} tests are significant after correction"
+        lines.append(f"{question.capitalize()}, {axis}: {_counted(text, decided, len(findings))}")
     if study.blocks:
         lines.append(f"Found images by blocks of queries: {_of_blocks(study)}")
     return lines
@@ -150,11 +150,11 @@ def orders(study: Study) -> list[str]:
     """Return how many measures of order found something, of those that could."""
     lines = []
     for measure in dict.fromkeys(o.measure for o in study.organisation):
-        own = [o for o in study.organisation if o.measure == measure]
-        decided = [o for o in own if o.trained.smallest_p <= LEVEL]
+        measured = [o for o in study.organisation if o.measure == measure]
+        decided = [o for o in measured if o.trained.smallest_p <= LEVEL]
         trained, untrained = (sum(getattr(o, kind).p <= LEVEL for o in decided) for kind in ("trained", "untrained"))
-        found = f"{trained} of {len(decided)} are more organised than chance at p <= 0.05, untrained {untrained}"
-        lines.append(f"{measure.capitalize()}: {_counted(found, len(decided), len(own))}")
+        text = f"{trained} of {len(decided)} are more organised than chance at p <= 0.05, untrained {untrained}"
+        lines.append(f"{measure.capitalize()}: {_counted(text, len(decided), len(measured))}")
     return lines
 
 
@@ -182,10 +182,10 @@ class _Rise:
 
 
 def _exact_against_aliased(study: Study) -> str:
-    found = exact_and_aliased(study)
-    if found is None:
+    comparison = exact_and_aliased(study)
+    if comparison is None:
         return "Exact translations cannot be compared with aliased ones: at no depth are there both."
-    depths, _, mean = found
+    depths, _, mean = comparison
     if mean.verdict == UNDECIDED:
         return "Exact translations cannot be compared with aliased ones: too few images are found."
     return (
@@ -201,20 +201,20 @@ def _rng(study: Study) -> np.random.Generator:
     return np.random.default_rng(study.settings.seed)
 
 
-def _counted(found: str, decided: int, tried: int) -> str:
+def _counted(text: str, decided: int, tried: int) -> str:
     """Say what tests found, and how many could not."""
     if not decided:
         return f"none of {tried} tests can be decided."
-    return found + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
+    return text + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
 
 
 def _of_blocks(study: Study) -> str:
     """Say what the tests by blocks found."""
     decided, significant = (sum(getattr(b, name) for b in study.blocks) for name in ("decided", "significant"))
-    found = f"{significant} of {decided} translations are significant after correction"
+    text = f"{significant} of {decided} translations are significant after correction"
     shares = [b.largest for b in study.blocks]
     held = f" The largest block holds {shown_share(min(shares))} to {shown_share(max(shares))} of the queries."
-    return _counted(found, decided, len(study.blocks)) + held
+    return _counted(text, decided, len(study.blocks)) + held
 
 
 def _exactness(study: Study) -> list[Claim]:
@@ -234,32 +234,32 @@ def _exactness(study: Study) -> list[Claim]:
 
 def _class(study: Study) -> list[Claim]:
     claim = "Exact translations keep the class more often than aliased ones"
-    found = [
+    rows = [
         _compared(claim, exact_and_aliased(study)),
         _compared(f"{claim}, in the untrained network", exact_and_aliased(study, "untrained")),
     ]
     rise = _Rise.of(study)
     result = f"Kendall's tau {rise.statistic:.2f}, p = {rise.p:.2g}"
-    found.append(
+    rows.append(
         Claim(
             "The deeper the translation, the more often the class stays", "depth", rise.smallest_p, result, rise.verdict
         )
     )
     beside = _natural_and_random_order(study)
     claim = "Translations keep the class more often than the same along the axis in random order"
-    found.append(_compared(f"{claim}, in the mean of depths", beside))
+    rows.append(_compared(f"{claim}, in the mean of depths", beside))
     if beside is not None:
         depths, of_depth, _ = beside
-        found.append(_compared(f"{claim}, at depth {depths[-1]}", (depths, of_depth, of_depth[-1])))
-    return found
+        rows.append(_compared(f"{claim}, at depth {depths[-1]}", (depths, of_depth, of_depth[-1])))
+    return rows
 
 
-def _compared(claim: str, found: tuple[list[int], list[Contrast], Contrast] | None) -> Claim:
+def _compared(claim: str, comparison: tuple[list[int], list[Contrast], Contrast] | None) -> Claim:
     """Make a claim of the contrast of two sets of translations."""
     unit = "query and image found"
-    if found is None or found[2].verdict == UNDECIDED:
+    if comparison is None or comparison[2].verdict == UNDECIDED:
         return Claim(claim, unit, math.nan, "-", UNDECIDED)
-    of = found[2]
+    of = comparison[2]
     result = f"{shown_share(of.first)} against {shown_share(of.second)}, {shown_difference(of)} points"
     return Claim(
         claim, unit, math.nan, result, YES if of.low > 0 else f"{NO}, less often" if of.high < 0 else NOT_SHOWN
@@ -267,29 +267,29 @@ def _compared(claim: str, found: tuple[list[int], list[Contrast], Contrast] | No
 
 
 def _meaning(study: Study) -> list[Claim]:
-    found = []
+    rows = []
     for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
-        own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
+        findings = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
         of_images = question == "found images"
         claim = (
             f"Images found by some translation along {axis} differ in a known property"
             if of_images
             else f"Some change of the image is more like a translation of its array along {axis} than chance"
         )
-        decided = [f for f in own if f.decided]
-        significant = sum(f.significant for f in own)
-        found.append(
+        decided = [f for f in findings if f.decided]
+        significant = sum(f.significant for f in findings)
+        rows.append(
             Claim(
                 claim,
                 "image found" if of_images else "order of the axis",
-                min(f.smallest_p for f in own),
+                min(f.smallest_p for f in findings),
                 f"{significant} of {len(decided)} tests after correction" if decided else "-",
                 UNDECIDED if not decided else YES if significant else NOT_SHOWN,
             )
         )
         if of_images and study.blocks:
-            found.append(_blocks(study))
-    return found
+            rows.append(_blocks(study))
+    return rows
 
 
 def _blocks(study: Study) -> Claim:
@@ -312,14 +312,14 @@ def _order(study: Study) -> list[Claim]:
     }
     claims = []
     for measure in dict.fromkeys(o.measure for o in study.organisation):
-        own = [o for o in study.organisation if o.measure == measure]
-        kinds = [[getattr(o, kind) for o in own] for kind in ("trained", "untrained")]
+        measured = [o for o in study.organisation if o.measure == measure]
+        kinds = [[getattr(o, kind) for o in measured] for kind in ("trained", "untrained")]
         ps, control = (corrected([c.p for c in of], [c.smallest_p for c in of]) for of in kinds)
-        found, of_control = (sum(p <= LEVEL for p in of) for of in (ps, control))
+        hits, of_control = (sum(p <= LEVEL for p in of) for of in (ps, control))
         decided = len(ps) - sum(map(math.isnan, ps))
-        result = f"{found} of {decided} tests after correction, untrained {of_control}; before it: " if decided else ""
+        result = f"{hits} of {decided} tests after correction, untrained {of_control}; before it: " if decided else ""
         result += next(s for s in orders(study) if s.lower().startswith(measure.lower())).split(": ", 1)[1].rstrip(".")
-        verdict = UNDECIDED if not decided else YES if found else NOT_SHOWN
+        verdict = UNDECIDED if not decided else YES if hits else NOT_SHOWN
         claims.append(Claim(claim[measure], "order of the axis", min(c.smallest_p for c in kinds[0]), result, verdict))
     return claims
 
@@ -332,7 +332,7 @@ def _distances(study: Study) -> list[Claim]:
     verdict = NO if max(stretches) > 1 else YES if all(bound) else UNDECIDED
     least = math.floor(100 * min(stretches)) / 100
     result = f"the derivative's norm at some image is at least {least:.2f} in every layer"
-    found = [Claim("No layer stretches a distance", "-", math.nan, result, verdict)]
+    rows = [Claim("No layer stretches a distance", "-", math.nan, result, verdict)]
 
     ratios = np.concatenate(layers.pairs.ratios, axis=1)  # of each layer within classes, then between
     low, high = median_interval(ratios, LEVEL / ratios.shape[1])
@@ -343,7 +343,7 @@ def _distances(study: Study) -> list[Claim]:
     )
     verdict = UNDECIDED if np.isnan(low).any() else YES if (high < 1).all() else NO if (low > 1).any() else NOT_SHOWN
     claim = "Every layer brings pairs of images closer in the median, within classes and between them"
-    found.append(Claim(claim, "pair of images", math.nan, result, verdict))
+    rows.append(Claim(claim, "pair of images", math.nan, result, verdict))
 
     separation = layers.pairs.separation
     samples = layers.pairs.separation_samples(_rng(study))
@@ -353,7 +353,7 @@ def _distances(study: Study) -> list[Claim]:
         f"{len(separation) - 1}, {separation[-1] - separation[0]:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}]"
     )
     verdict = YES if ends[0] > 0 else f"{NO}, less" if ends[1] < 0 else NOT_SHOWN
-    found.append(
+    rows.append(
         Claim("Classes are further apart at the last depth than as images", "pair of images", math.nan, result, verdict)
     )
-    return found
+    return rows

@@ -59,15 +59,15 @@ def pair_distances(
     xp: Any = np,
 ) -> PairDistances:  # fmt: skip
     """Measure distances of pairs of images before and after each layer."""
-    found = []
+    distances = []
     for same in (True, False):
         one, other = _pairs(labels, same, pairs, rng)
         parts = []
         for begin in range(0, pairs, BATCH):
             index = np.concatenate([one[begin : begin + BATCH], other[begin : begin + BATCH]])
             parts.append(np.stack([_halves_apart(x) for x in _activations(model, xp.asarray(images[index]))], axis=1))
-        found.append(np.concatenate(parts))
-    return PairDistances(*found)
+        distances.append(np.concatenate(parts))
+    return PairDistances(*distances)
 
 
 def _activations(model: Model, images: Array) -> Iterator[Array]:
@@ -201,8 +201,8 @@ def probe(
     test_labels: np.ndarray[Any, Any],
 ) -> tuple[float, float]:
     """Classify by the nearest neighbour, and by a linear map fitted by ridge regression."""
-    _, found = nearest(test, train)
-    by_neighbour = float((train_labels[found[:, 0]] == test_labels).mean())
+    _, neighbours = nearest(test, train)
+    by_neighbour = float((train_labels[neighbours[:, 0]] == test_labels).mean())
     classes = np.unique(train_labels)
     targets = np.where(train_labels[:, None] == classes, 1.0, -1.0)
     offset, mean = targets.mean(axis=0), train.mean(axis=0, dtype=np.float64)

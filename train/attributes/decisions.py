@@ -34,4 +34,4 @@ def corrected(p: Sequence[float], smallest: Sequence[float]) -> list[float]:
     counted (R. E. Tarone, 1990, Biometrics 46:515).
     """
     many = next((k for k in range(1, len(p) + 1) if sum(s <= LEVEL / k for s in smallest) <= k), 1)
-    return [min(1.0, many * own) if s <= LEVEL / many else math.nan for own, s in zip(p, smallest, strict=True)]
+    return [min(1.0, many * value) if s <= LEVEL / many else math.nan for value, s in zip(p, smallest, strict=True)]

@@ -80,8 +80,8 @@ class Model:
     def layer(self, j: int) -> Callable[[Array], Array]:
         """Return x_{j-1} -> x_j, in evaluation mode."""
         table = hierarchy(self.network)
-        given, name = table[j - 2].name if j > 1 else table[0].reads[0], table[j - 1].name
-        return lambda x: self.network.output(name, self.parameters, {given: x}, self.moments)
+        source, name = table[j - 2].name if j > 1 else table[0].reads[0], table[j - 1].name
+        return lambda x: self.network.output(name, self.parameters, {source: x}, self.moments)
 
     def subject(self, images: Array) -> Subject:
         """Return what `train.verification.covariance` measures."""
@@ -124,16 +124,16 @@ def invariant_array(x: Array, axis: str = "v_{j-1}", position: tuple[float, floa
         raise ValueError(f"position is {position}; give row and column from 0 up to, not including, 1")
     xp = array_namespace(x)
     row, column = (int(p * n) for p, n in zip(position, x.shape[1:3], strict=True))
-    kept = xp.sum(x[:, row, column, :, :, :], axis=2 if axis == "v_{j-2}" else 1)
-    return xp.permute_dims(kept, (0, 2, 1)) if axis == "v_j" else kept
+    array = xp.sum(x[:, row, column, :, :, :], axis=2 if axis == "v_{j-2}" else 1)
+    return xp.permute_dims(array, (0, 2, 1)) if axis == "v_j" else array
 
 
 def mean_array(x: Array) -> Array:
     """Return the mean of x_j over space, summed over v_{j-2} where there are three attributes."""
     xp = array_namespace(x)
-    found = xp.mean(x, axis=(1, 2))
-    found = xp.sum(found, axis=1) if found.ndim == 4 else found
-    return xp.reshape(found, (found.shape[0], -1))
+    means = xp.mean(x, axis=(1, 2))
+    means = xp.sum(means, axis=1) if means.ndim == 4 else means
+    return xp.reshape(means, (means.shape[0], -1))
 
 
 def smooth(arrays: Array, width: int, boundary: Boundary) -> Array:
@@ -265,13 +265,13 @@ def _write(
                     for begin in range(0, len(images), BATCH):
                         end = min(begin + BATCH, len(images))
                         batch = xp.asarray(images[begin:end])
-                        for name, found in _arrays(model, batch, axis, position):
+                        for name, arrays in _arrays(model, batch, axis, position):
                             where = f"{part}/{name}"
                             if begin == 0:
-                                shape = (len(images), *found.shape[1:])
-                                chunk = (min(BATCH, len(images)), *found.shape[1:])
+                                shape = (len(images), *arrays.shape[1:])
+                                chunk = (min(BATCH, len(images)), *arrays.shape[1:])
                                 file.create_dataset(where, shape, np.float32, chunks=chunk, fletcher32=True)
-                            file[where][begin:end] = to_numpy(found)
+                            file[where][begin:end] = to_numpy(arrays)
                         if stream.error:
                             raise stream.error
                         progress(end - begin)

@@ -22,9 +22,9 @@ Ten images that 200 queries find at random have about 9.6.
 SAMPLES = 999
 
 
-def effective_number(found: np.ndarray[Any, Any]) -> float:
+def effective_number(images: np.ndarray[Any, Any]) -> float:
     """Return (sum N)^2 / sum N^2, where N is how often each image is found: as many found equally often do the same."""
-    counts = np.unique(found, return_counts=True)[1].astype(np.float64)
+    counts = np.unique(images, return_counts=True)[1].astype(np.float64)
     return float(counts.sum() ** 2 / (counts**2).sum())
 
 
@@ -36,10 +36,10 @@ class Rows(NamedTuple):
     values: np.ndarray[Any, Any]  # (R,) or, of several properties, (R, P)
 
     @classmethod
-    def of(cls, found: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> Rows:
+    def of(cls, images: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> Rows:
         """Return the rows of found images and values that are both (Q, T)."""
-        queries = np.repeat(np.arange(len(found)), found.shape[1])
-        return cls(queries, found.ravel(), values.ravel().astype(np.float64))
+        queries = np.repeat(np.arange(len(images)), images.shape[1])
+        return cls(queries, images.ravel(), values.ravel().astype(np.float64))
 
 
 def weighted_means(tables: Sequence[Rows], rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:
@@ -56,10 +56,10 @@ def weighted_means(tables: Sequence[Rows], rng: np.random.Generator) -> list[np.
     means: list[list[Any]] = [[] for _ in tables]
     for _ in range(SAMPLES):
         of_query, of_image = rng.poisson(1.0, queries), rng.poisson(1.0, len(everything))
-        for found, table, place in zip(means, tables, of_table, strict=True):
+        for samples, table, place in zip(means, tables, of_table, strict=True):
             weights = of_query[table.queries] * of_image[place]
-            found.append(weights @ table.values / (weights.sum() or np.nan))
-    return [np.asarray(found) for found in means]
+            samples.append(weights @ table.values / (weights.sum() or np.nan))
+    return [np.asarray(samples) for samples in means]
 
 
 def interval(means: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

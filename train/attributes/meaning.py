@@ -47,11 +47,11 @@ class Finding(Tested):
 
 def properties(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """Return properties of images."""
-    found: dict[str, list[np.ndarray[Any, Any]]] = {}
+    parts: dict[str, list[np.ndarray[Any, Any]]] = {}
     for begin in range(0, len(images), 1000):
         for name, values in _properties(images[begin : begin + 1000] / 255.0).items():
-            found.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in found.items()}
+            parts.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _properties(rgb: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -129,7 +129,7 @@ CHANGES: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
 
 
 def found_images_differ(
-    found: Mapping[tuple[int, str], np.ndarray[Any, Any]],
+    nearest: Mapping[tuple[int, str], np.ndarray[Any, Any]],
     values: Mapping[str, np.ndarray[Any, Any]],
     rng: np.random.Generator,
 ) -> list[Finding]:
@@ -142,7 +142,7 @@ def found_images_differ(
     from scipy.sparse import csr_array
 
     names = list(values)
-    tests = [(j, axis, tau) for (j, axis), indices in found.items() for tau in range(1, indices.shape[1])]
+    tests = [(j, axis, tau) for (j, axis), indices in nearest.items() for tau in range(1, indices.shape[1])]
     if not tests or not names:
         return []
     table = np.stack([values[name] for name in names], axis=1).astype(np.float64)  # (M, P)
@@ -151,9 +151,9 @@ def found_images_differ(
     table = (table - table.mean(axis=0)) / np.where(varies, deviations, 1) * varies
     many = len(table)
     # how much more often the translation finds each image than no translation does, (tests, M)
-    counts = np.stack([_counts(found[j, axis], tau, many) for j, axis, tau in tests])
-    queries = np.asarray([len(found[j, axis]) for j, axis, _ in tests])[:, None]
-    sizes = [min(effective_number(found[j, axis][:, t]) for t in (0, tau)) for j, axis, tau in tests]
+    counts = np.stack([_counts(nearest[j, axis], tau, many) for j, axis, tau in tests])
+    queries = np.asarray([len(nearest[j, axis]) for j, axis, _ in tests])[:, None]
+    sizes = [min(effective_number(nearest[j, axis][:, t]) for t in (0, tau)) for j, axis, tau in tests]
     smallest = np.outer([_smallest_p(row) for row in counts], varies) + ~varies  # (tests, P)
     decided = (smallest <= LEVEL) & (np.asarray(sizes) >= FEWEST)[:, None]
     # of the sum of counts times properties, which has mean 0
@@ -168,7 +168,7 @@ def found_images_differ(
         for index in range(PERMUTATIONS):
             drawn = sparse @ table[rng.permutation(many)[: len(ever)]] / spread
             highest[index] = np.abs(drawn[decided]).max()
-    low, high = _intervals(found, table, rng)
+    low, high = _intervals(nearest, table, rng)
     return [
         Finding(
             "found images",
@@ -201,11 +201,11 @@ def _smallest_p(counts: np.ndarray[Any, Any]) -> float:
 
 
 def _intervals(
-    found: Mapping[tuple[int, str], np.ndarray[Any, Any]], table: np.ndarray[Any, Any], rng: np.random.Generator
+    nearest: Mapping[tuple[int, str], np.ndarray[Any, Any]], table: np.ndarray[Any, Any], rng: np.random.Generator
 ) -> np.ndarray[Any, Any]:
     """Low and high ends (2, tests, P) of the intervals of the effects."""
     ends = []
-    for indices in found.values():
+    for indices in nearest.values():
         rows = np.arange(len(indices))
         means = np.stack(weighted_means([Rows(rows, i, table[i]) for i in indices.T], rng), axis=1)
         ends.append(interval(means[:, 1:] - means[:, :1]))
@@ -228,7 +228,7 @@ def like_translations(
     for (j, axis), before in arrays.items():
         length = before.shape[1]
         before = before.astype(np.float64)
-        own = np.einsum("nvm,nwm->vw", before, before)
+        gram = np.einsum("nvm,nwm->vw", before, before)
         orders = np.stack([np.arange(length), *(rng.permutation(length) for _ in range(PERMUTATIONS))])
         for name, after in changed[j, axis].items():
             difference = after - before
@@ -243,11 +243,11 @@ def like_translations(
                 np.put_along_axis(sources, orders, np.roll(orders, tau, axis=1), axis=1)
                 places = np.arange(length), sources
                 inner = cross[places].sum(axis=1) - np.trace(cross)
-                squared = 2 * (np.trace(own) - own[places].sum(axis=1))
-                found = inner / np.sqrt(np.maximum(size * squared, 1e-300))
+                squared = 2 * (np.trace(gram) - gram[places].sum(axis=1))
+                correlations = inner / np.sqrt(np.maximum(size * squared, 1e-300))
                 tests.append((j, axis, tau, name))
-                effects.append(found[0])
-                drawn.append(found[1:])
+                effects.append(correlations[0])
+                drawn.append(correlations[1:])
                 smallest.append(_smallest_p_of_orders(length, tau))
     if not tests:
         return []

@@ -48,7 +48,7 @@ def nearest(
     distances, indices = np.empty((len(queries), count)), np.empty((len(queries), count), np.int64)
     for begin in range(0, len(queries), QUERIES):
         block = queries[begin : begin + QUERIES, :] - centre
-        own = xp.sum(block * block, axis=1)
+        query_norms = xp.sum(block * block, axis=1)
         squared = block @ centred.T
         squared *= -2
         squared += norms
@@ -62,28 +62,28 @@ def nearest(
         bound = (
             np.partition(minima, count - 1)[:, count - 1] if minima.shape[1] >= count else np.full(len(block), np.inf)
         )
-        rounding = (width + 8) * float(xp.finfo(queries.dtype).eps) * (np.sqrt(to_numpy(own)) + largest) ** 2
+        rounding = (width + 8) * float(xp.finfo(queries.dtype).eps) * (np.sqrt(to_numpy(query_norms)) + largest) ** 2
         for row, limit in enumerate(bound + 2 * rounding):
             groups = np.flatnonzero(minima[row] <= limit)
             near = to_numpy(grouped[row, xp.asarray(groups), :]) <= limit
-            found = (groups[:, None] * GROUP + np.arange(GROUP))[near]
-            found = found[found < size]
+            candidates = (groups[:, None] * GROUP + np.arange(GROUP))[near]
+            candidates = candidates[candidates < size]
             if exclude is not None:
-                found = found[found != exclude[begin + row]]
-            exact = _distances(host_queries[begin + row], host[found])
-            best = np.lexsort((found, exact))[:count]
-            distances[begin + row], indices[begin + row] = exact[best], found[best]
+                candidates = candidates[candidates != exclude[begin + row]]
+            exact = _distances(host_queries[begin + row], host[candidates])
+            best = np.lexsort((candidates, exact))[:count]
+            distances[begin + row], indices[begin + row] = exact[best], candidates[best]
     return distances, indices
 
 
 def rank(queries: Array, database: Array, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return which place certain arrays have among all, by distance from each query."""
     host = to_numpy(database)
-    found = np.empty(len(queries), np.int64)
+    places = np.empty(len(queries), np.int64)
     for row, query in enumerate(to_numpy(queries)):
         distances = _distances(query, host)
-        found[row] = 1 + np.count_nonzero(distances < distances[wanted[row]])
-    return found
+        places[row] = 1 + np.count_nonzero(distances < distances[wanted[row]])
+    return places
 
 
 def distances_of_random_pairs(

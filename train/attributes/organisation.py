@@ -133,8 +133,8 @@ def seriation(samples: np.ndarray[Any, Any], circular: bool, rng: np.random.Gene
     """Compare the order that seriation finds with the natural order."""
     length = samples.shape[1]
     correlations = _correlations(samples.T.astype(np.float64))
-    found = spectral_order((1 + correlations) / 2, circular)
+    order = spectral_order((1 + correlations) / 2, circular)
     random = np.stack([rng.permutation(length) for _ in range(ORDERS)])
-    alike = similarity_of_orders(np.concatenate([found[None], random]), circular)
+    alike = similarity_of_orders(np.concatenate([order[None], random]), circular)
     turns = _turns(length, circular)
     return Comparison.of(float(alike[0]), alike[1:], organised=1, alike=turns, length=length)

@@ -21,9 +21,9 @@ COLOURS = {"trained": "tab:blue", "random order": "tab:orange", "untrained": "ta
 NAMES = {"trained": "this network", "random order": "axis in random order", "untrained": "untrained"}
 
 
-def limits(found: Matches) -> tuple[float, float]:
+def limits(matches: Matches) -> tuple[float, float]:
     """Return the values that are black and white in the arrays of a depth."""
-    low, high = np.quantile(found.arrays, (0.01, 0.99))
+    low, high = np.quantile(matches.arrays, (0.01, 0.99))
     return float(low), float(high if high > low else low + 1)
 
 
@@ -65,26 +65,26 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     canvas = np.full((height, width, 3), 255, np.uint8)
     texts: list[tuple[int, int, str, str]] = []
     for line, (row, j) in enumerate(lines):
-        found, top = study.matches[j], line * tall + TEXT
-        low, high = limits(found)
-        query = found.queries[row]
-        own = names[labels[query]]
+        matches, top = study.matches[j], line * tall + TEXT
+        low, high = limits(matches)
+        query = matches.queries[row]
+        name = names[labels[query]]
         cells: list[tuple[str, Any, Any, str, str, str, str]] = [
-            ("x", study.images()[query], found.arrays[row], own, "black", "", "black")
+            ("x", study.images()[query], matches.arrays[row], name, "black", "", "black")
         ]
-        for tau in range(found.indices.shape[1]):
-            index, distance = found.indices[row, tau, 0], found.distances[row, tau, 0]
+        for tau in range(matches.indices.shape[1]):
+            index, distance = matches.indices[row, tau, 0], matches.distances[row, tau, 0]
             label = names[train.train_labels[index]]
-            close = 100 * (found.random <= distance).mean()
+            close = 100 * (matches.random <= distance).mean()
             cells.append(
                 (
                     f"τ = {tau}",
                     train.train_images[index],
-                    found.found_arrays[row, tau],
+                    matches.found_arrays[row, tau],
                     label,
-                    "black" if label == own else "#b00020",
+                    "black" if label == name else "#b00020",
                     f"{distance:.3g} ({close:.3g} %)",
-                    "black" if distance <= found.threshold else "#777777",
+                    "black" if distance <= matches.threshold else "#777777",
                 )
             )
         texts.append((4, top + CELL // 2, f"j = {j}", "black"))
@@ -132,10 +132,10 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     plots = np.atleast_2d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
     for plot, j in zip(plots.flat, depths, strict=False):
         for kind, of_depth in agreements.items():
-            found = of_depth[j]
-            low, high = found.interval
-            tau = np.arange(len(found.share))
-            plot.plot(tau, 100 * found.share, marker=".", color=COLOURS[kind], label=NAMES[kind], linewidth=1)
+            agreement = of_depth[j]
+            low, high = agreement.interval
+            tau = np.arange(len(agreement.share))
+            plot.plot(tau, 100 * agreement.share, marker=".", color=COLOURS[kind], label=NAMES[kind], linewidth=1)
             plot.fill_between(tau, 100 * low, 100 * high, color=COLOURS[kind], alpha=0.25, linewidth=0)
         plot.set_title(f"depth $j = {j}$", fontsize=9)
         plot.grid(alpha=0.3)

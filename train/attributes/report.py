@@ -81,12 +81,12 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
 def summary(study: Study) -> list[str]:
     """Return what was found, in some lines for a terminal."""
     lines = []
-    for j, found in study.matches.items():
-        if found.distances.shape[1] == 1:  # no translation
+    for j, matches in study.matches.items():
+        if matches.distances.shape[1] == 1:  # no translation
             continue
-        near = (found.distances[:, 1:, 0] <= found.threshold).mean()
+        near = (matches.distances[:, 1:, 0] <= matches.threshold).mean()
         lines.append(
-            f"depth {j:2d}: {100 * near:3.0f} % of the nearest images are closer than {found.threshold:.3g}, "
+            f"depth {j:2d}: {100 * near:3.0f} % of the nearest images are closer than {matches.threshold:.3g}, "
             f"a distance that {100 * study.settings.quantile:.3g} % of random pairs reach"
         )
     all_claims = claims(study)
@@ -124,10 +124,10 @@ def _translated(study: Study) -> Table:
 
 def _hubness(study: Study) -> Table:
     lines = [
-        (kind, j, tau, len(found), len(np.unique(found)), effective_number(found))
+        (kind, j, tau, len(images), len(np.unique(images)), effective_number(images))
         for kind, of_depth in study.agreements.items()
         for j, a in of_depth.items()
-        for tau, found in enumerate(a.found.T)
+        for tau, images in enumerate(a.found.T)
     ]
     return Table(("kind", "j", "tau", "queries", "distinct", "effective"), lines)
 
@@ -168,8 +168,8 @@ def _matches(study: Study) -> Table:
         for row, tau, k in np.ndindex(m.indices.shape):
             query, index, distance = int(m.queries[row]), int(m.indices[row, tau, k]), m.distances[row, tau, k]
             line = (j, query, names[labels[query]], tau, k + 1, index, names[seen[index]], float(distance))
-            own = int(m.rank[row, tau]) if m.rank is not None else ""
-            lines.append((*line, float((m.random <= distance).mean()), m.threshold, own))
+            place = int(m.rank[row, tau]) if m.rank is not None else ""
+            lines.append((*line, float((m.random <= distance).mean()), m.threshold, place))
     return Table((*header, "random_pairs_as_close", "threshold", "rank_of_image"), lines)
 
 
@@ -218,12 +218,12 @@ def _layers(study: Study) -> Table:
     for j, (probes, untrained, distance) in enumerate(
         zip(layers.probes, layers.untrained_probes, layers.separation, strict=True)
     ):
-        own: tuple[Any, ...] = ("",) * (len(ENDS) * len(ratios) + 3)
+        cells: tuple[Any, ...] = ("",) * (len(ENDS) * len(ratios) + 3)
         if j:
             gain = layers.gains[j - 1]
-            own = (*(float(v) for m in medians for v in m[:, j - 1]), gain.upper, gain.local, gain.converged)
+            cells = (*(float(v) for m in medians for v in m[:, j - 1]), gain.upper, gain.local, gain.converged)
         means = (float(v) for of in separations for v in of[:, j])
-        lines.append((j, *own, *probes, *untrained, distance, *means))
+        lines.append((j, *cells, *probes, *untrained, distance, *means))
     return Table(header, lines)
 
 
@@ -344,9 +344,9 @@ def _values(
                             f"{names[study.dataset.train_labels[i]]}, training image {i}",
                             f"{names[study.dataset.train_labels[i]]}, {value:.3g}",
                         )
-                        for i, value in zip(found, values, strict=True)
+                        for i, value in zip(images, values, strict=True)
                     ]
-                    for found, values in zip(units.found, units.found_activations, strict=True)
+                    for images, values in zip(units.found, units.found_activations, strict=True)
                 ],
                 "column": units.units[0][1],
             }
@@ -363,11 +363,11 @@ def _strip_alt(study: Study) -> str:
     if not study.matches:
         return ""
     names, last = study.dataset.class_names, study.settings.depths[-1]
-    found = study.matches[last]
+    matches = study.matches[last]
     lines = [
         f"{names[study.labels()[q]]} {q}: "
-        + ", ".join(names[study.dataset.train_labels[i]] for i in found.indices[row, :, 0])
-        for row, q in enumerate(found.queries[:2])
+        + ", ".join(names[study.dataset.train_labels[i]] for i in matches.indices[row, :, 0])
+        for row, q in enumerate(matches.queries[:2])
     ]
     return f"Images found by translations at depth {last}. " + ". ".join(lines) + "."
 
@@ -417,11 +417,11 @@ def _agreement_table(study: Study) -> Table | None:
     if not study.agreements:
         return None
     lines = []
-    for j, own in study.agreements["trained"].items():
-        cells = [str(j), shown_share(float(own.share[0]))]
+    for j, agreement in study.agreements["trained"].items():
+        cells = [str(j), shown_share(float(agreement.share[0]))]
         cells += [shown_mean(study, kind, j, apart(study, j)) for kind in KINDS]
-        cells.append(shown_mean(study, "trained", j, range(1, own.same.shape[1])))
-        cells.append(shown_share(float(own.close[:, 1:].mean()) if own.close.shape[1] > 1 else math.nan))
+        cells.append(shown_mean(study, "trained", j, range(1, agreement.same.shape[1])))
+        cells.append(shown_share(float(agreement.close[:, 1:].mean()) if agreement.close.shape[1] > 1 else math.nan))
         lines.append(cells)
     header = (
         *("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values())),

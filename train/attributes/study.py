@@ -152,8 +152,8 @@ class Study:
 
     def images(self) -> np.ndarray[Any, Any]:
         """Return the images that queries are indices of."""
-        found: np.ndarray[Any, Any] = self.dataset.train_images
-        return found if self.settings.queries == "train" else np.asarray(self.dataset.test_images)
+        training: np.ndarray[Any, Any] = self.dataset.train_images
+        return training if self.settings.queries == "train" else np.asarray(self.dataset.test_images)
 
     def labels(self) -> np.ndarray[Any, Any]:
         """Return the classes of `images`."""
@@ -178,7 +178,7 @@ class Study:
                         rows.setdefault(where, []).append(row)
                     elif not row.must_hold:
                         of_shift = others.setdefault(where, {}).setdefault(row.shift, [])
-                        of_shift.append(_changes(example.found, example.expected))
+                        of_shift.append(_changes(example.result, example.expected))
         for j in self.model.depths:
             for axis in axes(hierarchy(self.model.network), j):
                 if axis.name not in AXES:
@@ -221,7 +221,7 @@ class Study:
     def _agreement(self) -> None:
         settings, labels = self.settings, self.labels()
         chosen = self._rng(2).permutation(len(labels))[: settings.agreement]
-        own = chosen if settings.queries == "train" else None
+        places = chosen if settings.queries == "train" else None
 
         def measured(features: Features, search: Search, of: Callable[..., Agreement] = agreement, **more: Any) -> Any:
             return {
@@ -232,7 +232,7 @@ class Study:
                     features.arrays("train", j),
                     self.dataset.train_labels,
                     search,
-                    own=own,
+                    places=places,
                     rng=self._rng(3, j),
                     **more,
                 )
@@ -253,10 +253,10 @@ class Study:
         settings = self.settings
         if "trained" not in self.agreements:
             self._agreement()
-        found = {(j, settings.axis): a.found for j, a in self.agreements["trained"].items()}
+        nearest = {(j, settings.axis): a.found for j, a in self.agreements["trained"].items()}
         values = properties(self.dataset.train_images)
-        self.findings = found_images_differ(found, values, self._rng(4))
-        self.blocks = blocks_differ(found, values, self._rng(15))
+        self.findings = found_images_differ(nearest, values, self._rng(4))
+        self.blocks = blocks_differ(nearest, values, self._rng(15))
         images = self.dataset.train_images[self._few()]
         before = self._all_axes(images)
         changed: dict[tuple[int, str], dict[str, np.ndarray[Any, Any]]] = {key: {} for key in before}
@@ -272,13 +272,13 @@ class Study:
     def _all_axes(self, images: np.ndarray[Any, Any]) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
         """Arrays of images by depth and axis, not smoothed, which would make the natural order unlike any other."""
         settings = self.settings
-        found: dict[tuple[int, str], list[np.ndarray[Any, Any]]] = {}
+        parts_of: dict[tuple[int, str], list[np.ndarray[Any, Any]]] = {}
         for begin in range(0, len(images), BATCH):
             for layer, x in self.model.outputs(self.xp.asarray(images[begin : begin + BATCH])):
                 for axis in AXES if layer.j in settings.depths else ():
                     arrays = invariant_array(x, axis, settings.position)
-                    found.setdefault((layer.j, axis), []).append(to_numpy(arrays))
-        return {key: np.concatenate(parts) for key, parts in found.items()}
+                    parts_of.setdefault((layer.j, axis), []).append(to_numpy(arrays))
+        return {key: np.concatenate(parts) for key, parts in parts_of.items()}
 
     def _contraction(self) -> None:
         data, settings = self.dataset, self.settings
@@ -291,9 +291,9 @@ class Study:
         probed = spread(len(data.test_labels), PROBED)
         compared = spread(len(data.train_labels), SEPARATED)
         for j in range(self.model.depths.stop):
-            for features, found in zip((self.features, self.untrained_features), probes, strict=True):
+            for features, accuracies in zip((self.features, self.untrained_features), probes, strict=True):
                 train, test = features.means("train", j), features.means("test", j)
-                found.append(probe(train, data.train_labels, test[probed], data.test_labels[probed]))
+                accuracies.append(probe(train, data.train_labels, test[probed], data.test_labels[probed]))
             means = self.features.means("train", j)[compared]
             separation.append(closest_classes(means, data.train_labels[compared], self._rng(8)))
         bounds = list(gains(self.model, self.xp.asarray(data.test_images[:2]), self._rng(9)))
@@ -321,7 +321,7 @@ class Study:
             arrays = self.features.arrays("train", j)
             column = int(arrays.var(axis=0, dtype=np.float64).sum(axis=0).argmax())
             units = [(place, column) for place in range(arrays.shape[1])]
-            made, activations = maximise(
+            images, activations = maximise(
                 self.model,
                 j,
                 units,
@@ -332,25 +332,25 @@ class Study:
                 xp=self.xp,
             )
             values = arrays[:, :, column].T  # (U, N)
-            found = np.argsort(-values, axis=1, kind="stable")[:, :3]
+            strongest = np.argsort(-values, axis=1, kind="stable")[:, :3]
             self.units.append(
                 Units(
                     j,
                     units,
-                    made,
+                    images,
                     activations[1],
-                    found,
-                    np.take_along_axis(values, found, axis=1),
+                    strongest,
+                    np.take_along_axis(values, strongest, axis=1),
                     attribute_filters(self.model, j),
                 )
             )
 
 
-def _changes(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _changes(logits: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return each image's change of its logits (N, C), relative to the largest, and 1 where its class is another."""
     size = np.abs(expected).max(axis=1)
-    change = np.abs(found - expected).max(axis=1) / np.where(size, size, 1)
-    return np.stack([change, found.argmax(axis=1) != expected.argmax(axis=1)])
+    change = np.abs(logits - expected).max(axis=1) / np.where(size, size, 1)
+    return np.stack([change, logits.argmax(axis=1) != expected.argmax(axis=1)])
 
 
 def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:
@@ -370,10 +370,10 @@ def _samples(
             if layer.j in settings.depths:
                 row, column = (int(p * n) for p, n in zip(settings.position, x.shape[1:3], strict=True))
                 parts.setdefault(layer.j, []).append(to_numpy(x[:, row, column, :, :, :]))
-    found = {}
+    samples = {}
     for j, arrays in parts.items():
         x = np.concatenate(arrays)  # (N, v_{j-2}, v_{j-1}, v_j)
         for place, axis in enumerate(("v_{j-2}", "v_{j-1}", "v_j"), 1):
             functions = np.moveaxis(x, place, -1).reshape(-1, x.shape[place])
-            found[j, axis] = functions[rng.permutation(len(functions))[:SAMPLES]]
-    return found
+            samples[j, axis] = functions[rng.permutation(len(functions))[:SAMPLES]]
+    return samples

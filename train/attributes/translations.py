@@ -189,11 +189,11 @@ def contrast(
     differences = means[::2] - means[1::2]  # (pairs, samples)
     shares = [float(table.values.mean()) for table in tables]
     sizes = [effective_number(table.images) for table in tables]
-    found = [
+    contrasts = [
         _contrast(shares[i], shares[i + 1], differences[i // 2], sizes[i : i + 2]) for i in range(0, len(tables), 2)
     ]
     mean = _contrast(float(np.mean(shares[::2])), float(np.mean(shares[1::2])), differences.mean(axis=0), sizes)
-    return found, mean
+    return contrasts, mean
 
 
 def _contrast(first: float, second: float, differences: np.ndarray[Any, Any], sizes: Sequence[float]) -> Contrast:
@@ -209,7 +209,7 @@ def agreement(
     database_labels: np.ndarray[Any, Any],
     search: Search,
     *,
-    own: np.ndarray[Any, Any] | None,
+    places: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
 ) -> Agreement:
     """Measure how often translations keep the class, as section 5.3 claims for deep layers."""
@@ -217,12 +217,12 @@ def agreement(
     moved = translated(smoothed, search.boundary)
     many, steps = moved.shape[:2]
     flat = searched.reshape(len(searched), -1)
-    exclude = None if own is None else np.repeat(own, steps)
+    exclude = None if places is None else np.repeat(places, steps)
     asarray = search.xp.asarray
     distances, indices = nearest(asarray(moved.reshape(many * steps, -1)), asarray(flat), exclude=exclude)
     threshold = np.quantile(distances_of_random_pairs(flat, rng), search.quantile)
-    found = indices.reshape(many, steps)
-    return Agreement(j, database_labels[found] == labels[:, None], distances.reshape(many, steps) <= threshold, found)
+    images = indices.reshape(many, steps)
+    return Agreement(j, database_labels[images] == labels[:, None], distances.reshape(many, steps) <= threshold, images)
 
 
 def agreement_in_shuffled_order(
@@ -234,7 +234,7 @@ def agreement_in_shuffled_order(
     search: Search,
     *,
     orders: int,
-    own: np.ndarray[Any, Any] | None,
+    places: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
 ) -> Agreement:
     """Measure the same of arrays whose first axis is in random order: a translation of what has no order."""
@@ -249,7 +249,7 @@ def agreement_in_shuffled_order(
                 np.ascontiguousarray(database[:, order]),
                 database_labels,
                 search,
-                own=None if own is None else own[part],
+                places=None if places is None else places[part],
                 rng=rng,
             )
         )
@@ -262,9 +262,9 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
 
     if len(values) < 2:
         return float("nan"), float("nan")
-    found = kendalltau(range(len(values)), values)
-    if len(set(values)) == len(values) or not np.isfinite(found.statistic):
-        return float(found.statistic), float(found.pvalue)
+    tau = kendalltau(range(len(values)), values)
+    if len(set(values)) == len(values) or not np.isfinite(tau.statistic):
+        return float(tau.statistic), float(tau.pvalue)
 
     earlier, later = np.triu_indices(len(values), 1)
 
@@ -273,4 +273,4 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
 
     rng = np.random.default_rng(0)
     permuted = permutation_test((values,), rises, permutation_type="pairings", vectorized=True, rng=rng)
-    return float(found.statistic), float(permuted.pvalue)
+    return float(tau.statistic), float(permuted.pvalue)

@@ -103,7 +103,7 @@ def maximise(
 
     z = START * rng.standard_normal((len(units), rows, columns, 3))
     mean, square = np.zeros_like(z), np.zeros_like(z)
-    found = [activations(pixels(z))]
+    activity = [activations(pixels(z))]
     for step in range(1, steps + 1):
         shift = tuple(int(s) for s in rng.integers(-JITTER, JITTER + 1, size=2))
         shown = pixels(z)
@@ -115,8 +115,8 @@ def maximise(
         mean += 0.1 * (gradient - mean)
         square += 0.01 * (gradient**2 - square)
         z += STEP * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
-    found.append(activations(pixels(z)))
-    return np.rint(255 * pixels(z)).astype(np.uint8), np.stack(found)
+    activity.append(activations(pixels(z)))
+    return np.rint(255 * pixels(z)).astype(np.uint8), np.stack(activity)
 
 
 def _colour_root(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

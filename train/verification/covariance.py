@@ -80,11 +80,11 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
     in_space, along_attributes = table[-1].boundary[0], table[-1].boundary[-1]
 
     def whole(place: int, before: int) -> bool:
-        skipped, made = bool(j and later) and len(later[0].reads) > 1, table[j - 1]
-        return not skipped or made.inputs[before] == made.outputs[place] * made.stride[before]
+        skipped, layer = bool(j and later) and len(later[0].reads) > 1, table[j - 1]
+        return not skipped or layer.inputs[before] == layer.outputs[place] * layer.stride[before]
 
     steps = [tuple(layer.stride[i] for layer in later) for i in range(count)]
-    found = [Axis(1 + i, f"u{i + 1}", shape[i], steps[i], in_space, whole(i, i)) for i in range(count)]
+    listed = [Axis(1 + i, f"u{i + 1}", shape[i], steps[i], in_space, whole(i, i)) for i in range(count)]
     attributes = shape[count:] if j else ()
     for index, length in enumerate(attributes):
         place, strides = index, []
@@ -97,8 +97,8 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
         if later or age:
             name = f"v_{{j-{age}}}" if age else "v_j"
             moves = age == 0 or whole(count + index, -age)
-            found.append(Axis(1 + count + index, name, length, tuple(strides), along_attributes, moves))
-    return found
+            listed.append(Axis(1 + count + index, name, length, tuple(strides), along_attributes, moves))
+    return listed
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Subject:
 
     @functools.cached_property
     def _activations(self) -> list[Array]:
-        made = {layer.name: x for layer, x, _ in self.network.trace(self.parameters, self.images, self.moments)}
-        return [({IMAGES: self.images} | made)[self.name(j)] for j in range(len(self.table) + 1)]
+        outputs = {layer.name: x for layer, x, _ in self.network.trace(self.parameters, self.images, self.moments)}
+        return [({IMAGES: self.images} | outputs)[self.name(j)] for j in range(len(self.table) + 1)]
 
     def beside(self, j: int) -> Array | None:
         """Return x_{j-1} where layer j+1 reads it beside x_j."""
@@ -242,7 +242,7 @@ class Example:
     """One measurement of a row, with its arrays."""
 
     row: Row  # with the one error and bound
-    found: np.ndarray[Any, Any] = field(repr=False)  # the result for x_j translated, and what it should be
+    result: np.ndarray[Any, Any] = field(repr=False)  # the result for x_j translated, and what it should be
     expected: np.ndarray[Any, Any] = field(repr=False)
 
 
@@ -307,10 +307,10 @@ def _windows(layer: HierarchicalLayer, index: int) -> np.ndarray[Any, Any]:
     """Positions (m, WINDOWS) of outputs of a layer: along axis `index` from both ends inwards, at random elsewhere."""
     lengths = layer.outputs[:-1]
     rng = np.random.default_rng([layer.j, index])
-    found = np.stack([rng.integers(n, size=WINDOWS) for n in lengths])
+    positions = np.stack([rng.integers(n, size=WINDOWS) for n in lengths])
     steps = np.arange(WINDOWS) // 2 % lengths[index]
-    found[index] = np.where(np.arange(WINDOWS) % 2, lengths[index] - 1 - steps, steps)
-    return found
+    positions[index] = np.where(np.arange(WINDOWS) % 2, lengths[index] - 1 - steps, steps)
+    return positions
 
 
 def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -322,9 +322,9 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     config, rho = network.config, layer.activation.rho
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
     wide = np.result_type(*weights.values(), np.float64)
-    made: dict[str, tuple[Array, Weights]] = {subject.name(row.j): (x, {})}
-    made |= {la.name: (y, own) for la, y, own in subject.trace(x, row.j, row.mode)}
-    signal = to_numpy(made[layer.reads[0]][0]).astype(wide)
+    outputs: dict[str, tuple[Array, Weights]] = {subject.name(row.j): (x, {})}
+    outputs |= {la.name: (y, moments) for la, y, moments in subject.trace(x, row.j, row.mode)}
+    signal = to_numpy(outputs[layer.reads[0]][0]).astype(wide)
     count = len(layer.space)
     if signal.ndim == count + 4:
         signal = signal.mean(axis=1 + count) if config.reduction == "mean" else signal.sum(axis=1 + count)
@@ -344,7 +344,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     if layer.factors:
         mean, covariance = _moments(subject, row, signal)
         h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
-        sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
+        sigma = np.sqrt(np.einsum("qs,st,qt->q", h, covariance, h) + config.epsilon)
         flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[2 + count :])
         z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
         if "h_scale" in weights:
@@ -357,9 +357,9 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         taps = w.ndim - 1
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
     if config.normalization == "both":  # by the moments that the layer says it used
-        own = made[layer.name][1]
-        deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
-        y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
+        moments = outputs[layer.name][1]
+        deviation = np.sqrt(to_numpy(moments["output_variance"]) + config.epsilon)
+        y = (y - to_numpy(moments["output_mean"])) * weights["scale"] / deviation
     result = np.asarray(rho(y + weights["bias"]))
     if layer.skip is None:
         return result
@@ -367,7 +367,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     skipping = to_numpy(x if aside is None else aside).astype(wide)
     means = skipping.reshape(*skipping.shape[: 1 + count], -1, *skipping.shape[-shared:]).mean(axis=1 + count)
     between = subject.table[row.j - len(layer.reads) + 1 : row.j + 1]
-    kept = [math.prod(one.stride[axis] for one in between) * windows[axis] for axis in range(count)]
+    samples = [math.prod(one.stride[axis] for one in between) * windows[axis] for axis in range(count)]
     step = config.attribute_stride ** len(between)
     for axis, positions in zip(range(1 + count, 1 + count + shared), windows[count:], strict=False):
         n, near = means.shape[axis], np.arange(step)[:, None] if layer.skip.means else np.zeros((1, 1), int)
@@ -376,8 +376,8 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         )  # neighbours that exist
         weight = (place >= 0) & (place < n) | (layer.boundary[-1] == "periodic")
         means = np.moveaxis(np.einsum("ko,ko...->o...", weight, np.moveaxis(means, axis, 0)[place % n]), 0, axis)
-        means, kept = means / len(near), [*kept, positions]
-    return np.asarray(result + means[(slice(None), *kept)][..., None])
+        means, samples = means / len(near), [*samples, positions]
+    return np.asarray(result + means[(slice(None), *samples)][..., None])
 
 
 def _taps(layer: HierarchicalLayer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
@@ -395,8 +395,8 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
     """Mean (T,) and covariance (T, T) of the spatial patches of x: the running ones, or those of x tap by tap."""
     layer = subject.table[row.j]
     if row.mode == "evaluation":
-        own = subject.moments[layer.name]
-        return to_numpy(own["mean"]), to_numpy(own["covariance"])
+        running = subject.moments[layer.name]
+        return to_numpy(running["mean"]), to_numpy(running["covariance"])
     size = layer.kernel_size[0]
     before, after = size - 1 - size // 2, size // 2
     count = len(layer.space)
@@ -440,25 +440,25 @@ def examine(
         windows = _windows(subject.table[row.j], axis.position - 1 - (axis.name[0] == "v" and row.j > 2))
         return _example(row, bound, expected[:, *windows], _written_out(subject, row, x, windows))
     moved = translate(x, row.shift, axis.position, boundary=row.boundary)
-    found = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
+    result = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
     if row.statement == "covariance":
         position = axis.position - (axis.name[0] == "v" and row.j > 2)  # Eq. (6) sums the first of three attributes
         steps = row.shift // row.strides[0]
         expected = translate(expected, steps, position, boundary=row.boundary)
         if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias
             entered = (slice(None),) * position + (slice(0, steps),)
-            expected[entered] = found[entered]
-    return _example(row, bound, found, expected)
+            expected[entered] = result[entered]
+    return _example(row, bound, result, expected)
 
 
-def _example(row: Row, bound: float, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
+def _example(row: Row, bound: float, result: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
     """Return the row with one error and one bound, relative to the largest value."""
     scale = float(np.max(np.abs(expected))) or 1.0
-    error = float(np.max(np.abs(found - expected)))
+    error = float(np.max(np.abs(result - expected)))
     changed: tuple[float, ...] = ()
     if row.statement == "invariance":
-        changed = (float(np.mean(found.argmax(axis=1) != expected.argmax(axis=1))),)
-    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), found, expected)
+        changed = (float(np.mean(result.argmax(axis=1) != expected.argmax(axis=1))),)
+    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), result, expected)
 
 
 def _operator(subject: Subject, row: Row, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
