@@ -326,19 +326,9 @@ def getval(x: Any) -> Any:
 
 
 def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node, Array]:
-    """Carry cotangents from the ends of a trace to its inputs.
+    """Carry the cotangents of nodes at the ends of a trace to its inputs; return those of the inputs they depend on.
 
-    Parameters
-    ----------
-    ends : iterable of (Node, array)
-        Nodes and their cotangents, of the shape and dtype of the node.
-    release : bool
-        Whether to drop each node's pullback, with the arrays it captured, once it has been used.
-
-    Returns
-    -------
-    dict
-        The cotangents of the inputs that the ends depend on.
+    With `release`, each node's pullback, and the arrays it captured, are dropped once it has been used.
     """
     inputs: dict[Node, Array] = {}
     cotangents: dict[Node, Any] = {}

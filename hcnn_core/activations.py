@@ -112,18 +112,7 @@ def dropout(x: AnyArray, mask: Array, /, *, rate: float) -> AnyArray:
 
 
 def total(x: Array, y: Array) -> Array:
-    """Sum of two arrays, by several threads where both are large NumPy arrays of one shape and dtype.
-
-    Parameters
-    ----------
-    x, y : array
-        Of one array library and of shapes that broadcast.
-
-    Returns
-    -------
-    array
-        ``x + y``, bit for bit; where it is large, in the memory layout of `x`.
-    """
+    """Return ``x + y``, bit for bit; by several threads, in the memory layout of x, where both are large and alike."""
     few = type(x) is np.ndarray and x.size < current().elementwise_elements
     if few or type(x) is not type(y) or x.shape != y.shape:
         return x + y

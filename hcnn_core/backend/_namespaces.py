@@ -101,23 +101,10 @@ def _class_name(array: object) -> str:
 
 
 def on_host(array: Any) -> Any:
-    """Return an array of another library, such as PyTorch's or JAX's, as a NumPy array on the same memory.
+    """Return an array on the CPU of another library, such as PyTorch's or JAX's, as a NumPy array on the same memory.
 
-    Parameters
-    ----------
-    array : array
-        An array on the CPU with ``__dlpack__``. NumPy's arrays and scalars, numbers, lists and tuples are returned as
-        they are.
-
-    Returns
-    -------
-    numpy.ndarray
-        Read-only where the library's arrays are.
-
-    Raises
-    ------
-    TypeError
-        If NumPy cannot take the array; the message says what to do.
+    It has ``__dlpack__``, else TypeError, which says what to do; what is NumPy's or Python's is returned as it is. The
+    result is read-only where the library's arrays are.
     """
     if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
         return array

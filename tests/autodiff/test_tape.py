@@ -502,28 +502,16 @@ def test_methods_do_what_those_of_arrays_do(name: str) -> None:
 
 def test_methods_with_arguments() -> None:
     for call in (
-        lambda x: x.sum(axis=0, keepdims=True),
-        lambda x: x.mean(-1),
         lambda x: x.reshape(2, 6),
         lambda x: x.reshape((2, -1), order="F"),
         lambda x: x.reshape(-1),
         lambda x: x[:1, :1].reshape(()),
         lambda x: x.transpose(1, 0),
         lambda x: x.transpose((1, 0)),
-        lambda x: x.transpose(None),
         lambda x: x[0].transpose(0),
-        lambda x: x.swapaxes(0, 1),
         lambda x: x.astype(np.float32),
-        lambda x: x.dot(np.arange(4.0)),
-        lambda x: x.take([0, 2], axis=1),
-        lambda x: x.repeat(2, axis=0),
-        lambda x: x.round(1),
-        lambda x: x.argpartition(2),
-        lambda x: x[0].searchsorted(0.3),
-        lambda x: x.nonzero()[1],
         lambda x: x.mT,
         lambda x: x.max(where=X < 0, initial=-3.0),
-        lambda x: x.clip(-0.5, 0.5),
         lambda x: x.real + x.imag,
     ):
         traced, plain = vjp(call, X)[0], call(X)

@@ -17,7 +17,6 @@ from autodiff import factored_layer as traced_layer
 from hcnn_core import factored, factored_layer
 from hcnn_core._engines.planner import make_factored_plan
 from hcnn_core._tuning import Costs, tuned
-from hcnn_core.testing import assert_translation_covariant
 from tests.core.oracle import (
     BOUNDARIES,
     C,
@@ -257,14 +256,6 @@ def test_biases_of_any_shape() -> None:
     of_y = c * (np.minimum(layer.expected(), 0) + 1)
     expected = of_y.sum((0, 2, 4))[:, None, :, None]
     assert np.abs(pullback(c)[4] - expected).max() <= C * eps("float64") * norm(c) * layer.scale
-
-
-def test_it_is_covariant_to_translations_of_space_and_attributes() -> None:
-    layer = Layer(**PAPER, boundary="periodic")
-    assert_translation_covariant(
-        lambda x: factored_layer(x, *layer.operands[1:], *layer.axes, **layer.options),
-        layer.operands[0], in_axes=(1, 2, 3, 4), stride=(1, 1, 2, 2),
-    )  # fmt: skip
 
 
 def test_nan_stays_where_it_is_read() -> None:

@@ -14,7 +14,7 @@ import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnn_core import convolve, convolve_vjp_x, elu, marginal, patch_moments
+from hcnn_core import convolve, convolve_vjp_x, elu, patch_moments
 from hcnn_core.testing import (
     assert_adjoint,
     assert_linear,
@@ -113,25 +113,6 @@ def test_convolutions_with_zeros_are_covariant_where_there_is_room(
     shift = [k * r for k, r in zip(steps, stride, strict=True)]
     assert_translation_covariant(op, x, options["axes"], shift=shift, **moves)
     assert_translation_invariant(lambda x: np.max(np.abs(op(x))), x, options["axes"], shift=shift, **moves)
-
-
-@given(convolutions(), SEEDS, st.sampled_from([1, 2]))
-def test_networks_are_covariant_and_their_marginals_invariant(
-    case: tuple[NDArray, NDArray, dict[str, Any]], seed: int, layers: int
-) -> None:
-    x, w, options = case
-    x, axes, stride = np.asarray(x.real), options["axes"], options["stride"]
-    # Where elu leaves -1 of them, constants hide all noise, and what else is large half the digits of a 1 or more.
-    most = 1.0 if np.ptp(x) == 0 else float(eps(x.dtype) ** -0.5)
-    x = x * x.dtype.type(most / max(most, np.max(np.abs(x))))
-    first, second = (noise(seed + i, w.shape[: len(axes)], str(x.dtype)) for i in range(2))
-
-    def network(x: NDArray) -> Any:
-        x = elu(convolve(x, first, boundary="periodic", **options))
-        return elu(convolve(x, second, axes, boundary="periodic", method=options["method"])) if layers == 2 else x
-
-    assert_translation_covariant(network, x, axes, None, stride, stages=layers)
-    assert_translation_invariant(lambda x: marginal(network(x), axes), x, axes, stride, stages=layers + 1)
 
 
 def test_what_zeros_fill_up_is_not_compared() -> None:

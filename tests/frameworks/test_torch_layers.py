@@ -326,13 +326,11 @@ BAD: list[tuple[Any, Any, dict[str, Any], str]] = [
     (ONES(1, 4, 5), ONES(3, 2, 3), {"groups": 2}, "with K a multiple of groups"),
     (ONES(1, 1, 2), ONES(1, 1, 3), {}, "axis 2 of x has 2 samples, padded to 2; a filter of 3 does not fit"),
     (ONES(1, 1, 5), ONES(1, 1, 3), {"stride": 0}, "stride is 0; give 1 or more"),
-    (ONES(1, 1, 5), ONES(1, 1, 3), {"padding": -1}, "padding is -1; give 0 or more"),
     (ONES(1, 1, 5), ONES(1, 1, 3), {"padding": (1, 1)}, "padding has 2 entries for 1 axes; give one, or one per axis"),
     (ONES(1, 1, 5), ONES(1, 1, 3), {"padding": "full"}, "padding is 'full'; give 'valid', 'same' or numbers"),
     (ONES(1, 1, 5), ONES(1, 1, 3), {"padding": "same", "stride": 2}, "'same' is for stride 1"),
     (ONES(1, 1, 5), ONES(1, 1, 3), {"padding_mode": "wrap"}, "padding_mode is 'wrap'; choose 'zeros' or 'circular'"),
     (ONES(1, 1, 5), ONES(2, 1, 3), {"bias": ONES(1)}, r"bias has shape \(1,\); it must be \(2,\), one for each filter"),
-    (ONES(1, 1, 5), ONES(1, 1, 3), {"method": "fast"}, "method is 'fast'; choose 'auto' or 'direct' or 'fft'"),
 ]
 
 
@@ -389,9 +387,7 @@ X, W = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 2)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: conv_nd(X, W, torch.zeros(4, dtype=torch.complex64)), TypeError, "bias has dtype torch.complex64"),
         (lambda: conv_nd(X, W, torch.zeros(4, dtype=torch.float64)), TypeError, "which would lose digits"),
-        (lambda: conv_transpose_nd(X, W, torch.zeros(4, dtype=torch.float64)), TypeError, "which would lose digits"),
         (lambda: conv_nd(X, W, [0.0] * 4), TypeError, r"bias is a list; pass a tensor, torch.as_tensor\(bias\)"),
         (lambda: conv_nd(X, W, stride=2.0), TypeError, "stride is 2.0; give an integer, or one per axis"),
         (lambda: conv_nd(X, W, stride=(1.5, 1)), TypeError, "stride holds 1.5; give integers"),
