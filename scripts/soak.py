@@ -578,7 +578,7 @@ class Soak:
             (run / "a.toml").write_bytes(self.mutated(text))
             arguments = ("--describe", "--config", run / "a.toml")
         else:
-            (run / archives.LAYOUTS["cifar10"][0].archive).write_bytes(self.mutated(self.archive))
+            (run / archives.LAYOUTS["cifar10"].archive).write_bytes(self.mutated(self.archive))
             arguments = (*SMALL, "--dataset", "cifar10", "--data-dir", run, "--out", run / "run", "--epochs", 1)
         command = Command(arguments)
         status, text = command.finish()
@@ -829,7 +829,7 @@ class Soak:
 
 def _archive() -> bytes:
     """A small archive of CIFAR-10's form."""
-    sample, layout = load_dataset("sample"), archives.LAYOUTS["cifar10"][0]
+    sample, layout = load_dataset("sample"), archives.LAYOUTS["cifar10"]
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name in layout.members:

@@ -232,12 +232,12 @@ def test_without_network_one_line_says_what_to_put_where(
         assert list(tmp_path.iterdir()) == []
         message = str(caught.value)
         assert "\n" not in message and f"into {tmp_path / 'new' / 'data'}" in message
-        assert all(layout.archive in message and layout.folder in message for layout in cifar.LAYOUTS[name])
+        assert cifar.LAYOUTS[name].archive in message and cifar.LAYOUTS[name].folder in message
         assert ("cannot download http://127.0.0.1:9/" in message) == download
 
 
 def test_missing_data_set_is_downloaded_then_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = cifar.LAYOUTS["cifar100"][0]
+    layout = cifar.LAYOUTS["cifar100"]
     site = tmp_path / "site"
     site.mkdir()
     with tarfile.open(site / layout.archive, "w:gz") as archive:
@@ -247,7 +247,7 @@ def test_missing_data_set_is_downloaded_then_found(tmp_path: Path, monkeypatch: 
             archive.addfile(info, io.BytesIO(bytes(record) + bytes(3072)))
     found = hashlib.md5((site / layout.archive).read_bytes()).hexdigest()
     monkeypatch.setattr(cifar, "BASE_URL", site.as_uri())
-    monkeypatch.setitem(cifar.LAYOUTS, "cifar100", (dataclasses.replace(layout, md5=found),))
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar100", dataclasses.replace(layout, md5=found))
     for download in (True, False):
         loaded = load_dataset("cifar100", tmp_path / "data", download=download, progress=Steps())
         assert loaded.train_labels.tolist() == [99] and loaded.test_labels.tolist() == [42]

@@ -20,7 +20,7 @@ from train.runs.session import Session
 
 def write_set(folder: Path, name: str = "cifar10", count: int = 7) -> Path:
     """The official files of a set, with a few random images in each."""
-    layout, rng = LAYOUTS[name][0], np.random.default_rng(0)
+    layout, rng = LAYOUTS[name], np.random.default_rng(0)
     for member in layout.members:
         labels = [rng.integers(0, classes, (count, 1), np.uint8) for classes in layout.labels.values()]
         records = np.hstack([*labels, rng.integers(0, 256, (count, 3072), np.uint8)])

@@ -42,55 +42,22 @@ INFO = {
 }
 """What is known of data sets before they are loaded. Images are held as loaded and as split."""
 
-CIFAR10_LABELS = {"labels": 10}
-CIFAR100_LABELS = {"coarse_labels": 20, "fine_labels": 100}
-CIFAR10_MEMBERS = dict.fromkeys([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"], 10_000)
-CIFAR100_MEMBERS = {"train": 50_000, "test": 10_000}
-
-
-def _binary(members: dict[str, int]) -> dict[str, int]:
-    """The same members in their binary form."""
-    return {f"{name}.bin": most for name, most in members.items()}
-
-
-LAYOUTS = {  # in the order of preference; the first is the one downloaded
-    "cifar10": (
-        Layout(
-            folder="cifar-10-batches-bin",
-            archive="cifar-10-binary.tar.gz",
-            md5="c32a1d4ab5d03f1284b67883e8d87530",
-            pickled=False,
-            labels=CIFAR10_LABELS,
-            members=_binary(CIFAR10_MEMBERS),
-            size=170_052_171,
-        ),
-        Layout(
-            folder="cifar-10-batches-py",
-            archive="cifar-10-python.tar.gz",
-            md5="c58f30108f718f92721af3b95e74349a",
-            pickled=True,
-            labels=CIFAR10_LABELS,
-            members=CIFAR10_MEMBERS,
-        ),
+LAYOUTS = {
+    "cifar10": Layout(
+        folder="cifar-10-batches-bin",
+        archive="cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        labels={"labels": 10},
+        members=dict.fromkeys([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"], 10_000),
+        size=170_052_171,
     ),
-    "cifar100": (
-        Layout(
-            folder="cifar-100-binary",
-            archive="cifar-100-binary.tar.gz",
-            md5="03b5dce01913d631647c71ecec9e9cb8",
-            pickled=False,
-            labels=CIFAR100_LABELS,
-            members=_binary(CIFAR100_MEMBERS),
-            size=168_513_733,
-        ),
-        Layout(
-            folder="cifar-100-python",
-            archive="cifar-100-python.tar.gz",
-            md5="eb9058c3a382ffc7106e4002c42a8d85",
-            pickled=True,
-            labels=CIFAR100_LABELS,
-            members=CIFAR100_MEMBERS,
-        ),
+    "cifar100": Layout(
+        folder="cifar-100-binary",
+        archive="cifar-100-binary.tar.gz",
+        md5="03b5dce01913d631647c71ecec9e9cb8",
+        labels={"coarse_labels": 20, "fine_labels": 100},
+        members={"train.bin": 50_000, "test.bin": 10_000},
+        size=168_513_733,
     ),
 }
 
@@ -107,11 +74,10 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set; CIFAR is downloaded first if it is not there.
 
-    CIFAR is looked for in `data_dir` and its subfolders, unpacked or as the official archive, binary or pickled
-    (``cifar-10-batches-bin``, ``cifar-10-batches-py``, ``cifar-10-binary.tar.gz``, ``cifar-10-python.tar.gz``;
-    ``cifar-100-binary``, ``cifar-100-python`` and their archives); `data_dir` may be that folder itself.
-    Shorter files in the same format load too, and so does a folder of which each file is compressed as NAME.xz.
-    CIFAR-100 is labelled by its fine labels.
+    CIFAR is looked for in `data_dir` and its subfolders in its binary form, unpacked or as the official archive
+    (``cifar-10-batches-bin``, ``cifar-10-binary.tar.gz``, ``cifar-100-binary``, ``cifar-100-binary.tar.gz``);
+    `data_dir` may be that folder itself. Shorter files in the same format load too, and so does a folder of which each
+    file is compressed as NAME.xz. CIFAR-100 is labelled by its fine labels.
 
     Parameters
     ----------
@@ -167,7 +133,8 @@ def load_dataset(
         )
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
-    path, layout = _find(name, data_dir) or _obtain(name, data_dir, download, progress)
+    layout = LAYOUTS[name]
+    path = _find(layout, data_dir) or _obtain(name, data_dir, download, progress)
     if mapped and (found := map_layout(path, layout)):
         return Dataset(name, tuple(CLASS_NAMES[name].split()), *found[0], *found[1])
     partial = is_on("HCNN_PARTIAL_DATA")
@@ -185,19 +152,15 @@ def load_dataset(
 def obtain(name: str, data_dir: str | os.PathLike[str]) -> None:
     """Download a data set that is not there, for processes that will look for it; DataError if it cannot be had."""
     folder = user_path(data_dir)
-    if name in LAYOUTS and not _find(name, folder):
+    if name in LAYOUTS and not _find(LAYOUTS[name], folder):
         _obtain(name, folder, True, show_progress)
 
 
-def _find(name: str, data_dir: Path) -> tuple[Path, Layout] | None:
-    """Return the folder or archive that holds the data set, and its layout."""
+def _find(layout: Layout, data_dir: Path) -> Path | None:
+    """Return the folder or archive that holds the data set."""
     folders = [data_dir, *sorted(data_dir.glob("*/"))]
-    for layout in LAYOUTS[name]:
-        named = [folder / entry for entry in (layout.folder, layout.archive) for folder in folders]
-        for path in (*named, data_dir):
-            if _holds(path, layout):
-                return path, layout
-    return None
+    named = [folder / entry for entry in (layout.folder, layout.archive) for folder in folders]
+    return next((path for path in (*named, data_dir) if _holds(path, layout)), None)
 
 
 def _holds(path: Path, layout: Layout) -> bool:
@@ -208,16 +171,15 @@ def _holds(path: Path, layout: Layout) -> bool:
     return path.name == layout.archive and path.is_file()
 
 
-def _obtain(name: str, data_dir: Path, download: bool, progress: Progress) -> tuple[Path, Layout]:
-    """Download the preferred archive, or say what to put where."""
-    layout = LAYOUTS[name][0]
+def _obtain(name: str, data_dir: Path, download: bool, progress: Progress) -> Path:
+    """Download the archive, or say what to put where."""
+    layout = LAYOUTS[name]
     path = data_dir / layout.archive
-    known = ", ".join(entry for each in LAYOUTS[name] for entry in (each.archive, f"{each.folder}/"))
-    advice = f"put one of {known} into {data_dir}"
+    advice = f"put {layout.archive} or {layout.folder}/ into {data_dir}"
     if not download:
         raise DataError(f"no {name} in {data_dir}: {advice}")
     try:
         fetch(f"{BASE_URL}/{layout.archive}", path, layout.md5, size=layout.size, progress=progress)
     except DataError as error:
         raise DataError(f"{error}; or {advice}") from error
-    return path, layout
+    return path

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data._formats import PIXELS, Layout
-from train.data.dataset import IMAGE_SHAPE, DataError
+from train.data._formats import PIXELS, Layout, planes
+from train.data.dataset import DataError
 
 Decode = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -75,21 +75,17 @@ class MappedImages:
         return np.ascontiguousarray(self.decode(records), dtype)
 
 
-def _planes(records: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images (n, 32, 32, 3) of CIFAR's records."""
-    return records[:, -PIXELS:].reshape(-1, 3, *IMAGE_SHAPE[:2]).transpose(0, 2, 3, 1)
-
-
 def map_layout(path: Path, layout: Layout) -> list[tuple[MappedImages, NDArray[np.int64]]] | None:
     """Return the training set and the test set of a folder, images unread."""
     *train, test = names = [path / name for name in layout.members]
-    if layout.pickled or not all(name.is_file() for name in names):
+    if not all(name.is_file() for name in names):
         return None
     return [_map(files, layout) for files in (train, [test])]
 
 
 def _map(paths: Sequence[Path], layout: Layout) -> tuple[MappedImages, NDArray[np.int64]]:
-    width, classes = len(layout.labels) + PIXELS, list(layout.labels.values())
+    count = len(layout.labels)
+    width = count + PIXELS
     files, labels = [], []
     for path in paths:
         most = layout.members[path.name]
@@ -100,10 +96,9 @@ def _map(paths: Sequence[Path], layout: Layout) -> tuple[MappedImages, NDArray[n
             files.append(np.memmap(path, np.uint8, "r").reshape(-1, width))
             with open(path, "rb") as stream:  # a map would keep every page
                 while block := stream.read(BLOCK * width):
-                    labels.append(np.frombuffer(block, np.uint8).reshape(-1, width)[:, : len(classes)].copy())
+                    labels.append(np.frombuffer(block, np.uint8).reshape(-1, width)[:, :count].copy())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
-    for key, found, count in zip(layout.labels, np.concatenate(labels).max(axis=0), classes, strict=True):
-        if found >= count:
-            raise DataError(f"{paths[0].parent}: {found} among the {key}; expected 0 to {count - 1}")
-    return MappedImages(files, _planes), np.concatenate(labels)[:, -1].astype(np.int64)
+    known = np.concatenate(labels)
+    layout.require_labels(paths[0].parent, known.max(axis=0))
+    return MappedImages(files, planes), known[:, -1].astype(np.int64)
