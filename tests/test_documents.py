@@ -17,6 +17,7 @@ import autodiff
 import hcnn_core
 from benchmarks import circles, table1
 from hcnn.__main__ import COMMANDS
+from train.commands.command_line import Command
 from train.config import make_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +125,8 @@ def test_commands_take_the_flags_that_pages_give_them(path: Path) -> None:
         name, *given = shlex.split(command.replace("NAME", "hcnn").replace("$seed", "0"), comments=True)
         if name in ("...", "COMMAND") or not given or {"...", "$@"} & {*given}:  # said of commands, not to be typed
             continue
-        parser = importlib.import_module(COMMANDS[name][0])._parser()
+        module = importlib.import_module(COMMANDS[name][0])
+        parser = module.main.parser if isinstance(module.main, Command) else module._parser()
         parser.parse_args(given)
 
 

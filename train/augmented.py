@@ -2,12 +2,11 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from train.commands.command_line import Parser, at_least, new_file, run_command, say
+from train.commands.command_line import Parser, at_least, command, new_file, say
 from train.commands.flags import add_settings, config_of
 from train.config import ConfigError, suited
 from train.data import Images, channel_statistics
@@ -18,12 +17,17 @@ from train.runs.session import Session, require_named, require_suitable
 from train.storage.files import write_atomically
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "draw fewer images")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("--count", type=at_least(1), default=16, metavar="N", help="images to draw [16]")
+    parser.add_argument(
+        "--out", type=new_file, default=Path("augmented.png"), metavar="FILE", help="new PNG file [augmented.png]"
+    )
+    add_settings(parser)
 
 
-def _act(options: argparse.Namespace) -> int:
+@command(_arguments, "draw fewer images")
+def main(options: argparse.Namespace) -> None:
+    """Draw images as training sees them in its first epoch."""
     require_installed()
     (config, given), target = config_of(options, calls=options.dataset is not None), options.out
     if os.path.lexists(target):
@@ -38,16 +42,3 @@ def _act(options: argparse.Namespace) -> int:
         raise ConfigError(f"only images of bytes are drawn, which {config.dataset} does not hold")
     write_atomically(target, picture)
     say(str(target))
-    return 0
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.augmented", description="Draw images as training sees them in its first epoch."
-    )
-    parser.add_argument("--count", type=at_least(1), default=16, metavar="N", help="images to draw [16]")
-    parser.add_argument(
-        "--out", type=new_file, default=Path("augmented.png"), metavar="FILE", help="new PNG file [augmented.png]"
-    )
-    add_settings(parser)
-    return parser

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.commands.command_line import Parser, given_path, new_file, run_command, say
+from train.commands.command_line import Parser, command, given_path, new_file, say
 from train.config import Config, ConfigError, make_config, read_toml, suited
 from train.data import INFO
 from train.networks.network import aligned
@@ -95,12 +95,16 @@ HEADER = [
 """The score of numbers is R^2, their mean; `errors` are root mean squared ones, in units of the data."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "compare fewer runs")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("runs", type=given_path, nargs="+", metavar="RUN", help="directories of runs")
+    parser.add_argument(
+        "--out", type=new_file, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
+    )
 
 
-def _act(options: argparse.Namespace) -> int:
+@command(_arguments, "compare fewer runs")
+def main(options: argparse.Namespace) -> None:
+    """Print a table of runs and draw their learning curves in one picture."""
     records = [_Record.read(path) for path in options.runs]
     columns = zip(HEADER, *(record.row() for record in records), strict=True)
     rows = list(zip(*(column for column in columns if any(column[1:])), strict=True))
@@ -116,7 +120,6 @@ def _act(options: argparse.Namespace) -> int:
         curves[name] = record.epochs
     plot_runs(curves, options.out)
     say(str(options.out))
-    return 0
 
 
 def _differences(records: Sequence[_Record]) -> list[str]:
@@ -130,16 +133,3 @@ def _differences(records: Sequence[_Record]) -> list[str]:
 
 def _number(value: Any, form: Callable[[Any], str]) -> str:
     return "" if value is None else form(value)
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.compare",
-        description="Print a table of runs and draw their learning curves in one picture.",
-        epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
-    )
-    parser.add_argument("runs", type=given_path, nargs="+", metavar="RUN", help="directories of runs")
-    parser.add_argument(
-        "--out", type=new_file, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
-    )
-    return parser

@@ -1,10 +1,9 @@
 """Print a network as a table: `python -m hcnn describe --preset hcnn`."""
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
-from train.commands.command_line import Parser, run_command, say
+from train.commands.command_line import command, say
 from train.commands.flags import add_settings, config_of
 from train.config import Config, ConfigError
 from train.data import INFO, Dataset, is_function, load_dataset
@@ -12,14 +11,10 @@ from train.networks.presets import MADE_FOR
 from train.networks.registry import build
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "describe a smaller network")
-
-
-def _act(options: argparse.Namespace) -> int:
+@command(add_settings, "describe a smaller network")
+def main(options: argparse.Namespace) -> None:
+    """Print a network as a table: axes, support, strides, coefficients, products and memory of each layer, totals."""
     say(described(*config_of(options)))
-    return 0
 
 
 def described(config: Config, data: Dataset | None = None) -> str:
@@ -31,13 +26,3 @@ def described(config: Config, data: Dataset | None = None) -> str:
     options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0), "task": config.task}
     info = INFO.get(config.dataset) or (data or load_dataset(config.dataset, config.data_dir, **options)).info
     return build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe()
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.describe",
-        description="Print a network as a table: axes, support, strides, coefficients, products and memory of each "
-        "layer, and totals.",
-    )
-    add_settings(parser)
-    return parser

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, command, given_path, say
 from train.commands.flags import add_network, given_settings
 from train.config import Config
 from train.data import INFO, DatasetInfo, Images, load_dataset
@@ -36,14 +36,19 @@ class InUse(NamedTuple):
     moments: Moments
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "a smaller --batch-size may do")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
+    add_network(parser, WITH_NETWORK)
 
 
-def _act(options: argparse.Namespace) -> int:
+@command(_arguments, "a smaller --batch-size may do")
+def main(options: argparse.Namespace) -> None:
+    """Print accuracy, loss, calibration and confusion of a network on test images.
+
+    Without --dataset they are those of the set it was trained on. Its accuracy by the mean of several views of each
+    follows, which takes six times as long.
+    """
     say_accuracy(options.network, given_settings(options), f"evaluate {options.network}")
-    return 0
 
 
 def network_for_use(name_or_path: Path, settings: Mapping[str, Any]) -> InUse:
@@ -115,15 +120,3 @@ def _confusion(result: Result, names: Sequence[str]) -> str:
     for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
         rows.append([name, *(str(int(n)) for n in row), part_right(int(row[k]), int(row.sum()))])
     return "\n".join(["rows: true class; columns: predicted", *aligned(rows)])
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.evaluate",
-        description="Accuracy, loss, calibration and confusion of a network on test images, by default those of the "
-        "set it was trained on; then its accuracy by the mean of several views of each, which takes six times as long.",
-        epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
-    )
-    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
-    add_network(parser, WITH_NETWORK)
-    return parser

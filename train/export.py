@@ -3,9 +3,8 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
 
-from train.commands.command_line import NETWORK, Parser, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, command, given_path, say
 from train.config import ConfigError
 from train.runs import checkpoint as checkpoints
 from train.runs.export import write_safetensors
@@ -16,12 +15,18 @@ from train.runs.shipped import bare, recorded
 from train.storage.files import remove_partial_files
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "export a smaller network")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument("file", type=given_path, metavar="FILE", help="new file; its ending says which form")
 
 
-def _act(options: argparse.Namespace) -> int:
+@command(_arguments, "export a smaller network")
+def main(options: argparse.Namespace) -> None:
+    """Write a network alone.
+
+    Weights and moments go to a .h5; what they fold into, merged 4D filters and biases, to a .safetensors; ordinary
+    convolutions to a .onnx.
+    """
     target = options.file
     path, checkpoint = opened(options.network, say)
     if os.path.lexists(target):
@@ -36,15 +41,3 @@ def _act(options: argparse.Namespace) -> int:
     else:
         raise ConfigError(f"{target} ends in none of .h5 (weights, moments), .safetensors (filters) and .onnx")
     say(str(target))
-    return 0
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.export",
-        description="Write a network alone: weights and moments to a .h5, what they fold into, merged 4D filters and "
-        "biases, to a .safetensors, or a .onnx of ordinary convolutions.",
-    )
-    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
-    parser.add_argument("file", type=given_path, metavar="FILE", help="new file; its ending says which form")
-    return parser

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
-from train.commands.command_line import NETWORK, Parser, given_path, new_file, run_command, say
+from train.commands.command_line import NETWORK, Parser, command, given_path, new_file, say
 from train.data import DataError
 from train.data.folder import attempt, files_in, listed, said_of
 from train.data.photographs import pixels
@@ -34,12 +34,25 @@ TOP = 5
 """Classes that a row names."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "predict fewer files at a time")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument(
+        "paths",
+        type=given_path,
+        nargs="+",
+        metavar="PATH",
+        help=f"pictures, or folders of them; for a network of signals files {', '.join(SIGNALS)}",
+    )
+    parser.add_argument("--out", type=new_file, metavar="FILE", help="CSV to write [standard output]")
 
 
-def _act(options: argparse.Namespace) -> int:
+@command(_arguments, "predict fewer files at a time")
+def main(options: argparse.Namespace) -> int:
+    """Classify pictures, signals or volumes by a trained network.
+
+    The table has the five most probable classes of each, or its labels or numbers. Files that cannot be read are
+    listed, and the exit status is then 1.
+    """
     network = load(options.network)
     endings = None if network.photograph_shape else ARRAYS if len(network.checkpoint.image_size) > 1 else SIGNALS
     files: list[Path] = []
@@ -116,22 +129,3 @@ def samples_in(path: Path, network: Classifier) -> NDArray[Any]:
     else:
         return pixels(path, shape, network.checkpoint.values)[None]
     return np.asarray(network._samples(array)[0])
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.predict",
-        description="Classify pictures, signals or volumes by a trained network: a table of the five most probable "
-        "classes of each, or of its labels or numbers.",
-        epilog="Exit status: 0; 1 it failed, or files that are listed cannot be read; 2 the command line is wrong.",
-    )
-    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
-    parser.add_argument(
-        "paths",
-        type=given_path,
-        nargs="+",
-        metavar="PATH",
-        help=f"pictures, or folders of them; for a network of signals files {', '.join(SIGNALS)}",
-    )
-    parser.add_argument("--out", type=new_file, metavar="FILE", help="CSV to write [standard output]")
-    return parser

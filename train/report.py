@@ -1,9 +1,8 @@
 """Write the report of a run anew: `python -m hcnn report RUN`."""
 
 import argparse
-from collections.abc import Sequence
 
-from train.commands.command_line import Parser, given_path, run_command, say
+from train.commands.command_line import Parser, command, given_path, say
 from train.commands.flags import add_network, given_settings
 from train.config import MOST
 from train.data import Images, load_dataset
@@ -16,13 +15,14 @@ from train.runs.samples import own_samples, split
 from train.runs.session import classified, locked, require_named, write_report
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "report on another machine")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("run", type=given_path, metavar="RUN", help="folder of a run")
+    add_network(parser, ("backend", "data_dir", "dataset"))
 
 
-def _act(options: argparse.Namespace) -> int:
-    """Write the report: of the test images only if the run has read them."""
+@command(_arguments, "report on another machine")
+def main(options: argparse.Namespace) -> None:
+    """Write the report.html of a run anew; the test images are shown only if the run has read them."""
     require_installed()
     run = Run(options.run)
     if not run.path.is_dir():
@@ -48,14 +48,3 @@ def _act(options: argparse.Namespace) -> int:
         trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)
     with locked(run):
         say(write_report(run, network, checkpoint.class_names, parameters, shown, trained, checkpoint.task))
-    return 0
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.report",
-        description="Write the report.html of a run anew. The test images are shown only if the run has read them.",
-    )
-    parser.add_argument("run", type=given_path, metavar="RUN", help="folder of a run")
-    add_network(parser, ("backend", "data_dir", "dataset"))
-    return parser

@@ -71,6 +71,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, prog: str, **options: Any) -> None:
         called = Path(sys.argv[0]).stem
         of_hcnn = called.startswith(("hcnn-", "hcnn ", "python -m hcnn "))
+        options = {"epilog": "Exit status: 0; 1 it failed; 2 the command line is wrong."} | options
         super().__init__(prog=called if of_hcnn else prog, allow_abbrev=False, **options)
         unnamed: dict[str, Any] = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
         self.add_argument("--version", action=_Version, nargs=0, help="print the version and stop", **unnamed)
@@ -111,18 +112,45 @@ class Parser(argparse.ArgumentParser):
         return self.prog.removeprefix("python -m ")
 
 
+@dataclass(frozen=True)
+class Command:
+    """The `main` of a module: an action on options, whose docstring is what the help says of it."""
+
+    action: Callable[[argparse.Namespace], int | None]
+    add_arguments: Callable[[Parser], None]
+    memory_hint: str
+
+    @property
+    def parser(self) -> Parser:
+        """The parser of its command line."""
+        parser = Parser(prog=f"python -m {self.action.__module__}", description=self.action.__doc__)
+        self.add_arguments(parser)
+        return parser
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the command line."""
+        return run_command(self.parser, arguments, self.action, self.memory_hint)
+
+
+def command(
+    add_arguments: Callable[[Parser], None], memory_hint: str
+) -> Callable[[Callable[[argparse.Namespace], int | None]], Command]:
+    """Return what makes a command of an action, from what adds its arguments and a hint where memory is short."""
+    return lambda action: Command(action, add_arguments, memory_hint)
+
+
 def run_command(
     parser: Parser,
     arguments: Sequence[str] | None,
-    action: Callable[[argparse.Namespace], int],
+    action: Callable[[argparse.Namespace], int | None],
     memory_hint: str,
     ranks: Ranks | None = None,
 ) -> int:
     """Parse the arguments, act, and return the exit status.
 
-    It is the action's; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one stopped it. The
-    parser knows --debug, which shows tracebacks and warnings. Of several ranks, rank 0 speaks; an error that only one
-    of them knows ends all.
+    It is the action's, by default 0; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one
+    stopped it. The parser knows --debug, which shows tracebacks and warnings. Of several ranks, rank 0 speaks; an error
+    that only one of them knows ends all.
     """
     ranks = ranks or Ranks()
     report = _Report(parser, ranks, memory_hint)
@@ -140,7 +168,7 @@ def run_command(
             if not options.debug:  # a value that is not finite ends the run with a line; few users have a GPU
                 warnings.simplefilter("ignore")
             require_valid()
-            status = action(options)
+            status = action(options) or 0
         _flush()
         return status
     except BrokenPipeError:  # who closed the pipe has read enough
