@@ -81,7 +81,7 @@ MAY_IMPORT = {  # every room may also import itself
     "runs": {"config", "recipes", "networks", "data", "ranks", "pages", "storage", "extras", *LIBRARY},
     "config": {"recipes", "networks", "data", "a setting", "storage", *LIBRARY},
     "recipes": {"data", "a setting", *LIBRARY},
-    "networks": {"a setting", *LIBRARY},
+    "networks": {"pages", "a setting", *LIBRARY},
     "data": {"storage", *LIBRARY},
     "ranks": {"extras", *LIBRARY},
     "pages": {"storage", *LIBRARY},

@@ -9,8 +9,8 @@ from typing import Any
 from train.commands.command_line import Parser, command, given_path, new_file, say
 from train.config import Config, ConfigError, make_config, read_toml, suited
 from train.data import INFO
-from train.networks.network import aligned
 from train.networks.registry import build
+from train.pages import Table
 from train.recipes.tasks import task_of
 from train.runs.plot import plot_runs
 from train.runs.run import Run, RunError
@@ -107,8 +107,8 @@ def main(options: argparse.Namespace) -> None:
     """Print a table of runs and draw their learning curves in one picture."""
     records = [_Record.read(path) for path in options.runs]
     columns = zip(HEADER, *(record.row() for record in records), strict=True)
-    rows = list(zip(*(column for column in columns if any(column[1:])), strict=True))
-    say("\n".join(aligned(rows)))
+    header, *rows = zip(*(column for column in columns if any(column[1:])), strict=True)
+    say(Table(header, rows).text())
     for line in _differences(records):
         say(line)
     curves = {}

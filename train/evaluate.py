@@ -11,7 +11,8 @@ from train.commands.flags import add_network, given_settings
 from train.config import Config
 from train.data import INFO, DatasetInfo, Images, load_dataset
 from train.networks.layer import Moments, Parameters
-from train.networks.network import Network, aligned
+from train.networks.network import Network
+from train.pages import Table
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.fit import namespace
@@ -116,7 +117,7 @@ def _confusion(result: Result, names: Sequence[str]) -> str:
     names = [" ".join(name.split()) for name in names]  # a line feed in one would forge a line
     least = max(len(str(int(result.confusion.max()))), 4)
     width = next(n for n in range(least, 1 << 20) if len({name[:n] for name in names}) == len({*names}))
-    rows = [["", *(name[:width] for name in names), "right, 95 % interval"]]
+    header, rows = ["", *(name[:width] for name in names), "right, 95 % interval"], []
     for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
         rows.append([name, *(str(int(n)) for n in row), part_right(int(row[k]), int(row.sum()))])
-    return "\n".join(["rows: true class; columns: predicted", *aligned(rows)])
+    return f"rows: true class; columns: predicted\n{Table(header, rows).text()}"

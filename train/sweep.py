@@ -249,7 +249,7 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
     rows = _write_results(folder, sweep, states)
     if stopped:
         raise Interrupted(f"stopped by {signal.Signals(stopped[0]).name}, saved; the same command goes on", stopped[0])
-    say("\n".join(["", *_means(sweep, rows)]))
+    say(f"\n{_means(sweep, rows)}")
     for name in (TABLE, MEANS, PICTURE):
         if (folder / name).exists():
             say(str(folder / name))
@@ -362,7 +362,7 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
     table = Table(names, [[row.get(name, "") for name in names] for row in rows])
     try:
         write_atomically(folder / TABLE, table.csv())
-        write_atomically(folder / MEANS, ("\n".join(_means(sweep, rows)) + "\n").encode())
+        write_atomically(folder / MEANS, f"{_means(sweep, rows)}\n".encode())
         known = [(row, *reached) for row in rows if (reached := _reached(row))]
         if known:
             varied = {name: [row[name] for row, _, _ in known] for name in sweep.trials[0].varied}
@@ -387,8 +387,8 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"trial {row['trial']}: {row['state']}{shown}{why}"
 
 
-def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table in Markdown: what each combination of settings reaches, the best first, means over seeds."""
+def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table in Markdown: what each combination of settings reaches, the best first, means over seeds."""
     names = [name for name in sweep.trials[0].varied if name != "seed"]
     groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
     for row in rows:  # the same drawn or given twice is no other seed
@@ -408,7 +408,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         reached = task.shown(mean, *deviations) if task else "-"
         seconds = f"{statistics.fmean(row['seconds'] for row in group if not of or _reached(row)):.0f}"
         cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
-        found.append((task, mean, f"| {' | '.join(cells)} |"))
+        found.append((task, mean, cells))
     found.sort(key=lambda row: (row[0] is None, row[0] and row[0].name, -row[1]))
     tasks = [task for task in TASKS.values() if task in {task for task, _, _ in found}] or [TASKS["classes"]]
     head = [
@@ -418,7 +418,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "trials",
         "not finished",
     ]
-    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(line for _, _, line in found)]
+    return Table(head, [cells for _, _, cells in found]).markdown()
 
 
 def _shown(value: Any) -> str:

@@ -154,10 +154,10 @@ def test_the_same_settings_twice_have_no_deviation_over_seeds() -> None:
         {**trial.varied, "validation_accuracy": reached[trial.config.seed], "seconds": 1.0, "state": "finished"}
         for trial in found.trials
     ]
-    assert len(rows) == 6 and _means(found, rows)[2:] == ["| 1 | 55.00 % ± 7.07 | 1 | 2 |  |"]
+    assert len(rows) == 6 and _means(found, rows).splitlines()[2:] == ["| 1 | 55.00 % ± 7.07 | 1 | 2 |  |"]
     failed = {"validation_accuracy": None, "seconds": 0.0, "state": "failed"}
     rows = [row | failed if row["seed"] == 4 else row for row in rows]
-    assert _means(found, rows)[2:] == ["| 1 | 50.00 % | 1 | 1 | failed |"]  # the time of what was trained
+    assert _means(found, rows).splitlines()[2:] == ["| 1 | 50.00 % | 1 | 1 | failed |"]  # the time of what was trained
 
 
 def test_trials_on_numbers_and_on_labels_are_tabled_by_their_scores(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_settings_that_look_alike_to_four_digits_are_two_rows() -> None:
         {**trial.varied, "seed": 0, "validation_accuracy": 0.9 - 0.1 * i, "seconds": 1.0, "state": "finished"}
         for i, trial in enumerate(found.trials)
     ]
-    assert _means(found, rows)[2:] == [
+    assert _means(found, rows).splitlines()[2:] == [
         "| 0.00300012 | 90.00 % | 1 | 1 |  |",
         "| 0.00300049 | 80.00 % | 1 | 1 |  |",
         "| 0.01 | 70.00 % | 1 | 1 |  |",

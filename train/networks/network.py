@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 from train.networks.layer import IMAGES, Call, Layer, Moments, Parameters, Signal, State, Weights, times
+from train.pages import Table
 
 
 class Network:
@@ -160,7 +161,8 @@ class Network:
         size = np.dtype(self.config.dtype).itemsize * self.config.batch_size / 2**20
         outputs = sum(math.prod(la.outputs) for la in self.table) * size
         digits, digits_of_memory = 4 if self.multiply_adds > 1e7 else 6, 1 if outputs > 10 else 3
-        rows = [("layer", "input", "support", "stride", "output", "parameters", "GMAC", "MiB/batch")]
+        header = "layer", "input", "support", "stride", "output", "parameters", "GMAC", "MiB/batch"
+        rows = []
         for la in self.table:
             products = f"{la.multiply_adds / 1e9:.{digits}f}" if la.multiply_adds else ""
             memory = f"{math.prod(la.outputs) * size:.{digits_of_memory}f}"
@@ -171,7 +173,7 @@ class Network:
         totals = f"{self.counted:,}", f"{self.multiply_adds / 1e9:.{digits}f}", f"{outputs:.{digits_of_memory}f}"
         rows.append(("all", "", "", "", "", *totals))
         lines = [
-            *aligned(rows),
+            Table(header, rows).text(),
             "",
             *self.notes,
             *self.fallbacks,
@@ -194,9 +196,3 @@ class Network:
     def trainable(self) -> int:
         """Numbers in what `initialize` returns, without making it."""
         return sum(layer.trainable for layer in self.table)
-
-
-def aligned(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str] = str.rjust) -> list[str]:
-    """Return the rows of a table as lines, each column aligned at its right by default."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(justify(cell, w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

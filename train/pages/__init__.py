@@ -16,7 +16,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,26 @@ class Scale:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: on a page, as CSV or Markdown, or as records for JSON."""
+    """A table: on a page, on a terminal, as CSV or Markdown, or as records for JSON."""
 
     header: Sequence[str]  # names of the columns
-    lines: Sequence[Sequence[Any]]  # cells; of a page strings, and those that begin with FAILS are marked
+    lines: Sequence[Sequence[Any]]  # cells; as text strings, of which a page marks those that begin with FAILS
     label: str = ""  # what the table shows
 
     def records(self) -> list[dict[str, Any]]:
         """Return its lines by the names of columns."""
         return [dict(zip(self.header, line, strict=True)) for line in self.lines]
+
+    def text(self, justify: Callable[[str, int], str] = str.rjust) -> str:
+        """Return it for a terminal, each column aligned at its right by default."""
+        rows = [self.header, *self.lines]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(justify, row, widths)).rstrip() for row in rows)
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        rows = [self.header, ["---"] * len(self.header), *self.lines]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def csv(self) -> bytes:
         """Return it as a CSV file, without commands of terminals in names that others gave."""

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.networks.network import aligned
 from train.pages import AXIS, Picture, Table, prepare_matplotlib, render
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
@@ -64,7 +63,7 @@ def summary_table(rows: Sequence[Row]) -> str:
             ("x_{j+1} and the layer written out, at windows along each axis", _layer_table(case, "definition")),
         ):
             if table.lines:
-                blocks.append([f"{title}: {name}", *aligned([table.header, *table.lines], str.ljust)])
+                blocks.append([f"{title}: {name}", table.text(str.ljust)])
     verdicts = []
     for boundary in dict.fromkeys(boundary for boundary, _ in _cases(rows)):
         verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
