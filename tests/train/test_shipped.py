@@ -17,7 +17,7 @@ from hcnn_core import convolve, elu
 from tests.remote import Remote, put, take
 from tests.train.commands import made_up
 from tests.train.conftest import Command
-from tests.train.runs import SMALL, metrics
+from tests.train.runs import metrics
 from train import Classifier, fit, load
 from train.config import make_config
 from train.data import Dataset, Images, dataset_from_arrays, standardise
@@ -25,9 +25,8 @@ from train.data.photographs import fitted, pixels
 from train.networks.hierarchical import hierarchy, layers
 from train.networks.registry import build
 from train.runs import checkpoint as checkpoints
-from train.runs import events, shipped
+from train.runs import shipped
 from train.runs.checkpoint import CheckpointError
-from train.runs.run import Run, RunError
 from train.runs.shipped import bare, find, list_networks
 from train.runs.training import evaluate, restore
 
@@ -385,50 +384,3 @@ def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(command: Command, train
     command("report", path).success()
     command("export", path, tmp_path / "network.h5").success()
     assert checkpoints.load(tmp_path / "network.h5").config.backend == "auto"
-
-
-def test_events_that_cannot_be_written_are_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread of the library's own would have ended with a traceback, and training would have waited for it."""
-    pytest.importorskip("tensorboardX")
-    record = {"epoch": 1, **{f"loss{n}": 2.0 for n in range(20)}}
-
-    def full(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(events, "write_atomically", full)
-    with pytest.raises(RunError, match=r"cannot write events to .*tensorboard: No space left on device"):
-        Run(tmp_path).append_events(record)
-    monkeypatch.undo()
-    (tmp_path / "tensorboard").rmdir()
-    (tmp_path / "tensorboard").touch()
-    with pytest.raises(RunError, match=r"cannot write events to .*tensorboard: File exists"):
-        Run(tmp_path).append_events(record)
-
-
-def test_events_that_cannot_be_written_lose_no_epoch(command: Command, tmp_path: Path) -> None:
-    """Each start goes on where the last one had to stop."""
-    pytest.importorskip("tensorboardX")
-    path = tmp_path / "run"
-    path.mkdir()
-    (path / "tensorboard").touch()
-    command(*SMALL, "--out", path).one_line(1, "cannot write events to", "File exists")
-    assert len(Run(path).read_metrics()) == 1 and Run(path).latest()[1].state.epoch == 1
-    command("--resume", path).one_line(1, "cannot write events to", "File exists")
-    assert len(Run(path).read_metrics()) == 2 and Run(path).latest()[1].state.epoch == 2
-
-
-def test_metrics_are_events_where_a_writer_is_installed(tmp_path: Path) -> None:
-    RecordWriter = pytest.importorskip("tensorboardX.record_writer").RecordWriter
-    run = Run(tmp_path)
-    run.append_events({"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.5})
-    run.append_events({"epoch": 1, "test_loss": 3.0, "test_accuracy_of_views": None})
-    first, test = sorted((tmp_path / "tensorboard").iterdir(), key=lambda path: path.name.endswith("-test"))
-    assert b"train_loss" in first.read_bytes() and b"validation_accuracy" in first.read_bytes()
-    assert b"test_loss" in test.read_bytes() and b"views" not in test.read_bytes()
-    content, again, number = first.read_bytes(), RecordWriter(str(tmp_path / "again")), 0
-    while number < len(content):  # records as the library writes them
-        length = int.from_bytes(content[number : number + 8], "little")
-        again.write(content[number + 12 : number + 12 + length])
-        number += 16 + length
-    again.close()
-    assert (tmp_path / "again").read_bytes() == content

@@ -220,7 +220,6 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_and_the_next_epoch(
 
     monkeypatch.setattr(Run, "save", watched_save)
     monkeypatch.setattr(os, "fsync", watched_fsync)
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # which writes files of its own
     command(*SMALL, "--epochs", 2, "--out", run).success()
     assert seen == [[], [1], [1, 2]]
 

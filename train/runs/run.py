@@ -17,7 +17,6 @@ from train.config import Config, to_toml
 from train.recipes.tasks import task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
-from train.runs.events import write_events
 from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
@@ -121,7 +120,6 @@ class Run:
             except OSError as error:
                 raise self._unwritable(error) from error
             remove_partial_files(self.path)
-            remove_partial_files(self.path / "tensorboard")
             self._drop_old_checkpoints()
             yield
 
@@ -328,16 +326,6 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
-
-    def append_events(self, record: Mapping[str, Any]) -> None:
-        """Write a line of metrics for TensorBoard too, where its writer is installed; when all else has been saved."""
-        if not self.writes:
-            return
-        folder = self.path / "tensorboard"
-        try:
-            write_events(folder, record)
-        except OSError as error:
-            raise RunError(f"cannot write events to {folder}: {error.strerror or error}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of metrics.jsonl; a last line cut short by a crash is left out."""

@@ -367,7 +367,6 @@ class Session:
         seconds = time.perf_counter() - begin
         record = {"epoch": trainer.state.epoch, "task": trainer.task.name, **figures(result), "seconds": seconds}
         run.append_metrics(record)
-        run.append_events(record)
         return result
 
     def _say_finished(self, run: Run, config: Config, test: dict[str, Any] | None) -> None:

@@ -400,7 +400,6 @@ class Trainer:
         state.best = max(score, state.best)
         self.run.append_metrics(record)
         self.save(best=best)
-        self.run.append_events(record)
 
     def _renew_moments(self) -> None:
         """Replace the running moments by those of some training images, with the weights that are evaluated.
