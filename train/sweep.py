@@ -46,7 +46,7 @@ from train.extras import install_command
 from train.pages import Table
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.plot import plot_trials
-from train.runs.run import Run, RunError
+from train.runs.run import Run, RunError, writing
 from train.runs.training import Interrupted
 from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
@@ -171,12 +171,11 @@ def _act(options: argparse.Namespace) -> int:
     folder: Path = options.out or Path("runs") / options.file.stem
     with contextlib.ExitStack() as stack:
         try:
-            make_folder(folder, exist_ok=True)
-            stack.enter_context(locked(folder / ".lock"))
+            with writing(f"the sweep to {folder}"):
+                make_folder(folder, exist_ok=True)
+                stack.enter_context(locked(folder / ".lock"))
         except HeldError as error:
             raise RunError(f"{folder} is in use by {error}; wait for it or end it, or name another folder") from error
-        except OSError as error:
-            raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
         remove_partial_files(folder)
         _begin(folder, text, sweep)
         for dataset in sorted({trial.config.dataset for trial in sweep.trials}):
@@ -202,7 +201,7 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
             raise RunError(f"{folder} holds a sweep of other trials (sweep.toml there); name another folder with --out")
     elif any(folder.glob("trial*")):
         raise RunError(f"{folder} holds trials but no sweep.toml; name another folder with --out")
-    try:
+    with writing(f"the sweep to {folder}"):
         for trial in sweep.trials:
             path = run_path(folder, trial.number).with_suffix(".toml")
             if not path.exists():
@@ -210,8 +209,6 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
             elif of_file(path) != trial.config:
                 raise RunError(f"{path} has other settings than the sweep gives this trial; remove or restore it")
         write_atomically(asked, text.encode())
-    except OSError as error:
-        raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
 
 
 def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
@@ -360,7 +357,7 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
     rows = [_row(folder, trial, states[trial.number]) for trial in sweep.trials]
     names = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     table = Table(names, [[row.get(name, "") for name in names] for row in rows])
-    try:
+    with writing(f"the results to {folder}"):
         write_atomically(folder / TABLE, table.csv())
         write_atomically(folder / MEANS, f"{_means(sweep, rows)}\n".encode())
         known = [(row, *reached) for row in rows if (reached := _reached(row))]
@@ -368,8 +365,6 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
             varied = {name: [row[name] for row, _, _ in known] for name in sweep.trials[0].varied}
             _, tasks, scores = zip(*known, strict=True)
             plot_trials(varied, scores, tasks, folder / PICTURE, folder.name)
-    except OSError as error:
-        raise RunError(f"cannot write the results to {folder}: {error.strerror or error}") from error
     return rows
 
 

@@ -237,19 +237,6 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command,
     assert_same_run(run, trained)
 
 
-def test_a_run_that_measurements_planned_says_that_estimates_do(
-    command: Command, trained: Path, tmp_path: Path
-) -> None:
-    """An earlier version had the setting; digits of what goes on are others than of a run at one go."""
-    shutil.copytree(trained, run := tmp_path / "run")
-    config, said = run / "config.toml", "measurements chose how it was computed, now estimates do"
-    assert said not in command("--resume", run).success()
-    config.write_text(f'planning = "measure"\n{config.read_text("utf-8")}', "utf-8")
-    assert said not in command("--resume", run).success()  # nothing is computed
-    (run / "epoch0004-step000000.h5").write_bytes(b"")
-    assert said in command("--resume", run).success()
-
-
 def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

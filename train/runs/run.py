@@ -33,6 +33,15 @@ class RunError(RuntimeError):
     """A run directory that cannot be made, written or continued; the message is one line."""
 
 
+@contextlib.contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Raise RunError in place of OSError: what cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {what}: {error.strerror or error}") from error
+
+
 def versions(backend: str) -> dict[str, str]:
     """Return what computes a run: versions of the packages and Python, architecture, processor and system."""
     names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
@@ -89,13 +98,9 @@ class Run:
     def take_name(self) -> Path:
         """Make the directory, or one of a name that no other process has taken: with -2, -3 and so on behind it."""
         for path in (self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, 1000))):
-            try:
+            with writing(self), contextlib.suppress(FileExistsError):
                 make_folder(path)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise self._unwritable(error) from error
-            return path
+                return path
         raise RunError(f"{self.path} and 998 more names are taken; name a directory with --out")
 
     @contextlib.contextmanager
@@ -110,32 +115,30 @@ class Run:
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, self, "_keep_lock", self._keep_lock)  # as it was
             try:
-                if make:
-                    make_folder(self.path, exist_ok=True)
-                self._keep_lock = stack.enter_context(locked(self.path / ".lock"))
+                with writing(self):
+                    if make:
+                        make_folder(self.path, exist_ok=True)
+                    self._keep_lock = stack.enter_context(locked(self.path / ".lock"))
             except HeldError as error:
                 raise RunError(
                     f"{self.path} is in use by {error}; wait for it or end it, or name another directory"
                 ) from error
-            except OSError as error:
-                raise self._unwritable(error) from error
             remove_partial_files(self.path)
             self._drop_old_checkpoints()
             yield
 
-    def _unwritable(self, error: Exception) -> RunError:
-        return RunError(f"cannot write the run to {self.path}: {getattr(error, 'strerror', None) or error}")
+    def __str__(self) -> str:
+        return f"the run to {self.path}"
 
     def require_lock(self) -> None:
         """Raise RunError if the lock was removed by hand and another process has it now."""
         try:
-            self._keep_lock()
+            with writing(self):
+                self._keep_lock()
         except HeldError as error:
             raise RunError(
                 f"{self.path / '.lock'} was removed, and the run is in use by {error}, which goes on; this process ends"
             ) from error
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def create(
         self,
@@ -164,24 +167,20 @@ class Run:
                     path.unlink(missing_ok=True)
             if isinstance(error, RunError):
                 raise
-            raise self._unwritable(error) from error
+            raise RunError(f"cannot write {self}: {error}") from error
 
     def write_data(self, text: str) -> None:
-        """Write the description of the samples; that of an older run is made when it goes on."""
-        if self.writes:
-            try:
-                write_atomically(self.path / DATA, text.encode())
-            except OSError as error:
-                raise self._unwritable(error) from error
+        """Write the description of the samples."""
+        self._write(self.path / DATA, text)
 
     def write_config(self, config: Config, versions: Mapping[str, str]) -> None:
         """Write config.toml."""
-        if not self.writes:
-            return
-        try:
-            write_atomically(self.config_path, to_toml(config, versions).encode())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._write(self.config_path, to_toml(config, versions))
+
+    def _write(self, path: Path, text: str) -> None:
+        if self.writes:
+            with writing(self):
+                write_atomically(path, text.encode())
 
     @property
     def config_path(self) -> Path:
@@ -280,15 +279,13 @@ class Run:
                 scores[record["epoch"]] = record.get(f"validation_{task_of([record]).score}", -loss)
         kept = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
         aside = path.with_name(f"{BEST}.damaged")
-        try:
+        with writing(path):
             if there:
                 path.replace(aside)
             if kept.is_file() and _loaded(kept):
                 write_atomically(path, kept.read_bytes())
                 was = f"what was damaged is now {aside}" if there else "it was gone"
                 return f"{path} is a copy of {kept.name} again; {was}", False
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
         lost = f"damaged, and is now {aside}" if there else "gone"
         return f"{path} is {lost}", True
 
@@ -319,13 +316,11 @@ class Run:
         if not self.writes:
             return
         self.require_lock()
-        try:
-            with open(self.metrics_path, "a", encoding="utf-8", opener=open_regular) as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+        path = self.metrics_path
+        with writing(path), open(path, "a", encoding="utf-8", opener=open_regular) as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of metrics.jsonl; a last line cut short by a crash is left out."""
@@ -377,10 +372,8 @@ class Run:
         if not (self.writes and self.metrics_path.is_file()):
             return
         kept = [record for record in self.read_metrics() if record["epoch"] <= epoch]
-        try:
+        with writing(self.metrics_path):
             write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
-        except OSError as error:
-            raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
 
 
 def _name(epoch: int, step: int = 0) -> str:

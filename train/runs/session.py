@@ -165,8 +165,6 @@ class Session:
                 ranks.from_first(lambda: self._mend_best(run, state, ""))
                 self._say_finished(run, config, test)
                 return
-            if run.recorded("planning") == "measure":  # of an earlier version
-                self.say("measurements chose how it was computed, now estimates do: last digits may differ")
             xp = ranks.agree(lambda: namespace(config.backend))
             named = "dataset" in given or self.given is not None
             ranks.agree(lambda: require_named(config.dataset, named, f"--resume {run.path}"))
