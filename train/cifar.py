@@ -104,7 +104,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], allowed: Sequence[str]) -> None:
-    """Settings contradict an action that takes them from a file."""
+    """Refuse settings that contradict an action that takes them from a file."""
     more = [name for name in ("config", "out") if getattr(options, name)]
     names = [f"no_{name}" if given.get(name) is False else name for name in (*given, *more) if name not in allowed]
     flags = [f"--{name.replace('_', '-')}" for name in names]

@@ -172,7 +172,7 @@ def resume(
 
 
 def _name_of(dataset: str | Path) -> str:
-    """What a data set is called, a folder of any name if it is a path."""
+    """Return what a data set is called, a folder of any name if it is a path."""
     return dataset if isinstance(dataset, str) else named_folder(dataset)
 
 
@@ -211,7 +211,7 @@ class Classifier:
         self._opened = Opened(network, parameters, moments)
 
     def __repr__(self) -> str:
-        """What it is, in one line."""
+        """Say what it is, in one line."""
         task, has_filters = self.checkpoint.task, MERGED_FILTERS not in self._architecture.lacks
         test = self.figures.get(f"test_{task.score}")
         tested = "not tested" if test is None else f"{task.title} {task.shown(test)} on the test images"
@@ -399,7 +399,7 @@ class Classifier:
         return self.network[name]
 
     def _each(self, images: Array | Photograph | Sequence[Photograph], function: Callable[..., Array]) -> Array:
-        """What a function of the opened network and standardised images makes of some of the images at a time."""
+        """Return a function of the opened network and standardised images, taken of some of the images at a time."""
         array = as_array(images, self.photograph_shape, self.checkpoint.values)
         xp = array_namespace(array)
         array, alone = self._samples(xp.asarray(array))

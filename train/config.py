@@ -253,7 +253,7 @@ def unused(settings: Any, kinds: Collection[str] = CHOICES.keys()) -> dict[str, 
 
 
 def _parameters_section() -> str:
-    """The fields of Config as numpydoc wants them."""
+    """Return the fields of Config as numpydoc wants them."""
     lines = ["Parameters", "----------"]
     for f in dataclasses.fields(Config):
         text = f.metadata["help"]
@@ -332,7 +332,7 @@ def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
 
 
 def toml_text(path: Path, *, own: bool = False) -> str:
-    """The text of a TOML file; one of the program's `own` may be no link, pipe or device."""
+    """Return the text of a TOML file; one of the program's `own` may be no link, pipe or device."""
     try:
         return read_text(path, opener=open_regular if own else None)
     except (OSError, UnicodeDecodeError) as error:
@@ -341,7 +341,7 @@ def toml_text(path: Path, *, own: bool = False) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """What a TOML text says; ConfigError, with a hint at quotes where a path of Windows is the likely cause."""
+    """Read a TOML text; ConfigError, with a hint at quotes where a path of Windows is the likely cause."""
     hint = r"; in double quotes a backslash begins an escape: write a path in single quotes, as 'C:\tmp'"
     try:
         content = tomllib.loads(text)

@@ -213,7 +213,7 @@ class _Estimator(BaseEstimator):
         return axes
 
     def _samples(self, X: Any) -> NDArray[Any]:
-        """Samples with the axis of channels last."""
+        """Return samples with the axis of channels last."""
         x = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
         channels = {*range(1, x.ndim)} - {*self.space_axes_}
         return np.ascontiguousarray(np.moveaxis(x, channels.pop(), -1) if channels else x[..., None])
@@ -232,7 +232,7 @@ class _Estimator(BaseEstimator):
 
 
 def _digest(x: NDArray[Any], y: Any) -> bytes:
-    """A digest of a row and its target, the same for values that are equal."""
+    """Return a digest of a row and its target, the same for values that are equal."""
     row = (np.add(values, 0.0, dtype=np.float64).tobytes() for values in (x, y))  # the sum makes -0.0 0.0
     return hashlib.blake2b(b"".join(row), digest_size=16).digest()
 

@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 
 
 def meant(name: object, known: Collection[str]) -> str:
-    """The name among those that are known which is most like another, as a question in brackets; "" if none is."""
+    """Return the known name that is most like another, as a question in brackets; "" if none is."""
     near = difflib.get_close_matches(str(name), known, 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -25,7 +25,7 @@ def meant(name: object, known: Collection[str]) -> str:
 def setting(
     default: Any, help: str, *, choices: Collection[str] = (), low: float | None = None, high: float | None = None
 ) -> Any:
-    """A field with its description and the values it may take, `low` and `high` included."""
+    """Return a field with its description and the values it may take, `low` and `high` included."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 

@@ -185,7 +185,7 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _read(file: Path, *, own: bool = False) -> tuple[str, Sweep]:
-    """What a file says, and asks for; one of the sweep's `own` may be no link, pipe or device."""
+    """Return what a file says, and asks for; one of the sweep's `own` may be no link, pipe or device."""
     text = toml_text(file, own=own)
     try:
         return text, read_sweep(text)
@@ -263,7 +263,7 @@ def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:
 
 
 def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
-    """What became of each trial in earlier calls; one that was trained and whose directory has gone is waiting."""
+    """Return what became of each trial in earlier calls; one that was trained and whose folder has gone is waiting."""
     states = dict.fromkeys((trial.number for trial in sweep.trials), WAITING)
     with contextlib.suppress(OSError, ValueError, KeyError):
         rows = csv.DictReader(io.StringIO(read_text(folder / TABLE), newline=""))
@@ -274,7 +274,7 @@ def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
 
 @contextlib.contextmanager
 def _executor(address: str | None, workers: int) -> Iterator[tuple[Executor, int]]:
-    """What runs trials, and the threads of each; 0 for all of a machine."""
+    """Yield what runs trials, and the threads of each; 0 for all of a machine."""
     if address is None:
         with ThreadPoolExecutor(workers) as pool:  # threads that wait for processes
             yield pool, max(1, worker_count() // workers)
@@ -317,7 +317,7 @@ def _log(folder: Path, trial: Trial) -> Path:
 
 
 def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
-    """A line of the table: settings, what was reached, and what went wrong."""
+    """Return a line of the table: settings, what was reached, and what went wrong."""
     run, damaged, records = Run(run_path(folder, trial.number)), "", list[dict[str, Any]]()
     try:
         records = records_of(run)
@@ -339,7 +339,7 @@ def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
 
 
 def _last_line(log: Path) -> str:
-    """What a trial said last."""
+    """Return what a trial said last."""
     try:
         lines = read_text(log, errors="replace").splitlines()
     except OSError as error:
@@ -369,7 +369,7 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
 
 
 def _reached(row: Mapping[str, Any]) -> tuple[Task, float] | None:
-    """The task, and the score on images held out, where there is one."""
+    """Return the task, and the score on images held out, where there is one."""
     task = task_of([row])
     score = row.get(f"validation_{task.score}")
     return None if score is None else (task, score)

@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
 
     def given(self, options: argparse.Namespace, *left_out: str) -> list[str]:
-        """The flags that were given, as they would be typed, without --out, --debug and those left out."""
+        """Return the flags that were given, as they would be typed, without --out, --debug and those left out."""
         found: list[str] = []
         for name, value in vars(options).items():
             if name not in ("out", "debug", *left_out) and value != self.get_default(name):
@@ -227,27 +227,27 @@ def _explained(error: BaseException, memory_hint: str) -> tuple[int, str]:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, long words and what is beyond a thousand characters cut."""
+    """Return a text on one line, long words and what is beyond a thousand characters cut."""
     words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
     return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
 
 
 def given_path(text: str) -> Path:
-    """The path that a flag gives."""
+    """Return the path that a flag gives."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no path; name a file or a directory")
     return user_path(text)
 
 
 def new_file(text: str) -> Path:
-    """The path of a file that a command writes in the end, in a folder that there is."""
+    """Return the path of a file that a command writes in the end, in a folder that there is."""
     if not (path := given_path(text)).parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it first")
     return path
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of a flag that takes an integer, not below a minimum."""
+    """Return the type of a flag that takes an integer, not below a minimum."""
 
     def integer(text: str) -> int:
         value = int(text)
@@ -259,7 +259,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def _of_the_system(error: OSError) -> str:
-    """What the system refused, in a sentence."""
+    """Say what the system refused, in a sentence."""
     try:
         os.getcwd()
     except OSError:

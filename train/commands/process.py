@@ -68,7 +68,7 @@ def _processors() -> int:
 
 
 def _processor_flags(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
-    """What Linux says the first processor can do; nothing where it does not say."""
+    """Return what Linux says the first processor can do; nothing where it does not say."""
     try:
         with open(cpuinfo, encoding="ascii", errors="replace") as lines:
             return next((set(line.split()) for line in lines if line.startswith("flags")), set())

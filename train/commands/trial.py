@@ -114,7 +114,7 @@ def _is_in_use(run: Run) -> bool:
 
 
 def _latest(run: Run) -> Checkpoint | None:
-    """The latest checkpoint; None where there is none, or none that is whole."""
+    """Return the latest checkpoint; None where there is none, or none that is whole."""
     with contextlib.suppress(RunError):
         return run.latest()[1]
     return None

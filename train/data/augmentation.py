@@ -221,7 +221,7 @@ def _areas_beside(images: Array, before: int, after: int) -> Array:
 
 
 def _areas(before: int, after: int) -> NDArray[np.float64]:
-    """The part that each pixel of a line (columns) has of each pixel of another line of the same length (rows)."""
+    """Return the part that each pixel of a line (columns) has of each pixel of another of the same length (rows)."""
     pixels, edges = np.arange(before), np.linspace(0, before, after + 1)
     overlap = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
     return np.asarray(np.maximum(overlap, 0) * after / before)

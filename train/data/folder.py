@@ -149,7 +149,7 @@ def _listing(
 
 
 def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
-    """The folders of a folder that are its parts, in order; none where they are classes."""
+    """Return the folders of a folder that are its parts, in order; none where they are classes."""
     above = (os.path.realpath(root),)
     full = {folder: len(files_in(folder, Counter(), above)) for folder in folders}
     direct = {folder: len(_listing(folder, Counter())[1]) for folder in folders}
@@ -173,7 +173,7 @@ def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _scan(root: Path) -> tuple[list[Picture], list[str]]:
-    """The pictures of a folder, by part and class, and what is to be said of it."""
+    """Return the pictures of a folder, by part and class, and notes."""
     left_out: Counter[str] = Counter()
     folders, loose = _listing(root, left_out)
     left_out[BESIDE], parts = len(loose), _parts(root, folders)
@@ -204,7 +204,7 @@ def _scan(root: Path) -> tuple[list[Picture], list[str]]:
 
 
 def _table(root: Path) -> Path | None:
-    """The table of labels, whose first column is `name`: labels.csv in a folder, or a file of its name beside it."""
+    """Find the table of labels, whose first column is `name`: labels.csv in a folder, or FOLDER.csv beside it."""
     real = root.resolve()
     for path in (root / "labels.csv", real.with_name(f"{real.name}.csv")):
         if path.is_file() and path.read_text("utf-8-sig").split(",", 1)[0].strip() == "name":
@@ -213,7 +213,7 @@ def _table(root: Path) -> Path | None:
 
 
 def _tabled(root: Path, table: Path, task: str) -> tuple[list[Picture], NDArray[Any], tuple[str, ...], list[str]]:
-    """The pictures that a table names, their labels, the names of these, and what is to be said."""
+    """Return the pictures that a table names, their labels, the names of these, and notes."""
     with open(table, encoding="utf-8-sig", newline="") as stream:
         (_, *columns), *rows = list(csv.reader(stream))
     of = {row[0]: row[1:] for row in rows if row}
@@ -313,7 +313,7 @@ def load_folder(name: str, kept: Path, *, mapped: bool = False, task: str = AUTO
 
 
 def _digest(path: Path) -> int:
-    """The first eight bytes of the SHA-256 of a file."""
+    """Return the first eight bytes of the SHA-256 of a file."""
     with open(path, "rb") as stream:
         return int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
 
@@ -321,7 +321,7 @@ def _digest(path: Path) -> int:
 def _common(
     root: Path, pictures: Sequence[Picture], shapes: Sequence[Any], side: int
 ) -> tuple[tuple[int, ...], str, dict[int, str], list[str]]:
-    """The shape and kind of values that pictures are brought to, why some cannot be, and what is said of it."""
+    """Return the shape and kind of values that pictures are brought to, why some cannot be, and notes."""
     failed = {k: one for k, one in enumerate(shapes) if isinstance(one, str)}
     if len(failed) == len(shapes):
         raise DataError(f"{listed([(pictures[0].path, failed[0])])[0]}, nor any other of {root}")
@@ -355,7 +355,7 @@ def _pixels(picture: Picture, shape: tuple[int, ...], values: str) -> NDArray[An
 def _kept(
     file: Path, pictures: Sequence[Picture], shape: tuple[int, ...], values: str, failed: dict[int, str]
 ) -> MappedImages | None:
-    """The images that a file holds whose name ends with their checksum.
+    """Return the images that a file holds whose name ends with their checksum.
 
     Those that are zero are looked at again, and it is None where that makes others: a file could not be read before.
     """
@@ -381,7 +381,7 @@ def _decoded(
     failed: dict[int, str],
     said: list[str],
 ) -> Any:
-    """The images of pictures, zero where one cannot be read, which is noted; in a file where that can be written."""
+    """Decode pictures, to zeros where one cannot be read, which is noted; into a file where that can be written."""
     fit = set(range(len(pictures))) - failed.keys()
 
     def chunks() -> Iterator[NDArray[Any]]:

@@ -55,11 +55,11 @@ class MappedImages:
         return len(self.index)
 
     def __getitem__(self, index: Any) -> MappedImages:
-        """The images of a slice or an array of indices."""
+        """Return the images of a slice or an array of indices."""
         return MappedImages(self.files, self.decode, self.index[index])
 
     def joined(self, other: MappedImages) -> MappedImages:
-        """These images and others of the same files."""
+        """Return these images and others of the same files."""
         return MappedImages(self.files, self.decode, np.concatenate([self.index, other.index]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

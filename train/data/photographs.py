@@ -137,7 +137,7 @@ def _require_values(found: str, wanted: str, mode: str = "float32") -> None:
 
 
 def _pages(path: Any) -> NDArray[Any]:
-    """What the first series of a TIFF file holds, (D, H, W, C)."""
+    """Return what the first series of a TIFF file holds, (D, H, W, C)."""
     try:
         import tifffile
     except ModuleNotFoundError as error:
@@ -162,7 +162,7 @@ def _with_channels(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _fit(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The middle of one image (H, W, C), uint8 or float32, in a shape."""
+    """Return the middle of one image (H, W, C), uint8 or float32, in a shape."""
     if image.shape == shape:
         return image
     from PIL import Image, ImageOps

@@ -30,7 +30,7 @@ def no_bars() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(total: int, title: str = "", **options: Any) -> Iterator[Any]:
-    """A bar of images, with options of tqdm's; its `update` takes how many more are done."""
+    """Show a bar of images, with options of tqdm's; its `update` takes how many more are done."""
     if _hidden.get() or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield SILENT
         return

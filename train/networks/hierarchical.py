@@ -267,7 +267,7 @@ class HierarchicalLayer(Layer):
         return self._blurred(marginal(signal.x, self.along[0]) if self._has_three(signal.x) else signal.x)
 
     def _blurred(self, x: Array) -> Array:
-        """What is filtered: without its highest frequencies along u, which a stride of 2 would fold onto low ones.
+        """Take from x its highest frequencies along u, which a stride of 2 would fold onto low ones, where that is set.
 
         The low-pass is a convolution with the layer's boundary, so the layer is as covariant as without it.
         """
@@ -284,16 +284,16 @@ class HierarchicalLayer(Layer):
     def _filters(
         self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
     ) -> Weights:
-        """What filters x, and what is added to the result: w and bias."""
+        """Return what filters x, and what is added to the result: w and bias."""
         return {"w": weights["w"], "bias": self._offset(weights)}
 
     def _offset(self, weights: Weights) -> Array:
-        """What is added to what filters make: the bias, or zeros where outputs are normalised before it is added."""
+        """Return what is added after filters: the bias, or zeros where outputs are normalised before it is added."""
         bias = weights["bias"]
         return lasting_zeros(getval(bias)) if self.normalizes else bias
 
     def _fold(self, filters: Weights, weights: Weights, moments: Weights) -> Weights:
-        """Filters and bias that make what rho is taken of, the output normalised by given moments where it is."""
+        """Return filters and bias before rho, the output normalised by given moments where it is."""
         if not self.normalizes:
             return filters
         slope = weights["scale"] / np.sqrt(moments["output_variance"] + self.epsilon)
@@ -315,11 +315,11 @@ class HierarchicalLayer(Layer):
         return options if self.attributes else options | {"sum_axes": 1 + len(self.space)}
 
     def _filtered(self, filters: Weights, x: Array) -> Array:
-        """What filters make of x, before bias and rho."""
+        """Filter x, before bias and rho."""
         return convolve(x, filters["w"], self._axes, **self._options)
 
     def _filtered_and_parts(self, filters: Weights, x: Array) -> tuple[Array, dict[str, Array]]:
-        """`_filtered`, and parts of its moments where a GPU makes these on the way."""
+        """Return `_filtered`, and parts of its moments where a GPU makes these on the way."""
         if "w" not in filters:
             return self._filtered(filters, x), {}
         y, parts = convolve_and_parts(x, filters["w"], self._axes, **self._options)
@@ -346,7 +346,7 @@ class HierarchicalLayer(Layer):
         return self._merged(weights, moments, 1)
 
     def _merged(self, weights: Weights, moments: Weights, terms: int) -> Weights:
-        """Filters and biases at evaluation, of so many times the marginal."""
+        """Return filters and biases at evaluation, of so many times the marginal."""
         of_patches = _of_multiple((moments["mean"], moments["covariance"]), terms) if self.factors else None
         filters = self._filters(weights, of_patches, self.epsilon * terms**2, self.inputs[len(self.space) :])
         return self._fold(filters, weights, moments)
@@ -470,7 +470,7 @@ class NonlinearLayer(FactoredLayer):
         return super().retained(batch_size) + (0 if self.activation.fused else 3 * batch_size * self._expanded)
 
     def workspace(self, batch_size: int) -> int:
-        """Copies of a tile that is expanded."""
+        """Count the numbers in the copies of a tile that is expanded."""
         return 8 * min(batch_size * self._expanded, max(EXPANSION_ELEMENTS, self._expanded))
 
     def initialize(self, rng: np.random.Generator) -> Weights:

@@ -42,7 +42,7 @@ class Network:
             self._last_reader |= dict.fromkeys(layer.reads, layer.name)
 
     def __getitem__(self, name: str) -> Layer:
-        """The layer of a name."""
+        """Return the layer of a name."""
         return next(layer for layer in self.table if layer.name == name)
 
     def on_shard(self, shard: Shard) -> Network:

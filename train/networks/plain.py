@@ -206,7 +206,7 @@ class Table:
         self.name, self.shape = layer.name, layer.outputs
 
     def _named(self, kind: str) -> str:
-        """A name that no layer has: conv01, conv02 and so on."""
+        """Return a name that no layer has: conv01, conv02 and so on."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}{self._counts[kind]:02d}"
 

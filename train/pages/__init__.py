@@ -157,7 +157,7 @@ def axes_as_html(text: object) -> str:
 
 
 def in_words(value: Any) -> str:
-    """A value of a description as text: mappings and lists in a line."""
+    """Return a value of a description as text: mappings and lists in a line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {in_words(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

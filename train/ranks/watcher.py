@@ -98,7 +98,7 @@ class Watcher:
         return not self.peers
 
     def late(self, now: float) -> str:
-        """What is to be said of a rank that has hung; nothing where none has."""
+        """Say which rank has hung; nothing where none has."""
         peers = list(self.peers.values())
         for peer in peers:
             if now - peer.heard > min(SILENT, self.patience):

@@ -43,7 +43,7 @@ def averaged(arrays: Mapping[str, Any], weights: Any, moments: Any, inputs: Mapp
 
 
 def _sums(one: Any, other: Any, *factors: tuple[Any, ...]) -> Any:
-    """A tree of weighted sums of the leaves of two, all in one call."""
+    """Return a tree of weighted sums of the leaves of two, all in one call."""
     terms = [[Term(array, *of) for array, of in zip(pair, factors, strict=True)] for pair in pairs(one, other)]
     found = iter(weighted_sums(terms))
     return tree_map(lambda _: next(found), one)

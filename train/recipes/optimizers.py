@@ -148,7 +148,7 @@ def _adamw(
     gradients: Sequence[Array],
     state: OptimizerState,
 ) -> tuple[Sequence[Array], OptimizerState]:
-    """Steps by running means of gradients and their squares; weights decay apart from them."""
+    """Step by running means of gradients and their squares; weights decay apart from them."""
     decays = _decays(settings, parameters)
     found = [
         adamw_update(

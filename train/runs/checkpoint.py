@@ -242,7 +242,7 @@ def require_fits(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
 
 
 def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:  # noqa: C901
-    """What no run can have written, in words."""
+    """Yield what no run can have written, in words."""
     state, config, order = checkpoint.state, checkpoint.config, checkpoint.state.order
     for kind in GROUPS:
         for name, array in flatten(getattr(state, kind)):
@@ -306,7 +306,7 @@ def flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _read_tree(group: Any, room: list[int]) -> dict[str, Any]:
-    """The arrays of a group and of those in it; ValueError if together they take more bytes than there is room.
+    """Read the arrays of a group and of those in it; ValueError if together they take more bytes than there is room.
 
     In a file that no run has written, many names may lead to one array or group, and to a group from itself.
     """

@@ -61,7 +61,7 @@ def available_bytes(xp: Any) -> int | None:
 
 
 def batch_that_fits(config: Config, data: DatasetInfo, available: int, teacher: Network | None = None) -> int:
-    """The largest batch whose estimated memory is available; 0 if none is."""
+    """Return the largest batch whose estimated memory is available; 0 if none is."""
     sizes = range(1, 2**20)
     return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, data, n, teacher))
 
@@ -78,7 +78,7 @@ def _meminfo() -> int | None:
 
 
 def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container may still use; cached files give way."""
+    """Return what a container may still use; cached files give way."""
     try:
         limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
         if limit == "max":
@@ -90,7 +90,7 @@ def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def _address_space() -> int | None:
-    """What `ulimit -v` leaves."""
+    """Return what `ulimit -v` leaves."""
     try:
         import resource
 

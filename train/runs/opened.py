@@ -88,7 +88,7 @@ class Opened:
             return made
 
     def _on_device(self, x: Array) -> tuple[Network, Parameters, Moments]:
-        """The network with its filters merged, and the weights, on the device of x."""
+        """Return the network with its filters merged, and the weights, on the device of x."""
         xp, device = array_namespace(x), getattr(x, "device", None)
 
         def make() -> tuple[Network, Parameters, Moments]:

@@ -96,7 +96,7 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
 
 
 def literal(name: str) -> str:
-    """A name as matplotlib shows it letter for letter: without formulas, and in legends though it begins with _."""
+    """Return a name as matplotlib shows it letter for letter: without formulas, in legends though it begins with _."""
     text = name.encode(errors="replace").decode().replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 

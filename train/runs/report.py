@@ -123,7 +123,7 @@ def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
 
 
 def _changed(config: Config, task: Task) -> Table:
-    """The settings that differ from those of the preset, and not by what these come to for the data."""
+    """Return the settings that differ from those of the preset, and not by what these come to for the data."""
     here, preset = (vars(suited(each, (1,), task.name, "a run")) for each in (config, make_config(config.preset)))
     lines = [(name, in_words(value), in_words(preset[name])) for name, value in here.items() if value != preset[name]]
     return Table(("setting", "here", f"preset {config.preset}"), lines, "settings that differ from the preset's")
@@ -136,7 +136,7 @@ def _confusion(classified: Classified) -> list[list[tuple[int, str]]]:
 
 
 def _results(records: Sequence[Mapping[str, Any]], task: Task) -> Table:
-    """The last epoch, the best on held-out images, and the test."""
+    """Return the last epoch, the best on held-out images, and the test."""
     epochs = [record for record in records if "train_loss" in record]
     lines = []
     if epochs:

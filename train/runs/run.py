@@ -64,7 +64,7 @@ def versions(backend: str) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name, and how many of them this process may use."""
+    """Return the processor's name, and how many of them this process may use."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor()
     with contextlib.suppress(OSError, StopIteration):
@@ -382,7 +382,7 @@ def _name(epoch: int, step: int = 0) -> str:
 
 
 def _loaded(path: Path) -> Checkpoint | None:
-    """A checkpoint; None where it is damaged."""
+    """Read a checkpoint; None where it is damaged."""
     try:
         return checkpoints.load(path)
     except UnreadableError as error:  # which says nothing of its content

@@ -71,7 +71,7 @@ def own_samples(
 
 
 def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say, use: str, other: str) -> Dataset:
-    """The same without a description: what the digest of it says, or the checksum of labels of an older run."""
+    """Do the same without a description, by its digest or by the checksum of labels of an older run."""
     config, size = checkpoint.config, checkpoint.config.train_size
     if use != "another" and not checkpoint.data:
         dataset = as_before(dataset)

@@ -223,7 +223,7 @@ class Session:
         return dataset
 
     def _start(self, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
-        """A trainer on the data of a configuration, the same on every rank."""
+        """Return a trainer on the data of a configuration, the same on every rank."""
         ranks = self.ranks
         ranks.require_same({"the array library": xp.__name__})  # which "auto" finds on each host
         ranks.use_devices(xp)
@@ -468,7 +468,7 @@ def draw(run: Run) -> None:
 
 
 def figures(result: Result) -> dict[str, float]:
-    """What is recorded of a test."""
+    """Return what is recorded of a test."""
     scores = {"loss": result.loss, result.task.score: result.accuracy, **result.details}
     found = {f"test_{name}": value for name, value in scores.items() if math.isfinite(value)}
     if result.averaged is not None:
@@ -481,7 +481,7 @@ def figures(result: Result) -> dict[str, float]:
 
 
 def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that returns what an action did, or raises its error."""
+    """Act, and return a function that returns what that gave, or raises its error."""
     try:
         value = action()
     except Exception as error:

@@ -270,7 +270,7 @@ class Trainer:
         return max(0.0, first - min(self.config.batch_size, self.count) / self.record["images_per_second"])
 
     def _bar(self) -> AbstractContextManager[Any]:
-        """A bar of this epoch's images, with the time left."""
+        """Show a bar of this epoch's images, with the time left."""
         left = self.seconds_left()
         title = f"epoch {self.state.epoch + 1}/{self.config.epochs}" + (f", all in {left / 3600:.1f} h" if left else "")
         return progress_bar(self.count, title, initial=min(self.state.step * self.config.batch_size, self.count))
@@ -330,11 +330,11 @@ class Trainer:
         return tuple(map(int, self.train.images.shape[1:-1]))
 
     def _image_size(self) -> tuple[int, ...]:
-        """The same of this epoch's training images."""
+        """Return the same of this epoch's training images."""
         return image_size(self.config, self.state.epoch, self._own_size())
 
     def _take(self, arrays: Any, inputs: Inputs) -> Any:
-        """A step on images of this epoch's size; the graph of another size is let go."""
+        """Take a step on images of this epoch's size; the graph of another size is let go."""
         size = self._image_size()
         if self._graphed is None or self._graphed[0] != size:
             step = gradient_step(self.config, self.network, self.train, size, self.ranks, self.teacher)
@@ -343,7 +343,7 @@ class Trainer:
         return self._graphed[1](arrays, inputs)
 
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
-        """What the host tells a step."""
+        """Return what the host tells a step."""
         state, config = self.state, self.config
         position = Position(index, self.train.images.shape[1:], state.epoch, self.count)
         drawn = draw_batch(config, self.rng, position)

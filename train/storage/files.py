@@ -24,7 +24,7 @@ COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u20
 
 
 def harmless(text: str) -> str:
-    """The text with what a terminal takes for commands as escape sequences of Python."""
+    """Return a text with what a terminal takes for commands as escape sequences of Python."""
     return COMMANDS_OF_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -53,7 +53,7 @@ def locked(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def _signed(path: Path) -> tuple[int, bool]:
-    """What `_acquire` returns, with the name of this process in the file if it is locked."""
+    """Return what `_acquire` does, with the name of this process in the file if it is locked."""
     descriptor, held = _acquire(path)
     if held:
         with contextlib.suppress(OSError):  # a full disk takes the name of the owner, but not the lock
@@ -71,7 +71,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _open(path: Path) -> int:
-    """A descriptor of the file at `path`, which no other name leads to."""
+    """Return a descriptor of the file at `path`, which no other name leads to."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | AS_IT_IS, 0o666)
     except OSError:
@@ -86,7 +86,7 @@ def _open(path: Path) -> int:
 
 
 def _acquire(path: Path) -> tuple[int, bool]:
-    """A descriptor of the file at `path`, and whether it is locked, which is not so where that cannot be done."""
+    """Return a descriptor of the file at `path`, and whether it is locked, not so where that cannot be done."""
     while True:
         descriptor = _open(path)
         try:
