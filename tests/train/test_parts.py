@@ -268,6 +268,40 @@ def test_ranks_merge_what_metrics_count(few_images: Dataset, monkeypatch: pytest
             assert found["largest_logit"] == pytest.approx(float(numbers["largest_logit"]), rel=1e-10)
 
 
+def cosine(one: Any, other: Any) -> Any:
+    """Of two trees, as one vector each."""
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in tree_leaves(tree)]) for tree in (one, other))
+    return a @ b / (np.sqrt((a @ a) * (b @ b)) or 1.0)  # nothing is kept before the first step
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adamw"])
+def test_a_metric_reads_gradients_of_all_ranks_and_where_the_optimizer_heads(
+    few_images: Dataset, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """After a first step the direction is against its gradients, of adamw their signs, at any rate."""
+    monkeypatch.setitem(METRICS, "alignment", Metric(of_gradients=cosine))
+    config = make_config("sample", {**SMALL, "shift": 0, "flip": False, "optimizer": optimizer, "weight_decay": 0.0})
+    images, network = small_images(few_images, "float64"), build(config)
+    start = initial_arrays(network, network.initialize(np.random.default_rng(0)))
+    told = drawn(config, 1, 6, images)
+
+    def run(ranks: Ranks) -> Any:
+        step = gradient_step(config, network, images, ranks=ranks)
+        rates = {"moments_kept": np.asarray(0.5), "moments_taken": np.asarray(0.5), "step": np.asarray(1.0)}
+        after, _, _ = step(start, ranks.part_of(told) | rates | {"rate": np.asarray(1e-9)})
+        return step(after, ranks.part_of(told) | rates | {"rate": np.asarray(0.5)})[2]["alignment"]
+
+    alone = float(run(Ranks()))
+    gradients: Any = {}
+    monkeypatch.setitem(METRICS, "alignment", Metric(of_gradients=lambda g, ahead: gradients.update(g) or np.ones(())))
+    run(Ranks())
+    signs = {layer: {name: np.sign(a) for name, a in of.items()} for layer, of in gradients.items()}
+    expected = -cosine(gradients, signs if optimizer == "adamw" else gradients)
+    assert alone == pytest.approx(expected, abs=1e-4) and alone < -0.1
+    monkeypatch.setitem(METRICS, "alignment", Metric(of_gradients=cosine))
+    assert [float(found) for found in on_ranks(3, run)] == pytest.approx([alone] * 3, rel=1e-9)
+
+
 class SolarizeSettings(Section):
     """Settings of an augmentation that a test adds."""
 

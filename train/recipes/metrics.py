@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 
 from hcnn_core.backend import Array
 from train.recipes.augmentations import Batch
+from train.recipes.optimizers import Tree
 from train.recipes.tasks import Task
 
 
 class Metric(NamedTuple):
     """A number of each step's images; a checkpoint keeps what an epoch has so far, by name."""
 
-    of_step: Callable[[Task, Array, Batch], Array]
+    of_step: Callable[[Task, Array, Batch], Array] | None = None
     """The number, without axes, from the task, outputs (N, L) and the batch."""
+    of_gradients: Callable[[Tree, Tree], Array] | None = None
+    """Or from gradients of the whole batch, on every rank, and the optimiser's `direction` before the step."""
     merge: Callable[[Any, Any], Any] = operator.add
-    """The number of two steps, or of two ranks' parts of one, from both."""
+    """The number of two steps, or of two ranks' parts of one that `of_step` gives, from both."""
     of_epoch: Callable[[float, int], float] = operator.truediv
     """What is recorded as train_NAME, from the number of all steps, and how many images they had."""
     tasks: tuple[str, ...] = ("classes", "labels", "numbers")

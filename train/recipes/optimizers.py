@@ -78,11 +78,20 @@ class Optimizer(NamedTuple):
     """What settings it takes beside those of every run."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises ConfigError where its settings contradict each other."""
+    direction: Callable[..., Array] = lambda *kept: -kept[0]
+    """Where an array moves by what is kept of it alone: downhill, up to a positive factor, so without the rate."""
 
 
 def initial_state(settings: OptimizerSettings, weights: Tree) -> dict[str, Tree]:
     """Return what an optimiser keeps before the first step, on the host: a tree like the weights for each name."""
     return {name: tree_map(np.zeros_like, weights) for name in OPTIMIZERS[settings.optimizer].keeps}
+
+
+def direction(settings: OptimizerSettings, state: Mapping[str, Tree]) -> Tree:
+    """Return where an optimiser heads, downhill: a tree like the weights, of which no length says anything."""
+    kind = OPTIMIZERS[settings.optimizer]
+    tree: Tree = tree_map(kind.direction, *(state[name] for name in kind.keeps))
+    return tree
 
 
 def updated(
@@ -157,6 +166,7 @@ def _adamw(
             rate=progress.rate,
             step=progress.step,
             betas=(settings.momentum, settings.square_decay),
+            epsilon=EPSILON,
             weight_decay=decay,
         )
         for p, decay, *arrays in zip(parameters, decays, gradients, state["mean"], state["square"], strict=True)
@@ -170,14 +180,23 @@ def _check_means(settings: MomentumSettings) -> None:
         raise ConfigError("momentum is 1; an optimizer with running means takes less than 1")
 
 
+EPSILON = 1e-8
+"""Added to the roots of running squares."""
+
 VELOCITY = MomentumSettings, NesterovSettings, DecaySettings
 
 OPTIMIZERS: dict[str, Optimizer] = {
     # Momentum as the authors' framework has it: the velocity moves the weights and holds the learning rate.
-    "sgd": Optimizer(("velocity",), _momentum(sgd_update_all), VELOCITY),
+    "sgd": Optimizer(("velocity",), _momentum(sgd_update_all), VELOCITY, direction=lambda velocity: velocity),
     # Momentum made semi-orthogonal. Every array is the matrix of a linear map.
     "muon": Optimizer(("velocity",), _momentum(muon_update_all, row_axes=lambda p: p.row_axes), VELOCITY),
-    "adamw": Optimizer(("mean", "square"), _adamw, (MomentumSettings, SquareSettings, DecaySettings), _check_means),
+    "adamw": Optimizer(
+        ("mean", "square"),
+        _adamw,
+        (MomentumSettings, SquareSettings, DecaySettings),
+        _check_means,
+        lambda mean, square: -mean / (np.sqrt(square) + EPSILON),
+    ),
 }
 
 

@@ -25,7 +25,7 @@ from train.recipes.augmentations import batch_of
 from train.recipes.averages import averaged, pairs
 from train.recipes.losses import attention_distance, with_teacher
 from train.recipes.metrics import METRICS
-from train.recipes.optimizers import Parameter, Progress, initial_state, updated
+from train.recipes.optimizers import Parameter, Progress, direction, initial_state, updated
 from train.recipes.tasks import TASKS
 from train.runs.teacher import Teacher
 
@@ -85,9 +85,12 @@ def gradient_step(
                 return (loss if share is None else loss * share), (logits, moments)
 
             (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(weights)
-        numbers = {name: metric.of_step(task, logits, batch) for name, metric in metrics.items()}
+        numbers = {name: of.of_step(task, logits, batch) for name, of in metrics.items() if of.of_step}
         if share is not None:
             gradients, loss, numbers = ranks.sum_step(gradients, loss, numbers, share, metrics)
+        for name, metric in metrics.items():
+            if metric.of_gradients:
+                numbers[name] = metric.of_gradients(gradients, direction(config, arrays["optimizer"]))
         progress = Progress(inputs["rate"], inputs["step"])
         weights, state = updated(config, progress, described(network, weights), gradients, arrays["optimizer"])
         averages = averaged(arrays, weights, moments, inputs)
