@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,65 @@ def finish(process: subprocess.Popen[str], text: str | None = None) -> Outcome:
     with process:
         out, err = process.communicate(text)
     return Outcome(process.returncode, out, without_notice(err))
+
+
+WAITING = """
+import sys
+from train import cifar
+from train.runs import session
+from train.runs.training import Trainer
+
+take = Trainer._step
+
+def announced(self, index):
+    print("step", self.state.epoch + 1, self.state.step + 1, flush=True)
+    sys.stdin.readline()
+    return take(self, index)
+
+Trainer._step = announced
+session.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+sys.exit(cifar.main())
+"""
+"""A training that waits for a line before each step."""
+
+
+def until_step(process: subprocess.Popen[str], epoch: int, step: int) -> None:
+    """Let a process of `WAITING` go on until it waits before a step."""
+    assert process.stdin is not None and process.stdout is not None
+    for line in process.stdout:
+        if line == f"step {epoch} {step}\n":
+            return
+        if line.startswith("step"):
+            process.stdin.write("\n")
+            process.stdin.flush()
+    raise AssertionError(finish(process))
+
+
+class Killed(BaseException):
+    """The process ends here, with no chance to save anything."""
+
+
+def kill(*arguments: Any, **options: Any) -> Any:
+    raise Killed
+
+
+def killed(command: Callable[..., Outcome], *arguments: object) -> None:
+    """Run a command that is killed."""
+    with pytest.raises(Killed):
+        command(*arguments)
+
+
+def in_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], Any]) -> None:
+    """Do something inside one step of training, counted from 1."""
+    take = Trainer._step
+
+    def patched(self: Trainer, index: Any) -> Any:
+        result = take(self, index)
+        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
+            action()
+        return result
+
+    patch.setattr(Trainer, "_step", patched)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ from tests.train.commands import Command
 from tests.train.runs import (
     ROOT,
     SMALL,
-    Outcome,
     finish,
     run_here,
     start,
@@ -158,34 +157,22 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
         (["."], ["unrecognized arguments: . (did you mean --dataset .?)"]),
         (["two\nlines"], ["two lines"]),
         (["--preset", "huge"], ["--preset", "'huge'", "hcnn-plus", "sample"]),
-        (["--preset", ""], ["--preset", "''"]),
         (["--preset"], ["--preset", "expected one argument"]),
         (["--dataset", "mnist"], ["dataset is 'mnist'", "cifar100", "FILE.npz", "MODULE:FUNCTION"]),
         (["--backend", "torch"], ["--backend", "'torch'", "cupy"]),
         (["--width", "eight"], ["--width", "invalid int value", "'eight'"]),
-        (["--width", "8.5"], ["--width", "'8.5'"]),
         (["--width", "0"], ["width is 0", "at least 1"]),
-        (["--width", "-8"], ["width is -8", "at least 1"]),
-        (["--depth", "3"], ["depth is 3", "between 4 and 99"]),
-        (["--epochs", "0"], ["epochs is 0", "between 1 and 9999"]),
         (["--learning-rate", "fast"], ["--learning-rate", "invalid float value", "'fast'"]),
         (["--learning-rate", "nan"], ["learning_rate is nan", "finite"]),
-        (["--learning-rate", "1e999"], ["learning_rate is inf", "finite"]),
-        (["--learning-rate", "-1"], ["learning_rate is -1.0", "at least 0"]),
         (["--attribute-kernel", "7"], ["--attribute-kernel", "expected 2 arguments"]),
-        (["--attribute-kernel", "7", "0"], ["attribute_kernel is 0", "at least 1"]),
-        (["--strided-layers", "0"], ["strided_layers is 0", "at least 1"]),
         (["--shift", "40"], ["shift is 40", "images of 32x32", "0 to 31"]),
         (["--cutout", "32"], ["cutout is 32", "images of 32x32", "0 to 31"]),
         (["--flip", "yes"], ["unrecognized arguments: yes"]),
-        (["--seed", "-1"], ["seed is -1", "at least 0"]),
         (["--preset", "sample", "--train-size", "41"], ["--train-size", "41", "1 to 40"]),
-        (["--preset", "sample", "--train-size", "-1"], ["train_size is -1"]),
         (["--preset", "sample", "--validation-size", "40"], ["--validation-size", "40", "0 to 39"]),
         (["--describe", "--evaluate", "a.h5"], ["--describe", "--evaluate", "exclude"]),
         (["--out", ""], ["--out", "'' is no path"]),
         (["--out", "a\0b"], ["--out", "is no path"]),
-        (["--resume", ""], ["--resume", "'' is no path"]),
         (["--data-dir", "\udcff"], ["data_dir is '\\udcff'", "not UTF-8"]),
         (["--describe", "--out", "a"], ["--describe", "remove --out"]),
         (["--resume", "a", "--plot", "a"], ["--plot is no flag any more: python -m hcnn plot RUN takes its place"]),
@@ -217,17 +204,8 @@ def test_bad_flags(
     ("content", "fragments"),
     [
         (b"widht = 8\n", ["'widht'", "did you mean width"]),
-        (b"width = 8.0\n", ["width is 8.0", "int"]),
-        (b"width = true\n", ["width is True", "int"]),
         (b"preset = 'huge'\n", ["preset is 'huge'", "sample"]),
-        (b"preset = ['hcnn']\n", ["preset is ['hcnn']", "sample"]),
-        (b"preset = ''\n", ["preset is ''", "sample"]),
-        (b"learning_rate = nan\n", ["learning_rate is nan", "finite"]),
-        (b"learning_rate = 1" + b"0" * 400 + b"\n", ["learning_rate", "finite"]),
         (b"width = \n", ["bad.toml", "not valid TOML"]),
-        (b"width = 8\nwidth = 9\n", ["bad.toml", "not valid TOML"]),
-        (b"[training]\nwidth = 8\n", ["'training'"]),
-        (b"\xff\xfe", ["bad.toml", "not UTF-8"]),
         (None, ["bad.toml", "No such file"]),
     ],
     ids=str,
@@ -266,25 +244,6 @@ def test_help_explains_every_setting_in_lines_that_fit(command: Command, monkeyp
 
 
 # --describe
-
-
-@pytest.mark.parametrize(
-    ("preset", "dataset", "total"),
-    [
-        ("hcnn", "cifar10", "97,650"),
-        ("hcnn-plus", "cifar10", "344,640"),
-        ("hcnn", "cifar100", "250,308"),
-        ("hcnn-plus", "cifar100", "887,424"),
-    ],
-)
-def test_describe_totals(command: Command, preset: str, dataset: str, total: str) -> None:
-    lines = command("--describe", "--preset", preset, "--dataset", dataset).success().splitlines()
-    heads = lines[0].split()
-    assert {"input", "support", "stride", "output", "parameters", "GMAC"} <= set(heads)
-    rows = {line.split()[0]: line.split() for line in lines[1:14]}
-    assert rows["all"][1] == total
-    counted = [int(rows[str(j)][-3].replace(",", "")) for j in range(1, 12)]
-    assert sum(counted) == int(total.replace(",", ""))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -422,25 +381,6 @@ def test_interrupts_after_imports_raise_again(module: str, before: str) -> None:
     outcome = finish(start("-c", AFTER_IMPORTS, before, f"train.{module}"))
     after = signal.SIG_IGN if before == "ignored" else signal.default_int_handler
     assert outcome.out.splitlines()[-1] == repr(after), outcome
-
-
-@pytest.mark.parametrize("argument", ["--describe", "--help"])
-def test_a_closed_pipe_is_no_failure_to_talk_about(argument: str) -> None:
-    """As in `| head -1`."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        outcome = finish(start("-m", "train.cifar", argument, stdout=writer))
-    finally:
-        os.close(writer)
-    assert (outcome.status, outcome.err) == (1, "")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_standard_output_on_a_full_disk() -> None:
-    with open("/dev/full", "w") as full:
-        outcome = finish(start("-m", "train.cifar", "--describe", stdout=full))
-    Outcome(outcome.status, "", outcome.err).one_line(1, "standard output", "No space left")
 
 
 def test_standard_error_that_is_closed(tmp_path: Path) -> None:

@@ -44,11 +44,6 @@ def test_a_preset_changes_what_it_says_and_nothing_else(preset: str) -> None:
     assert make_config(preset).preset == preset
 
 
-def test_every_preset_can_be_chosen() -> None:
-    (choices,) = (f.metadata["choices"] for f in FIELDS if f.name == "preset")
-    assert set(choices) == set(PRESETS)
-
-
 def test_a_run_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
     """A preset may have got new settings since; what trained the run had none."""
     path, record = tmp_path / "config.toml", ROOT / "benchmarks" / "results" / "hcnn-fast-19-epochs" / "config.toml"
@@ -69,11 +64,6 @@ def test_numbers_may_be_numpys() -> None:
         make_config("sample", {"epochs": np.float64(3)})
 
 
-def test_changes_come_after_the_preset() -> None:
-    assert make_config("sample", {"width": 5}).width == 5
-    assert make_config("sample", {"width": 5}).factors == PRESETS["sample"]["factors"]
-
-
 def test_cifar100_has_its_own_support_unless_another_is_given() -> None:
     assert make_config("hcnn", {"dataset": "cifar100"}).attribute_kernel == (11, 11)
     assert make_config("hcnn-plus", {"dataset": "cifar100", "attribute_kernel": [7, 11]}).attribute_kernel == (7, 11)
@@ -85,11 +75,6 @@ def test_every_setting_is_explained_and_its_default_allowed(f: dataclasses.Field
     assert len(help) > 3 and "\n" not in help
     changes = {f.name: f.default} if f.name != "preset" else {}
     assert make_config("hcnn", {"made_for": make_config().made_for, **changes}) == make_config()
-
-
-def test_settings_cannot_be_assigned() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        make_config().width = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -116,53 +101,31 @@ def test_any_text_and_number_survives_toml(
     assert make_config(settings.pop("preset"), settings) == config
 
 
-def test_every_line_of_the_toml_explains_its_setting() -> None:
-    lines = to_toml(make_config(), {}).splitlines()
-    for f, line in zip(FIELDS, lines, strict=False):
-        assert line.startswith(f"{f.name} = ") and line.endswith(f"  # {f.metadata['help']}")
-
-
 @pytest.mark.parametrize(
     ("changes", "fragments"),
     [
         ({"widht": 8}, ["'widht'", "did you mean width?"]),
         ({"learning-rate": 0.1}, ["'learning-rate'", "did you mean learning_rate?"]),
-        ({"zzz": 1}, ["'zzz'"]),
         ({"width": 8.0}, ["width", "8.0", "int"]),
         ({"width": "8"}, ["width", "'8'", "int"]),
         ({"width": True}, ["width", "True", "int"]),
         ({"width": [8]}, ["width", "int"]),
-        ({"width": None}, ["width", "None", "int"]),
         ({"flip": 1}, ["flip", "1", "bool"]),
-        ({"flip": "no"}, ["flip", "'no'", "bool"]),
         ({"learning_rate": False}, ["learning_rate", "False", "float"]),
-        ({"learning_rate": "0.1"}, ["learning_rate", "'0.1'", "float"]),
         ({"learning_rate": float("nan")}, ["learning_rate", "nan", "finite"]),
         ({"learning_rate": float("inf")}, ["learning_rate", "inf", "finite"]),
         ({"learning_rate": 10**400}, ["learning_rate", "finite"]),
-        ({"learning_rate": -0.1}, ["learning_rate", "-0.1", "at least 0"]),
         ({"dataset": "mnist"}, ["dataset", "'mnist'", "cifar10, cifar100, sample"]),
         ({"dataset": ["cifar100"]}, ["dataset", "str"]),
         ({"data_dir": 3}, ["data_dir", "3", "str"]),
         ({"attribute_kernel": [7]}, ["attribute_kernel", "(7,)", "2"]),
-        ({"attribute_kernel": [7, 11, 3]}, ["attribute_kernel", "(7, 11, 3)", "2"]),
         ({"attribute_kernel": 7}, ["attribute_kernel", "7", "2"]),
         ({"attribute_kernel": [7, 0]}, ["attribute_kernel", "0", "at least 1"]),
         ({"attribute_kernel": [7, "x"]}, ["attribute_kernel", "'x'", "int"]),
         ({"strided_layers": [0]}, ["strided_layers", "0", "at least 1"]),
         ({"strided_layers": 5}, ["strided_layers", "5", "any number"]),
-        ({"depth": 3}, ["depth", "3", "between 4 and 99"]),
-        ({"epochs": 0}, ["epochs", "0", "between 1 and 9999"]),
-        ({"epochs": 10_000}, ["epochs", "10000", "between 1 and 9999"]),
-        ({"batch_size": 0}, ["batch_size", "0", "at least 1"]),
-        ({"shift": -1}, ["shift", "-1", "at least 0"]),
         ({"moment_decay": 1.0}, ["moment_decay", "1", "less than 1"]),
         ({"precision": "tf32", "dtype": "float64"}, ["precision", "'tf32'", "dtype 'float32'"]),
-        ({"moment_decay": 1.5}, ["moment_decay", "1.5", "between 0"]),
-        ({"label_smoothing": 1.0}, ["label_smoothing", "1.0", "0.999"]),
-        ({"momentum": 1.1}, ["momentum", "1.1", "between 0"]),
-        ({"step_factor": 0.5}, ["step_factor", "0.5", "at least 1"]),
-        ({"seed": -1}, ["seed", "-1", "at least 0"]),
         ({"dtype": "float16"}, ["dtype", "'float16'", "float32, float64"]),
         ({"boundary": "wrap"}, ["boundary", "'wrap'", "zero, periodic, attributes"]),
         *(({name: 10**400}, [name, "9007199254740992"]) for name in ("width", "batch_size", "train_size")),
@@ -195,7 +158,8 @@ def bounds() -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "value"), bounds(), ids=lambda v: str(v))
 def test_a_value_just_out_of_range(name: str, value: Any) -> None:
-    assert name in refused(changes={name: value})
+    message = refused(changes={name: value})
+    assert name in message and ("it must be at least" in message or "it must be between" in message)
 
 
 def test_ends_of_the_ranges_are_allowed() -> None:

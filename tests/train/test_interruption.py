@@ -20,81 +20,34 @@ import pytest
 
 from tests.train.runs import (
     SMALL,
+    WAITING,
+    Killed,
     Outcome,
     assert_same_run,
     assert_same_state,
     checkpoints,
     contents,
     finish,
+    in_step,
+    kill,
+    killed,
     metrics,
     start,
+    until_step,
 )
-from train import export, verify
+from train import verify
 from train.commands.command_line import Parser, run_command, say
 from train.runs import checkpoint as checkpoint_files
 from train.runs import run, session
 from train.runs.run import Run, RunError
-from train.runs.training import Trainer
 from train.storage import files as _files
 from train.storage import lock as _lock
 
 Command = Callable[..., Outcome]
 
-WAITING = """
-import sys
-from train import cifar
-from train.runs import session
-from train.runs.training import Trainer
-
-take = Trainer._step
-
-def announced(self, index):
-    print("step", self.state.epoch + 1, self.state.step + 1, flush=True)
-    sys.stdin.readline()
-    return take(self, index)
-
-Trainer._step = announced
-session.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
-sys.exit(cifar.main())
-"""
-"""A training that waits for a line before each step."""
-
-
-class Killed(BaseException):
-    """The process ends here, with no chance to save anything."""
-
-
-def kill(*arguments: Any, **options: Any) -> Any:
-    raise Killed
-
 
 def interrupt(*arguments: Any, **options: Any) -> Any:
     signal.raise_signal(signal.SIGINT)
-
-
-def in_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], Any]) -> None:
-    """Do something inside one step of training, counted from 1."""
-    take = Trainer._step
-
-    def patched(self: Trainer, index: Any) -> Any:
-        result = take(self, index)
-        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
-            action()
-        return result
-
-    patch.setattr(Trainer, "_step", patched)
-
-
-def until_step(process: subprocess.Popen[str], epoch: int, step: int) -> None:
-    """Let a process of `WAITING` go on until it waits before a step."""
-    assert process.stdin is not None and process.stdout is not None
-    for line in process.stdout:
-        if line == f"step {epoch} {step}\n":
-            return
-        if line.startswith("step"):
-            process.stdin.write("\n")
-            process.stdin.flush()
-    raise AssertionError(finish(process))
 
 
 # One process in a run
@@ -311,11 +264,6 @@ def test_an_interruption_before_the_first_state_is_saved(
 # Kills
 
 
-def killed(command: Command, *arguments: object) -> None:
-    with pytest.raises(Killed):
-        command(*arguments)
-
-
 def test_a_run_killed_at_its_last_picture_is_completed(
     command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,13 +279,18 @@ def test_a_run_killed_at_its_last_picture_is_completed(
     assert (path / "learning-curve.png").exists()
 
 
+def dead() -> int:
+    """The number of a process that has ended."""
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    return int(subprocess.run(command, capture_output=True, text=True).stdout)
+
+
 def test_what_a_killed_process_left_half_written_goes_at_the_next_start(
     command: Command, trained: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(trained, path)
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = [f".best.h5.{int(dead.stdout)}.partial", f".metrics.jsonl.{os.getpid()}.partial", ".config.toml.partial"]
+    left = [f".best.h5.{dead()}.partial", f".metrics.jsonl.{os.getpid()}.partial", ".config.toml.partial"]
     kept = [f".learning-curve.png.{os.getppid()}.partial", ".notes.partial.txt"]
     for name in (*left, *kept):
         (path / name).touch()
@@ -349,8 +302,7 @@ def test_what_a_killed_process_left_half_written_goes_at_the_next_start(
 def test_what_an_export_that_was_killed_left_goes_at_the_next_one(
     command: Command, trained: Path, tmp_path: Path, suffix: str
 ) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    pid = int(dead.stdout)
+    pid = dead()
     kept = [f".b.{suffix}.{pid}.partial", f".axh5.{pid}.partial", f".a.{suffix}.{os.getppid()}.partial"]
     for name in (*kept, f".a.{suffix}.{pid}.partial"):
         (tmp_path / name).touch()
@@ -358,13 +310,11 @@ def test_what_an_export_that_was_killed_left_goes_at_the_next_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, f"a.{suffix}"])
 
 
-def test_what_a_killed_export_or_verification_left_goes_at_the_next_one(trained: Path, tmp_path: Path) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = [f".{name}.{int(dead.stdout)}.partial" for name in ("ours.h5", verify.JSON, verify.LARGEST)]
-    mine = tmp_path / f".mine.{int(dead.stdout)}.partial"
-    for path in (*(tmp_path / name for name in left), mine):
+def test_what_a_killed_verification_left_goes_at_the_next_one(tmp_path: Path) -> None:
+    pid = dead()
+    mine = tmp_path / f".mine.{pid}.partial"
+    for path in (*(tmp_path / f".{name}.{pid}.partial" for name in (verify.JSON, verify.LARGEST)), mine):
         path.touch()
-    assert export.main([str(trained), str(tmp_path / "ours.h5")]) == 0
     verify._make(tmp_path)
     assert list(tmp_path.glob(".*")) == [mine]
 

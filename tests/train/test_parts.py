@@ -17,9 +17,8 @@ from hcnn_core.backend import array_namespace
 from tests.train.commands import small_images
 from tests.train.conftest import Command
 from tests.train.runs import SMALL as RUN
-from tests.train.runs import assert_same_run, metrics
+from tests.train.runs import assert_same_run, in_step, metrics
 from tests.train.test_distributed import on_ranks
-from tests.train.test_resumption import during_step
 from train.config import ConfigError, config_class, make_config, suited, with_defaults
 from train.data import Dataset, DatasetInfo, Images, recolour
 from train.networks import registry
@@ -235,7 +234,7 @@ def test_a_metric_is_one_entry(command: Command, tmp_path: Path, monkeypatch: py
 
     def stop(out: Path) -> None:
         with monkeypatch.context() as patch:
-            during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
+            in_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
             command(*RUN, "--out", out).one_line(143, "epoch 2, step 3")
 
     stop(without)

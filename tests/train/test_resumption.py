@@ -19,15 +19,21 @@ import pytest
 from tests.train.commands import Command, part_of, small_images
 from tests.train.runs import (
     SMALL,
+    WAITING,
+    Killed,
     assert_same_run,
     assert_same_state,
     checkpoints,
     contents,
     edited,
     finish,
+    in_step,
+    kill,
+    killed,
     metrics,
     saved_state,
     start,
+    until_step,
 )
 from train.config import make_config
 from train.data import Dataset, Images
@@ -42,27 +48,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a run answers by saving its state."""
 
 
-class Killed(BaseException):
-    """The process ends here, with no chance to save anything."""
-
-
-def during_step(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], None]) -> None:
-    """Do something inside one step of training, counted from 1."""
-    take = Trainer._step
-
-    def patched(self: Trainer, index: Any) -> Any:
-        result = take(self, index)
-        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
-            action()
-        return result
-
-    monkeypatch.setattr(Trainer, "_step", patched)
-
-
-def kill() -> None:
-    raise Killed
-
-
 @contextlib.contextmanager
 def listening_to_hangups() -> Iterator[None]:
     """Also where the tests were started by nohup, which has them ignored."""
@@ -71,11 +56,6 @@ def listening_to_hangups() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def killed(command: Command, *arguments: object) -> None:
-    with pytest.raises(Killed):
-        command(*arguments)
 
 
 # Resumption
@@ -94,7 +74,7 @@ def test_resume_after_a_kill_repeats_the_uninterrupted_run(
     """Four epochs equal two, a kill, and two more."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        during_step(patch, epoch, step, kill)
+        in_step(patch, epoch, step, kill)
         killed(command, *SMALL, "--out", run)
     assert (run / "metrics.jsonl").exists() == (epoch > 1)
     assert epoch == 1 or [line["epoch"] for line in metrics(run)] == list(range(1, epoch))
@@ -117,7 +97,7 @@ def test_resume_after_a_signal_repeats_the_uninterrupted_run(
     run = tmp_path / "run"
     handlers = [signal.getsignal(s) for s in SIGNALS]
     with monkeypatch.context() as patch, listening_to_hangups():
-        during_step(patch, epoch, step, lambda: signal.raise_signal(signum))
+        in_step(patch, epoch, step, lambda: signal.raise_signal(signum))
         where = f"epoch {epoch}, step {step}" if step < 4 else f"the end of epoch {epoch}"
         command(*SMALL, "--out", run).one_line(
             128 + signum, signum.name, f"{where} of 4 epochs", "saved", f"--resume {run}"
@@ -135,12 +115,12 @@ def test_stopped_twice_and_killed_in_between(
     run = tmp_path / "run"
     for n, (epoch, step) in enumerate([(1, 3), (2, 2), (2, 3)]):
         with monkeypatch.context() as patch:
-            during_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
+            in_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
             (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(
                 130, f"epoch {epoch}, step {step}"
             )
     with monkeypatch.context() as patch:
-        during_step(patch, 3, 2, kill)
+        in_step(patch, 3, 2, kill)
         killed(command, "--resume", run)
     resume_to_the_end(command, run, trained)
 
@@ -154,7 +134,7 @@ def test_a_second_signal_acts_at_once(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        during_step(patch, 2, 2, twice)
+        in_step(patch, 2, 2, twice)
         command(*SMALL, "--out", run).one_line(130, "stopped at once", str(run / "epoch0001-step000000.h5"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resume_to_the_end(command, run, trained)
@@ -252,7 +232,7 @@ def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
     assert command("--resume", run, "--data-dir", tmp_path / "nowhere", "--epochs", 1).status == 2
     assert {path.name for path in run.iterdir()} == before
     with monkeypatch.context() as patch:
-        during_step(patch, best.state.epoch + 2, 2, lambda: signal.raise_signal(signal.SIGTERM))
+        in_step(patch, best.state.epoch + 2, 2, lambda: signal.raise_signal(signal.SIGTERM))
         command("--resume", run).one_line(143, "saved", f"--resume {run}")
     assert f"{later[0].name}.damaged" in {path.name for path in run.iterdir()}
     out = command("--resume", run).success()
@@ -304,7 +284,7 @@ def test_resume_is_exact_for_the_other_settings_too(
     arguments = (*SMALL, *settings, "--epochs", 2)
     command(*arguments, "--out", tmp_path / "whole").success()
     with monkeypatch.context() as patch:
-        during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
+        in_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
         command(*arguments, "--out", tmp_path / "run").one_line(143, "epoch 2, step 3")
     command("--resume", tmp_path / "run").success()
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
@@ -407,27 +387,6 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
             assert_same_run(run, trained)
 
 
-WAITING = """
-import sys
-import time
-from train import cifar
-from train.runs import session
-from train.runs.training import Trainer
-
-take = Trainer._step
-
-def announced(self, index):
-    result = take(self, index)
-    print("step", self.state.epoch + 1, self.state.step + 1, flush=True)
-    sys.stdin.readline()
-    return result
-
-Trainer._step = announced
-session.plot_learning_curve = lambda *arguments: None
-sys.exit(cifar.main())
-"""
-
-
 def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Real signals to real processes, each while it waits in the middle of an epoch; stderr is silent otherwise."""
     arguments = (*SMALL, "--train-size", 32, "--epochs", 3, "--validation-size", 8)
@@ -437,14 +396,8 @@ def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_p
     stops = {(1, 2): signal.SIGINT, (2, 1): signal.SIGTERM, (3, 2): signal.SIGKILL}
     for (epoch, step), signum in stops.items():
         process = start("-c", WAITING, *flags)
-        assert process.stdin is not None and process.stdout is not None
-        for line in process.stdout:
-            if line == f"step {epoch} {step}\n":
-                process.send_signal(signum)
-                break
-            if line.startswith("step"):
-                process.stdin.write("\n")
-                process.stdin.flush()
+        until_step(process, epoch, step)
+        process.send_signal(signum)
         outcome = finish(process, "\n" * 100)
         if signum == signal.SIGKILL:
             assert (outcome.status, outcome.err) == (-signum, "")

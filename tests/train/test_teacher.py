@@ -17,7 +17,17 @@ from scipy.special import rel_entr, softmax
 
 from autodiff import check_grads, grad, tree_leaves, tree_map
 from tests.train.commands import Command, made_up
-from tests.train.runs import SMALL, assert_same_state, contents, interrupted_at_a_step, metrics, run_here, saved_state
+from tests.train.runs import (
+    SMALL,
+    assert_same_state,
+    contents,
+    interrupted_at_a_step,
+    kill,
+    killed,
+    metrics,
+    run_here,
+    saved_state,
+)
 from train import load
 from train.config import make_config, read_toml
 from train.data import INFO, Dataset, load_dataset, resize
@@ -274,17 +284,9 @@ def test_a_start_that_is_killed_before_its_first_state_leaves_a_teacher_to_remov
     flags = (*SMALL, "--epochs", 1, "--teacher", trained, "--no-test", "--out", path)
     save = checkpoints.save
 
-    class Killed(BaseException):
-        """What nothing handles."""
-
-    def killed(path: Path, *arguments: Any) -> None:
-        if path.name != "teacher.h5":
-            raise Killed
-        save(path, *arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(checkpoints, "save", killed)
-        command(*flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", lambda path, *rest: save(path, *rest) if path.stem == "teacher" else kill())
+        killed(command, *flags)
     assert [file.name for file in path.iterdir()] == ["teacher.h5"]
     before = contents(path)
     command(*flags).one_line(1, f"--out {path} holds teacher.h5 and no run", "remove it")
