@@ -454,6 +454,14 @@ def test_page_escapes_what_it_is_given() -> None:
     assert f"path {shown}, 5" in found.texts["td"]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_page_says_where_no_translation_of_a_picture_must_hold() -> None:
+    text, said = page(measurements(), {}), "no translation in the picture has to leave"
+    assert text.count(said) == 2  # zero boundaries, in both modes
+    assert said in text.partition("zero boundary, evaluation")[2].partition("<h2>")[0]
+    assert said not in page([measurement()], {})
+
+
 def test_page_of_single_layers_alone_has_no_picture() -> None:
     found = Page(page([measurement(statement="covariance")], {}))
     assert found.attributes("img") == []

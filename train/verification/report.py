@@ -163,12 +163,12 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
         f"All {len(case)} statements": Table(ROW_HEADER, [_row_cells(row) for row in case]),
     }
     named = {title: replace(table, label=title) for title, table in tables.items() if table.lines}
-    return {"boundary": boundary, "mode": mode, "picture": picture, "tables": named}
+    held = any(row.must_hold for row in _mapped(case))
+    return {"boundary": boundary, "mode": mode, "picture": picture, "tables": named, "held": held}
 
 
-def _cases(rows: Iterable[Row]) -> list[tuple[str, str]]:
+def _cases(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Boundaries and modes, first those of the boundary with most translations that must not change x_J."""
-    rows = list(rows)
     cases = dict.fromkeys((row.boundary, row.mode) for row in rows)
     return sorted(cases, key=lambda case: -sum(row.must_hold for row in _mapped(_select(rows, case[0]))))
 
