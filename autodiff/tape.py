@@ -170,7 +170,7 @@ class Primitive:
                 return ans  # integers and booleans have no derivative
         values = [v if type(v) in FIXED or i in argnums else kept(v, watched) for i, v in enumerate(values)]
         if kwargs:
-            kwargs = _kept_by_name(kwargs, watched)
+            kwargs = {key: kept(value, watched) for key, value in kwargs.items()}
         pullback = self.pullback(tuple(argnums), ans, tuple(values), kwargs)
         node = Node(top, tuple(parents), pullback, self._name, ans, watched)
         return Traced(ans, node) if type(ans) is not tuple else _traced_parts(ans, node)
@@ -212,11 +212,6 @@ class Primitive:
                     f"{self._name} uses a traced value from a closure, a keyword or a list: pass it as an argument"
                 )
         return ans
-
-
-def _kept_by_name(kwargs: dict[str, Any], watched: list[Watched]) -> dict[str, Any]:
-    """Return keywords as the way back should find them."""
-    return {key: kept(value, watched) for key, value in kwargs.items()}
 
 
 def _traced_parts(ans: tuple[Any, ...], node: Node) -> tuple[Any, ...]:

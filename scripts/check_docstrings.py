@@ -37,7 +37,7 @@ TWINS = re.compile(
     r"|[.](HCNNRegressor|assert_linear|batch_normalize|convolve_elu|correlate|covariance_deviations|elementwise_grad)$"
     r"|[.](hessian|hessian_vector_product|Shard\.sum|mean_pool|relu|value_and_grad)$"
     r"|[.](main|idwt|inverse_wavelet_transform|resume|probabilities|predict(_proba)?)$"
-    r"|[.](hard_threshold|lista|momentum|steerable_bank|rectified_transform|from_rectified)$"
+    r"|[.](hard_threshold|ista|lista|scattering_paths|momentum|steerable_bank|rectified_transform|from_rectified)$"
 )
 """Functions whose docstring says how they differ from the one that it refers to for parameters and results."""
 

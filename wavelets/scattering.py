@@ -89,25 +89,13 @@ def scattering(
 
 
 def scattering_paths(bank: FilterBank, order: int = 2) -> list[Path]:
-    """Return the paths of scattering coefficients, in their order.
-
-    Parameters
-    ----------
-    bank : FilterBank
-        The filters.
-    order : int, optional
-        The number of moduli in the longest paths: 0, 1 or 2.
+    """Return the paths of `scattering` with a bank and an order, whose coefficients are its last axis.
 
     Returns
     -------
     list of tuple
         The wavelets (j, l) of each path, the first applied first: ``()``, then ``((j, l),)``, then
         ``((j1, l1), (j2, l2))`` with j2 > j1.
-
-    Raises
-    ------
-    ValueError
-        If the order is another.
     """
     if order not in (0, 1, 2):
         raise ValueError(f"order is {order!r}; choose 0, 1 or 2")

@@ -85,18 +85,12 @@ def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Arr
 
 
 def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: float | None = None) -> Array:
-    """Minimise `sparse_loss` over the codes by iterative soft thresholding, from 0.
+    """Minimise `sparse_loss`, which has the other arguments, over the codes by iterative soft thresholding, from 0.
 
-    a <- soft_threshold(a + step (x - a D') conj(D), step penalty).
+    a <- soft_threshold(a + step (x - a D') conj(D), step penalty). All arrays may be NumPy's, CuPy's or traced.
 
     Parameters
     ----------
-    x : array, shape (N, d)
-        Signals, real or complex, NumPy's, CuPy's or traced.
-    dictionary : array, shape (d, m)
-        D; its columns are the atoms.
-    penalty : float
-        Weight of the l1 norm, not negative.
     iterations : int
         How often to threshold, at least once.
     step : float, optional

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from train.attributes.decisions import Tested, corrected
+from train.attributes.meaning import standardised
 
 FLIPS = 1999
 
@@ -61,10 +62,7 @@ def blocks_differ(
     names = list(values)
     if not names:
         return []
-    table = np.stack([values[name] for name in names], axis=1).astype(np.float64)  # (M, P)
-    deviations = table.std(axis=0)
-    varies = deviations > 1e-12 * np.abs(table).max(axis=0)
-    table = (table - table.mean(axis=0)) / np.where(varies, deviations, 1) * varies
+    table, _ = standardised(values)
     measured = []
     for (j, axis), indices in nearest.items():
         for tau in range(1, indices.shape[1]):

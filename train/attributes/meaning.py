@@ -128,6 +128,14 @@ CHANGES: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
 """Changes of known properties: functions of images (N, H, W, 3), uint8."""
 
 
+def standardised(values: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return properties of images as columns (M, P) of mean 0 and deviation 1, or of 0, and which vary (P,)."""
+    table = np.stack(list(values.values()), axis=1).astype(np.float64)
+    deviations = table.std(axis=0)
+    varies = deviations > 1e-12 * np.abs(table).max(axis=0)
+    return (table - table.mean(axis=0)) / np.where(varies, deviations, 1) * varies, varies
+
+
 def found_images_differ(
     nearest: Mapping[tuple[int, str], np.ndarray[Any, Any]],
     values: Mapping[str, np.ndarray[Any, Any]],
@@ -145,10 +153,7 @@ def found_images_differ(
     tests = [(j, axis, tau) for (j, axis), indices in nearest.items() for tau in range(1, indices.shape[1])]
     if not tests or not names:
         return []
-    table = np.stack([values[name] for name in names], axis=1).astype(np.float64)  # (M, P)
-    deviations = table.std(axis=0)
-    varies = deviations > 1e-12 * np.abs(table).max(axis=0)
-    table = (table - table.mean(axis=0)) / np.where(varies, deviations, 1) * varies
+    table, varies = standardised(values)
     many = len(table)
     # how much more often the translation finds each image than no translation does, (tests, M)
     counts = np.stack([_counts(nearest[j, axis], tau, many) for j, axis, tau in tests])
