@@ -66,8 +66,8 @@ PAGES = (
         "jumps = jumps[0], [noise(a) for a in jumps[1]]",
     ),
     Page(
-        *("29", "()", "images = np.stack([texture(kind) for kind in labels]).astype(np.float32)"),
-        "noise_from(count, images, labels)",
+        *("29", "()", "    images = np.stack([texture(kind) for kind in labels]).astype(np.float32)"),
+        "    noise_from(count, images)",
     ),
     Page(
         *("40", "()", "x = density(u)"),
