@@ -112,9 +112,13 @@ last = {name: values[-1] for name, values in found.items()}
 assert min(last.values()) > 0.1 + 3 * np.sqrt(0.1 * 0.9 / 500), "better than chance by three standard errors"
 chance = 2 * np.sqrt(2 * 0.25 / 500)  # two standard errors of a difference of accuracies, where they are largest
 assert last["scattering"] > last["pixels"] + chance
+averaged = [last[f"{name}, averaged"] for name in ("components", "sparse codes", "random atoms")]
+assert abs(last[f"Haar, threshold {tau}"] - last["Haar, no threshold"]) < chance
+assert all(abs(averaged[1] - other) < chance for other in averaged)
 print(f"differences up to {chance:.1%} may be chance")
 
 # %%
-# Neither a threshold nor averaged codes make a difference here that is beyond chance, nor does a learned dictionary
-# against random atoms: a sparse code in a fixed basis has no invariances, as the lecture says. The gain of slide 32 is
-# that of parts optimised together with the labels. `The recipes <../../recipes.html>`_ have networks after scattering.
+# On these images a threshold makes no difference that is beyond chance, nor do sparse codes against the components that
+# they code, nor a learned dictionary against random atoms: a sparse code in a fixed basis has no invariances, as the
+# lecture says. The gain of slide 32 is that of parts optimised together with the labels. `The recipes
+# <../../recipes.html>`_ have networks after scattering.

@@ -22,7 +22,7 @@ from wavelets import morlet_bank, scattering, scattering_paths
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 sizes, tested = ([40, 160], 80) if SMALL else ([40, 80, 160, 320, 640], 320)
 n, bodies, radius, width, scales, angles = 64, 8, 10, 1.5, 5, 6
-count, rng = sizes[-1] + tested, np.random.default_rng(0)
+count, rng = 3 * sizes[-1] + tested, np.random.default_rng(0)
 
 # %%
 # Bodies and their energies
@@ -89,7 +89,8 @@ for name, moved in features(np.roll(density(u[:20] * np.exp(0.5j)), (5, 9), axis
 # Squared moduli on rings hold the Coulomb energy almost exactly, with a weight for each ring. Squared wavelet moduli
 # add up an octave: few numbers, but 1/r does not weigh an octave evenly. Hopping is not quadratic, and needs phases.
 # Orthogonal matching pursuit chooses features one by one, and cross-validation how many. Errors are of configurations
-# never seen, over the deviation: the mean energy has error 1. The control is trained on permuted energies.
+# never seen, over the deviation: the mean energy has error 1. Each is measured for three training sets, and the mean is
+# drawn. The control is trained on permuted energies.
 
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
 axes[0].imshow(x[0], cmap="magma")
@@ -100,21 +101,24 @@ for ax, (energy, y) in zip(axes[1:], energies.items(), strict=True):
         target = rng.permutation(y[tested:]) if name == "permuted" else y[tested:]
         errors[name], terms = [], []
         for size in sizes:
-            pursuit = linear_model.OrthogonalMatchingPursuitCV(cv=5, max_iter=min(a.shape[1], size // 4))
-            fit = pipeline.make_pipeline(preprocessing.StandardScaler(), pursuit).fit(a[tested:][:size], target[:size])
-            errors[name].append(np.sqrt(np.mean((fit.predict(a[:tested]) - y[:tested]) ** 2)) / y[:tested].std())
-            terms.append(f"{errors[name][-1]:.4f} ({pursuit.n_nonzero_coefs_})")
-        print(f"{energy} from {name}, error (terms):", ", ".join(terms))
-        ax.semilogy([str(size) for size in sizes], errors[name], "o-", label=name)
+            errors[name].append([])
+            for part in (slice(k * sizes[-1], k * sizes[-1] + size) for k in range(3)):
+                pursuit = linear_model.OrthogonalMatchingPursuitCV(cv=5, max_iter=min(a.shape[1], size // 4))
+                fit = pipeline.make_pipeline(preprocessing.StandardScaler(), pursuit)
+                wrong = fit.fit(a[tested:][part], target[part]).predict(a[:tested]) - y[:tested]
+                errors[name][-1].append(np.sqrt(np.mean(wrong**2)) / y[:tested].std())
+            terms.append(f"{np.mean(errors[name][-1]):.4f}")
+        print(f"{energy} from {name}, error:", ", ".join(terms))
+        ax.semilogy([str(size) for size in sizes], np.mean(errors[name], axis=1), "o-", label=name)
     ax.set(title=energy, xlabel="training configurations", ylabel="error / deviation")
-    fourier, first, both, permuted = (values[-1] for values in errors.values())
-    assert permuted > 0.8 and errors["order 1"][0] < errors["Fourier"][0]
+    fourier, first, both, permuted = (np.array(values[-1]) for values in errors.values())  # of three training sets
+    assert permuted.min() > 0.8 and np.all(np.array(errors["order 1"][0]) < errors["Fourier"][0])
     if not SMALL:
-        assert fourier < first if energy == "Coulomb" else both < first
-assert max(first, both) < 0.7 * fourier, "of hopping"
+        assert np.all(fourier < first) if energy == "Coulomb" else np.all(both < first)
+assert np.all(np.maximum(first, both) < 0.7 * fourier), "of hopping"
 axes[1].legend()
 
 # %%
 # For the Coulomb energy order 1 is better from few configurations, and Fourier, with a weight for each ring, from many.
-# For hopping, order 1 is well ahead of Fourier, and at full size order 2 is ahead of order 1. More bodies were not
-# tried.
+# For hopping, order 1 is well ahead of Fourier, and at full size order 2 is ahead of order 1. Each of the three
+# training sets says so. More bodies were not tried.
