@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.attributes.translations import Agreement, Matches
-from train.pages import png, prepare_matplotlib
+from train.pages import new_figure, png, prepare_matplotlib
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
@@ -122,13 +122,10 @@ def _zoom(shape: tuple[int, ...]) -> int:
 
 def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     """Draw the probability of the same class against tau, a plot for each depth."""
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
     depths = list(agreements["trained"])
     columns = min(5, len(depths))
     rows = -(-len(depths) // columns)
-    figure = Figure(figsize=(2.1 * columns + 0.6, 1.9 * rows + 0.7), layout="constrained")
+    figure = new_figure(2.1 * columns + 0.6, 1.9 * rows + 0.7)
     plots = np.atleast_2d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
     for plot, j in zip(plots.flat, depths, strict=False):
         for kind, of_depth in agreements.items():
@@ -152,10 +149,7 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
 
 def layers_chart(layers: Layers) -> bytes:
     """Draw ratios of distances and accuracies of probes over depth."""
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    figure = new_figure(10, 3.4)
     left, middle, right = figure.subplots(1, 3)
     depths = np.arange(layers.pairs.within.shape[1])
     kinds = (("this network", layers.pairs, "-"), ("untrained", layers.untrained_pairs, ":"))

@@ -118,6 +118,18 @@ def prepare_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
 
 
+def new_figure(width: float, height: float, title: str = "") -> Any:
+    """Return a figure of matplotlib of a size in inches, whose parts keep clear of each other."""
+    prepare_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        text = title.encode(errors="replace").decode()  # a path need not be text
+        figure.suptitle(text, fontsize=10, parse_math=False)
+    return figure
+
+
 def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.0, high: float = 1.0) -> bytes:
     """Return an array as a PNG file, one pixel per entry."""
     prepare_matplotlib()

@@ -219,13 +219,6 @@ def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> N
             )
 
 
-def require_finite(path: Path, tree: Tree, kind: str) -> None:
-    """Raise CheckpointError if an array holds NaN or infinity."""
-    for name, array in flatten(tree):
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"{path}: {kind} {name} holds values that are not finite")
-
-
 def require_fits(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
     """Raise CheckpointError unless a network takes the values of a data set, and has its classes in their order."""
     if (checkpoint.values == "uint8") != (dataset.train_images.dtype == np.uint8):

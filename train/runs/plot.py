@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.pages import prepare_matplotlib
+from train.pages import new_figure, prepare_matplotlib
 from train.recipes.tasks import TASKS, Task, task_of
 from train.storage.files import write_atomically
 
@@ -19,14 +19,9 @@ FEW = 40
 
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draw loss and accuracy over epochs."""
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
     if not any("train_loss" in record for record in records):
         raise ValueError("no epoch is complete yet, so there is no learning curve to draw")
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    text = title.encode(errors="replace").decode()  # a path need not be text
-    figure.suptitle(text, fontsize=10, parse_math=False)
+    figure = new_figure(9, 3.6, title)
     task = task_of(records)
     for axes, key in zip(figure.subplots(1, 2), task.panels, strict=True):
         draw_panel(axes, records, key, task)
@@ -59,7 +54,6 @@ def _marker(epochs: Sequence[Any]) -> str | None:
 
 
 def _label_axes(axes: Any, label: str) -> None:
-    prepare_matplotlib()
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -70,14 +64,11 @@ def _label_axes(axes: Any, label: str) -> None:
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the loss and the score of several runs over epochs, two panels for each task."""
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
     if not any(runs.values()):
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
     tasks = [task_of(records) for records in runs.values()]
     shown = [(task, *panel) for task in TASKS.values() if task in tasks for panel in task.panels.items()]
-    figure = Figure(figsize=(10, 2.25 * len(shown)), layout="constrained")
+    figure = new_figure(10, 2.25 * len(shown))
     drawn = figure.subplots(len(shown) // 2, 2, squeeze=False)
     for axes, (of, key, (label, scale)) in zip(drawn.flat, shown, strict=True):
         for index, ((name, records), task) in enumerate(zip(runs.items(), tasks, strict=True)):
@@ -106,7 +97,6 @@ def plot_trials(
 ) -> None:
     """Draw what trials reached over each setting in which they differ, in a row for each task."""
     prepare_matplotlib()
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     shown = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1} or dict(
@@ -114,8 +104,7 @@ def plot_trials(
     )
     widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
     rows = [task for task in TASKS.values() if task in tasks]
-    figure = Figure(figsize=(1 + sum(widths), 3.8 * len(rows)), layout="constrained")
-    figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
+    figure = new_figure(1 + sum(widths), 3.8 * len(rows), title)
     panels = figure.subplots(len(rows), len(shown), sharey="row", squeeze=False, width_ratios=widths)
     for axes, (task, (name, values)) in zip(panels.flat, itertools.product(rows, shown.items()), strict=True):
         label, scale = task.panels[task.score]

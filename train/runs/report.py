@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from train.config import Config, make_config, suited
-from train.pages import Picture, Table, image_png, in_words, png, prepare_matplotlib, render, svg
+from train.pages import Picture, Table, image_png, in_words, new_figure, png, render, svg
 from train.recipes.tasks import TASKS, Task
 from train.runs.plot import draw_panel
 
@@ -106,13 +106,10 @@ def page(
 
 def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
     """Loss and score over epochs, a picture each, which stay legible on a telephone."""
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
     found = []
     if any("train_loss" in record for record in records):
         for key in task.panels:
-            figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+            figure = new_figure(4.6, 3.4)
             axes = figure.subplots()
             draw_panel(axes, records, key, task)
             if axes.lines:
@@ -226,11 +223,8 @@ def _filter_picture(w: Array, k: int) -> Picture:
 
 
 def _confusion_picture(classified: Classified, names: Sequence[str]) -> Picture:
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
     shares = classified.shares
-    figure = Figure(figsize=(11.6, 10.8), layout="constrained")
+    figure = new_figure(11.6, 10.8)
     axes = figure.subplots()
     blue = np.broadcast_to((0.12, 0.47, 0.71, 1.0), (*shares.shape, 4)).copy()
     blue[..., 3] = shares  # on a light page or a dark one
