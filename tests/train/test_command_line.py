@@ -180,14 +180,6 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
             ["--export", "a.h5", "b.onnx"],
             ["--export is no flag any more: python -m hcnn export NETWORK FILE takes its place"],
         ),
-        (
-            ["--report", "a", "--data-dir", "b"],
-            ["--report is no flag any more: python -m hcnn report RUN takes its place"],
-        ),
-        (
-            ["--show-augmented", "9"],
-            ["is no flag any more: python -m hcnn augmented --count N --out FILE takes its place"],
-        ),
         (["--evaluate", "a.h5", "--train-size", "5"], ["--evaluate", "remove --train-size"]),
     ],
     ids=" ".join,
@@ -327,16 +319,23 @@ def test_debug_shows_the_traceback_before_the_same_line(command: Command, traine
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("of\nmine"), RuntimeError(), OSError(5, "I/O error"), KeyError("k")]
+    ("error", "said"),
+    [
+        *((error, "--debug shows where") for error in (ZeroDivisionError("of\nmine"), RuntimeError(), KeyError("k"))),
+        (OSError(5, "I/O error"), "OSError: "),
+        (MemoryError(), "not enough memory: an array could not be made; a smaller --batch-size"),
+        (RuntimeError("can't start new thread"), "the system lets no other thread begin (ulimit -u shows"),
+    ],
+    ids=str,
 )
-def test_an_error_nobody_thought_of(
-    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_an_error_in_the_middle_is_one_line(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> Any:
         raise error
 
     monkeypatch.setattr(evaluate, "evaluate", fail)
-    command("--evaluate", trained / "best.h5").one_line(1, type(error).__name__, "--debug shows where")
+    command("--evaluate", trained / "best.h5").one_line(1, said)
     assert "Traceback" in command("--evaluate", trained / "best.h5", "--debug").err
 
 

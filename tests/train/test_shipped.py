@@ -31,6 +31,7 @@ from train.runs.shipped import bare, find, list_networks
 from train.runs.training import evaluate, restore
 
 LARGEST = 2 * 2**20
+FEW = ("--preset", "sample", "--width", 4, "--factors", 4, "--depth", 5, "--batch-size", 8, "--validation-size", 0)
 
 
 @pytest.mark.parametrize("name", list_networks())
@@ -269,23 +270,7 @@ def test_what_ships_is_the_average_and_evaluates_as_recorded(
     command: Command, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    settings = (
-        "--preset",
-        "sample",
-        "--width",
-        4,
-        "--factors",
-        4,
-        "--depth",
-        5,
-        "--epochs",
-        2,
-        "--batch-size",
-        8,
-        "--validation-size",
-        0,
-    )
-    command(*settings, "--average-decay", 0.9, "--normalization", "both", "--out", run).success()
+    command(*FEW, "--epochs", 2, "--average-decay", 0.9, "--normalization", "both", "--out", run).success()
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     last = run / "epoch0002-step000000.h5"
@@ -313,23 +298,7 @@ def test_exported_filters_are_the_network(
     """Layers written out from the file alone give the network's logits."""
     safetensors = pytest.importorskip("safetensors.numpy")
     run, target = tmp_path / "run", tmp_path / "network.safetensors"
-    small = (
-        "--preset",
-        "sample",
-        "--width",
-        4,
-        "--factors",
-        4,
-        "--depth",
-        5,
-        "--epochs",
-        1,
-        "--batch-size",
-        8,
-        "--validation-size",
-        0,
-    )
-    command(*small, *settings, "--no-test", "--out", run).success()
+    command(*FEW, "--epochs", 1, *settings, "--no-test", "--out", run).success()
     command("export", run / "best.h5", target).success()
     classifier, tensors = load(run / "best.h5"), safetensors.load_file(target)
     config = classifier.network.config

@@ -296,29 +296,10 @@ def test_a_start_that_is_killed_before_its_first_state_leaves_a_teacher_to_remov
     command(*flags).success()
 
 
-@pytest.mark.parametrize(
-    ("flags", "status", "fragments"),
-    [
-        (("--teacher", "nowhere"), 1, ["no checkpoint at nowhere", "hcnn-best"]),
-        (("--teacher", "."), 1, ["holds no run"]),
-        (("--teacher-share", 0.5), 2, ["teacher_share is 0.5", "--teacher"]),
-        (("--temperature", 2), 2, ["temperature is 2.0", "--teacher"]),
-        (("--attention-transfer", 2), 2, ["attention_transfer is 2.0", "--teacher"]),
-        (("--teacher", "hcnn-fast", "--temperature", 0), 2, ["temperature is 0.0", "between 0.1 and 100"]),
-        (("--teacher", "hcnn-fast", "--teacher-share", 1.5), 2, ["teacher_share is 1.5", "between 0.0 and 1.0"]),
-    ],
-    ids=str,
-)
-def test_teachers_that_cannot_be(
-    command: Command,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    flags: tuple[object, ...],
-    status: int,
-    fragments: list[str],
-) -> None:
+def test_teachers_that_cannot_be(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    command(*SMALL, *flags, "--out", tmp_path / "run").one_line(status, *fragments)
+    for name, *said in (("nowhere", "no checkpoint at nowhere", "hcnn-best"), (".", "holds no run")):
+        command(*SMALL, "--teacher", name, "--out", tmp_path / "run").one_line(1, *said)
     assert not (tmp_path / "run").exists()
 
 

@@ -51,7 +51,7 @@ class Augmentation:
     switches: ClassVar[tuple[str, ...]] = ()
     """Settings of which one must be on for it to do anything; none: always."""
 
-    def is_on(self, settings: Any) -> bool:
+    def is_on(self, settings: RunSettings) -> bool:
         """Return whether it does anything."""
         return not self.switches or any(map(vars(settings).get, self.switches))
 
@@ -301,7 +301,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 """Every part, in the order in which images go through them, and in which numbers are drawn."""
 
 
-def _chosen(settings: Any) -> Iterator[Augmentation]:
+def _chosen(settings: RunSettings) -> Iterator[Augmentation]:
     return (part for part in AUGMENTATIONS.values() if part.is_on(settings))
 
 
@@ -322,7 +322,7 @@ def draw_batch(settings: MixupSettings, rng: np.random.Generator, position: Posi
     return drawn
 
 
-def _augmented(settings: Any, images: Images, drawn: Mapping[str, Any]) -> tuple[Array, Array]:
+def _augmented(settings: RunSettings, images: Images, drawn: Mapping[str, Any]) -> tuple[Array, Array]:
     x, labels = images.take(drawn["index"])
     for part in _chosen(settings):
         x = part.apply(settings, x, drawn, images)
