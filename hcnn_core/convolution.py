@@ -59,7 +59,7 @@ def convolve(x: Array, w: Array, /, axes: Axes | None, *unnamed: object, **optio
     ----------
     x : array
         Signal with any number of axes: float32, float64, complex64 or complex128, in any memory layout. Integers and
-        bools are computed in float64; SciPy's ndimage rounds the result to them, its signal does not.
+        bools are computed in float64; `scipy.ndimage` rounds the result to integers, `scipy.signal` does not.
     w : array, shape (\*summed lengths, \*kernel_size, \*out)
         Filters: first the lengths of x along `sum_axes`, then one kernel size per convolved axis in the order of
         `axes`, then any number of new axes `out` (the attribute v_j). x and w are promoted to a common dtype, by
@@ -109,8 +109,9 @@ def convolve(x: Array, w: Array, /, axes: Axes | None, *unnamed: object, **optio
     -----
     Eqs. (2), (3), (4), (6) and both halves of (8) of arXiv:1703.04140 are calls of this function.
 
-    *Range.* By "fft" errors are relative to the largest number of a signal. What overflows on the way alone is computed
-    again with scaled operands; on a GPU and before an ELU (`convolve_elu`) it is NaN. Subnormal numbers lose digits.
+    *Range.* With "fft", errors are relative to the largest number of a signal. Results of which only the spectra
+    overflow are computed again with scaled operands; on a GPU and before an ELU (`convolve_elu`) they are NaN.
+    Subnormal numbers lose digits.
 
     *Boundaries.* Four samples a b c d, as each boundary extends them, and what others call it:
 
@@ -125,8 +126,7 @@ def convolve(x: Array, w: Array, /, axes: Axes | None, *unnamed: object, **optio
     ==========  =====================  =============  ===========  ===========
 
     Translations commute with the first alone. The last three take more time and memory: x is copied to axes of about
-    n + s - 1 samples, s being the kernel size, with "reflect" and "mirror" of 2n at most, and `convolve_elu` applies
-    its ELU in a second pass.
+    n + s - 1 samples (kernel size s), at most 2n with "reflect" and "mirror". `convolve_elu` applies its ELU later.
 
     *In SciPy.* For one filter, ascending `axes` and stride 1 this is ``scipy.ndimage.convolve(x, w, mode=MODE,
     axes=axes)`` with the mode of the table, for every kernel size: odd, even, and longer than the axis. Where `axes` do
