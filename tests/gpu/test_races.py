@@ -73,7 +73,8 @@ def work() -> None:
         convolve_vjp_w(y, x, w, (0, 1, 2, 3), boundary="periodic", method="direct")
     x = of(0, 5, 6, 600)
     patch_moments(x, (0, 1), (3, 3), boundary="zero")
-    patch_moments_vjp(of(1, 9), of(2, 9, 9), x, (0, 1), (3, 3), boundary="zero")
+    with tuned(device_blocks=4):
+        patch_moments_vjp(of(1, 9), of(2, 9, 9), x, (0, 1), (3, 3), boundary="zero")
     matmul(of(0, 33, 70), of(1, 70, 40))
     normalize_filters(of(0, 5, 3), of(1, 3), of(2, 3, 3), epsilon=1.0)
     factors = of(0, 5, 3), of(1, 5, 6, 3), of(2, 3), of(3, 3, 3), of(4, 3)
@@ -113,97 +114,114 @@ def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     assert len(said) >= len(names) and not any(said.values()), next(text for text in said.values() if text)
 
 
-RACES = [
-    Defect(f"no barrier {what}", file, text, text.replace("__syncthreads();", "", 1), races)
-    for what, file, text in (
-        (
-            "before factors are overwritten",
-            KERNELS,
-            "        __syncthreads();\n        for (int i = threadIdx.x; i < depth * ROW_TILE",
-        ),
-        (
-            "after factors are written",
-            KERNELS,
-            "offset[k] = offsets[k0 + k];\n        __syncthreads();\n#pragma unroll 4",
-        ),
-        ("between the stages of a map", KERNELS, "    __syncthreads();\n    reads = writes + FIRST_GROUPS;"),
-        ("before the sums of `gram` are added", KERNELS, "    __syncthreads();\n    for (unsigned k = threadIdx.x;"),
+RACES = {
+    ("apply", KERNELS): [
+        ("before factors are overwritten", "__syncthreads();\n        for (int i = threadIdx.x; i < depth * ROW_TILE"),
+        ("after factors are written", "offset[k] = offsets[k0 + k];\n        __syncthreads();\n#pragma unroll 4"),
+    ],
+    ("map_rows", KERNELS): [
+        ("between the stages of a map", "__syncthreads();\n    reads = writes + FIRST_GROUPS;"),
+    ],
+    ("gram", KERNELS): [
+        ("before the sums of `gram` are added", "__syncthreads();\n    for (unsigned k = threadIdx.x;"),
+        ("before the mean of some samples is read", "__syncthreads();\n    return some[0] / count"),
+    ],
+    ("multiply", KERNELS): [
         (
             "before operands of `multiply` are overwritten",
-            KERNELS,
-            "        __syncthreads();\n        for (int t = threadIdx.x; t < SIDE * SIDE;",
+            "__syncthreads();\n        for (int t = threadIdx.x; t < SIDE * SIDE;",
         ),
+    ],
+    ("normalize_back", KERNELS): [
         (
             "before the moments' cotangents",
-            KERNELS,
-            "    __syncthreads();\n    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1);",
+            "__syncthreads();\n    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1);",
         ),
+    ],
+    ("correlate", KERNELS): [
         (
             "before the warps' parts of `correlate` are added",
-            KERNELS,
-            "    __syncthreads();\n    for (int i = threadIdx.x; i < G_TILE * X_TILE;",
+            "__syncthreads();\n    for (int i = threadIdx.x; i < G_TILE * X_TILE;",
         ),
         (
             "before the warps' parts of `correlate` take the samples' place",
-            KERNELS,
-            "    __syncthreads();\n    real* own = reinterpret_cast",
+            "__syncthreads();\n    real* own = reinterpret_cast",
         ),
+    ],
+    ("add_terms", KERNELS): [
         (
             "before sums of terms are added",
-            KERNELS,
-            "        __syncthreads();\n        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];\n"
-            "    }\n    if (threadIdx.x < across",
+            "__syncthreads();\n        if (threadIdx.x < half) part[thread"
+            "Idx.x] += part[threadIdx.x + half];\n    }\n    if (threadIdx.x < across",
         ),
-        ("between stages of sliding filters", IMPLICIT, "stage + 1);\n        __syncthreads();"),
-        ("before copied positions are read", IMPLICIT, "round_own(turn);\n        __syncthreads();"),
-        ("before copied channels are read", SUMMED, "    __syncthreads();\n        const float* of_w ="),
+    ],
+    ("implicit", IMPLICIT): [
+        ("between stages of sliding filters", "stage + 1);\n        __syncthreads();"),
+    ],
+    ("implicit_taps", IMPLICIT): [
+        ("before copied positions are read", "round_own(turn);\n        __syncthreads();"),
         (
-            "before copied tiles are read",
-            SUMMED,
-            "__syncthreads();\n        if (PASSES == 3) flush(total, sum);  // after",
+            "before copied positions are overwritten",
+            "__syncthreads();\n    }\n    if (PASSES == 3)\n#pragma unroll\n        for",
         ),
+    ],
+    ("summed", SUMMED): [
+        ("before copied channels are read", "__syncthreads();\n        const float* of_w ="),
         (
-            "before the warps' sums of a tap are added",
-            SUMMED,
-            "__syncthreads();\n        for (int k = threadIdx.x; k < OCT",
+            "before copied channels are overwritten",
+            "__syncthreads();\n    }\n    if (PASSES == 3) flush(sum, total);\n#pragma unroll\n    for (int n = 0",
         ),
-        ("before the mean of some samples is read", KERNELS, "    __syncthreads();\n    return some[0] / count"),
-        ("before the factors of `spread` are read", KERNELS, "    __syncthreads();\n    int reads = 0;"),
-        ("before a marginal's shifts are read", KERNELS, "    __syncthreads();\n    for (int p = blockIdx.x * NORM"),
-        ("before a block's sums are read", KERNELS, "    __syncthreads();\n    for (int n = 0; n < N; ++n) sum[n]"),
+    ],
+    ("summed_taps", SUMMED): [
+        ("before copied tiles are read", "__syncthreads();\n        if (PASSES == 3) flush(total, sum);  // after"),
+        ("before the warps' sums of a tap are added", "__syncthreads();\n        for (int k = threadIdx.x; k < OCT"),
+        (
+            "before copied tiles are overwritten",
+            "__syncthreads();\n    }\n    if (PASSES == 3) flush(sum, total);\n    // the warps",
+        ),
+    ],
+    ("spread", KERNELS): [
+        (
+            "before the factors of `spread` are read",
+            "__syncthreads();\n    for (int q = threadIdx.x; q < TILE; q += PATCH_THREADS) {",
+        ),
+        ("before samples are overwritten", "__syncthreads();\n        for (int n = threadIdx.x; n < HALO"),
+        ("before samples are read", "__syncthreads();\n        for (int n = threadIdx.x; n < TILE"),
+    ],
+    ("normalize_rows", KERNELS): [
+        ("before a marginal's shifts are read", "__syncthreads();\n    for (int p = blockIdx.x * NORM"),
+    ],
+    ("row_sums", KERNELS): [
+        ("before a block's sums are read", "__syncthreads();\n    for (int n = 0; n < N; ++n) sum[n]"),
+    ],
+    ("muon_polynomials", KERNELS): [
         (
             "before a step of Muon's iteration is multiplied",
-            KERNELS,
-            "        __syncthreads();\n        multiply_squares(total, step, next, n);",
+            "__syncthreads();\n        multiply_squares(total, step, next, n);",
         ),
+    ],
+    ("single", SINGLE): [
         (
             "before a single filter's samples are overwritten",
-            SINGLE,
-            "        __syncthreads();\n        for (int i = threadIdx.x; i < PAIRS * REG_TAPS;",
+            "__syncthreads();\n        for (int i = threadIdx.x; i < PAIRS * REG_TAPS;",
         ),
-        ("before a single filter's results take their place", SINGLE, "    __syncthreads();  // the samples are read;"),
-    )
-]
-
-OF = (
-    "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
-    "implicit", "implicit_taps", "summed", "summed_taps", "summed_taps", "gram", "spread",
-    "normalize_rows", "row_sums", "muon_polynomials", "single", "single",
-)  # fmt: skip
-"""The kernel of each."""
+        ("before a single filter's results take their place", "__syncthreads();  // the samples are read;"),
+    ],
+}
+"""By kernel and its file: which barrier is left out, and the text around it."""
 
 
-@pytest.mark.parametrize(("defect", "kernel"), list(zip(RACES, OF, strict=True)), ids=str)
-def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, defect: Defect, kernel: str) -> None:
+@pytest.mark.parametrize(("of", "race"), [(of, race) for of, some in RACES.items() for race in some], ids=str)
+def test_a_missing_barrier_is_noticed(
+    launches: Launches, tmp_path: Path, of: tuple[str, str], race: tuple[str, str]
+) -> None:
     """In the largest launch of the kernel."""
-    some, tensor = Launches(launches.folder), defect.file in (IMPLICIT, SUMMED)
+    (kernel, file), (what, text) = of, race
+    assert (ROOT / file).read_text("utf-8").count(text) == 1
+    defect = Defect(what, file, text, text.replace("__syncthreads();", "", 1), races)
+    some, tensor = Launches(launches.folder), file in (IMPLICIT, SUMMED)
     kinds = [kind for kind in launches.found if kind[0] == kernel and bool(kind[2]) == tensor]
     largest = max(kinds, key=lambda kind: len(launches.found[kind][2]))
     some.found = {largest: launches.found[largest]}
     said = races(some, tmp_path, kernel, defect.plant)
     assert any("data race" in text for text in said.values()), defect
-
-
-def test_every_race_is_planted_in_one_place() -> None:
-    for defect in RACES:
-        assert (ROOT / defect.file).read_text("utf-8").count(defect.text) == 1, defect

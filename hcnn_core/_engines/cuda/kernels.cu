@@ -383,59 +383,78 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
     if (s == 0) narrow[t] = mean[t] = part[1][0] / all + centres[0];
 }
 
+#ifdef TILE
 // Write y, at each place u the sum over the patches that hold it, each at some tap t, of constant[t] + matrix[t, :] .
 // (patch - mean), divided by the number of positions; if `symmetric`, matrix plus its transpose takes its place. Add
-// `other`, if there is one. These patches read the places sources[u, :], then zeros for -1; -2 ends the list.
-// slots[u, t, t'] says which of these tap t' reads in the patch that holds u at tap t, -1 if there is no such patch. The
-// factors of all pairs of taps that read one source are added first.
+// `other`, if there is one. A block has a tile of places own[tile, :], and what these patches read, places halo[tile, :] of
+// WIDTH pieces at a time, in shared memory; -1 ends both. sources[u, :] says which of the halo the patches that hold u
+// read, then -1 for zeros; -2 ends the list. slots[u, t, t'] says which of these tap t' reads in the patch that holds u at
+// tap t, -1 if there is no such patch. The factors of all pairs of taps that read one source are added first.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
-    Reals x, const double* __restrict__ mean, Reals matrix, Reals constant, Table sources, Table slots, Reals other,
-    Target y, int count, int inner, int samples, int symmetric
+    Reals x, const double* __restrict__ mean, Reals matrix, Reals constant, Table own, Table halo, Table sources,
+    Table slots, Reals other, Target y, int count, int inner, int samples, int symmetric
 ) {
-    __shared__ real factors[STEPS], weight[TAPS * TAPS], offset[TAPS], rest;
-    __shared__ int slot[TAPS * TAPS], places[STEPS + 1];
-    const int u = blockIdx.x;
+    SHARED_MEMORY;
+    __shared__ real factors[TILE][STEPS], weight[TAPS * TAPS], rest[TILE];
+    __shared__ int reads[TILE][STEPS], counts[TILE], places[TILE], around[HALO];
+    Piece* taken = reinterpret_cast<Piece*>(shared_memory);
     const real positions = (real)samples * count * inner, middle = mean[OWN];  // the tap that reads its own position
-    for (int k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
-        slot[k] = slots[u * TAPS * TAPS + k];
+    for (int k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS)
         weight[k] = (symmetric ? matrix[k] + matrix[k % TAPS * TAPS + k / TAPS] : matrix[k]) / positions;
-    }
-    for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) places[k] = k < STEPS ? sources[u * STEPS + k] : -2;
+    for (int q = threadIdx.x; q < TILE; q += PATCH_THREADS) places[q] = own[blockIdx.x * TILE + q];
+    for (int h = threadIdx.x; h < HALO; h += PATCH_THREADS) around[h] = halo[blockIdx.x * HALO + h];
     __syncthreads();
-    for (int t = threadIdx.x; t < TAPS; t += PATCH_THREADS) {
-        real total = constant[t] / positions;
-        for (int s = 0; s < TAPS; ++s) total -= weight[t * TAPS + s] * real(mean[s] - middle);
-        offset[t] = slot[t * TAPS] < 0 ? real(0) : total;
-    }
-    for (int k = threadIdx.x; k < STEPS; k += PATCH_THREADS) {
+    for (int n = threadIdx.x; n < TILE * STEPS; n += PATCH_THREADS) {
+        const int u = places[n / STEPS], k = n % STEPS;
         real total = 0;
-        for (int i = 0; i < TAPS * TAPS; ++i)
-            if (slot[i] == k) total += weight[i];
-        factors[k] = total;
+        for (int i = 0; i < TAPS * TAPS && u >= 0; ++i)
+            if (slots[u * TAPS * TAPS + i] == k) total += weight[i];
+        factors[n / STEPS][k] = total;
+        reads[n / STEPS][k] = u < 0 ? -2 : sources[u * STEPS + k];
     }
     __syncthreads();
-    int reads = 0;
-    while (places[reads] >= 0) ++reads;
-    if (threadIdx.x == 0) {
-        rest = 0;
-        for (int t = 0; t < TAPS; ++t) rest += offset[t];
-        if (places[reads] == -1) rest -= factors[reads] * middle;
-    }
-    __syncthreads();
-    const unsigned in_line = inner / PIECE, all = samples * in_line, step = gridDim.y * PATCH_THREADS;
-    for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step) {
-        const unsigned first = p / in_line * count * inner + p % in_line * PIECE, at = first + u * inner;
-        Piece total = {};
-        if (other) total = piece_at(other, at);
-        for (int i = 0; i < PIECE; ++i) total.value[i] += rest;
-#pragma unroll 5
-        for (int k = 0; k < reads; ++k) {
-            const Piece sample = piece_at(x, first + places[k] * inner);
-            for (int i = 0; i < PIECE; ++i) total.value[i] += factors[k] * (sample.value[i] - middle);
+    for (int q = threadIdx.x; q < TILE; q += PATCH_THREADS) {
+        real total = 0;
+        for (int t = 0; t < TAPS; ++t) {
+            if (places[q] < 0 || slots[(places[q] * TAPS + t) * TAPS] < 0) continue;
+            total += constant[t] / positions;
+            for (int s = 0; s < TAPS; ++s) total -= weight[t * TAPS + s] * real(mean[s] - middle);
         }
-        *reinterpret_cast<Piece*>(y + at) = total;
+        int met = 0;
+        while (met < STEPS && reads[q][met] >= 0) ++met;
+        if (met < STEPS && reads[q][met] == -1) total -= factors[q][met] * middle;
+        counts[q] = met;
+        rest[q] = total;
+    }
+    const int in_line = inner / PIECE, of_line = (in_line + WIDTH - 1) / WIDTH;
+    for (int chunk = blockIdx.y; chunk < samples * of_line; chunk += gridDim.y) {
+        const unsigned first = (unsigned)(chunk / of_line) * count * inner;
+        const int begin = chunk % of_line * WIDTH;
+        __syncthreads();
+        for (int n = threadIdx.x; n < HALO * WIDTH; n += PATCH_THREADS) {
+            const int place = around[n / WIDTH], p = begin + n % WIDTH;
+            if (place < 0 || p >= in_line) continue;
+            taken[n] = piece_at(x, first + place * inner + p * PIECE);
+            for (int i = 0; i < PIECE; ++i) taken[n].value[i] -= middle;
+        }
+        __syncthreads();
+        for (int n = threadIdx.x; n < TILE * WIDTH; n += PATCH_THREADS) {
+            const int q = n / WIDTH, p = begin + n % WIDTH;
+            if (places[q] < 0 || p >= in_line) continue;
+            const unsigned at = first + places[q] * inner + p * PIECE;
+            Piece total = {};
+            if (other) total = piece_at(other, at);
+            for (int i = 0; i < PIECE; ++i) total.value[i] += rest[q];
+#pragma unroll 5
+            for (int k = 0; k < counts[q]; ++k) {
+                const Piece sample = taken[reads[q][k] * WIDTH + n % WIDTH];
+                for (int i = 0; i < PIECE; ++i) total.value[i] += factors[q][k] * sample.value[i];
+            }
+            *reinterpret_cast<Piece*>(y + at) = total;
+        }
     }
 }
+#endif
 #endif
 
 #ifdef SIDE

@@ -59,15 +59,17 @@ class CudaPatches(Patches[Array]):
         if mean is None:
             mean = self.moments(xp, x, x)[0]
         y = empty(xp, arranged.shape, x)
-        _, sources, slots = self._tables(x)
+        _, *tables = self._tables(x)
         like_x = (xp.ascontiguousarray(xp.astype(a, x.dtype, copy=False)) for a in (matrix, constant))
         added = None if other is None else self.arrange(xp, other)
-        piece, places = self._piece(arranged, *(() if added is None else (added,))), math.prod(self.lengths)
-        pieces = self.shape[0] * self.shape[-1] // piece  # of a place
-        most = -(-current().device_blocks // places)
-        blocks = max(1, min(most, -(-pieces // current().device_filter_threads)))
-        arguments = arranged, mean, *like_x, sources, slots, added, y, *self._numbers, np.int32(symmetric)
-        self._launch("spread", x, (places, blocks), arguments, piece=piece)
+        piece = self._piece(arranged, *(() if added is None else (added,)))
+        (tiles, tile), halo, pieces = tables[0].shape, tables[1].shape[1], self.shape[-1] // piece
+        lines = -(-pieces // max(1, 2 * current().device_filter_threads // tile))  # chunks of a place's pieces
+        sizes = {"TILE": tile, "HALO": halo, "WIDTH": -(-pieces // lines)}
+        blocks = max(1, min(current().device_blocks // (2 * tiles), self.shape[0] * lines))
+        arguments = arranged, mean, *like_x, *tables, added, y, *self._numbers, np.int32(symmetric)
+        shared = halo * sizes["WIDTH"] * piece * x.itemsize
+        self._launch("spread", x, (tiles, blocks), arguments, shared, piece=piece, **sizes)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)
 
@@ -98,13 +100,13 @@ class CudaPatches(Patches[Array]):
 
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,
-        *, same: bool = True, threads: int | None = None, piece: int = 1,
+        *, same: bool = True, threads: int | None = None, piece: int = 1, **more: int,
     ) -> None:  # fmt: skip
         own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
         sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same), "PIECE": piece}
         threads = threads or current().device_filter_threads
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
-        sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks}
+        sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks, **more}
         cuda.launch(name, dtype_name(x.dtype), sizes, grid, threads, arguments, shared)
 
 
@@ -127,21 +129,15 @@ _placed = DeviceTables()
 
 
 def _tables(like: Array, *problem: Any) -> tuple[Array, ...]:
-    """Places of taps, and sources and slots of `spread`, on the device of `like`."""
+    """Places of taps, and the tables of `spread`, on the device of `like`."""
     tables: tuple[Array, ...] = _placed.beside(
         like, problem, lambda: tuple(np.ascontiguousarray(a, np.int32) for a in _spreading(*problem))
     )
     return tables
 
 
-def _spreading(
-    lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]
-) -> tuple[Integers, Integers, Integers]:
-    """Places (T, positions), and what `spread` sums: sources (positions, steps) and slots (positions, T, T).
-
-    The sources of a position are the places that the patches around it read, then -1 for a zero, then -2. Slot (t, t')
-    says which source tap t' reads in the patch that holds the position at tap t, -1 if there is no such patch.
-    """
+def _spreading(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> tuple[Integers, ...]:
+    """Places (T, positions), and `own`, `halo`, `sources` and `slots` as `spread` takes them."""
     places = _neighbours(lengths, sizes, periodic)
     taps, count = places.shape
     sources = np.full((count, _steps(sizes)), -2)
@@ -154,7 +150,20 @@ def _spreading(
         found, index = np.unique(reads[reads != -3], return_inverse=True)
         sources[position, : found.size] = found[::-1]  # zeros last
         slots[position][reads != -3] = found.size - 1 - index
-    return places, sources, np.where(slots == -3, -1, slots)
+    side = {1: 64, 2: 8, 3: 4}.get(len(lengths), 2)  # of a tile
+    corner = np.indices(lengths).reshape(len(lengths), -1) // side
+    tile_of = np.ravel_multi_index(tuple(corner), tuple(-(-n // side) for n in lengths))
+    tiles = [np.flatnonzero(tile_of == t) for t in range(tile_of.max() + 1)]
+    halos = [np.setdiff1d(sources[tile], (-2, -1)) for tile in tiles]
+    for tile, halo in zip(tiles, halos, strict=True):
+        sources[tile] = np.where(sources[tile] < 0, sources[tile], np.searchsorted(halo, sources[tile]))
+    return places, _rows(tiles), _rows(halos), sources, np.where(slots == -3, -1, slots)
+
+
+def _rows(lists: list[Integers]) -> Integers:
+    """Return lists as rows, -1 behind the shorter ones."""
+    most = max(map(len, lists))
+    return np.stack([np.pad(row, (0, most - len(row)), constant_values=-1) for row in lists])
 
 
 make = CudaPatches
