@@ -149,11 +149,7 @@ RACES = {
         ),
     ],
     ("add_terms", KERNELS): [
-        (
-            "before sums of terms are added",
-            "__syncthreads();\n        if (threadIdx.x < half) part[thread"
-            "Idx.x] += part[threadIdx.x + half];\n    }\n    if (threadIdx.x < across",
-        ),
+        ("before numbers of threads are added", "__syncthreads();\n        if (threadIdx.x < half) part["),
     ],
     ("implicit", IMPLICIT): [
         ("between stages of sliding filters", "stage + 1);\n        __syncthreads();"),

@@ -35,10 +35,13 @@ def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float)
 
 
 def normalize_vjp(
-    xp: Any, g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, epsilon: float
-) -> tuple[Array, Array, Array]:
-    """Cotangents of h, mean and covariance."""
-    return _normalize_vjp(xp, (g_filters, g_means), (1, 0), h, mean, covariance, epsilon)
+    xp: Any, g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, epsilon: float,
+    parts: tuple[int, int] = (1, 0),
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Cotangents of h, mean and covariance, from those of both results, or their parts: how many, and how far apart."""
+    found = empty(xp, h.shape, h), empty(xp, mean.shape, h), empty(xp, covariance.shape, h)
+    _launch(xp, "normalize_back", h, (h, mean, covariance, g_filters, g_means), found, parts, epsilon)
+    return found
 
 
 def merge(
@@ -72,22 +75,9 @@ def merge_vjp(
     given = (h, g, mean, covariance, table, by_taps, g_offset)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
     _launch(xp, "merge_back", h, given, (of_g, of_bias, parts), numbers, epsilon, kernels, shared)
-    first_part, step = (parts, parts[0, -1, :]), (mean.size + 1) * h.shape[0]
-    of_h, of_mean, of_covariance = _normalize_vjp(xp, first_part, (kernels, step), h, mean, covariance, epsilon)
+    every = kernels, (mean.size + 1) * h.shape[0]
+    of_h, of_mean, of_covariance = normalize_vjp(xp, parts, parts[0, -1, :], h, mean, covariance, epsilon, every)
     return of_h, of_g, of_mean, of_covariance, of_bias
-
-
-def _normalize_vjp(
-    xp: Any, given: tuple[Array, Array], parts: tuple[int, int], h: Array, mean: Array, covariance: Array,
-    epsilon: float,
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Cotangents of h, mean and covariance, from those of both results, which are sums of parts.
-
-    `given` holds the first part of each; `parts` is how many there are, and how far they lie apart.
-    """
-    found = empty(xp, h.shape, h), empty(xp, mean.shape, h), empty(xp, covariance.shape, h)
-    _launch(xp, "normalize_back", h, (h, mean, covariance, *given), found, parts, epsilon)
-    return found
 
 
 def _shared_bytes(h: Array, across: int) -> int:

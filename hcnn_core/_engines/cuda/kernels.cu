@@ -24,6 +24,14 @@ __device__ inline long long source_of(const int* places, int position, int batch
 
 __device__ inline real elu(real x) { return x > 0 ? x : EXPM1(x); }
 
+// Add up the numbers of a block's threads, to those of the first `least`.
+template <int N, typename T> __device__ inline void fold(T (&part)[N], int least = 1) {
+    for (int half = N / 2; half >= least; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+}
+
 // The derivative of ELU, from its value.
 __device__ inline real slope(real answer) { return answer > 0 ? real(1) : answer + 1; }
 
@@ -41,10 +49,7 @@ extern "C" __global__ void __launch_bounds__(EXTEND) extend(
     if (!sums) return;
     __shared__ real part[EXTEND];
     part[threadIdx.x] = p < positions && (!places || places[p / batch] >= 0) ? value : real(0);
-    for (int half = EXTEND / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-    }
+    fold(part);
     if (threadIdx.x == 0) sums[(long long)blockIdx.x * gridDim.y + blockIdx.y] = part[0];
 }
 #endif
@@ -304,10 +309,7 @@ __device__ inline real near_mean(Reals x, unsigned all, real (&some)[PATCH_THREA
     const unsigned count = min(all, (unsigned)PATCH_THREADS);
     __syncthreads();
     some[threadIdx.x] = threadIdx.x < count ? x[threadIdx.x * (all / count)] : real(0);
-    for (int half = PATCH_THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) some[threadIdx.x] += some[threadIdx.x + half];
-    }
+    fold(some);
     __syncthreads();
     return some[0] / count;
 }
@@ -374,10 +376,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
         for (int b = threadIdx.x; b < blocks; b += PATCH_THREADS) total += parts[(long long)b * SUMS_OF_TAPS + at[n]];
         part[n][threadIdx.x] = total;
     }
-    for (int half = PATCH_THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        for (int n = 0; n < 3 && threadIdx.x < half; ++n) part[n][threadIdx.x] += part[n][threadIdx.x + half];
-    }
+    for (int n = 0; n < 3; ++n) fold(part[n]);
     if (threadIdx.x) return;
     covariance[t * TAPS + s] = part[0][0] / all - part[1][0] / all * (part[2][0] / all);
     if (s == 0) narrow[t] = mean[t] = part[1][0] / all + centres[0];
@@ -511,10 +510,7 @@ extern "C" __global__ void __launch_bounds__(ADDERS) add_terms(
     for (int r = blockIdx.y * (ADDERS / across) + threadIdx.x / across; r < end; r += step)
         total += from[(long long)r * inner];
     part[threadIdx.x] = total;
-    for (int half = ADDERS / 2; half >= across; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-    }
+    fold(part, across);
     if (threadIdx.x < across && i < inner)
         out[((long long)blockIdx.y * outer + o) * inner + i] = part[threadIdx.x] * factor;
 }
@@ -1044,10 +1040,7 @@ extern "C" __global__ void __launch_bounds__(LOSS_THREADS) cross_entropy(
         }
     }
     part[threadIdx.x] = total;
-    for (int half = LOSS_THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-    }
+    fold(part);
     if (threadIdx.x == 0) *loss = part[0] / images;
 }
 #endif

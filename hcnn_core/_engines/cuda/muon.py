@@ -35,11 +35,6 @@ class Weight(NamedTuple):
     decay: float
     row_axes: int
 
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return _sides(self.weight, self.row_axes)
-
 
 def _sides(weight: Array, row_axes: int) -> tuple[int, int]:
     return math.prod(weight.shape[:row_axes]), math.prod(weight.shape[row_axes:])
@@ -72,7 +67,7 @@ def _muon(
     results = [(empty(xp, w.weight.shape, like), empty(xp, w.weight.shape, like)) for w in weights]
     table = np.zeros((), layout_of(dtype))
     for entry, weight, arrays, made in zip(table["matrix"], weights, given, results, strict=False):
-        rows, columns = weight.sides
+        rows, columns = _sides(weight.weight, weight.row_axes)
         for name, array in zip(ARRAYS, (*arrays, *made), strict=True):
             entry[name] = address_of(array)
         sizes = (rows, columns, columns, 1) if rows >= columns else (columns, rows, 1, columns)
@@ -80,7 +75,7 @@ def _muon(
         entry["decay"] = weight.decay
     table["rate_at" if hasattr(rate, "shape") else "rate"] = address_of(rate) if hasattr(rate, "shape") else rate
     table["momentum"], table["nesterov"] = momentum, nesterov
-    longest = max(max(weight.sides) for weight in weights)
+    longest = max(max(_sides(weight.weight, weight.row_axes)) for weight in weights)
     blocks = min(-(-longest // ROWS), current().device_update_blocks)
     parts, polynomials = (
         xp.empty((len(weights), count, SIDE, SIDE), dtype=xp.float64, **placement(xp, like)) for count in (blocks, 1)

@@ -69,7 +69,7 @@ class CudaPatches(Patches[Array]):
         blocks = max(1, min(current().device_blocks // (2 * tiles), self.shape[0] * lines))
         arguments = arranged, mean, *like_x, *tables, added, y, *self._numbers, np.int32(symmetric)
         shared = halo * sizes["WIDTH"] * piece * x.itemsize
-        self._launch("spread", x, (tiles, blocks), arguments, shared, piece=piece, **sizes)
+        self._launch("spread", x, (tiles, blocks), arguments, shared, piece=piece, more=sizes)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)
 
@@ -100,13 +100,13 @@ class CudaPatches(Patches[Array]):
 
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,
-        *, same: bool = True, threads: int | None = None, piece: int = 1, **more: int,
+        *, same: bool = True, threads: int | None = None, piece: int = 1, more: dict[str, int] | None = None,
     ) -> None:  # fmt: skip
         own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
         sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same), "PIECE": piece}
         threads = threads or current().device_filter_threads
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
-        sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks, **more}
+        sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks} | (more or {})
         cuda.launch(name, dtype_name(x.dtype), sizes, grid, threads, arguments, shared)
 
 

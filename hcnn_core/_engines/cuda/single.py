@@ -285,9 +285,11 @@ class SinglePlan:
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        x = self._signal(xp, x, [a.samples for a in self.along])
+        x = reshape(xp, x, tuple(a.samples for a in self.along))
         y = self._made(xp, x, [a.results for a in self.along])
-        self._convolve(x, y, self._filter(xp, w)[(slice(None, None, -1),) * len(self.axes)], self.along)
+        self._convolve(
+            x, y, reshape(xp, w, self.problem.kernel_size)[(slice(None, None, -1),) * len(self.axes)], self.along
+        )
         y = reshape(xp, y, self.problem.y_shape)
         return y if bias is None else elementwise.elu(xp, y, bias)
 
@@ -301,12 +303,12 @@ class SinglePlan:
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
-        inner = self._signal(xp, g, [a.results for a in self.along])
+        inner = reshape(xp, g, tuple(a.results for a in self.along))
         x_cotangent = w_cotangent = None
         if w is not None:
-            x_cotangent = self._cotangent_of_x(xp, inner, self._filter(xp, w))
+            x_cotangent = self._cotangent_of_x(xp, inner, reshape(xp, w, self.problem.kernel_size))
         if x is not None:
-            w_cotangent = self._cotangent_of_w(xp, inner, self._signal(xp, x, [a.samples for a in self.along]))
+            w_cotangent = self._cotangent_of_w(xp, inner, reshape(xp, x, tuple(a.samples for a in self.along)))
         return x_cotangent, w_cotangent, None if ans is None else g
 
     def _convolve(self, x: Array, y: Array, w: Array, along: Sequence[Along]) -> None:
@@ -365,17 +367,6 @@ class SinglePlan:
         for d, (a, place) in enumerate(zip(along, self.places, strict=True)):
             of_w = 0 if w is None or place is None else w.strides[place] // w.itemsize
             found.append(Steps(a, place, x.strides[d] // x.itemsize, y.strides[d] // y.itemsize, of_w))
-        return found
-
-    @staticmethod
-    def _signal(xp: Any, x: Array, shape: Sequence[int]) -> Array:
-        """Return an array without axes of one element, unless they are convolved."""
-        found: Array = reshape(xp, x, tuple(shape))
-        return found
-
-    def _filter(self, xp: Any, w: Array) -> Array:
-        """Return the filter, whose axes are those that are convolved."""
-        found: Array = reshape(xp, w, self.problem.kernel_size)
         return found
 
     @staticmethod
