@@ -170,18 +170,18 @@ def timed(case: Case, rng: np.random.Generator) -> tuple[dict[str, list[float]],
     """
     problem = case.problem
     x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
-    found = choices(problem)
-    estimates = {name: estimate(choice) for name, choice in found.items()}
+    options = choices(problem)
+    estimates = {name: estimate(choice) for name, choice in options.items()}
     least = min(estimates.values())
     near, rounds = (4 * NEAR, ROUNDS) if least < SHORT else (NEAR, ROUNDS // 2)
-    kept = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
+    names = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
     chosen = name_of(planner.choose(described(problem)))
-    kept += [chosen] * (chosen not in kept)
+    names += [chosen] * (chosen not in names)
 
     def run(plan: Any) -> Callable[[], Any]:
         return lambda: (plan.forward(np, x, w), plan.adjoints(np, g, None, w))
 
-    runs = {name: run(found[name].make()) for name in kept}
+    runs = {name: run(options[name].make()) for name in names}
     for function in runs.values():
         function()
     measured = replace(problem, method=("measure",) * len(problem.axes))
@@ -216,8 +216,8 @@ def fitted(observations: Sequence[tuple[Units, float]]) -> dict[str, float]:
     names = sorted(field.name for field in fields(Costs))
     in_use = np.array([getattr(DEFAULT.costs, name) for name in names])
     matrix = np.array([[units.get(name, 0) / seconds for name in names] for units, seconds in observations]) * in_use
-    found = lsq_linear(matrix, np.ones(len(matrix)), (1 / FREEDOM, FREEDOM)).x
-    return dict(zip(names, map(float, found * in_use), strict=True))
+    factors = lsq_linear(matrix, np.ones(len(matrix)), (1 / FREEDOM, FREEDOM)).x
+    return dict(zip(names, map(float, factors * in_use), strict=True))
 
 
 def compared(case: Case, rounds: dict[str, list[float]], planning: float) -> dict[str, Any]:
@@ -289,14 +289,14 @@ def main() -> None:
     observations, random = [], []
     while len(random) < options.problems:
         case = draw(rng)
-        found = choices(case.problem)
-        if min(map(estimate, found.values())) > MOST_SECONDS or math.prod(case.problem.y_shape) > 1 << 24:
+        choices_of = choices(case.problem)
+        if min(map(estimate, choices_of.values())) > MOST_SECONDS or math.prod(case.problem.y_shape) > 1 << 24:
             continue
         rounds, planning = timed(case, rng)
         seconds = medians(rounds)
         best = min(seconds.values())
         observations += [
-            (cost_model.units_of(found[n]), s) for n, s in seconds.items() if n != MEASURED and s < NEAR * best
+            (cost_model.units_of(choices_of[n]), s) for n, s in seconds.items() if n != MEASURED and s < NEAR * best
         ]
         random.append(compared(case, rounds, planning))
     coefficients = fitted(observations)

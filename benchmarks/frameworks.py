@@ -275,10 +275,10 @@ WAYS: dict[str, Callable[[Operands], Callable[[], Results]]] = {
 }
 
 
-def require_ours(o: Operands, found: Results) -> None:
+def require_ours(o: Operands, results: Results) -> None:
     """Raise unless a result and its gradients are those of `hcnn_core`, up to the rounding of their longest sums."""
     operands = (o.x, o.w), (o.h, o.w), (o.h, o.x)
-    for a, b, pair in zip(found, arrays(o)(), operands, strict=False):
+    for a, b, pair in zip(results, arrays(o)(), operands, strict=False):
         scale = math.prod(float(np.linalg.norm(each.ravel().astype(float))) for each in pair)
         error = float(abs(np.asarray(a) - b).max())
         if not error <= 20 * np.finfo(np.float32).eps * scale:
@@ -321,10 +321,10 @@ def in_its_process(at: int, name: str, options: argparse.Namespace) -> dict[str,
     return json.loads(done.stdout)
 
 
-def lines(found: list[dict[str, Any]]) -> list[str]:
+def lines(rows: list[dict[str, Any]]) -> list[str]:
     """A table, a row for each way; factors above 1 are in our favour."""
     text = ["| case | way | ms | of ours | MiB | of ours |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in found:
+    for row in rows:
         ours = row["ways"]["module"]
         for name, figures in row["ways"].items():
             if "skipped" in figures:
@@ -363,16 +363,16 @@ def main() -> None:
         return
     from benchmarks.machine import describe_machine
 
-    found = [
+    rows = [
         {"case": case.name, "ways": {name: in_its_process(i, name, options) for name in options.ways}}
         for i, case in cases.items()
     ]
     frameworks = {name: metadata.version(name) for name in ("torch", "jax") if find_spec(name)}
     machine = {**describe_machine(), **frameworks}
-    text = [*(f"{key}: {value}" for key, value in machine.items()), "", *lines(found)]
+    text = [*(f"{key}: {value}" for key, value in machine.items()), "", *lines(rows)]
     print(*text, sep="\n")
     if options.out:
-        options.out.write_text(json.dumps({**machine, "threads": options.threads, "cases": found}, indent=1) + "\n")
+        options.out.write_text(json.dumps({**machine, "threads": options.threads, "cases": rows}, indent=1) + "\n")
         options.out.with_suffix(".txt").write_text("\n".join(text) + "\n")
 
 

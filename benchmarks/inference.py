@@ -92,18 +92,18 @@ def measure(names: Sequence[str], batches: Sequence[int], seconds: float, also: 
     )
     for name in names:
         one = network(name)
-        theirs, rng, checkpoint = peer(one, threads), np.random.default_rng(1), one.checkpoint
+        runtime, rng, checkpoint = peer(one, threads), np.random.default_rng(1), one.checkpoint
         moments = checkpoint.channel_mean, checkpoint.channel_std
         for n in batches:
             drawn = rng.random((n, *checkpoint.image_shape), np.float32)
             x = (255 * drawn).astype(np.uint8) if checkpoint.values == "uint8" else drawn
-            given = x.astype(np.float32)
+            floats = x.astype(np.float32)
 
             def unopened(x: Any = x, one: Any = one, moments: Any = moments) -> Any:
                 config = one.network.config
                 return one.network(one._arrays[0], standardise(x, *moments, by=config.standardize), one.moments)[0]
 
-            ways = [lambda x=x, one=one: one.logits(x), lambda x=given, of=theirs: of(x)]  # type: ignore[misc]
+            ways = [lambda x=x, one=one: one.logits(x), lambda x=floats, of=runtime: of(x)]  # type: ignore[misc]
             difference = float(np.abs(ways[0]() - ways[1]()).max())
             times = timed([*ways, *([unopened] if also else [])], seconds)
             ours, other, *rest = (1e3 * min(taken) / n for taken in times)
@@ -178,9 +178,11 @@ def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
     names = list(dict.fromkeys(row["network"] for row in rows))
     figure = Figure(figsize=(3 * len(names), 3), layout="constrained")
     for k, (name, axis) in enumerate(zip(names, np.ravel(figure.subplots(1, len(names), squeeze=False)), strict=True)):
-        own = [row for row in rows if row["network"] == name]
+        line = [row for row in rows if row["network"] == name]
         for kind, label in (("ms", "opened network"), ("onnxruntime_ms", "onnxruntime")):
-            axis.loglog([r["batch"] for r in own], [r[kind] * r["batch"] for r in own], "o-", markersize=3, label=label)
+            axis.loglog(
+                [r["batch"] for r in line], [r[kind] * r["batch"] for r in line], "o-", markersize=3, label=label
+            )
         axis.set(title=name, xlabel="images in a batch", ylabel="" if k else "ms a batch")
         axis.grid(alpha=0.3)
     axis.legend()

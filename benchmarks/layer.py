@@ -218,13 +218,13 @@ def plan_macs(plan: CpuPlan, *, by_taps: bool = False) -> tuple[int, int, int]:
     from hcnn_core._engines.cpu.winograd import WinogradProducts
 
     taps, transform = plan.products.taps, plan.transform
-    read, kept = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
+    read, written = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
     columns = taps.count * transform.aliases * transform.planes * plan.channels
-    products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * kept
+    products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * written
     if isinstance(plan.products, WinogradProducts) and not by_taps:
         products //= 2  # four results of three taps by six products
     analysis, synthesis = (getattr(transform, f"{stage}_macs", 0) for stage in ("analysis", "synthesis"))
-    return analysis * plan.channels * read, products, synthesis * plan.out * kept
+    return analysis * plan.channels * read, products, synthesis * plan.out * written
 
 
 def step_macs(plan: CpuPlan | FactoredPlan, *, by_taps: bool = False) -> tuple[int, int]:
@@ -279,23 +279,23 @@ class Problem:
                 x, w = self.merged(images)
                 g = arrays["cotangent"].astype(np.float64)
                 axes, stride = (*SPACE, *ATTRIBUTES), (1, 1, self.stride, self.stride)
-                found = {
+                arrays_of = {
                     "y": convolve(x, w, axes, stride=stride, boundary=self.boundary),
                     "x": convolve_vjp_x(g, x, w, axes, stride=stride, boundary=self.boundary),
                     "w": convolve_vjp_w(g, x, w, axes, stride=stride, boundary=self.boundary),
                 }
             else:
                 step = Ours(kind, arrays, self.boundary, "float64")
-                found = step.to_numpy(step())
-            self._references[kind, images] = found
+                arrays_of = step.to_numpy(step())
+            self._references[kind, images] = arrays_of
         return self._references[kind, images]
 
-    def errors(self, kind: str, images: int, found: Arrays) -> dict[str, float]:
+    def errors(self, kind: str, images: int, arrays: Arrays) -> dict[str, float]:
         """Largest error of output and cotangents, each relative to the largest entry."""
         wanted = self.reference(kind, images)
-        assert found.keys() == wanted.keys()
+        assert arrays.keys() == wanted.keys()
         return {
-            key: float(abs(found[key] - value.reshape(found[key].shape)).max() / abs(value).max())
+            key: float(abs(arrays[key] - value.reshape(arrays[key].shape)).max() / abs(value).max())
             for key, value in wanted.items()
         }
 
@@ -349,13 +349,13 @@ class Comparison:
         formulation, images = FORMULATIONS[name], self.images[name]
         step = make_step(formulation, problem, images, torch)
         try:
-            found = step.to_numpy(step())
+            arrays = step.to_numpy(step())
         except Exception as error:
             if not name.endswith("compiled"):
                 raise
             self.skipped[name] = f"not compiled: {' '.join(str(error).split())[:200]}"
             return
-        errors = self.errors[name] = problem.errors(formulation.kind, images, found)
+        errors = self.errors[name] = problem.errors(formulation.kind, images, arrays)
         if not all(error <= formulation.tolerance for error in errors.values()):
             self.disagrees = True
             values = ", ".join(f"{key} by {value:.1e}" for key, value in errors.items())

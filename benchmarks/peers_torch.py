@@ -124,14 +124,14 @@ class Layer:
         """Mean and covariance of patches entry by entry, which the compiler fuses into few loops."""
         shifted = self._shifted(x, h)
         taps = list(itertools.product(*map(range, h.shape[2:])))
-        found: dict[Any, Tensor] = {}
+        means: dict[Any, Tensor] = {}
         entries = []
         for (i, a), (j, b) in itertools.product(enumerate(taps), repeat=2):
             i, j, a, b = (i, j, a, b) if i <= j else (j, i, b, a)
             key = (b[0] - a[0], b[1] - a[1]) if self.periodic else (i, j)  # periodic: the difference alone matters
-            if key not in found:
-                found[key] = (shifted[i] * shifted[j]).mean()
-            entries.append(found[key])
+            if key not in means:
+                means[key] = (shifted[i] * shifted[j]).mean()
+            entries.append(means[key])
         mean = torch.stack([s.mean() for s in (shifted[:1] * len(taps) if self.periodic else shifted)])
         return mean, torch.stack(entries).reshape(len(taps), len(taps)) - torch.outer(mean, mean)
 
@@ -197,20 +197,20 @@ class Step:
     def to_numpy(self, result: tuple[Tensor, tuple[Tensor, ...]]) -> Arrays:
         """The result and the cotangents in the project's conventions."""
         y, cotangents = result
-        found = {"y": y.detach().float().cpu().numpy()}
+        arrays = {"y": y.detach().float().cpu().numpy()}
         for key, value in zip(self.inputs, cotangents, strict=True):
             value = value.float().cpu()
             if key == "w":  # (v' * K, v, s, s): each tap of the merged filter gathers the entries it was copied to
                 _, outputs, inputs = self.selection.shape
                 blocks = value.reshape(outputs, -1, inputs, *value.shape[2:])
-                found[key] = _flip(torch.einsum("aoi,okist->stak", self.selection.cpu(), blocks).numpy(), (0, 1, 2))
+                arrays[key] = _flip(torch.einsum("aoi,okist->stak", self.selection.cpu(), blocks).numpy(), (0, 1, 2))
             elif key == "h":
-                found[key] = _flip(value[:, 0].numpy(), (1, 2))
+                arrays[key] = _flip(value[:, 0].numpy(), (1, 2))
             elif key == "g":
-                found[key] = _flip(value.numpy(), (2, 3)).transpose(1, 2, 3, 0)
+                arrays[key] = _flip(value.numpy(), (2, 3)).transpose(1, 2, 3, 0)
             else:
-                found[key] = value.numpy()
-        return found
+                arrays[key] = value.numpy()
+        return arrays
 
 
 def use_threads(threads: int) -> None:

@@ -42,35 +42,35 @@ def read(name: str) -> dict[str, Any]:
 
 def layer_table(record: dict[str, Any]) -> Iterator[str]:
     """Times of one layer, ours and PyTorch's, and their ratios."""
-    found = {row["boundary"]: row["timed"] for row in record["comparisons"]}
+    timed = {row["boundary"]: row["timed"] for row in record["comparisons"]}
     yield "| one 32x32 layer, forward and backward, ms an image | periodic | zero |"
     yield "| --- | --- | --- |"
     for ours, peers in PEERS.items():
-        yield f"| {OURS[ours]} | {' | '.join(_ms(found, b, ours) for b in BOUNDARIES)} |"
+        yield f"| {OURS[ours]} | {' | '.join(_ms(timed, b, ours) for b in BOUNDARIES)} |"
         for peer, text in peers.items():
-            cells = (f"{_ms(found, b, peer)} ({_ratio(found, b, peer, ours)})" for b in BOUNDARIES)
+            cells = (f"{_ms(timed, b, peer)} ({_ratio(timed, b, peer, ours)})" for b in BOUNDARIES)
             yield f"| PyTorch, {text} | {' | '.join(cells)} |"
 
 
-def _ms(found: dict[str, Any], boundary: str, name: str) -> str:
-    return f"{found[boundary][name]['ms_per_image']:.2f}" if name in found[boundary] else "-"
+def _ms(timed: dict[str, Any], boundary: str, name: str) -> str:
+    return f"{timed[boundary][name]['ms_per_image']:.2f}" if name in timed[boundary] else "-"
 
 
-def _ratio(found: dict[str, Any], boundary: str, peer: str, ours: str) -> str:
-    timed = found[boundary]
+def _ratio(of_layer: dict[str, Any], boundary: str, peer: str, ours: str) -> str:
+    timed = of_layer[boundary]
     return f"{timed[peer]['ms_per_image'] / timed[ours]['ms_per_image']:.1f}x" if peer in timed else "-"
 
 
 def memory_table(record: dict[str, Any]) -> Iterator[str]:
     """Memory of a step of one layer, ours and PyTorch's, and their ratios."""
-    found = {row["boundary"]: row["memory"] for row in record["boundaries"]}
+    memory = {row["boundary"]: row["memory"] for row in record["boundaries"]}
     yield "| what that adds at its peak, MiB an image, of 50 (of 4 where there are Q copies) | periodic | zero |"
     yield "| --- | --- | --- |"
     for ours, peers in PEERS.items():
-        least = {b: found[b][ours]["mib_per_image"] for b in BOUNDARIES}
+        least = {b: memory[b][ours]["mib_per_image"] for b in BOUNDARIES}
         yield f"| {OURS[ours]} | {' | '.join(f'{least[b]:.1f}' for b in BOUNDARIES)} |"
-        for peer in (name for name in peers if name in found["zero"]):
-            figures = {b: found[b][peer]["mib_per_image"] for b in BOUNDARIES}
+        for peer in (name for name in peers if name in memory["zero"]):
+            figures = {b: memory[b][peer]["mib_per_image"] for b in BOUNDARIES}
             cells = (f"{figures[b]:.1f} ({figures[b] / least[b]:.1f}x)" for b in BOUNDARIES)
             yield f"| PyTorch, {peers[peer]} | {' | '.join(cells)} |"
 

@@ -50,19 +50,19 @@ def main() -> None:
         if config.train_size:
             dataset = train_subset(dataset, config.train_size)
         count = config.held_out(len(dataset.train_labels))
-        kept, held_out = split_validation(dataset, count, config.seed)
-        for part, chosen in (("held out", held_out), ("trained on", kept[: options.training])):
+        trained, held_out = split_validation(dataset, count, config.seed)
+        for part, chosen in (("held out", held_out), ("trained on", trained[: options.training])):
             if not len(chosen):
                 continue
             labels = dataset.train_labels[chosen]
-            found: dict[str, list[Array]] = {"as they are": [], "nine shifts": []}
+            logits_of: dict[str, list[Array]] = {"as they are": [], "nine shifts": []}
             for begin in range(0, len(chosen), BATCH):
                 pixels = dataset.train_images[chosen[begin : begin + BATCH]]
                 x = standardise(pixels, checkpoint.channel_mean, checkpoint.channel_std, config.dtype)
                 logits = [network(parameters, y, moments)[0] for y in shifted(x)]
-                found["as they are"].append(logits[len(logits) // 2])
-                found["nine shifts"].append(np.mean(logits, axis=0))
-            for how, batches in found.items():
+                logits_of["as they are"].append(logits[len(logits) // 2])
+                logits_of["nine shifts"].append(np.mean(logits, axis=0))
+            for how, batches in logits_of.items():
                 logits = np.concatenate(batches)
                 right = np.mean(np.argmax(logits, axis=1) == labels)
                 loss = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])

@@ -69,19 +69,19 @@ def public_modules() -> Iterator[ModuleType]:
         yield package
         if package.__name__ in FACADES:
             continue
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if "._" not in found.name and found.name not in INTERNAL:
-                if found.name in FRAMEWORKS and find_spec(FRAMEWORKS[found.name]) is None:
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if "._" not in module.name and module.name not in INTERNAL:
+                if module.name in FRAMEWORKS and find_spec(FRAMEWORKS[module.name]) is None:
                     continue
-                yield importlib.import_module(found.name)
+                yield importlib.import_module(module.name)
 
 
 def public_objects() -> Iterator[tuple[str, Any]]:
     """Public functions, classes and members of classes, each once, under its shortest name."""
     seen = set()
     for module in sorted(public_modules(), key=lambda module: module.__name__.count(".")):
-        own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-        for name in getattr(module, "__all__", [name for name in own if not name.startswith("_")]):
+        names = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        for name in getattr(module, "__all__", [name for name in names if not name.startswith("_")]):
             if name in ESTIMATORS and find_spec("sklearn") is None:
                 continue
             value = getattr(module, name)
@@ -102,16 +102,16 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     checks = parse_config(ROOT)["checks"]
     objects = dict(public_objects())
-    found = [
+    findings = [
         (name, *error)
         for name, value in objects.items()
         for error in validate(value, Docstring)["errors"]
         if error[0] in checks and not (TWINS.search(name) and error[0] in ("PR01", "PR07", "RT01", "YD01"))
     ]
-    for name, code, message in found:
+    for name, code, message in findings:
         print(f"{name}: {code} {message}")
-    print(f"{len(objects)} public names, {len(found)} findings")
-    return int(bool(found))
+    print(f"{len(objects)} public names, {len(findings)} findings")
+    return int(bool(findings))
 
 
 if __name__ == "__main__":

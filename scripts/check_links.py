@@ -32,7 +32,7 @@ class Page(HTMLParser):
 def broken_links(site: Path) -> list[str]:
     """One line for each link from a page of the site to a file or an anchor that does not exist."""
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts}
-    found = []
+    broken = []
     for path, page in pages.items():
         for link in sorted(set(page.links)):
             parts = urlsplit(link)
@@ -41,10 +41,10 @@ def broken_links(site: Path) -> list[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             anchor = unquote(parts.fragment)
             if not target.is_file():
-                found.append(f"{path.relative_to(site.resolve())}: {link}: no such file")
+                broken.append(f"{path.relative_to(site.resolve())}: {link}: no such file")
             elif target in pages and anchor not in pages[target].anchors:
-                found.append(f"{path.relative_to(site.resolve())}: {link}: no such anchor")
-    return found
+                broken.append(f"{path.relative_to(site.resolve())}: {link}: no such anchor")
+    return broken
 
 
 def main() -> int:
@@ -52,9 +52,9 @@ def main() -> int:
     if len(sys.argv) != 2 or not (site := Path(sys.argv[1])).joinpath("index.html").is_file():
         print("check_links.py takes one argument: a folder with index.html and the other pages of a site")
         return 1
-    found = broken_links(site)
-    print("\n".join([*found, f"{len(found)} broken links"]))
-    return int(bool(found))
+    broken = broken_links(site)
+    print("\n".join([*broken, f"{len(broken)} broken links"]))
+    return int(bool(broken))
 
 
 if __name__ == "__main__":

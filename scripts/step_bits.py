@@ -35,11 +35,11 @@ OTHERS = {
 
 def digest(flags: tuple[str, ...]) -> str:
     """The digest of the arrays of a run's last checkpoint, by name."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
-            found.update(f"{name} {item.dtype} {item.shape}\n".encode() + item[()].tobytes())
+            digest.update(f"{name} {item.dtype} {item.shape}\n".encode() + item[()].tobytes())
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         out = Path(folder) / "run"
@@ -47,7 +47,7 @@ def digest(flags: tuple[str, ...]) -> str:
             return f"ended with {status}"
         with h5py.File(max(out.glob("epoch*.h5"))) as file:
             file.visititems(add)
-    return found.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
 def main() -> None:
