@@ -115,6 +115,9 @@ class Tuning:
     compiled_positions: int = 16
     """Compiled kernels are used from this many positions along the longest direct axis, batch included."""
 
+    merged_macs: int = 1 << 20
+    """Two short axes of one signal are made one line from this many multiply-adds on."""
+
     inner_elements: int = 4
     """If at least this many batch elements are contiguous inside the convolved axes, outer batch axes are not moved."""
 

@@ -122,15 +122,18 @@ def has_compiled_kernels() -> bool:
     return True
 
 
-def _compiled_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
+def _compiled_by_axis(methods: tuple[str, ...], request: Request, *, three_products: bool = False) -> ByAxis:
     """Choose compiled kernels, where lines are long enough for vectors, and NumPy's functions elsewhere."""
     g, tuning, (direct, samples, arrange, transform_for) = request.problem, request.tuning, _parts(methods, request)
     longest = max((g.out_lengths[k] for k in direct), default=1) * samples
-    if request.real and longest >= tuning.compiled_positions and has_compiled_kernels():
+    macs = math.prod(g.y_shape) * math.prod(g.w_shape[: len(g.w_shape) - len(g.out_shape)])
+    merged = samples == 1 and longest < tuning.compiled_positions and macs >= tuning.merged_macs
+    if request.real and (longest >= tuning.compiled_positions or merged) and has_compiled_kernels():
+        from hcnn_core._engines.cpu.direct import is_merged
         from hcnn_core._engines.cpu.real_dft import RealDFT
         from hcnn_core._engines.transform import Identity
 
-        transform = transform_for(straight_line=True, three_products=not direct)
+        transform = transform_for(straight_line=True, three_products=three_products)
         if isinstance(transform, Identity | RealDFT):
             from hcnn_core._engines.choice import ByAxis
             from hcnn_core._engines.cpu.plan import CpuPlan
@@ -138,6 +141,8 @@ def _compiled_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
             from hcnn_core._engines.cpu.winograd import products_for
 
             arrangement = arrange(direct=_order_for_vectors(g, direct, samples, tuning))
+            if merged and not is_merged(arrangement.taps):
+                return _library_by_axis(methods, request)
             products = products_for(arrangement.taps, tuning)
             return ByAxis(CpuPlan if direct else SpectralPlan, arrangement, transform, products, True, tuning)
     return _library_by_axis(methods, request)
@@ -269,7 +274,8 @@ def factored_plan(expansion: Problem, contraction: Problem, tuning: Tuning) -> F
     if len(e.axes) != 2 or e.empty or c.empty:
         return None
     rest = tuple(a for a in c.batch_axes if a not in e.axes)
-    plan = _compiled_by_axis(("fft",) * len(c.axes), Request(c, True, ((), (*e.axes, *rest)), "numpy", tuning)).make()
+    request = Request(c, True, ((), (*e.axes, *rest)), "numpy", tuning)
+    plan = _compiled_by_axis(("fft",) * len(c.axes), request, three_products=True).make()
     positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
     return FactoredPlan(e, c, plan) if isinstance(plan, SpectralPlan) and FactoredPlan.suits(positions) else None
 
@@ -281,7 +287,7 @@ NUMPY = Device(
     _library_at_once,
     lambda tuning: tuning.costs,
     seconds_of,
-    frozenset({"affine", "elementwise", "factored", "normalization", "patches"}),
+    frozenset({"elementwise", "factored", "normalization", "patches"}),
     is_compiled=True,
     may_measure=("numpy", "scipy", "numba"),
 )

@@ -306,6 +306,7 @@ ENGINES = st.fixed_dictionaries(
         "spectral_channels": st.sampled_from([1, 2, DEFAULT.spectral_channels]),
         "product_elements": st.sampled_from([1, DEFAULT.product_elements]),
         "compiled_positions": st.sampled_from([1, 1, DEFAULT.compiled_positions]),  # 1: compiled wherever possible
+        "merged_macs": st.sampled_from([1, DEFAULT.merged_macs]),  # 1: short lines are merged
         "transpose_elements": st.sampled_from([1, DEFAULT.transpose_elements]),
         "inner_elements": st.sampled_from([1, 1, DEFAULT.inner_elements]),  # 1: outer batch axes stay where they lie
         # -1: one filter goes by FFT along all axes at once

@@ -152,6 +152,12 @@ LARGE = {
         (2, 3),
         {"boundary": ("zero", "periodic"), "method": "direct"},
     ),
+    "merged, short lines with channels": Problem(
+        noise(26, (1, 3, 6, 7, 8, 5), "float32"),
+        noise(27, (3, 3, 3, 3, 3, 9), "float32"),
+        (2, 3, 4, 5),
+        {"boundary": ("zero", "periodic", "periodic", "zero"), "sum_axes": 1, "method": "direct"},
+    ),
     "outer, long lines": Problem(
         noise(24, (3, 2, 70), "float32"),
         noise(25, (2, 5, 3), "float32"),
@@ -168,6 +174,7 @@ LARGE = {
 ENGINE = {
     "compiled": (Identity, DirectProducts),
     "gathered": (Identity, Im2col),
+    "merged": (Identity, DirectProducts),
     "outer": (Identity, DirectProducts | Im2col),
     "a layer": (RealDFT, DirectProducts),
     "tiles": (RealDFT, DirectProducts),

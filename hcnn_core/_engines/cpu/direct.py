@@ -18,6 +18,7 @@ from hcnn_core._engines.cpu.kernels import direct as kernels
 from hcnn_core._engines.cpu.kernels.gemm import lines_at_once
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._engines.cpu.transpose import contiguous
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.taps import (
     Integers,
@@ -130,7 +131,10 @@ class DirectProducts:
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
         x = (empty if met_by_all else zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
         flat = x.reshape(count, columns, -1)
-        matrices = np.concatenate([_merged(filters[:, :, taps]) for _, taps in phases], axis=1)
+        if math.prod(t.stride) > 1:
+            met = [filters[:, :, taps].reshape(len(filters), -1, 1, columns) for _, taps in phases]
+            filters = np.concatenate(met, axis=1)
+        matrices = _merged(filters)
 
         def work(entries: slice, begin: int, end: int) -> None:
             table, components, targets = _taps_of_g(t, rows, begin, end, g.itemsize)
@@ -152,25 +156,36 @@ class DirectProducts:
         (entries, columns * taps, positions) @ (entries, positions, rows), summed over blocks of positions
         """
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
+        if is_merged(t) and not np.isfinite(x).all():  # which zeros between lines of g would make NaN
+            from_copies: NDArray = Im2col(t, self.tuning).correlate(xp, g, x)
+            return from_copies
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
         bounds = self._bounds(x, self._elements(x, rows), t.leading)
         totals = zeros((len(bounds), count, columns * t.count, rows), x.dtype)
 
         def work(entries: slice, begin: int, end: int) -> None:
             total = totals[[first for first, _ in bounds].index(begin), entries]
-            signal, taps = taps_of_x(t, columns, begin, end, x.itemsize).operands(x[entries])
-            kernels.correlate(flat[entries], begin * t.positions, signal, taps, total)
+            table, cotangent, first = taps_of_x(t, columns, begin, end, x.itemsize), flat[entries], begin * t.positions
+            if table.merged:
+                whole = zeros((len(cotangent), rows, len(table.starts) * table.n), x.dtype)
+                kept = table.results_of(whole)
+                kept[...] = cotangent[..., first : end * t.positions].reshape(kept.shape)
+                cotangent, first = whole, 0
+            kernels.correlate(cotangent, first, *table.operands(x[entries]), total)
 
         self._each_block(work, x, rows, t.leading)
         total: NDArray = totals[0] if len(bounds) == 1 else totals.sum(axis=0)
         # (entries, columns * taps, rows) -> (entries, rows, taps * columns)
-        return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
+        by_rows = total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1)
+        return contiguous(by_rows).reshape(count, rows, -1)
 
     def units(self, matrices: Matrices) -> Units:
         """Multiply-adds of full register tiles, lines, and copies of the extended signal and of its cotangent."""
         m, t = matrices, self.taps
-        line = t.out_lengths[-1] * t.batch
-        lines, phases = m.entries * t.results / line, math.prod(t.stride)
+        line, phases = t.out_lengths[-1] * t.batch, math.prod(t.stride)
+        lines = m.entries * t.results / line
+        if is_merged(t):
+            line, lines = t.out_lengths[-2] * (line + (t.sizes[-1] - 1) * t.batch), lines / t.out_lengths[-2]
         samples, results = m.entries * m.columns * t.samples, m.entries * m.rows * t.results
         result, of_x, of_w = self._sums_of_a_tap(m, line)
         units: Units = defaultdict(
@@ -258,9 +273,18 @@ class IndirectionTable:
     elements: int
     """Elements of a line of the extended signal."""
     neighbours: NeighbourTable | None = None
+    merged: tuple[int, int] | None = None
+    """Of lines that `is_merged` along two axes: how many lines of results, and elements of each. Between them lie
+    elements of which the results are dropped."""
 
     def apply(self, out: NDArray, first: int, x: NDArray, matrices: NDArray, bias: NDArray) -> None:
         """Write products with matrices (entries, K, rows) to out (entries, rows, positions), from `first` on."""
+        if self.merged:
+            whole = empty((*out.shape[:2], len(self.starts) * self.n), out.dtype)
+            kernels.apply(whole, 0, *self.operands(x), matrices, bias)
+            kept = self.results_of(whole)
+            out[..., first : first + math.prod(kept.shape[2:])].reshape(kept.shape)[...] = kept
+            return
         t = self.neighbours
         if t is None or matrices.shape[2] > 1 or bias.size:
             together = len(self.starts) > 1 and lines_at_once.py_func(x, self.n) > 1
@@ -269,6 +293,13 @@ class IndirectionTable:
         else:
             factors = np.empty(t.order.size, x.dtype)
             kernels.apply_to_one(out, first, *t.table.operands(x), matrices, t.order, factors, t.across, t.size)
+
+    def results_of(self, whole: NDArray) -> NDArray:
+        """Return a view (entries, rows, merged lines, lines, elements) of what merged lines have of results."""
+        assert self.merged
+        shape = (*whole.shape[:2], len(self.starts), *self.merged)
+        strides = (*whole.strides[:2], self.n * whole.itemsize, self.elements * whole.itemsize, whole.itemsize)
+        return np.lib.stride_tricks.as_strided(whole, shape, strides)
 
     def operands(self, x: NDArray) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """`ExtendedSignal` and `OffsetTable` for entries of x (entries, columns, *lengths, batch), as plain tuples."""
@@ -392,7 +423,16 @@ def _indirection_table(
         inner=t.batch,
         elements=line,
     )
+    if is_merged(t):
+        n, merged = (counts[-2] - 1) * line + found.n, (counts[-2], found.n)
+        return replace(found, n=n, starts=of_lines[:: counts[-2]].copy(), merged=merged)
     return replace(found, neighbours=_neighbour_table(t, found, columns, taps, counts, itemsize))
+
+
+def is_merged(t: Taps) -> bool:
+    """Whether the last two axes make one line, as the last alone would not fill a vector."""
+    short = len(t.sizes) > 1 and t.out_lengths[-1] * t.batch < register_tiles.LANES
+    return short and max(t.stride) == 1 and t.out_lengths[-2] * t.out_lengths[-1] * t.batch >= register_tiles.LANES
 
 
 def _neighbour_table(
@@ -434,4 +474,4 @@ def entries_of(matrices: NDArray, entries: slice) -> NDArray:
 
 def _merged(matrices: NDArray) -> NDArray:
     """Return filters (entries, columns, taps, rows) -> (entries, columns * taps, rows)."""
-    return np.ascontiguousarray(matrices).reshape(len(matrices), -1, matrices.shape[3])
+    return contiguous(matrices).reshape(len(matrices), -1, matrices.shape[3])

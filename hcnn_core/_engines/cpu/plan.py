@@ -51,11 +51,7 @@ class CpuPlan(Plan[NDArray]):
     def adjoints(
         self, xp: Any, g: NDArray, x: NDArray | None, w: NDArray | None, ans: NDArray | None = None
     ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
-        """Cotangents of x, if w is given, and of w, if x is.
-
-        With `ans`, the result of an ELU after the convolution, also the cotangent of its argument: an array that
-        broadcasts to the result. With transformed axes it is summed over positions on the way.
-        """
+        """As a plan's. With transformed axes, the third cotangent is summed over positions on the way."""
         if isinstance(self.transform, Identity):
             return super().adjoints(xp, g, x, w, ans)
         x_rows, spectrum, sums = self._transformed_adjoints(
@@ -234,8 +230,7 @@ class CpuPlan(Plan[NDArray]):
 
     @staticmethod
     def _to_plan(xp: Any, array: NDArray, order: tuple[int, ...], shape: tuple[int, ...]) -> NDArray:
-        array = array.transpose(order)
-        return (array if array.flags.c_contiguous else contiguous(array)).reshape(shape)
+        return contiguous(array.transpose(order)).reshape(shape)
 
     @cached_property
     def _rows_first(self) -> tuple[int, ...]:

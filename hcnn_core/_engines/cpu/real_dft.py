@@ -253,6 +253,12 @@ class RealDFT(ByTable[NDArray]):
         table: NDArray = self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
         return table
 
+    @staticmethod
+    def contiguous(x: NDArray) -> NDArray:
+        from hcnn_core._engines.cpu.transpose import contiguous  # which needs Numba
+
+        return contiguous(x)
+
     @cached_property
     def _kernel_rows(self) -> tuple[int, ...]:
         return self.frequencies, self.planes, self.aliases, self.planes, 1

@@ -60,6 +60,11 @@ class ByTable(ABC, Generic[AnyArray]):
     makes_complex = False
     matmul: Matmul
 
+    @staticmethod
+    def contiguous(x: AnyArray) -> AnyArray:
+        """Return an array that is reshaped next, as it is, or a copy that is made faster than by reshaping."""
+        return x
+
     @property
     @abstractmethod
     def _kernel_rows(self) -> tuple[int, ...]:
@@ -74,7 +79,8 @@ class ByTable(ABC, Generic[AnyArray]):
         # (F P' A1 P A2, size) @ (size, T C K)
         spectrum = self.matmul(self._filter_table(w), xp.reshape(w, (size, -1)))
         spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
-        spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
+        # (F, P', K, T, A1, P, A2, C)
+        spectrum = self.contiguous(xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6)))
         return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))  # (F, P' K, T A1 P A2 C)
 
     def kernel_transpose(self, xp: Any, spectrum: AnyArray, shape: tuple[int, int, int]) -> AnyArray:
@@ -82,7 +88,7 @@ class ByTable(ABC, Generic[AnyArray]):
         f, p, a1, _, a2 = self._kernel_rows
         # (F, P', K, T, A1, P, A2, C) -> (F, P', A1, P, A2, T, C, K)
         rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
-        matrix = self._filter_table(spectrum)
+        rows, matrix = self.contiguous(rows), self._filter_table(spectrum)
         # (size, F P' A1 P A2) @ (F P' A1 P A2, T C K) -> (size, T, C, K)
         return xp.reshape(self.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
 
