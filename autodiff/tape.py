@@ -140,13 +140,14 @@ class Primitive:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, on the arrays under the innermost trace where arguments are traced."""
         top: Trace | None = None
+        level = -1
         for arg in args:
             if type(arg) is Traced:
                 trace = arg._node.trace
                 if trace.ended:
                     return self(*map(live, args), **kwargs)
-                if top is None or trace.level > top.level:
-                    top = trace
+                if trace.level > level:
+                    top, level = trace, trace.level
         if top is None:
             return self._call_plain(args, kwargs)
         parents = []

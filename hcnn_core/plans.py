@@ -141,8 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count, left = store.forget()
         print("\n".join([f"{count} files deleted", *left]))
         return int(bool(left))
-    else:
-        print(store.sentences(ASKED) or f"nothing was measured; files would lie in {user_cache()}")
+    print(store.sentences(ASKED) or f"nothing was measured; files would lie in {user_cache()}")
     return 0
 
 
