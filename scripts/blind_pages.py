@@ -62,8 +62,8 @@ PAGES = (
         "for a in z.values(): a[~is_known] = noise(a[~is_known])",
     ),
     Page(
-        *("25", "()", "jumps = octaves(signals(200)), octaves(signals(150))"),
-        "jumps = jumps[0], [noise(a) for a in jumps[1]]",
+        *("25", "()", "    jumps = octaves(signals(200)), octaves(signals(150))"),
+        "    jumps = jumps[0], [noise(a) for a in jumps[1]]",
     ),
     Page(
         *("29", "()", "    images = np.stack([texture(kind) for kind in labels]).astype(np.float32)"),

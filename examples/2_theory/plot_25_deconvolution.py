@@ -133,21 +133,23 @@ def restored(known, tested, width, atoms):
 
 
 # %%
-# Errors are relative to those of the true coarser arrays, repeated.
+# Errors are relative to those of the true coarser arrays, repeated. At full size signals are drawn three times.
 
-print("signals")
-jumps = octaves(signals(200)), octaves(signals(150))
-errors, chain = restored(*jumps, 16, 32)
-left = [network[0].mean() / linear[0].mean() for _, linear, _, network in errors]
-for _, (linear, _), (code, _), (network, _) in errors:
-    assert is_better(network, linear) and is_better(network, code)
-assert min(left) == left[-1], "most is gained in the finest octave"
-assert is_better(errors[-1][3, 1], errors[-1][1, 1]), "and in the chain"
+for _ in range(1 if SMALL else 3):
+    print("signals")
+    jumps = octaves(signals(200)), octaves(signals(150))
+    errors, chain = restored(*jumps, 16, 32)
+    left = [network[0].mean() / linear[0].mean() for _, linear, _, network in errors]
+    for _, (linear, _), (code, _), (network, _) in errors:
+        assert is_better(network, linear) and is_better(network, code)
+    assert min(left) == left[-1], "most is gained in the finest octave"
+    assert is_better(errors[-1][3, 1], errors[-1][1, 1]), "and in the chain"
 print("images")
 errors, chain_of_images = restored(*images, 8, 64)
 for _, linear, code, network in errors:
     assert is_better(linear[0], code[0])
-    assert not any(map(is_better, network, linear)), "nothing beyond what is linear, from the truth and in the chain"
+    assert network[0].mean() > 0.95 * linear[0].mean(), "hardly anything beyond what is linear"
+    assert not is_better(network[1], linear[1]), "and nothing in the chain"
 
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
 rows = {"true": jumps[1][0], **chain}
@@ -162,6 +164,6 @@ axes[1].set(yticks=16 + 32 * np.arange(5), yticklabels=list(rows), xticks=[], ti
 # %%
 # For signals the network restores much that linear prediction cannot, most of it in the finest octave: where in a
 # coarse sample a jump lies. In the chain, errors of coarse octaves stay, so its lead is smaller. Codes of minimal l1
-# norm restore less than the network. For images the network gains nothing over linear prediction, neither from the
-# truth nor in the chain, which has no detail. In windows of 8 x 8, edges are not as sparse as jumps. Larger windows,
-# and networks in place of windows, were not tried.
+# norm restore less than the network. For images the network gains less than 5 % of the error of linear prediction
+# from the truth, and nothing in the chain, which has no detail. In windows of 8 x 8, edges are not as sparse as jumps.
+# Larger windows, and networks in place of windows, were not tried.

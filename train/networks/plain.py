@@ -43,22 +43,21 @@ class Convolution(Plain):
         stride: int = 1,
         bias: bool = False,
         valid: bool = False,
-        gain: float = 2.0,
         dtype: str = "float32",
     ) -> None:
         self.crop = taps // 2 if valid else 0
         lengths = (-(-(n - 2 * self.crop) // stride) for n in inputs[:2])
         super().__init__(name, (reads,), inputs, (*lengths, filters))
-        self.taps, self.stride, self.bias, self.gain, self.dtype = taps, stride, bias, gain, dtype
+        self.taps, self.stride, self.bias, self.dtype = taps, stride, bias, dtype
         self.support, self.steps = times((taps, taps)), times((stride, stride))
         coefficients = taps**2 * inputs[-1] * filters
         self.trainable = coefficients + bias * filters
         self.multiply_adds = coefficients * math.prod(self.outputs[:2])
 
     def initialize(self, rng: np.random.Generator) -> Weights:
-        """Draw normal filters with the variance gain / terms, by default arXiv:1502.01852, Eq. (10); biases are 0."""
+        """Draw normal filters with the variance 2 / terms (arXiv:1502.01852, Eq. (10)); biases are 0."""
         shape = self.inputs[-1], self.taps, self.taps, self.outputs[-1]
-        w = rng.standard_normal(shape) * math.sqrt(self.gain / math.prod(shape[:3]))
+        w = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[:3]))
         bias = {"bias": np.zeros(shape[-1], self.dtype)} if self.bias else {}
         return {"w": w.astype(self.dtype), **bias}
 
