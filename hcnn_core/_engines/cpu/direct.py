@@ -176,8 +176,7 @@ class DirectProducts:
         self._each_block(work, x, rows, t.leading)
         total: NDArray = totals[0] if len(bounds) == 1 else totals.sum(axis=0)
         # (entries, columns * taps, rows) -> (entries, rows, taps * columns)
-        by_rows = total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1)
-        return contiguous(by_rows).reshape(count, rows, -1)
+        return contiguous(total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1)).reshape(count, rows, -1)
 
     def units(self, matrices: Matrices) -> Units:
         """Multiply-adds of full register tiles, lines, and copies of the extended signal and of its cotangent."""
@@ -274,8 +273,7 @@ class IndirectionTable:
     """Elements of a line of the extended signal."""
     neighbours: NeighbourTable | None = None
     merged: tuple[int, int] | None = None
-    """Of lines that `is_merged` along two axes: how many lines of results, and elements of each. Between them lie
-    elements of which the results are dropped."""
+    """Of two axes in one line (`is_merged`): lines of results, and elements of each. What lies between is dropped."""
 
     def apply(self, out: NDArray, first: int, x: NDArray, matrices: NDArray, bias: NDArray) -> None:
         """Write products with matrices (entries, K, rows) to out (entries, rows, positions), from `first` on."""
@@ -474,4 +472,5 @@ def entries_of(matrices: NDArray, entries: slice) -> NDArray:
 
 def _merged(matrices: NDArray) -> NDArray:
     """Return filters (entries, columns, taps, rows) -> (entries, columns * taps, rows)."""
-    return contiguous(matrices).reshape(len(matrices), -1, matrices.shape[3])
+    whole = matrices if matrices.flags.c_contiguous else contiguous(matrices)
+    return whole.reshape(len(matrices), -1, matrices.shape[3])

@@ -230,7 +230,8 @@ class CpuPlan(Plan[NDArray]):
 
     @staticmethod
     def _to_plan(xp: Any, array: NDArray, order: tuple[int, ...], shape: tuple[int, ...]) -> NDArray:
-        return contiguous(array.transpose(order)).reshape(shape)
+        array = array.transpose(order)
+        return (array if array.flags.c_contiguous else contiguous(array)).reshape(shape)
 
     @cached_property
     def _rows_first(self) -> tuple[int, ...]:
