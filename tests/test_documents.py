@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import autodiff
 import hcnn_core
@@ -186,6 +187,17 @@ def test_symmetries_has_what_is_on_record_of_the_first_layer(task: str) -> None:
 def results(path: str) -> list[dict[str, str]]:
     with (ROOT / "benchmarks" / "results" / path).open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_recipes_has_the_gains_of_scattering_before_resnet20() -> None:
+    rows = results("scattering-resnet20/results.csv")
+    of = {name: [100 * float(row["validation_accuracy"]) for row in rows if row["variant"] == f"{name}, 500"]
+          for name in ("pixels", "one octave", "two octaves")}  # fmt: skip
+    for name in ("one octave", "two octaves"):
+        gains = np.subtract(of[name], of["pixels"])
+        half = stats.t.ppf(0.975, 2) * gains.std(ddof=1) / 3**0.5
+        gain = f"{gains.mean():+.1f} [{gains.mean() - half:+.1f}, {gains.mean() + half:+.1f}]"
+        assert f"| {name} | {np.mean(of[name]):.1f} % | {gain} |" in (ROOT / "docs" / "recipes.md").read_text("utf-8")
 
 
 def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
