@@ -374,7 +374,7 @@ def least(found: dict[str, Any], products: str) -> float:
     for name, row in found["kernels"].items():
         by_mma = passes and name.startswith(("implicit", "summed"))
         flop = 2 * (MULTIPLY_ADDS / passes if by_mma else FLOAT32)
-        total += max(row["GB"] / BANDWIDTH, row["GFLOP"] / flop)
+        total += max(row.get("GB", 0) / BANDWIDTH, row["GFLOP"] / flop)
     return 1e12 * total
 
 

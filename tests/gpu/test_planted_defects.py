@@ -468,6 +468,15 @@ def limits() -> None:
     assert kind((9, 5, 1 << 26), (9, 3), (1,), sum_axes=0) == "Plan"  # offsets beyond 31 bits
     assert kind((1 << 16, 5, 4), (1 << 16, 3), (1,), sum_axes=0) == "Plan"  # too many rows of blocks
 
+    for out, slides in (((1 << 13) - 1, True), (1 << 13, False)):  # eight attributes each: rows of blocks
+        problem = make_problem((64, 8), (1, out), (1,), boundary="zero", sum_axes=(), stride=1, method="fft")
+        request = Request(problem, True, ((), problem.batch_axes), "cupy", current())
+        plan: Any = CUPY.by_axis(problem.method, request).make()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plan, "_seconds", lambda: np.inf)
+            patch.setattr(plan._implicit, "fits", lambda *_: True)
+            assert plan.slides(1) == slides
+
     def patches(samples: int) -> str:
         x = np.broadcast_to(np.float32(0), (4, samples))
         return dispatch.engine("patches", x, 0, 3, "zero").make.__name__

@@ -38,7 +38,8 @@ class CudaPatches(Patches[Array]):
         sums = self.taps * (self.taps + 3) // 2 if same else self.taps * (self.taps + 2)
         threads = self._gram_threads(x, sums)
         blocks = min(-(-self.count // (threads * current().device_sum_positions)), (1 << 16) - 1)
-        parts, mean = self._doubles(xp, x, (blocks, sums)), self._doubles(xp, x, (self.taps,))
+        doubles = {"dtype": xp.float64, **placement(xp, x)}
+        parts, mean = xp.empty((blocks, sums), **doubles), xp.empty((self.taps,), **doubles)
         centres, narrow, covariance = (empty(xp, shape, x) for shape in ((2,), (self.taps,), (self.taps, self.taps)))
         arguments = arranged[0], arranged[-1], self._tables(x)[0], parts, centres, *self._numbers
         shared = sums * threads * x.itemsize
@@ -93,10 +94,6 @@ class CudaPatches(Patches[Array]):
 
     def _tables(self, x: Array) -> tuple[Array, ...]:
         return _tables(x, self.lengths, self.sizes, self.periodic)
-
-    @staticmethod
-    def _doubles(xp: Any, like: Array, shape: tuple[int, ...]) -> Array:
-        return xp.empty(shape, dtype=xp.float64, **placement(xp, like))
 
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,

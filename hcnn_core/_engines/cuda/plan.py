@@ -170,7 +170,8 @@ class CudaPlan(Plan[Array]):
 
     def slides(self, passes: int) -> bool:
         """Whether products are made on tensor cores where samples lie: filters slide along attributes, or in space."""
-        if not passes or self._implicit is None or not self._implicit.fits(passes, cuda.device_limits()):
+        in_grid = self.y_rows * self.out <= MOST_BLOCKS  # rows of `extend`, for the cotangent of an ELU
+        if not (passes and in_grid and self._implicit and self._implicit.fits(passes, cuda.device_limits())):
             return False
         if isinstance(self._implicit, Summed):
             costs, t = self.tuning.other_costs, self.taps

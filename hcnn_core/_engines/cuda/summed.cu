@@ -23,8 +23,9 @@ __device__ inline int of_w_number(int k, int& row, int& channel) {
 
 // Write out[row, targets[tile, place] * batch + n], sums over taps and channels of x[channel, place of the tap * batch + n]
 // times w[channel, tap_at[tap], row]; BACK, times w[row, tap_at[tap], channel]; numbers of the last axis lie side by side,
-// and the strides of the others are given. With a bias (rows), the ELU of the sum.
-extern "C" __global__ void __launch_bounds__(SUMMED) summed(
+// and the strides of the others are given. With a bias (rows), the ELU of the sum. With one tile a thread has 80 registers,
+// since left to itself ptxas takes 64 and spills.
+extern "C" __global__ void __launch_bounds__(SUMMED, TILES * PASSES == 1 ? 768 / SUMMED : 1) summed(
     Reals x, Reals w, Table tap_at, Table reads, Table targets, Table starts, Table offsets, Reals bias, Target out,
     int batch, int x_row, int out_row, int w_first, int w_tap
 ) {
