@@ -251,8 +251,8 @@ DEFECTS = (
     Defect(
         "the gradient of a teacher shrinks as the temperature grows",
         "train/recipes/losses.py",
-        "(temperature**2 / taught.shape[0])",
-        "(temperature / taught.shape[0])",
+        "(temperature**2 / teacher.shape[0])",
+        "(temperature / teacher.shape[0])",
         of("teacher", "divergence or gradient or hot"),
     ),
     Defect(
@@ -300,8 +300,8 @@ DEFECTS = (
     Defect(
         "trials of a sweep read the test set",
         "train/sweep.py",
-        'given | {"test": False}',
-        "given",
+        'changes | {"test": False}',
+        "changes",
         of("sweep", "combinations or variant or tabled_and"),
     ),
     Defect(
@@ -407,8 +407,8 @@ DEFECTS = (
     Defect(
         "predictions standardise by channel what was standardised by sample",
         "train/classifier.py",
-        "made.channel_std, config.dtype, config.standardize",
-        "made.channel_std, config.dtype",
+        "checkpoint.channel_std, config.dtype, config.standardize",
+        "checkpoint.channel_std, config.dtype",
         of("axes", "standard or sample") + of("onnx", "same_logits"),
     ),
     Defect(
@@ -421,7 +421,7 @@ DEFECTS = (
     Defect(
         "a run goes on with targets of another mean",
         "train/runs/training.py",
-        " and np.array_equal(ours.mean, theirs.mean)",
+        " and np.array_equal(ours.mean, targets.mean)",
         "",
         of("targets", "goes_on"),
     ),

@@ -29,11 +29,11 @@ def _arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     """Draw images as training sees them in its first epoch."""
     require_installed()
-    (config, given), target = config_of(options, calls=options.dataset is not None), options.out
+    (config, loaded), target = config_of(options, calls=options.dataset is not None), options.out
     if os.path.lexists(target):
         raise RunError(f"{target} is there already; name a new file with --out")
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
-    dataset = Session(dataset=given).load(np, config)
+    dataset = Session(dataset=loaded).load(np, config)
     config = suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
     require_suitable(config, dataset.info)
     statistics, by = channel_statistics(dataset.train_images), config.standardize

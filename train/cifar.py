@@ -74,7 +74,7 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
     return actions[ACTIONS.index(chosen[0])] if chosen else _train
 
 
-def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
+def _describe(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     if options.out:
         raise ConfigError("--describe makes no run: remove --out")
     say(described(*config_of(options)))
@@ -92,21 +92,21 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     session.begin(settings, options.out, options.hours)
 
 
-def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
+def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> None:
     require_installed()
-    _refuse("--resume", options, given, WITH_RESUME)
-    Session(options.ranks, say=say).go_on(options.resume, given, options.hours)
+    _refuse("--resume", options, changes, WITH_RESUME)
+    Session(options.ranks, say=say).go_on(options.resume, changes, options.hours)
 
 
-def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    _refuse("--evaluate", options, given, WITH_NETWORK)
-    say_accuracy(options.evaluate, given, f"--evaluate {options.evaluate}")
+def _evaluate(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    _refuse("--evaluate", options, settings, WITH_NETWORK)
+    say_accuracy(options.evaluate, settings, f"--evaluate {options.evaluate}")
 
 
-def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], allowed: Sequence[str]) -> None:
+def _refuse(action: str, options: argparse.Namespace, values: dict[str, Any], allowed: Sequence[str]) -> None:
     """Refuse settings that contradict an action that takes them from a file."""
     more = [name for name in ("config", "out") if getattr(options, name)]
-    names = [f"no_{name}" if given.get(name) is False else name for name in (*given, *more) if name not in allowed]
+    names = [f"no_{name}" if values.get(name) is False else name for name in (*values, *more) if name not in allowed]
     flags = [f"--{name.replace('_', '-')}" for name in names]
     if flags:
         raise ConfigError(f"{action} takes its settings from the run: remove {', '.join(flags)}")

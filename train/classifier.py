@@ -164,10 +164,10 @@ def resume(
         If it was trained on other images.
     """
     require_installed()
-    given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": _name_of(dataset)}
+    changes = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": _name_of(dataset)}
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
     with compiling.said("hcnn"):
-        session.go_on(Path(run), given)
+        session.go_on(Path(run), changes)
     return load(run)
 
 
@@ -406,8 +406,8 @@ class Classifier:
         floats = dtype_name(array.dtype).startswith("float")
         array = fitted(array, self.checkpoint.image_size) if self._fits else array
         array = array * 255 if floats and self._pixels else array
-        made, config = self.checkpoint, self.network.config
-        standards = made.channel_mean, made.channel_std, config.dtype, config.standardize
+        checkpoint, config = self.checkpoint, self.network.config
+        standards = checkpoint.channel_mean, checkpoint.channel_std, config.dtype, config.standardize
         parts = (standardise(array[part, ...], *standards) for part in batches(BATCH, array.shape[0]))
         whole = xp.concat([function(self._opened, x) for x in parts])
         return whole[0, ...] if alone else whole

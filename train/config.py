@@ -235,21 +235,21 @@ def unused(settings: Any, kinds: Collection[str] = CHOICES.keys()) -> dict[str, 
 
     `settings` are a configuration's or those that one is to be made of, complete; `kinds` are the choices to look at.
     """
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for section in sections():
         names = [f.name for f in section.own()]
         if section.needs and not getattr(settings, section.needs):
             needed = section.needs
             reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"
-            found |= dict.fromkeys(names, reason)
+            reasons |= dict.fromkeys(names, reason)
         for kind in kinds:
             takers = [repr(name) for name, part in CHOICES[kind].items() if section in part.sections]
             chosen = getattr(settings, kind)
             if takers and repr(chosen) not in (*takers, repr(AUTO)):
                 has_no = getattr(CHOICES[kind][chosen], "title", f"{kind} {chosen!r}")
                 reason = f"is for {kind} {' or '.join(takers)}; {has_no} has no such setting: leave it out"
-                found |= dict.fromkeys(names, reason)
-    return found
+                reasons |= dict.fromkeys(names, reason)
+    return reasons
 
 
 def _parameters_section() -> str:

@@ -97,13 +97,13 @@ class _Estimator(BaseEstimator):
     def _config(self, x: NDArray[Any], names: Sequence[str], kind: str) -> Config:
         if not isinstance(self.settings, dict | None):
             raise ValueError(f"settings is {self.settings!r}; give a dict of settings by name, as {{'factors': 8}}")
-        axes, given = x.ndim - 2, dict(self.settings or {})
+        axes, settings = x.ndim - 2, dict(self.settings or {})
         preset = BY_AXES[axes] if self.preset is None else self.preset
-        if refused := [name for name in OF_A_RUN if name in given]:
+        if refused := [name for name in OF_A_RUN if name in settings]:
             raise ValueError(f"settings has {', '.join(refused)}, of no use to fit: leave it out")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         named = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
-        config = make_config(preset, {"seed": seed, "validation_size": 0, **named, **given})
+        config = make_config(preset, {"seed": seed, "validation_size": 0, **named, **settings})
         made_for = {**dict.fromkeys(HIERARCHICAL, 2), "signal": 1, "volume": 3}.get(preset, axes)
         if made_for != axes:
             raise ValueError(

@@ -71,9 +71,9 @@ def main(options: argparse.Namespace) -> int:
     failed: list[tuple[Path, str]] = []
     task, told = network.checkpoint.task, (network.class_names, min(TOP, len(network.class_names)))
     with progress_bar(len(files)) as bar:
-        for part, made in _read(files, network):
-            failed += [(path, reason) for path, reason in zip(part, made, strict=True) if isinstance(reason, str)]
-            read = [(path, samples) for path, samples in zip(part, made, strict=True) if not isinstance(samples, str)]
+        for part, items in _read(files, network):
+            failed += [(path, reason) for path, reason in zip(part, items, strict=True) if isinstance(reason, str)]
+            read = [(path, samples) for path, samples in zip(part, items, strict=True) if not isinstance(samples, str)]
             names = [f"{path}[{k}]" if len(x) > 1 else str(path) for path, x in read for k in range(len(x))]
             for _, alike in itertools.groupby((samples for _, samples in read), key=lambda samples: samples.dtype):
                 cells = task.cells(to_numpy(network.logits(np.concatenate([*alike]))), *told)
@@ -100,10 +100,10 @@ def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence
             part = files[begin : begin + BATCH]
             ahead.append((part, pool.submit(attempt, decode, part)))
             if len(ahead) > 2:
-                before, made = ahead.popleft()
-                yield before, made.result()
-        for before, made in ahead:
-            yield before, made.result()
+                before, future = ahead.popleft()
+                yield before, future.result()
+        for before, future in ahead:
+            yield before, future.result()
 
 
 def samples_in(path: Path, network: Classifier) -> NDArray[Any]:

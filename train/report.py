@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> None:
         require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_fits(path, checkpoint, dataset)
         dataset = own_samples(path, checkpoint, config, dataset, say, "test")
-        kept, held_out = split(dataset, config)
+        index, held_out = split(dataset, config)
         if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
         else:  # none of fewer than ten
@@ -45,6 +45,6 @@ def main(options: argparse.Namespace) -> None:
         if tested or len(held_out):
             data = Images(on_device(xp, images), xp.asarray(labels), *statistics, by=config.standardize)
             shown = classified(part, network, parameters, moments, data)
-        trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics, by=config.standardize)
+        trained = Images(dataset.train_images[index], dataset.train_labels[index], *statistics, by=config.standardize)
     with locked(run):
         say(write_report(run, network, checkpoint.class_names, parameters, shown, trained, checkpoint.task))

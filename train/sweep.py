@@ -109,8 +109,8 @@ def read_sweep(text: str) -> Sweep:
             raise ConfigError(f"{twice[0]} is varied in two places, so that one would not count; give it {where}")
         if "test" in keys:
             raise ConfigError("test is varied; a sweep never reads the test set: leave it out")
-        given = settings | changed | chosen
-        config = make_config(given.pop("preset", preset), given | {"test": False})
+        changes = settings | changed | chosen
+        config = make_config(changes.pop("preset", preset), changes | {"test": False})
         if not config.held_out(MOST):
             raise ConfigError(
                 f"validation_size is {config.validation_size}; a sweep compares trials on images held out: give how "
@@ -122,10 +122,10 @@ def read_sweep(text: str) -> Sweep:
 
 
 def _table(content: dict[str, Any], name: str) -> dict[str, Any]:
-    found = content.get(name, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"{name} is {found!r}; it is a table: [{name}]")
-    return dict(found)
+    table = content.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} is {table!r}; it is a table: [{name}]")
+    return dict(table)
 
 
 def _positive(content: Mapping[str, Any], name: str, default: float) -> float:
@@ -227,8 +227,8 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
     with _executor(options.dask, sweep.workers) as (executor, threads), _stopping() as stopped:
         futures: dict[Future[str], Trial] = {}
         for trial in todo:
-            given = str(folder.resolve()), trial.number, sweep.minutes, deadline, threads
-            futures[executor.submit(run_trial, *given)] = trial
+            arguments = str(folder.resolve()), trial.number, sweep.minutes, deadline, threads
+            futures[executor.submit(run_trial, *arguments)] = trial
         for future in as_completed(futures):
             trial = futures[future]
             try:
@@ -391,7 +391,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
     shown = {
         settings: tuple(_shown(next(iter(of.values()))[name]) for name in names) for settings, of in groups.items()
     }
-    found = []
+    lines = []
     for settings, of_seeds in groups.items():
         group = of_seeds.values()
         alike = list(shown.values()).count(shown[settings]) > 1  # to so many digits
@@ -403,9 +403,9 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         reached = task.shown(mean, *deviations) if task else "-"
         seconds = f"{statistics.fmean(row['seconds'] for row in group if not of or _reached(row)):.0f}"
         cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
-        found.append((task, mean, cells))
-    found.sort(key=lambda row: (row[0] is None, row[0] and row[0].name, -row[1]))
-    tasks = [task for task in TASKS.values() if task in {task for task, _, _ in found}] or [TASKS["classes"]]
+        lines.append((task, mean, cells))
+    lines.sort(key=lambda row: (row[0] is None, row[0] and row[0].name, -row[1]))
+    tasks = [task for task in TASKS.values() if task in {task for task, _, _ in lines}] or [TASKS["classes"]]
     head = [
         *(f"`{name}`" for name in names),
         f"{' or '.join(f'held-out {task.title}' for task in tasks)}, ± deviation over seeds",
@@ -413,7 +413,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
         "trials",
         "not finished",
     ]
-    return Table(head, [cells for _, _, cells in found]).markdown()
+    return Table(head, [cells for _, _, cells in lines]).markdown()
 
 
 def _shown(value: Any) -> str:

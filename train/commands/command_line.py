@@ -98,13 +98,13 @@ class Parser(argparse.ArgumentParser):
 
     def given(self, options: argparse.Namespace, *left_out: str) -> list[str]:
         """Return the flags that were given, as they would be typed, without --out, --debug and those left out."""
-        found: list[str] = []
+        words: list[str] = []
         for name, value in vars(options).items():
             if name not in ("out", "debug", *left_out) and value != self.get_default(name):
                 values = value if isinstance(value, (list, tuple)) else [value]
                 flag = [] if name == "network" else [f"--{name.replace('_', '-')}"]
-                found += [*flag, *map(str, values)]
-        return found
+                words += [*flag, *map(str, values)]
+        return words
 
     @property
     def module(self) -> str:

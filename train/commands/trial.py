@@ -57,10 +57,10 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
     file = run.path.with_suffix(".toml")
     config, checkpoint = of_file(file), _latest(run)
     # what a run may change as it goes on does not make it another
-    kept = {name: getattr(config, name) for name in ("data_dir", "backend")}
+    changeable = {name: getattr(config, name) for name in ("data_dir", "backend")}
     if checkpoint is not None:
         data = checkpoint.image_size, checkpoint.targets.kind, str(file)
-        if dataclasses.replace(suited(checkpoint.config, *data), **kept) != suited(config, *data):
+        if dataclasses.replace(suited(checkpoint.config, *data), **changeable) != suited(config, *data):
             raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
     flags: list[str] = ["--config", str(file), "--out", str(run.path)]
     if run.checkpoint_paths():  # a function is called only if it is named

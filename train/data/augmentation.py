@@ -93,8 +93,8 @@ _placed = DeviceTables()
 
 def _per_colour(values: Any, dtype: str, like: Array) -> Array:
     """Values on the device of `like`, sent there once."""
-    found: Array = _placed.beside(like, (*np.asarray(values).tolist(), dtype), lambda: np.asarray(values, dtype))
-    return found
+    placed: Array = _placed.beside(like, (*np.asarray(values).tolist(), dtype), lambda: np.asarray(values, dtype))
+    return placed
 
 
 def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bool) -> Array:
@@ -143,9 +143,9 @@ def interpolate(images: Array, axis: int, first: Array, later: Array) -> Array:
     place = xp.arange(count, **placement(xp, images))[:, None] * length + xp.asarray(first)
     last = min(1, length - 1)
     one, other = (xp.take(rows, xp.reshape(place + step, (-1,)), axis=0) for step in (0, last))
-    made = one + (other - one) * xp.reshape(xp.asarray(later), (-1, 1))
+    result = one + (other - one) * xp.reshape(xp.asarray(later), (-1, 1))
     back = tuple(order.index(k) for k in range(images.ndim))
-    return xp.permute_dims(xp.reshape(made, lines.shape), back)
+    return xp.permute_dims(xp.reshape(result, lines.shape), back)
 
 
 def draw_holes(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[NDArray[np.bool_], ...]:
@@ -208,16 +208,16 @@ def resize(images: Array, size: int | tuple[int, ...]) -> Array:
         first = xp.permute_dims(resized, tuple(order))
         product = matmul(_areas_beside(images, before, after), xp.reshape(first, (before, -1)))
         resized = xp.reshape(product, (after, *first.shape[1:]))
-    found = empty(xp, (count, *sizes, channels), images)
-    found[...] = xp.permute_dims(resized, (*range(1, len(sizes) + 1), 0, len(sizes) + 1))
-    return found
+    result = empty(xp, (count, *sizes, channels), images)
+    result[...] = xp.permute_dims(resized, (*range(1, len(sizes) + 1), 0, len(sizes) + 1))
+    return result
 
 
 def _areas_beside(images: Array, before: int, after: int) -> Array:
     """`_areas` in the dtype and on the device of images."""
     dtype = dtype_name(images.dtype)
-    found: Array = _placed.beside(images, ("areas", before, after, dtype), lambda: _areas(before, after).astype(dtype))
-    return found
+    areas: Array = _placed.beside(images, ("areas", before, after, dtype), lambda: _areas(before, after).astype(dtype))
+    return areas
 
 
 def _areas(before: int, after: int) -> NDArray[np.float64]:

@@ -135,8 +135,8 @@ def load_dataset(
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     layout = LAYOUTS[name]
     path = _find(layout, data_dir) or _obtain(name, data_dir, download, progress)
-    if mapped and (found := map_layout(path, layout)):
-        return Dataset(name, tuple(CLASS_NAMES[name].split()), *found[0], *found[1])
+    if mapped and (sets := map_layout(path, layout)):
+        return Dataset(name, tuple(CLASS_NAMES[name].split()), *sets[0], *sets[1])
     partial = is_on("HCNN_PARTIAL_DATA")
     *train, (test_images, test_labels) = read_layout(path, layout, partial=partial)
     return Dataset(

@@ -51,14 +51,14 @@ def has_axes(name: str) -> bool:
     return name.lower().endswith(".npz") or is_function(name)
 
 
-def load_custom(name: str, kept: Path, *, mapped: bool = False, axes: int = 0, task: str = AUTO) -> Dataset:
+def load_custom(name: str, cache: Path, *, mapped: bool = False, axes: int = 0, task: str = AUTO) -> Dataset:
     """Load one's own images; what is decoded is kept in a folder; `axes` of space are the network's."""
     if name == UNNAMED:
         raise DataError(
             "a program gave these images, and nothing names them; name others with --dataset FILE.npz or DIR"
         )
     if is_folder(name):
-        return load_folder(name, kept, mapped=mapped, task=task)
+        return load_folder(name, cache, mapped=mapped, task=task)
     return (_from_function if is_function(name) else _from_file)(name, axes, task)
 
 
@@ -77,10 +77,10 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any], network_axes: int 
                 "; hold some out for the test: savez(FILE, x_train=X[n:], y_train=y[n:], x_test=X[:n], y_test=y[:n])"
             )
         raise DataError(text)
-    given = {key: arrays[own] for key, own in names.items() if own is not None}
-    if masked := [key for key, array in given.items() if np.ma.isMaskedArray(array)]:
+    raw = {key: arrays[own] for key, own in names.items() if own is not None}
+    if masked := [key for key, array in raw.items() if np.ma.isMaskedArray(array)]:
         raise DataError(f"{name}: {masked[0]} has a mask, which nothing reads; {masked[0]}.filled(0) decides")
-    of = {key: np.asarray(array) for key, array in given.items()}
+    of = {key: np.asarray(array) for key, array in raw.items()}
     axes = np.asarray(arrays.get("space_axes", 0))
     if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
         raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
@@ -96,8 +96,8 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any], network_axes: int 
     train, test = of["y_train"], of["y_test"]
     columns = [[length for length in labels.shape[1:] if length != 1] for labels in (train, test)]
     if (train.dtype.kind in "iu") != (test.dtype.kind in "iu") or columns[0] != columns[1]:
-        found = f"{describe_array(train)} and {describe_array(test)}"
-        raise DataError(f"{name}: y_train and y_test are {found}; give both of one kind, with as many columns")
+        both = f"{describe_array(train)} and {describe_array(test)}"
+        raise DataError(f"{name}: y_train and y_test are {both}; give both of one kind, with as many columns")
     kind, said = kind_of_labels(name, "y_train", train, task)
     labels = [labels_as(name, key, of[key], kind) for key in ARRAYS[1::2]]
     notes += said
@@ -127,17 +127,17 @@ def _from_function(name: str, axes: int, task: str) -> Dataset:
     if os.getcwd() not in sys.path:  # a console script does not search the working directory
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), function)()
+        result = getattr(importlib.import_module(module), function)()
     except MemoryError:
         raise
     except Exception as error:  # it is the user's
         raise DataError(f"{name} cannot be called: {type(error).__name__}: {error}; --debug shows where") from error
-    if isinstance(found, Dataset):
-        return dataclasses.replace(found, name=name)
-    if isinstance(found, Mapping):
-        return dataset_from_arrays(name, found, axes, task)
+    if isinstance(result, Dataset):
+        return dataclasses.replace(result, name=name)
+    if isinstance(result, Mapping):
+        return dataset_from_arrays(name, result, axes, task)
     raise DataError(
-        f"{name} returned a {type(found).__name__}; expected a mapping of {', '.join(ARRAYS)}, or a Dataset"
+        f"{name} returned a {type(result).__name__}; expected a mapping of {', '.join(ARRAYS)}, or a Dataset"
     )
 
 
@@ -171,16 +171,16 @@ def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]
     return np.ascontiguousarray(array[..., None] if array.ndim == axes + 1 else array)
 
 
-def _class_names(name: str, given: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...]:
+def _class_names(name: str, array: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...]:
     """Names of the classes, labels or numbers: those given, or their places."""
     columns = labels.shape[1] if labels.ndim == 2 else 0
-    if given is not None:
-        names = tuple(given.tolist()) if given.ndim == 1 and given.dtype.kind == "U" else ()
+    if array is not None:
+        names = tuple(array.tolist()) if array.ndim == 1 and array.dtype.kind == "U" else ()
         if are_class_names(names) and (len(names) == columns or (len(names) > 1 and not columns)):
             return names
         wanted = f"{columns} different strings, a name for each column of y_train"
         wanted = wanted if columns else "two or more different strings, a name per class"
-        raise DataError(f"{name}: class_names is {describe_array(given)}; expected {wanted}")
+        raise DataError(f"{name}: class_names is {describe_array(array)}; expected {wanted}")
     if columns:
         return tuple(map(str, range(columns)))
     highest = int(labels.max(initial=0))

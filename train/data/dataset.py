@@ -127,10 +127,10 @@ class Dataset:
 
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
         """Raise DataError unless images and labels are a pair as documented."""
-        for kind, given in (("images", images), ("labels", labels)):
-            if not hasattr(given, "dtype") or not hasattr(given, "shape"):
+        for kind, array in (("images", images), ("labels", labels)):
+            if not hasattr(array, "dtype") or not hasattr(array, "shape"):
                 raise DataError(
-                    f"{self.name}: {part}_{kind} is a {type(given).__name__}; expected an array, as "
+                    f"{self.name}: {part}_{kind} is a {type(array).__name__}; expected an array, as "
                     f"np.asarray({kind}, np.{'uint8' if kind == 'images' else 'int64'})"
                 )
         if images.dtype not in DTYPES or images.ndim not in range(3, MOST_AXES + 3) or 0 in images.shape[1:]:
@@ -189,9 +189,9 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
         )
 
 
-def require_varying_numbers(dataset: Dataset, kept: NDArray[np.int64]) -> None:
+def require_varying_numbers(dataset: Dataset, index: NDArray[np.int64]) -> None:
     """Raise DataError if a number to predict is the same for all training samples that are kept, or too large."""
-    labels = dataset.train_labels[kept]
+    labels = dataset.train_labels[index]
     if dataset.kind == "numbers" and not (finite := np.isfinite(Targets.of(labels).std)).all():
         name = dataset.class_names[int(finite.argmin())]
         raise DataError(f"{name} has values so large that their squares overflow; make its unit larger")
@@ -210,13 +210,13 @@ def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.floa
     return np.divide(len(labels), np.count_nonzero(counts) * counts, out=np.zeros(classes), where=counts > 0)
 
 
-def class_notes(dataset: Dataset, kept: NDArray[np.int64], weights: str = "none") -> list[str]:
+def class_notes(dataset: Dataset, index: NDArray[np.int64], weights: str = "none") -> list[str]:
     """Return what there is to say of the classes of the training images that are kept, and of the test images."""
     if dataset.kind != "classes":
-        labels, why = dataset.train_labels[kept], "is the same for all training samples: nothing can be learned of it"
+        labels, why = dataset.train_labels[index], "is the same for all training samples: nothing can be learned of it"
         same = np.flatnonzero((labels == labels[:1]).all(axis=0))
         return [f"the label {dataset.class_names[k]} {why}" for k in same]
-    names, counts = dataset.class_names, np.bincount(dataset.train_labels[kept], minlength=len(dataset.class_names))
+    names, counts = dataset.class_names, np.bincount(dataset.train_labels[index], minlength=len(dataset.class_names))
     said = []
     if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
         said.append(f"no training image is of class {', '.join(missing)}: nothing can be learned of that")
@@ -226,8 +226,8 @@ def class_notes(dataset: Dataset, kept: NDArray[np.int64], weights: str = "none"
             f"class {names[most]} has {counts[most]:,} training images, {names[least]} {counts[least]:,}: "
             "--class-weights balanced lets classes count alike"
         )
-    if len(found := np.unique(dataset.test_labels)) == 1:
-        said.append(f"all test images are of class {names[found[0]]}: accuracy says nothing of the others")
+    if len(classes := np.unique(dataset.test_labels)) == 1:
+        said.append(f"all test images are of class {names[classes[0]]}: accuracy says nothing of the others")
     return said
 
 

@@ -76,10 +76,10 @@ def _obtain(url: str, destination: Path, md5: str, size: int, progress: Progress
         part.unlink()  # no beginning of the file
     if not part.exists() or _md5(part) != md5:
         _transfer(url, part, size, progress)
-    found = _md5(part)
-    if found != md5:
+    digest = _md5(part)
+    if digest != md5:
         part.unlink()
-        raise DataError(f"{url}: what arrived has MD5 {found}, expected {md5}; it is removed, try again")
+        raise DataError(f"{url}: what arrived has MD5 {digest}, expected {md5}; it is removed, try again")
     os.replace(part, destination)
 
 

@@ -74,10 +74,10 @@ class Picture(NamedTuple):
 
 def named_folder(name: str | os.PathLike[str]) -> str:
     """Return the name of a data set with a slash after its folder, if it is one, so that its name alone tells."""
-    found = NAME.fullmatch(os.fspath(name))
-    if found is None or os.fspath(name).lower().endswith(".npz") or not user_path(found[1]).is_dir():
+    match = NAME.fullmatch(os.fspath(name))
+    if match is None or os.fspath(name).lower().endswith(".npz") or not user_path(match[1]).is_dir():
         return os.fspath(name)
-    return f"{found[1]}/" + (f":{found[2]}" if found[2] else "")
+    return f"{match[1]}/" + (f":{match[2]}" if match[2] else "")
 
 
 def is_folder(name: str) -> bool:
@@ -120,32 +120,32 @@ def files_in(
     Or files with other `known` endings. What is hidden is passed over.
     """
     above = (*above, os.path.realpath(folder))
-    folders, found = _listing(folder, left_out, known)
+    folders, files = _listing(folder, left_out, known)
     for inner in folders:
         if os.path.realpath(inner) in above:
             left_out["links that lead back"] += 1
         else:
-            found += files_in(inner, left_out, above, known)
-    return sorted(found)
+            files += files_in(inner, left_out, above, known)
+    return sorted(files)
 
 
 def _listing(
     folder: Path, left_out: Counter[str], known: Collection[str] | None = None
 ) -> tuple[list[Path], list[Path]]:
     """Folders and pictures of a folder, in order; the rest is counted."""
-    folders, found = [], []
+    folders, files = [], []
     for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
         if path.is_dir() and (path.name in OF_OTHERS or any((path / mark).exists() for mark in MARKS)):
             left_out["folders of runs and of other programs"] += 1
         elif path.is_dir():
             folders.append(path)
         elif path.suffix.lower() in (known or endings()) and path.is_file():
-            found.append(path)
+            files.append(path)
         elif path.is_symlink() and not path.exists():
             left_out["broken links"] += 1
         else:
             left_out[f"files {path.suffix.lower()}" if path.suffix else "files without an ending"] += 1
-    return folders, found
+    return folders, files
 
 
 def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
@@ -177,19 +177,19 @@ def _scan(root: Path) -> tuple[list[Picture], list[str]]:
     left_out: Counter[str] = Counter()
     folders, loose = _listing(root, left_out)
     left_out[BESIDE], parts = len(loose), _parts(root, folders)
-    found: list[Picture] = []
+    pictures: list[Picture] = []
     empty: list[str] = []
     for part, folder in (parts or {"": root}).items():
         inner, beside = _listing(folder, left_out) if parts else (folders, [])
         left_out[BESIDE] += len(beside)
         for of_class in inner:
             own = files_in(of_class, left_out, (os.path.realpath(root), os.path.realpath(folder)))
-            found += [Picture(path, part, of_class.name) for path in own]
+            pictures += [Picture(path, part, of_class.name) for path in own]
             empty += [] if own else [of_class.relative_to(root).as_posix()]
     notes = said_of(left_out, root)
     if empty:
         notes.append(f"no class of {root}, since no picture lies there: {', '.join(empty[:LISTED])}")
-    names = {part: {p.label for p in found if p.part == part} for part in parts or [""]}
+    names = {part: {p.label for p in pictures if p.part == part} for part in parts or [""]}
     of_training = names[TRAIN if parts else ""]
     if len(of_training) < 2:
         where, holds, said = parts.get(TRAIN, root), ", ".join(of_training) or "none", f" ({notes[0]})" if notes else ""
@@ -200,7 +200,7 @@ def _scan(root: Path) -> tuple[list[Picture], list[str]]:
         if more := sorted(classes - of_training):
             where = parts[part]
             raise DataError(f"{root}: class {more[0]} has no pictures in train; give it some, or take it from {where}")
-    return found, notes
+    return pictures, notes
 
 
 def _table(root: Path) -> Path | None:
@@ -258,7 +258,7 @@ def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return chosen & ~chosen.all()
 
 
-def load_folder(name: str, kept: Path, *, mapped: bool = False, task: str = AUTO) -> Dataset:
+def load_folder(name: str, cache: Path, *, mapped: bool = False, task: str = AUTO) -> Dataset:
     """Return the pictures of folders by class as a data set; what is decoded is kept in a folder.
 
     What `train`, `val` and `test` hold, or folders with other names of `PARTS`, are the parts, or else `tested` says
@@ -266,9 +266,9 @@ def load_folder(name: str, kept: Path, *, mapped: bool = False, task: str = AUTO
     grey ones stay grey if all are. Where they are `mapped`, or many, they stay in a file. Labels are those of a table,
     if there is one, and `task` says which of `KINDS` they are.
     """
-    found = NAME.fullmatch(name)
-    assert found is not None
-    root = user_path(found[1])
+    match = NAME.fullmatch(name)
+    assert match is not None
+    root = user_path(match[1])
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; name one with --dataset that holds a folder of pictures per class")
     if table := _table(root):
@@ -278,11 +278,11 @@ def load_folder(name: str, kept: Path, *, mapped: bool = False, task: str = AUTO
         names = tuple(sorted({p.label for p in pictures}))
         labels = np.array([names.index(p.label) for p in pictures], np.int64)
     shapes = attempt(lambda picture: (*shape_of(picture.path), _digest(picture.path)), pictures)
-    shape, values, failed, said = _common(root, pictures, shapes, int(found[2] or 0))
+    shape, values, failed, said = _common(root, pictures, shapes, int(match[2] or 0))
     hashes = np.array([0 if isinstance(one, str) else one[2] for one in shapes], np.uint64)
     decoder = DECODER, metadata.version("pillow")
     key = hashlib.sha256(repr((hashes.tolist(), shape, values, *decoder)).encode()).hexdigest()[:16]
-    file = kept / "pixels" / f"{root.resolve().name}-{key}"
+    file = cache / "pixels" / f"{root.resolve().name}-{key}"
     images = _kept(file, pictures, shape, values, failed)
     if images is None:
         images = _decoded(file, pictures, shape, values, failed, said)

@@ -178,10 +178,10 @@ def fitted(images: Array, size: tuple[int, ...]) -> Array:
         return images
     host = to_numpy(images)
     host = host.astype(host.dtype if host.dtype == np.uint8 else np.float32)
-    made = np.empty((len(host), *size, host.shape[3]), host.dtype)
+    result = np.empty((len(host), *size, host.shape[3]), host.dtype)
     for k, image in enumerate(host):
-        made[k] = _fit(image, made.shape[1:])
-    return array_namespace(images).asarray(np.clip(made, 0, None if made.dtype == np.uint8 else 1))
+        result[k] = _fit(image, result.shape[1:])
+    return array_namespace(images).asarray(np.clip(result, 0, None if result.dtype == np.uint8 else 1))
 
 
 def _is_photograph(image: Any) -> TypeGuard[Photograph]:

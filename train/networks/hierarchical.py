@@ -334,9 +334,9 @@ class HierarchicalLayer(Layer):
             return Signal(*fused.convolve_marginal(*operands, self.along[0], **self._options))
         return Signal(fused.convolve(*operands, **self._options))
 
-    def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
+    def joined(self, signal: Signal, inputs: Sequence[Signal]) -> Signal:
         """Return what the layer makes, with what skips it."""
-        return made if self.skip is None else Signal(added_to(made.x, self.skip(inputs[-1].x)))
+        return signal if self.skip is None else Signal(added_to(signal.x, self.skip(inputs[-1].x)))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the filters and biases that it folds into: x_j is rho(convolve(x, w, ...) + bias) of the marginal x.
@@ -407,9 +407,9 @@ class FactoredLayer(HierarchicalLayer):
         return super().retained(batch_size) + 8 * self.taps**2
 
     def _patch_moments(self, x: Array, shard: Shard | None) -> tuple[tuple[Array, Array] | None, Weights]:
-        found = self._moments_of_patches(x, {} if shard is None else {"shard": shard})
-        mean, covariance = _of_multiple(found, 1 / self.terms)
-        return found, {"mean": mean, "covariance": covariance}
+        of_sums = self._moments_of_patches(x, {} if shard is None else {"shard": shard})
+        mean, covariance = _of_multiple(of_sums, 1 / self.terms)
+        return of_sums, {"mean": mean, "covariance": covariance}
 
     def _moments_of_patches(self, x: Array, sharing: dict[str, Any]) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
@@ -657,11 +657,11 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
     """
     table = [layer for layer in network.table if isinstance(layer, HierarchicalLayer)]
     for before, layer in pairwise(table):
-        made = before.outputs
+        shape = before.outputs
         axes = len(layer.space)
-        if layer.inputs not in (made, made[:axes] + made[axes + 1 :]):  # Eq. (6) sums the first of three attributes
+        if layer.inputs not in (shape, shape[:axes] + shape[axes + 1 :]):  # Eq. (6) sums the first of three attributes
             raise ConfigError(
-                f"what stands between layers {before.j} and {layer.j} makes {times(layer.inputs)} of {times(made)}; "
+                f"what stands between layers {before.j} and {layer.j} makes {times(layer.inputs)} of {times(shape)}; "
                 "translations are followed through rows that keep axes"
             )
     return table

@@ -84,8 +84,8 @@ class Convolution(plain.Convolution):
 
     def _mask(self, like: Array) -> Array:
         """Which maps are seen, as factors of filters, on the device of an array."""
-        found: Array = _masks.beside(like, self.dtype, lambda: self.seen[:, None, None].astype(self.dtype))
-        return found
+        mask: Array = _masks.beside(like, self.dtype, lambda: self.seen[:, None, None].astype(self.dtype))
+        return mask
 
 
 class Average(plain.Plain):

@@ -33,12 +33,12 @@ class Network:
         self.fallbacks = tuple(fallbacks)
         """What it computes in a slower way than it could be, a sentence each."""
         self._shard: Shard | None = None
-        found = {IMAGES}
+        names = {IMAGES}
         self._last_reader: dict[str, str] = {}
         for layer in self.table:
-            if layer.name in found or not found >= set(layer.reads):
-                raise ValueError(f"layer {layer.name} reads {layer.reads}; above it are {', '.join(sorted(found))}")
-            found.add(layer.name)
+            if layer.name in names or not names >= set(layer.reads):
+                raise ValueError(f"layer {layer.name} reads {layer.reads}; above it are {', '.join(sorted(names))}")
+            names.add(layer.name)
             self._last_reader |= dict.fromkeys(layer.reads, layer.name)
 
     def __getitem__(self, name: str) -> Layer:
@@ -76,8 +76,8 @@ class Network:
         evaluation; without them the batch's own are used (training). An output is kept as long as a later layer reads
         it. Where `whole` names layers, any other of which only the marginal is read yields None.
         """
-        given: State = x if isinstance(x, Mapping) else {IMAGES: x}
-        state = {name: Signal(array) for name, array in given.items()}
+        outputs: State = x if isinstance(x, Mapping) else {IMAGES: x}
+        state = {name: Signal(array) for name, array in outputs.items()}
         names = [layer.name for layer in self.table]
         begin = max((names.index(name) + 1 for name in state if name != IMAGES), default=0)
         for layer in self.table[begin:]:
@@ -129,8 +129,8 @@ class Network:
     def stages(self) -> dict[tuple[int, ...], str]:
         """The last layer at each size of space that has several places."""
         axes = len(self.image_shape) - 1
-        found = {layer.outputs[:axes]: layer.name for layer in self.table if len(layer.outputs) > axes}
-        return {size: name for size, name in found.items() if math.prod(size) > 1}
+        layers = {layer.outputs[:axes]: layer.name for layer in self.table if len(layer.outputs) > axes}
+        return {size: name for size, name in layers.items() if math.prod(size) > 1}
 
     def opened(self, parameters: Parameters, moments: Moments) -> Network:
         """Return the network for evaluation with these weights, its filters merged once; calls take the same ones."""
@@ -140,11 +140,11 @@ class Network:
 
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the weights that the layers fold into at evaluation, see `Layer.merged`."""
-        found = {
+        filters = {
             layer.name: layer.merged(parameters.get(layer.name, {}), moments.get(layer.name, {}))
             for layer in self.table
         }
-        return {name: weights for name, weights in found.items() if weights}
+        return {name: weights for name, weights in filters.items() if weights}
 
     def folded(self) -> Network:
         """Return the network that takes what `merged` returns: the same walk, with nothing left to normalise."""

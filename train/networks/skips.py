@@ -41,14 +41,14 @@ class AlignedSkip(NamedTuple):
         """
         count = 3 - self.back  # of the attributes that both have, which are the last of x
         others = tuple(range(1 + len(self.space), x.ndim - count))
-        kept = marginal(x, others, reduction="mean") if others else x
+        y = marginal(x, others, reduction="mean") if others else x
         if self.means:
-            shared, size, like = range(kept.ndim - count, kept.ndim), (self.attribute,) * count, getval(kept)
+            shared, size, like = range(y.ndim - count, y.ndim), (self.attribute,) * count, getval(y)
             box = _boxes.beside(like, (size, like.dtype), lambda: np.full(size, 1 / math.prod(size), like.dtype))
-            kept = convolve(kept, box, tuple(shared), boundary=self.means, stride=size)
+            y = convolve(y, box, tuple(shared), boundary=self.means, stride=size)
         step = 1 if self.means else self.attribute
         steps = (slice(None, None, step) for step in (*self.space, *(step,) * count))
-        return kept[(slice(None), *steps, *(None,) * self.back)]
+        return y[(slice(None), *steps, *(None,) * self.back)]
 
     @classmethod
     def over(cls, *strides: tuple[int, ...], means: Boundary | None = None) -> AlignedSkip:

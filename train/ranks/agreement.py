@@ -95,15 +95,15 @@ class Agreement(Communicator):
     def require_same_bits(self, tree: Any, what: str) -> None:
         """Raise DistributedError, on every rank, unless arrays are the same on all, bit for bit."""
         if self.size > 1:
-            found = [zlib.crc32(np.ascontiguousarray(to_numpy(leaf)).tobytes()) for leaf in tree_leaves(tree)]
-            self.require_same({what: zlib.crc32(repr(found).encode())})
+            checksums = [zlib.crc32(np.ascontiguousarray(to_numpy(leaf)).tobytes()) for leaf in tree_leaves(tree)]
+            self.require_same({what: zlib.crc32(repr(checksums).encode())})
 
 
 def source_checksum(root: Path = SOURCE) -> str:
     """Return a checksum of the packages' source: files of one version's number may differ all the same."""
-    found = 0
+    checksum = 0
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
             if path.suffix in (".py", ".cu"):
-                found = zlib.crc32(path.relative_to(root).as_posix().encode() + path.read_bytes(), found)
-    return f"{found:08x}"
+                checksum = zlib.crc32(path.relative_to(root).as_posix().encode() + path.read_bytes(), checksum)
+    return f"{checksum:08x}"

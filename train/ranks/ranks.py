@@ -68,9 +68,9 @@ class Ranks(Agreement):
         by_rank = [value for rank in range(self.size) for value in (own if rank == self.rank else nothing)]
         last = xp.stack([xp.astype(loss, dtype), *by_rank, xp.asarray(bool(self.stop), dtype=dtype)])
         total = self.all_reduce(xp.concat([*(xp.reshape(leaf, (-1,)) for leaf in leaves), last]))
-        found, begin = [], 0
+        summed, begin = [], 0
         for leaf in leaves:
-            found.append(xp.reshape(total[begin : begin + leaf.size], leaf.shape))
+            summed.append(xp.reshape(total[begin : begin + leaf.size], leaf.shape))
             begin += leaf.size
         self.counting = True
         with self.exchange():  # a GPU still sums here
@@ -83,7 +83,7 @@ class Ranks(Agreement):
             name: functools.reduce(metrics[name].merge, column)
             for name, column in zip(numbers, zip(*rows, strict=True), strict=False)
         }
-        return tree_unflatten(tree_structure(gradients), found), total[begin], merged
+        return tree_unflatten(tree_structure(gradients), summed), total[begin], merged
 
     def asked_to_stop(self, received: list[int]) -> int:
         """Return the signal that all ranks are to stop for; 0 for none."""

@@ -64,11 +64,11 @@ class Watch:
             self._connect(address, key)
         except OSError as error:
             refused = f"rank {ranks.rank} on {ranks.host} cannot reach {address[0]}, port {address[1]} ({error})"
-        found = [text for text in ranks.gather(refused) if text]
-        if found:
+        refusals = [text for text in ranks.gather(refused) if text]
+        if refusals:
             self.end()
             if ranks.writes:
-                print(f"{module}: ranks that hang will not be noticed: {found[0]}", file=sys.stderr)
+                print(f"{module}: ranks that hang will not be noticed: {refusals[0]}", file=sys.stderr)
 
     def _connect(self, address: Address, key: bytes) -> None:
         self._connection = Client(address, authkey=key)

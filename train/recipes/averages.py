@@ -45,12 +45,12 @@ def averaged(arrays: Mapping[str, Any], weights: Any, moments: Any, inputs: Mapp
 def _sums(one: Any, other: Any, *factors: tuple[Any, ...]) -> Any:
     """Return a tree of weighted sums of the leaves of two, all in one call."""
     terms = [[Term(array, *of) for array, of in zip(pair, factors, strict=True)] for pair in pairs(one, other)]
-    found = iter(weighted_sums(terms))
-    return tree_map(lambda _: next(found), one)
+    sums = iter(weighted_sums(terms))
+    return tree_map(lambda _: next(sums), one)
 
 
 def pairs(one: Any, other: Any) -> list[tuple[Array, Array]]:
     """Return the leaves of two trees of one structure, side by side."""
-    found: list[tuple[Array, Array]] = []
-    tree_map(lambda a, b: found.append((a, b)), one, other)
-    return found
+    leaves: list[tuple[Array, Array]] = []
+    tree_map(lambda a, b: leaves.append((a, b)), one, other)
+    return leaves

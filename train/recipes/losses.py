@@ -91,14 +91,14 @@ def class_targets(settings: EntropySettings, batch: Batch, classes: int) -> Arra
     return _counted((1 - smoothing) * targets + smoothing / classes if smoothing else targets, batch)
 
 
-def with_teacher(settings: TeacherSettings, loss: Array, logits: Array, taught: Array) -> Array:
-    """Return a loss with a teacher's share in it; `taught` are the logits of a teacher."""
+def with_teacher(settings: TeacherSettings, loss: Array, logits: Array, teacher: Array) -> Array:
+    """Return a loss with a teacher's share in it, by the logits of that."""
     if not (part := settings.teacher_share):
         return loss
-    return (1 - part) * loss + part * divergence(logits, taught, settings.temperature)
+    return (1 - part) * loss + part * divergence(logits, teacher, settings.temperature)
 
 
-def divergence(logits: Array, taught: Array, temperature: float) -> Array:
+def divergence(logits: Array, teacher: Array, temperature: float) -> Array:
     r"""Mean Kullback-Leibler divergence of softened predictions from a teacher's, times the temperature squared.
 
     That is :math:`T^2 \sum_c q_c \log (q_c / p_c)` with p and q the softmax of the logits and of the teacher's, both
@@ -106,11 +106,11 @@ def divergence(logits: Array, taught: Array, temperature: float) -> Array:
     is 0 where both agree. The square keeps the gradient's size as T changes. Logits are (N, classes); the value is in
     nats, 0-dimensional.
     """
-    found, wanted = log_softmax(logits / temperature), log_softmax(taught / temperature)
-    return np.sum(np.exp(wanted) * (wanted - found)) * (temperature**2 / taught.shape[0])
+    log_p, log_q = log_softmax(logits / temperature), log_softmax(teacher / temperature)
+    return np.sum(np.exp(log_q) * (log_q - log_p)) * (temperature**2 / teacher.shape[0])
 
 
-def attention_distance(maps: Sequence[Array], taught: Sequence[Array]) -> Array:
+def attention_distance(maps: Sequence[Array], teacher: Sequence[Array]) -> Array:
     r"""Mean over images of the squared distances between attention maps and a teacher's, summed over layers.
 
     That is :math:`\sum_j \| Q_j / \|Q_j\| - Q'_j / \|Q'_j\| \|^2`, equation (2) of arXiv:1612.03928 with the distance
@@ -118,7 +118,7 @@ def attention_distance(maps: Sequence[Array], taught: Sequence[Array]) -> Array:
     a teacher's map is resized to the network's.
     """
     total: Any = 0
-    for own, other in zip(maps, taught, strict=True):
+    for own, other in zip(maps, teacher, strict=True):
         found, wanted = _normalised(own), _normalised(resize(other[..., None], own.shape[1:])[..., 0])
         total = total + np.sum(np.square(found - wanted)) * (1 / own.shape[0])
     return total

@@ -105,10 +105,10 @@ def updated(
     places = [(layer, name) for layer, arrays in parameters.items() for name in arrays]
 
     def tree(arrays: Iterable[Array]) -> Tree:
-        found: Tree = {}
+        result: Tree = {}
         for (layer, name), array in zip(places, arrays, strict=True):
-            found.setdefault(layer, {})[name] = array
-        return found
+            result.setdefault(layer, {})[name] = array
+        return result
 
     moved, kept = OPTIMIZERS[settings.optimizer].update(
         settings,
@@ -159,7 +159,7 @@ def _adamw(
 ) -> tuple[Sequence[Array], OptimizerState]:
     """Step by running means of gradients and their squares; weights decay apart from them."""
     decays = _decays(settings, parameters)
-    found = [
+    steps = [
         adamw_update(
             p.array,
             *arrays,
@@ -171,7 +171,7 @@ def _adamw(
         )
         for p, decay, *arrays in zip(parameters, decays, gradients, state["mean"], state["square"], strict=True)
     ]
-    moved, means, squares = zip(*found, strict=True)
+    moved, means, squares = zip(*steps, strict=True)
     return moved, {"mean": list(means), "square": list(squares)}
 
 

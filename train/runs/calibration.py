@@ -24,8 +24,8 @@ def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
     halves = [(logits[part].astype(np.float64), labels[part]) for part in (order[::2], order[1::2])]
 
     def fitted(half: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> float:
-        found = minimize_scalar(lambda log: _loss(half[0] / np.exp(log), half[1]), bounds=(-4, 4), method="bounded")
-        return float(np.exp(found.x))
+        minimum = minimize_scalar(lambda log: _loss(half[0] / np.exp(log), half[1]), bounds=(-4, 4), method="bounded")
+        return float(np.exp(minimum.x))
 
     losses = [_loss(z / fitted(other), own) for (z, own), other in zip(halves, halves[::-1], strict=True)]
     return float(np.average(losses, weights=[len(own) for _, own in halves]))

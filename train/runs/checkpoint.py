@@ -264,11 +264,11 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:  # noqa: C901
         yield f"image_shape is {checkpoint.image_shape}"
     if checkpoint.values not in DTYPES:
         yield f"values is {checkpoint.values!r}"
-    kind, given = checkpoint.targets.kind, (checkpoint.targets.mean, checkpoint.targets.std)
-    if kind not in TASKS or any((array is None) == (kind == "numbers") for array in given):
+    kind, statistics = checkpoint.targets.kind, (checkpoint.targets.mean, checkpoint.targets.std)
+    if kind not in TASKS or any((array is None) == (kind == "numbers") for array in statistics):
         yield f"targets is {kind!r}, with or without data/target_mean and data/target_std"
     elif kind == "numbers" and not all(
-        array.shape == (len(checkpoint.class_names),) and np.isfinite(array).all() for array in given
+        array.shape == (len(checkpoint.class_names),) and np.isfinite(array).all() for array in statistics
     ):
         yield "data/target_mean and data/target_std are not those of its numbers"
     mean, std = checkpoint.channel_mean, checkpoint.channel_std
@@ -303,22 +303,22 @@ def _read_tree(group: Any, room: list[int]) -> dict[str, Any]:
 
     In a file that no run has written, many names may lead to one array or group, and to a group from itself.
     """
-    found = {}
+    tree = {}
     for name, item in group.items():
         is_group = hasattr(item, "keys")
         room[0] -= LEAST_OF_GROUP * DENSEST if is_group else item.nbytes
         if room[0] < 0:
             raise ValueError(f"the arrays up to {item.name} are larger than their file")
-        found[name] = _read_tree(item, room) if is_group else read_array(item)
-    return found
+        tree[name] = _read_tree(item, room) if is_group else read_array(item)
+    return tree
 
 
 def _digest(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
     """SHA-256 of names, dtypes, shapes and values in the order of names; arrays have a slash before theirs."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in sorted({**attributes, **{f"/{name}": array for name, array in arrays.items()}}.items()):
         array = np.asarray(value)
         content = value.encode() if isinstance(value, str) else array.tobytes()
-        found.update(f"{name} {array.dtype.str} {array.shape} {len(content)}\n".encode())
-        found.update(content)
-    return found.hexdigest()
+        digest.update(f"{name} {array.dtype.str} {array.shape} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()

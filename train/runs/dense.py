@@ -170,8 +170,8 @@ def dense_filters(layer: HierarchicalLayer, merged: Weights) -> Convolve:
     meets = slice(size - 1 - after, size - 1 + before + 1)
     y = np.flip(y[(slice(None), *(meets,) * axes)], tuple(range(1, 1 + axes)))
     weight = np.moveaxis(np.reshape(y, (*y.shape[: 1 + axes], -1)), (0, -1), (1, 0))
-    made = layer.outputs[axes:]
-    bias = np.broadcast_to(merged["bias"], made).reshape(-1)
+    lengths = layer.outputs[axes:]
+    bias = np.broadcast_to(merged["bias"], lengths).reshape(-1)
     periodic = {"zero": False, "periodic": True}[layer.boundary[0]]
     return Convolve(_f32(weight), _f32(bias), layer.stride[:axes], (before, after), periodic)
 
@@ -195,10 +195,10 @@ def _nonlinear(layer: NonlinearLayer, merged: Weights) -> tuple[Convolve, Convol
 def _skipping(layer: HierarchicalLayer, shape: tuple[int, ...]) -> Convolve:
     """Return what a layer adds of an earlier x with attributes of these lengths, as a correlation by one tap."""
     assert layer.skip is not None
-    axes, made = len(layer.space), layer.outputs[len(layer.space) :]
+    axes, lengths = len(layer.space), layer.outputs[len(layer.space) :]
     count = math.prod(shape)
-    kept = layer.skip(np.reshape(np.eye(count, dtype=np.float32), (count, *(1,) * axes, *shape)))
-    matrix = np.broadcast_to(kept, (count, *(1,) * axes, *made)).reshape(count, -1).T
+    skipped = layer.skip(np.reshape(np.eye(count, dtype=np.float32), (count, *(1,) * axes, *shape)))
+    matrix = np.broadcast_to(skipped, (count, *(1,) * axes, *lengths)).reshape(count, -1).T
     return Convolve(_at_each_place(matrix, axes), None, layer.skip.space, (0, 0), learned=False)
 
 

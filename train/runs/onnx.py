@@ -59,9 +59,9 @@ class _Graph:
         """Add a node, and return the name of its output, or of several."""
         from onnx import helper
 
-        made = [name or f"y{len(self.nodes)}" + (f"_{k}" if outputs > 1 else "") for k in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), made, **attributes))
-        return made[0] if outputs == 1 else made
+        names = [name or f"y{len(self.nodes)}" + (f"_{k}" if outputs > 1 else "") for k in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names[0] if outputs == 1 else names
 
 
 def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
@@ -89,8 +89,8 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
         _written(graph, operation, tuple(names[k] for k in reads), name)
     inputs = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *lengths, checkpoint.channels])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.classes])
-    made = helper.make_graph(graph.nodes, "hcnn", [inputs], [logits], graph.constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="hcnn")
+    onnx_graph = helper.make_graph(graph.nodes, "hcnn", [inputs], [logits], graph.constants)
+    model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="hcnn")
     model.ir_version = 9  # of that opset
     properties = {"class_names": json.dumps(checkpoint.class_names), "targets": checkpoint.targets.kind}
     helper.set_model_props(model, {**properties, "values": checkpoint.values})
@@ -107,8 +107,8 @@ def _by_sample(graph: _Graph, x: str, axes: int) -> str:
     rounding = graph.constant(np.float32(LEAST * np.finfo(np.float32).eps))
     least = graph.add("Mul", graph.add("Add", graph.add("Abs", mean), one), rounding)
     varies, none = graph.add("Greater", deviation, least), graph.constant(np.float32(0))
-    made: str = graph.add("Where", varies, graph.add("Div", centred, deviation), none)
-    return made
+    result: str = graph.add("Where", varies, graph.add("Div", centred, deviation), none)
+    return result
 
 
 def _written(graph: _Graph, operation: Operation, x: tuple[str, ...], name: str) -> None:

@@ -82,10 +82,10 @@ class Opened:
                 self._weights, self._kept = weights, {}
             if key in self._kept:
                 return self._kept[key]
-            made = make()
+            value = make()
             if weights == self._bytes():  # or it is partly of others, which another thread has written
-                self._kept[key] = made
-            return made
+                self._kept[key] = value
+            return value
 
     def _on_device(self, x: Array) -> tuple[Network, Parameters, Moments]:
         """Return the network with its filters merged, and the weights, on the device of x."""
@@ -116,11 +116,11 @@ class Opened:
                     program = programs[x[some].shape].pop()
                 except (KeyError, IndexError):  # the first, or other threads have it
                     program = _program(steps, x[some].shape)
-                source, calls, made = program
+                source, calls, result = program
                 np.copyto(source, x[some])
                 for call in calls:
                     call()
-                logits[some] = made
+                logits[some] = result
                 with self._lock:
                     programs.setdefault(x[some].shape, []).append(program)
                     while len(programs) > MOST_SHAPES:

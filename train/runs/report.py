@@ -106,7 +106,7 @@ def page(
 
 def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
     """Loss and score over epochs, a picture each, which stay legible on a telephone."""
-    found = []
+    pictures = []
     if any("train_loss" in record for record in records):
         for key in task.panels:
             figure = new_figure(4.6, 3.4)
@@ -115,8 +115,8 @@ def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
             if axes.lines:
                 axes.legend(fontsize=9, framealpha=0)
             title = "loss" if key == "loss" else task.title
-            found.append(Picture(svg(figure), f"{title[0].upper()}{title[1:]} over epochs"))
-    return found
+            pictures.append(Picture(svg(figure), f"{title[0].upper()}{title[1:]} over epochs"))
+    return pictures
 
 
 def _changed(config: Config, task: Task) -> Table:
@@ -169,10 +169,10 @@ def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], task: T
     if not (task.each and chosen):
         return None
     titles, scales, forms = zip(*task.each.values(), strict=True)
-    found = [[chosen[-1].get(f"{part}_{key}_{k}") for key in task.each] for k in range(len(names))]
+    values = [[chosen[-1].get(f"{part}_{key}_{k}") for key in task.each] for k in range(len(names))]
     lines = [
         (name, *("all the same" if v is None else f.format(s * v) for v, s, f in zip(row, scales, forms, strict=True)))
-        for name, row in zip(names, found, strict=True)
+        for name, row in zip(names, values, strict=True)
     ]
     if len(names) > 1 and (whole := chosen[-1].get(f"{part}_all_right")) is not None:
         lines.append(("all of an image", f"{100 * whole:.2f} %"))
@@ -183,24 +183,24 @@ def _times(records: Sequence[Mapping[str, Any]]) -> Table:
     """Seconds of each stage, over all epochs."""
     epochs = [record for record in records if "train_loss" in record]
     first = sum(record.get("first_step_seconds", 0) for record in epochs)
-    found = {
+    seconds = {
         "first steps of processes, which compile kernels or load them": first,
         "all other training steps": sum(record["seconds"] for record in epochs) - first,
         "evaluation on held-out images": sum(record.get("evaluation_seconds", 0) for record in epochs),
         "evaluation on test images": sum(r.get("seconds", 0) for r in records if "test_loss" in r),
     }
-    whole = sum(found.values()) or 1.0
-    lines = [(name, f"{value:.1f} s", f"{100 * value / whole:.1f} %") for name, value in found.items() if value]
+    whole = sum(seconds.values()) or 1.0
+    lines = [(name, f"{value:.1f} s", f"{100 * value / whole:.1f} %") for name, value in seconds.items() if value]
     return Table(("stage", "time", "share"), lines, "time by stage")
 
 
 def _wrong(classified: Classified, names: Sequence[str]) -> list[dict[str, Any]]:
-    probabilities, found = classified.probabilities, []
+    probabilities, images = classified.probabilities, []
     for i in classified.most_wrong(MOST_WRONG):
         label = int(classified.labels[i])
         likely = [int(c) for c in np.argsort(-probabilities[i], kind="stable")[:3]]
         (image,) = np.asarray(classified.images[i : i + 1])  # which may still be in a file
-        found.append(
+        images.append(
             {
                 "picture": Picture(image_png(image), f"Image {i}: {names[label]}, taken for {names[likely[0]]}"),
                 "index": i,
@@ -208,7 +208,7 @@ def _wrong(classified: Classified, names: Sequence[str]) -> list[dict[str, Any]]
                 "said": [(names[c], _percent(probabilities[i, c])) for c in likely],
             }
         )
-    return found
+    return images
 
 
 def _percent(probability: float) -> str:

@@ -47,14 +47,14 @@ def versions(backend: str) -> dict[str, str]:
     names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
         ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
     )
-    found = {}
+    installed = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return {
-        **found,
+        **installed,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": _processor(),
@@ -209,8 +209,8 @@ class Run:
 
     def machine(self) -> dict[str, Any]:
         """Return what config.toml says of what computed the run."""
-        found: dict[str, Any] = self.recorded("versions") or {}
-        return found
+        versions: dict[str, Any] = self.recorded("versions") or {}
+        return versions
 
     def recorded(self, name: str) -> Any:
         """Return what config.toml says under a name; None if it says nothing."""
@@ -232,7 +232,7 @@ class Run:
 
     def latest(self) -> tuple[Path, Checkpoint, list[str]]:
         """Return the latest checkpoint that is whole, the best one included."""
-        found: list[tuple[Path, Checkpoint]] = []
+        whole: list[tuple[Path, Checkpoint]] = []
         notices = []
         for paths in (reversed(self.checkpoint_paths()), [self.path / BEST]):
             for path in paths:
@@ -247,12 +247,12 @@ class Run:
                     continue
                 where = checkpoint.state.epoch, checkpoint.state.step
                 if path.name in (BEST, _name(*where)):
-                    found.append((path, checkpoint))
+                    whole.append((path, checkpoint))
                     break
                 notices.append(f"{path} holds the state after epoch {where[0]}, step {where[1]}: its name is another's")
-        if not found:
+        if not whole:
             raise RunError(notices[0] if notices else f"{self.path} holds no run: it has no checkpoint")
-        path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
+        path, checkpoint = max(whole, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
         return path, checkpoint, notices
 
     def set_aside_after(self, checkpoint: Checkpoint) -> list[Path]:
@@ -277,15 +277,15 @@ class Run:
         for record in self.read_metrics() if self.metrics_path.is_file() else []:
             if isinstance(loss := record.get("train_loss"), int | float):
                 scores[record["epoch"]] = record.get(f"validation_{task_of([record]).score}", -loss)
-        kept = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
+        source = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
         aside = path.with_name(f"{BEST}.damaged")
         with writing(path):
             if there:
                 path.replace(aside)
-            if kept.is_file() and _loaded(kept):
-                write_atomically(path, kept.read_bytes())
+            if source.is_file() and _loaded(source):
+                write_atomically(path, source.read_bytes())
                 was = f"what was damaged is now {aside}" if there else "it was gone"
-                return f"{path} is a copy of {kept.name} again; {was}", False
+                return f"{path} is a copy of {source.name} again; {was}", False
         lost = f"damaged, and is now {aside}" if there else "gone"
         return f"{path} is {lost}", True
 
@@ -371,9 +371,9 @@ class Run:
         """Drop the records of epochs that will be trained again, after a stop between record and checkpoint."""
         if not (self.writes and self.metrics_path.is_file()):
             return
-        kept = [record for record in self.read_metrics() if record["epoch"] <= epoch]
+        records = [record for record in self.read_metrics() if record["epoch"] <= epoch]
         with writing(self.metrics_path):
-            write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+            write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def _name(epoch: int, step: int = 0) -> str:

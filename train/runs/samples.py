@@ -33,8 +33,8 @@ def split(dataset: Dataset, config: Config) -> tuple[np.ndarray[Any, Any], np.nd
 def description_of(path: Path, checkpoint: Checkpoint) -> Description | None:
     """Return the description beside a checkpoint, if it is of the samples that it was trained on."""
     try:
-        found = Description.read(read_text(path.parent / DATA))
-        return found if found.digest == checkpoint.data else None
+        description = Description.read(read_text(path.parent / DATA))
+        return description if description.digest == checkpoint.data else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -78,10 +78,10 @@ def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say,
     part = train_subset(dataset, size) if use != "another" and 0 < size < len(dataset.train_labels) else dataset
     parts = split(part, config)
     digest = Description.of(part, parts[1], checkpoint.channel_mean, checkpoint.channel_std).digest
-    taught = (checkpoint.targets.taught(part.train_labels[index], config.dtype) for index in parts)
+    targets = (checkpoint.targets.taught(part.train_labels[index], config.dtype) for index in parts)
     older = use == "test" and not checkpoint.data and checkpoint.labels is not None
     if (use == "train" and checkpoint.data not in ("", digest)) or (
-        older and labels_checksum(taught) != checkpoint.labels
+        older and labels_checksum(targets) != checkpoint.labels
     ):
         raise CheckpointError(other)
     if use != "train" and digest != checkpoint.data:

@@ -108,13 +108,13 @@ class Session:
         config, xp, run = ranks.agree(checked)
         source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
         # what rank 0 is told decides here: that the others are told the same is compared at the start
-        taught = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
-        self.teacher = taught and (taught[0], bare(taught[1], taught[1].figures))
-        self.others = {flag: one for flag, one in (("--init-from", source), ("--teacher", taught)) if one}
+        teacher = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
+        self.teacher = teacher and (teacher[0], bare(teacher[1], teacher[1].figures))
+        self.others = {flag: one for flag, one in (("--init-from", source), ("--teacher", teacher)) if one}
         trainer, dataset = self._start(xp, config, run)
         if source:
-            anew = ranks.agree(lambda: begin_from(trainer, *source))
-            drawn = f"; drawn, since its head is another: {', '.join(anew)}" if anew else ""
+            redrawn = ranks.agree(lambda: begin_from(trainer, *source))
+            drawn = f"; drawn, since its head is another: {', '.join(redrawn)}" if redrawn else ""
             self.say(f"weights of {source[0]}{drawn}")
         if self.teacher:
             self.say(f"taught by {self.teacher[0]}")
@@ -137,15 +137,15 @@ class Session:
             self._fit(trainer, dataset, hours)
         return run
 
-    def go_on(self, path: Path, given: Mapping[str, Any], hours: float = math.inf) -> None:
+    def go_on(self, path: Path, changes: Mapping[str, Any], hours: float = math.inf) -> None:
         """Continue a run from its latest checkpoint, with some settings changed that allow it."""
         ranks, run = self.ranks, self.run(user_path(path))
         # what is exchanged next depends on them
-        ranks.require_same({f"--{k.replace('_', '-')}": value for k, value in given.items() if k != "data_dir"})
+        ranks.require_same({f"--{k.replace('_', '-')}": value for k, value in changes.items() if k != "data_dir"})
         ranks.from_first(run.require_resumable)
         with locked(run):
             path, checkpoint, notices = ranks.from_first(run.latest)
-            config = dataclasses.replace(checkpoint.config, **given)
+            config = dataclasses.replace(checkpoint.config, **changes)
             state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
             for notice in notices:
                 self.say(f"{notice}; going on from {path}")
@@ -166,7 +166,7 @@ class Session:
                 self._say_finished(run, config, test)
                 return
             xp = ranks.agree(lambda: namespace(config.backend))
-            named = "dataset" in given or self.given is not None
+            named = "dataset" in changes or self.given is not None
             ranks.agree(lambda: require_named(config.dataset, named, f"--resume {run.path}"))
             if is_taught(config):
                 self.teacher = ranks.from_first(lambda: (run.teacher_path, checkpoints.load(run.teacher_path)))
@@ -247,39 +247,39 @@ class Session:
             if mine:
                 results.append(_kept(load))
             ranks.agree(lambda: None)  # whose turn is later waits
-        dataset, found = ranks.agree(results[0])
-        given, config = config, suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
-        for line in size_notes(given, config, dataset):
+        dataset, packages = ranks.agree(results[0])
+        preset, config = config, suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
+        for line in size_notes(preset, config, dataset):
             self.say(line)
         if ranks.size > 1:
             settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
-            ranks.require_same(settings | found)
+            ranks.require_same(settings | packages)
             ranks.watch.advise(f"continue with --resume {run.path}")
-        trainer = ranks.agree(lambda: self._trainer(xp, config, dataset, run, found))
+        trainer = ranks.agree(lambda: self._trainer(xp, config, dataset, run, packages))
         checksum = f"checksum {trainer.data[:16]} and {trainer.labels:08x}"
         ranks.require_same({"the images and labels": checksum})
         return trainer, dataset
 
-    def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
+    def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, packages: dict[str, str]) -> Trainer:
         """Split, and say what there is to say of the parts."""
-        total, (kept, held_out) = len(dataset.train_labels), split(dataset, config)
-        count = len(held_out)
-        mean, std = channel_statistics(dataset.train_images[kept])
+        total, (index, held_out) = len(dataset.train_labels), split(dataset, config)
+        count, left = len(held_out), len(index)
+        mean, std = channel_statistics(dataset.train_images[index])
         require_varying(config.dataset, mean, std)
-        require_varying_numbers(dataset, kept)
-        targets = Targets.of(dataset.train_labels[kept])
+        require_varying_numbers(dataset, index)
+        targets = Targets.of(dataset.train_labels[index])
         if count and config.validation_size < 0 and (dataset.samples is None or dataset.samples.held_out is None):
             measure = TASKS[targets.kind].title
             self.say(
                 f"a tenth of the {total:,} training {dataset.units}, {count:,}, is held out to measure {measure} on, "
-                f"and {len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
+                f"and {left:,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
             )
-        for line in class_notes(dataset, kept, config.class_weights):
+        for line in class_notes(dataset, index, config.class_weights):
             self.say(line)
 
         names, rows = dataset.class_names, held_out if count else None
-        data = Arrays(dataset.train_images, dataset.train_labels, names, kept, rows, (mean, std), targets)
-        trainer = trainer_on(xp, config, data, run, found, self.ranks, self.teacher)
+        data = Arrays(dataset.train_images, dataset.train_labels, names, index, rows, (mean, std), targets)
+        trainer = trainer_on(xp, config, data, run, packages, self.ranks, self.teacher)
         described = Description.of(dataset, held_out, mean, std)
         self.described, trainer.data = described.text, described.digest
         return trainer
@@ -413,10 +413,10 @@ def locked(run: Run, *, make: bool = False) -> Iterator[None]:
         with run.lock(make=make):
             yield
     except KeyboardInterrupt as error:
-        kept = (
+        saved = (
             f"{run.last_good()}; continue with --resume {run.path}" if run.checkpoint_paths() else "nothing was saved"
         )
-        raise Interrupted(f"stopped at once; {kept}", *error.args[:1]) from error
+        raise Interrupted(f"stopped at once; {saved}", *error.args[:1]) from error
 
 
 def classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
@@ -470,14 +470,14 @@ def draw(run: Run) -> None:
 def figures(result: Result) -> dict[str, float]:
     """Return what is recorded of a test."""
     scores = {"loss": result.loss, result.task.score: result.accuracy, **result.details}
-    found = {f"test_{name}": value for name, value in scores.items() if math.isfinite(value)}
+    numbers = {f"test_{name}": value for name, value in scores.items() if math.isfinite(value)}
     if result.averaged is not None:
-        found["test_accuracy_of_views"] = result.averaged
+        numbers["test_accuracy_of_views"] = result.averaged
     counts = result.confusion.sum(axis=1)
     if len(set(counts.tolist())) > 1:
         of_class = np.diag(result.confusion)[counts > 0] / counts[counts > 0]
-        found["test_balanced_accuracy"] = float(of_class.mean())
-    return found
+        numbers["test_balanced_accuracy"] = float(of_class.mean())
+    return numbers
 
 
 def _kept(action: Callable[[], Any]) -> Callable[[], Any]:

@@ -77,8 +77,8 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
-    taught = (f.name for f in TeacherSettings.own())
-    here = ("init_from", "teacher", *taught, "backend", "data_dir")  # no other machine has these
+    of_teachers = (f.name for f in TeacherSettings.own())
+    here = ("init_from", "teacher", *of_teachers, "backend", "data_dir")  # no other machine has these
     unset = {name: getattr(Config, name) for name in here}
     return replace(
         checkpoint,

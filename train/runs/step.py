@@ -62,7 +62,7 @@ def gradient_step(
     """Return the step of a network on a set of images, of another size if given; a teacher sees them at their own."""
     ranks = ranks or Ranks()
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
-    own, theirs = ([pair[i] for pair in shared] for i in (0, 1))
+    own, of_teacher = ([pair[i] for pair in shared] for i in (0, 1))
     task = TASKS[images.targets.kind]
     loss_of = task.loss_of(config).of
     metrics = {name: metric for name, metric in METRICS.items() if task.name in metric.tasks}
@@ -73,13 +73,13 @@ def gradient_step(
         x = batch.images if size is None else resize(batch.images, size)
         part = network if share is None else network.on_shard(ranks.shard(share))
         with precision(config.precision):
-            taught, attended = (None, []) if teacher is None else teacher(batch.images, theirs)
+            teacher_logits, attended = (None, []) if teacher is None else teacher(batch.images, of_teacher)
 
             def loss_and_more(weights: Parameters) -> Any:
                 logits, moments, maps = part.with_maps(weights, x, at=own)
                 loss = loss_of(config, logits, batch)
-                if taught is not None:
-                    loss = with_teacher(config, loss, logits, taught)
+                if teacher_logits is not None:
+                    loss = with_teacher(config, loss, logits, teacher_logits)
                 if maps:
                     loss = loss + config.attention_transfer * attention_distance(maps, attended)
                 return (loss if share is None else loss * share), (logits, moments)
@@ -175,10 +175,10 @@ class GraphedStep:
         xp = self.xp
         with lasting_memory(xp):
             self.arrays = held = tree_map(self._copied, arrays)
-            self.inputs = given = tree_map(xp.asarray, inputs)
+            self.inputs = inputs_held = tree_map(xp.asarray, inputs)
 
         def work() -> tuple[Array, ...]:
-            after, loss, numbers = self.step(held, given)  # which a replay reads, whatever `self` holds then
+            after, loss, numbers = self.step(held, inputs_held)  # which a replay reads, whatever `self` holds then
             finite = xp.isfinite(loss)
             both = pairs(held, after)
             weighted_sums([[Term(new, 1.0)] for _, new in both], out=[held for held, _ in both], where=finite)
@@ -198,6 +198,6 @@ class GraphedStep:
         self.launch = None
 
 
-def _assign(held: Array, given: Array) -> None:
-    if held is not given:
-        held[...] = given
+def _assign(held: Array, value: Array) -> None:
+    if held is not value:
+        held[...] = value

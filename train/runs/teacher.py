@@ -60,8 +60,8 @@ class Teacher:
 
         What comes before the pupil's first weights is left out: it would not change.
         """
-        theirs, taught = self.network.stages, {la.name for la in dropwhile(lambda la: not la.trainable, pupil.table)}
-        return [(name, theirs[size]) for size, name in pupil.stages.items() if size in theirs and name in taught]
+        stages, names = self.network.stages, {la.name for la in dropwhile(lambda la: not la.trainable, pupil.table)}
+        return [(name, stages[size]) for size, name in pupil.stages.items() if size in stages and name in names]
 
     def __call__(self, x: Array, at: Collection[str] = ()) -> tuple[Array, list[Array]]:
         """Return the logits (N, classes) of images (N, u1, .., channels) as standardised here, and attention maps."""
@@ -71,8 +71,8 @@ class Teacher:
 
 def network_of(checkpoint: Checkpoint, config: Config) -> Network:
     """Return a teacher's network in the dtype of its pupil."""
-    theirs = replace(checkpoint.config, dtype=config.dtype)
-    return build(theirs, checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels)
+    settings = replace(checkpoint.config, dtype=config.dtype)
+    return build(settings, checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels)
 
 
 def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config: Config) -> None:
@@ -84,10 +84,10 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
         )
     if not teacher.task.exclusive:
         raise CheckpointError(f"--teacher {path} predicts {teacher.task.name}; name a network of classes")
-    theirs, own = (f"{len(one.class_names)} classes of {times(one.image_shape)} images" for one in (teacher, dataset))
-    if theirs != own:
+    teachers, own = (f"{len(one.class_names)} classes of {times(one.image_shape)} images" for one in (teacher, dataset))
+    if teachers != own:
         raise CheckpointError(
-            f"--teacher {path} tells {theirs} apart, {dataset.name} has {own}; name a network of these"
+            f"--teacher {path} tells {teachers} apart, {dataset.name} has {own}; name a network of these"
         )
     checkpoints.require_fits(path, teacher, dataset)
 
@@ -101,31 +101,31 @@ def require_unseen(
     checked: of a network without a description, whose part of `whole`, the images of all sizes of training sets, is
     known only where its images have the same name.
     """
-    theirs, held_out = other.config, split(dataset, config)[1]
+    recipe, held_out = other.config, split(dataset, config)[1]
     if (description := description_of(path, other)) is not None:
         own, count = samples_of(dataset), len(dataset.train_labels)
         for place, hashes in ((HELD_OUT, own.hashes[held_out]), ("for the test", own.hashes[count:])):
             if seen := description.seen(hashes):
-                raise CheckpointError(_seen(flag, path, description, theirs, seen, len(hashes), place))
+                raise CheckpointError(_seen(flag, path, description, recipe, seen, len(hashes), place))
         return []
-    if {theirs.dataset, config.dataset} == {"cifar10", "sample"} and len(held_out):
+    if {recipe.dataset, config.dataset} == {"cifar10", "sample"} and len(held_out):
         raise CheckpointError(
-            f"{flag} {path} was trained on {theirs.dataset}, which shares images with {config.dataset}, so it may have "
+            f"{flag} {path} was trained on {recipe.dataset}, which shares images with {config.dataset}, so it may have "
             "seen some that are held out here; take --validation-size 0"
         )
-    if os.path.realpath(theirs.dataset) == os.path.realpath(config.dataset) != os.path.realpath(UNNAMED):
-        size = theirs.train_size
+    if os.path.realpath(recipe.dataset) == os.path.realpath(config.dataset) != os.path.realpath(UNNAMED):
+        size = recipe.train_size
         part = train_subset(whole, size) if 0 < size < len(whole.train_labels) else whole
-        known = Description.of(part, split(part, theirs)[1], 0, 1)
+        known = Description.of(part, split(part, recipe)[1], 0, 1)
         if seen := known.seen(samples_of(dataset).hashes[held_out]):
-            raise CheckpointError(_seen(flag, path, known, theirs, seen, len(held_out), HELD_OUT))
+            raise CheckpointError(_seen(flag, path, known, recipe, seen, len(held_out), HELD_OUT))
     return [f"{flag} {path} has no description of its images: whether it saw test images cannot be checked"]
 
 
-def _seen(flag: str, path: Path, known: Description, theirs: Config, seen: int, count: int, place: str) -> str:
+def _seen(flag: str, path: Path, known: Description, recipe: Config, seen: int, count: int, place: str) -> str:
     """Say that another network has seen images."""
-    count_held, size = known.about[HELD_OUT], f" --train-size {theirs.train_size}" if theirs.train_size else ""
-    same = f"--seed {theirs.seed} --validation-size {count_held}{size}, as it has, or " if count_held else ""
+    count_held, size = known.about[HELD_OUT], f" --train-size {recipe.train_size}" if recipe.train_size else ""
+    same = f"--seed {recipe.seed} --validation-size {count_held}{size}, as it has, or " if count_held else ""
     cure = f"{same}--validation-size 0" if place == HELD_OUT else "another network"
     return (
         f"{flag} {path} was trained on {seen:,} of the {count:,} images that are {place} here, so they would not tell "

@@ -212,8 +212,8 @@ class Trainer:
         )
         same = same and tuple(checkpoint.class_names) == tuple(self.class_names)
         same = same and checkpoint.labels in (None, self.labels)
-        ours, theirs = self.train.targets, checkpoint.targets
-        same = same and ours.kind == theirs.kind and np.array_equal(ours.mean, theirs.mean)
+        ours, targets = self.train.targets, checkpoint.targets
+        same = same and ours.kind == targets.kind and np.array_equal(ours.mean, targets.mean)
         if not same or len(checkpoint.state.order) not in (0, self.count):
             raise CheckpointError(f"{where} was trained on other images than {self._images()}")
         self.state = checkpoint.state

@@ -19,18 +19,18 @@ def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str
     """
     config, state = trainer.config, trainer.state
     own = {kind: tree_map(to_numpy, getattr(state, kind)) for kind in ("parameters", "moments")}
-    given = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments}
-    given = tree_map(lambda a: a.astype(config.dtype), given)
-    anew: set[str] = set()
+    weights = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments}
+    weights = tree_map(lambda a: a.astype(config.dtype), weights)
+    redrawn: set[str] = set()
     own_kind = tuple(trainer.class_names), config.head, trainer.train.targets.kind
     if own_kind != (tuple(checkpoint.class_names), checkpoint.config.head, checkpoint.targets.kind):
-        anew = {layer.name for layer in trainer.network.table if layer.tells_classes}
+        redrawn = {layer.name for layer in trainer.network.table if layer.tells_classes}
     for kind, tree in own.items():
-        kept = {name: arrays for name, arrays in given[kind].items() if name not in anew}
-        wanted = {name: arrays for name, arrays in tree.items() if name not in anew}
-        checkpoints.require_same_arrays(path, kept, wanted, kind)
-        setattr(state, kind, tree | kept)
+        taken = {name: arrays for name, arrays in weights[kind].items() if name not in redrawn}
+        wanted = {name: arrays for name, arrays in tree.items() if name not in redrawn}
+        checkpoints.require_same_arrays(path, taken, wanted, kind)
+        setattr(state, kind, tree | taken)
     if config.average_decay:
         state.average = state.parameters
     trainer.to_device()
-    return sorted(anew & own["parameters"].keys(), key="head".__eq__)
+    return sorted(redrawn & own["parameters"].keys(), key="head".__eq__)

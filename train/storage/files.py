@@ -43,9 +43,9 @@ def make_folder(path: Path, *, exist_ok: bool = False) -> None:
 
     OSError if that cannot be done; FileExistsError if it is there and `exist_ok` is not given.
     """
-    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    new = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=exist_ok)
-    for folder in made:
+    for folder in new:
         flush_entries(folder.parent)
 
 
@@ -56,8 +56,8 @@ def remove_partial_files(folder: Path, *names: str) -> None:
     """
     pattern = re.compile(rf"\.(?:{'|'.join(names)})\.(\d+)\.partial") if names else PARTIAL
     for path in folder.glob(".*.partial"):
-        found = pattern.fullmatch(path.name)
-        if found and not _other_process_runs(int(found[1] or 0)):
+        match = pattern.fullmatch(path.name)
+        if match and not _other_process_runs(int(match[1] or 0)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if names and path.is_dir() else path.unlink()
 

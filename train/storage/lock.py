@@ -78,8 +78,8 @@ def _open(path: Path) -> int:
         if not os.path.lexists(path) or (path.is_file() and not path.is_symlink()):
             raise
     else:
-        found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
             return descriptor
         os.close(descriptor)
     raise OSError(errno.EINVAL, f"its {path.name} is a link, or no file; remove it")
