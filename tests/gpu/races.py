@@ -27,6 +27,8 @@ WITHOUT_SHARED_MEMORY = "weigh", "normalize_rows_back"
 """Kernels whose threads do not meet."""
 
 FLAGS = "-fsanitize=thread", "-DHOST_THREADS", "-pthread"
+BOUNDS = "-fsanitize=address", *FLAGS[1:]
+"""For reads and writes beyond an array, whose values may be dropped: each array of a launch has memory of its own."""
 
 SECONDS = 300
 """After which a program waits at a barrier that not all threads reach."""
@@ -121,9 +123,10 @@ def _addresses(table: np.ndarray[Any, Any], buffers: _Buffers) -> list[tuple[int
 
 
 def races(
-    launches: Launches, folder: Path, only: str | None = None, change: Callable[[str], str] = lambda text: text
-) -> dict[str, str]:
-    """What ThreadSanitizer says of each kind of launch, or of those of one kernel with its text changed."""
+    launches: Launches, folder: Path, only: str | None = None, change: Callable[[str], str] = lambda text: text,
+    flags: tuple[str, ...] = FLAGS,
+) -> dict[str, str]:  # fmt: skip
+    """What a sanitizer says of each kind of launch, or of those of one kernel with its text changed."""
     by_text: dict[str, list[tuple[Any, str, bytes]]] = {}
     for kind, (name, text, file) in launches.found.items():
         if only in (None, name):
@@ -134,7 +137,7 @@ def races(
         runs = "\n".join(f'if (name == "{n}") host::launch({n}, l.sizes, l.shared, l.pointers.data());' for n in names)
         main = f"int main(int, char** given) {{ const std::string name = given[1]; host::Launch l(given[2]); {runs} }}"
         executable = folder / f"races-{number}"
-        program(executable, f"{text}\n{main}\n", f"-I{launches.folder}", *FLAGS)
+        program(executable, f"{text}\n{main}\n", f"-I{launches.folder}", *flags)
         for place, (kind, name, file) in enumerate(some):
             path = folder / f"launch-{number}-{place}"
             path.write_bytes(file)
@@ -144,7 +147,7 @@ def races(
                 capture_output=True,
                 text=True,
                 timeout=SECONDS,
-                env={"TSAN_OPTIONS": f"exitcode={RACE} halt_on_error=1"},
+                env=dict.fromkeys(("TSAN_OPTIONS", "ASAN_OPTIONS"), f"exitcode={RACE} halt_on_error=1 detect_leaks=0"),
             )
             assert done.returncode in (0, RACE), done.stderr
             said[", ".join(map(str, kind[:3])) + f", {sum(kind[3])} null"] = done.stderr if done.returncode else ""

@@ -34,7 +34,7 @@ from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
-from tests.gpu.races import FLAGS, Launches, races
+from tests.gpu.races import BOUNDS, FLAGS, Launches, races
 from tests.gpu.requirements import missing
 from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, SUMMED, Defect
 
@@ -205,6 +205,25 @@ RACES = {
     ],
 }
 """By kernel and its file: which barrier is left out, and the text around it."""
+
+
+def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> None:
+    said = races(launches, tmp_path, flags=BOUNDS)
+    assert not any(said.values()), next(text for text in said.values() if text)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "text", "planted"),
+    [
+        ("implicit_taps", "taken = there && filter < FILTERS;", "taken = there;"),
+        ("row_sums", "count = min(length, positions - first)", "count = length"),
+    ],
+)
+def test_a_read_beyond_an_array_is_noticed(
+    launches: Launches, tmp_path: Path, kernel: str, text: str, planted: str
+) -> None:
+    said = races(launches, tmp_path, kernel, lambda source: source.replace(text, planted), BOUNDS)
+    assert any("overflow" in found for found in said.values())
 
 
 @pytest.mark.parametrize(("of", "race"), [(of, race) for of, some in RACES.items() for race in some], ids=str)
