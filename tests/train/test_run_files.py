@@ -16,7 +16,7 @@ import pytest
 from hcnn_core import _files
 from tests.train.runs import assert_same_run, checkpoints, contents, run_here
 from train import evaluate, explore, load, sweep
-from train.attributes import pictures, report
+from train.attributes import pictures
 from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
 from train.data import Dataset
@@ -153,18 +153,6 @@ def test_the_entries_of_sweeps_and_explorations_are_flushed(tmp_path: Path, monk
     explore._write(tmp_path / "page", lambda folder: None)
     assert flushed == [tmp_path.stat().st_ino] * 2  # of the folder, and of its name once it is whole
     assert [path.name for path in (tmp_path / "page").parent.glob(".*")] == []
-
-
-@pytest.mark.parametrize("kind", ["link", "pipe", "device"])
-def test_an_exploration_beside_another_reads_a_file_of_that_alone(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "explore.json"
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        (tmp_path / "elsewhere").write_text("{}")
-        path.symlink_to("/dev/zero" if kind == "device" else tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"cannot read .*explore.json: it is a link, or no file"):
-        report.claims_of(tmp_path)
 
 
 def test_tables_hold_no_commands_of_terminals() -> None:
