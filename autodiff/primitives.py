@@ -29,7 +29,7 @@ from hcnn_core.normalization import (
     require_epsilon,
 )
 from hcnn_core.normalization import rectified_and_moments as _rectified_and_moments
-from hcnn_core.pooling import make_windows, maxima_and_taps, picked_samples, picked_samples_vjp, require_pieces
+from hcnn_core.pooling import make_windows, maxima_and_taps, picked_samples, picked_samples_vjp
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -395,13 +395,6 @@ def max_pool(x: Array, axes: Any, kernel_size: Any, *, stride: Any = None, paddi
     for axis, window in reversed(make_windows(x.shape, axes, kernel_size, stride, padding)):
         x, _ = _maxima_and_taps(x, axis, window)
     return x
-
-
-@functools.wraps(hcnn_core.maxout)
-def maxout(x: Array, pieces: int, axis: int = -1) -> Array:  # noqa: D103
-    if not isinstance(x, Traced):
-        return hcnn_core.maxout(x, pieces, axis)
-    return max_pool(x, require_pieces(x, pieces, axis), pieces)
 
 
 def _maxima_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

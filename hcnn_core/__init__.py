@@ -21,7 +21,7 @@ from hcnn_core.normalization import (
 )
 from hcnn_core.operators import linear_operator
 from hcnn_core.plans import explain, planning, wisdom
-from hcnn_core.pooling import max_pool, maxout, mean_pool, mean_pool_vjp
+from hcnn_core.pooling import max_pool, mean_pool, mean_pool_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.shards import Shard
 from hcnn_core.translation import translate, translate_vjp
@@ -54,7 +54,6 @@ __all__ = [
     "marginal_vjp",
     "matmul",
     "max_pool",
-    "maxout",
     "mean_pool",
     "mean_pool_vjp",
     "merge_factors",

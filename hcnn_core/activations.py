@@ -92,9 +92,9 @@ def dropout(x: AnyArray, mask: Array, /, *, rate: float) -> AnyArray:
     Raises
     ------
     TypeError
-        If x is of an integer dtype, or `kept` of another than bool.
+        If x is of an integer dtype, or `mask` of another than bool.
     ValueError
-        If `kept` does not broadcast to x, or the rate is out of range.
+        If `mask` does not broadcast to x, or the rate is out of range.
 
     Notes
     -----

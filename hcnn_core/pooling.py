@@ -1,4 +1,4 @@
-"""Maxima and means of windows, as the pooling layers of convolutional networks take them, and maxout.
+"""Maxima and means of windows, as the pooling layers of convolutional networks take them.
 
 Windows of several axes are pooled one axis after the other.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from hcnn_core._engines.dispatch import engine
-from hcnn_core._problem import Window, normalize_axes, normalize_integers, shape_of
+from hcnn_core._problem import Window, shape_of
 from hcnn_core._problem import make_windows as make_windows
 from hcnn_core.backend import array_namespace, require_floating, require_real
 from hcnn_core.typing import AnyArray, Array, Axes, Shape
 
-__all__ = ["max_pool", "maxout", "mean_pool", "mean_pool_vjp"]
+__all__ = ["max_pool", "mean_pool", "mean_pool_vjp"]
 
 
 def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> AnyArray:
@@ -89,34 +89,6 @@ def mean_pool_vjp(
     return cotangent
 
 
-def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
-    """Maximum of each group of adjacent values along an axis: the units of arXiv:1302.4389.
-
-    Parameters
-    ----------
-    x : array
-        float32 or float64, any shape; the length of the axis is a multiple of `pieces`.
-    pieces : int
-        Values of a group: the linear pieces of a unit.
-    axis : int, optional
-        The axis of linear filters.
-
-    Returns
-    -------
-    array
-        x with one value for each group, in its dtype and memory layout.
-
-    Raises
-    ------
-    TypeError
-        If the dtype is integer or complex.
-    ValueError
-        If the length of the axis is no multiple of `pieces`, or the axis is out of range.
-    """
-    y: Any = require_real(array_namespace(x), "x", x)
-    return max_pool(y, require_pieces(y, pieces, axis), pieces)
-
-
 def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:
     """Return the maximum of each window along one axis, and the tap that reads it: the first, or one that reads NaN."""
     xp = array_namespace(x)
@@ -131,16 +103,6 @@ def picked_samples(x: Any, taps: Any, axis: int, window: Window, /) -> Any:
 def picked_samples_vjp(g: Any, taps: Any, axis: int, window: Window, /) -> Any:
     """Cotangent of x in ``picked_samples(x, taps, axis, window)``."""
     return engine("pooling", g).spread(array_namespace(g, taps), g, taps, axis, window)
-
-
-def require_pieces(x: Array, pieces: int, axis: int) -> int:
-    """Return the axis of maxout, not negative; ValueError unless its length is a multiple of the pieces."""
-    shape = shape_of("x", x)
-    (axis,) = normalize_axes("axis", axis, len(shape), 1)
-    (pieces,) = normalize_integers("pieces", pieces, 1, 1)
-    if shape[axis] % pieces:
-        raise ValueError(f"x has length {shape[axis]} along axis {axis}; maxout of {pieces} pieces needs a multiple")
-    return axis
 
 
 def _require_shape(g: Array, shape: tuple[int, ...]) -> None:

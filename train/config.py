@@ -222,11 +222,16 @@ def sections() -> list[type[Section]]:
 _extended: dict[tuple[type[Section], ...], type[Config]] = {(): Config}
 
 
+def _restored(values: dict[str, Any]) -> Config:
+    """Return a pickled configuration, of a class that no module has, since it was made while the program ran."""
+    return config_class()(**values)
+
+
 def config_class() -> type[Config]:
     """Return the class of configurations: `Config`, with the sections of parts that were registered since."""
     more = tuple(section for section in sections() if not issubclass(Config, section))
     if more not in _extended:
-        _extended[more] = type("Config", (*more, Config), {})
+        _extended[more] = type("Config", (*more, Config), {"__reduce__": lambda self: (_restored, (vars(self),))})
     return _extended[more]
 
 

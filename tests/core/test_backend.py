@@ -44,7 +44,6 @@ from hcnn_core import (
     marginal_vjp,
     matmul,
     max_pool,
-    maxout,
     mean_pool,
     mean_pool_vjp,
     muon_update_all,
@@ -286,7 +285,6 @@ def test_pooling_and_dropout(library: Library, dtype: str) -> None:
     assert_parity(library, lambda g, x: picked_samples_vjp(g, taps(x), axis, window), of_one, x, scale=1.0)
     assert_parity(library, lambda x: mean_pool(x, **options), x, scale=1.0)
     assert_parity(library, lambda g: mean_pool_vjp(g, x.shape, **options), g, scale=1.0)
-    assert_parity(library, lambda x: maxout(x, 3, axis=2), x, scale=1.0)
     kept = noise(2, (7, 6, 1), dtype) > 0
     assert_parity(library, lambda x: dropout(x, library.put(kept) if library.holds(x) else kept, rate=0.5), x)
 
@@ -496,7 +494,6 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "max_pool": lambda a: hcnn_core.max_pool(a, 0, 2),
     "mean_pool": lambda a: hcnn_core.mean_pool(a, 0, 2),
     "mean_pool_vjp": lambda a: hcnn_core.mean_pool_vjp(a, (2,), 0, 2),
-    "maxout": lambda a: hcnn_core.maxout(a, 2),
     "translate_vjp": lambda a: hcnn_core.translate_vjp(a, 1, 0, boundary="zero"),
     "linear_operator": lambda a: hcnn_core.linear_operator(a, (2,), 0, boundary="zero"),
     "explain": lambda a: hcnn_core.explain(a, a, 0, boundary="zero"),

@@ -1,4 +1,4 @@
-"""Pooling and maxout against sliding windows: values, cotangents, equal maxima, layouts, and what is refused."""
+"""Pooling against sliding windows: values, cotangents, equal maxima, layouts, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autodiff
-from hcnn_core import max_pool, maxout, mean_pool, mean_pool_vjp
+from hcnn_core import max_pool, mean_pool, mean_pool_vjp
 from hcnn_core.testing import assert_adjoint
 from tests.core.oracle import LAYOUTS, SEEDS, NDArray, eps, lay_out, noise, poisoned_memory, threads, wide, windows
 
 
 def max_pool_vjp(g: NDArray, x: NDArray, *args: Any, **options: Any) -> Any:
     return autodiff.vjp(lambda x: autodiff.max_pool(x, *args, **options), x)[1](g)[0]
-
-
-def maxout_vjp(g: NDArray, x: NDArray, pieces: int) -> Any:
-    return autodiff.vjp(lambda x: autodiff.maxout(x, pieces), x)[1](g)[0]
 
 
 @dataclass(frozen=True)
@@ -120,11 +116,11 @@ def test_results_keep_the_order_of_axes_in_memory_and_do_not_depend_on_threads()
     results = []
     for count in (1, 3):
         with threads(count):
-            forward = [max_pool(x, **options), mean_pool(x, **options), maxout(x, 4)]
-            back = [max_pool_vjp(g, x, **options), mean_pool_vjp(g, x, **options), maxout_vjp(forward[2], x, 4)]
+            forward = [max_pool(x, **options), mean_pool(x, **options)]
+            back = [max_pool_vjp(g, x, **options), mean_pool_vjp(g, x, **options)]
             results.append(forward + back)
     assert all(map(np.array_equal, *results))
-    assert all(np.argsort(y.strides).tolist() == [0, 2, 1, 3] for y in results[0][:3])
+    assert all(np.argsort(y.strides).tolist() == [0, 2, 1, 3] for y in results[0][:2])
 
 
 def test_windows_of_more_taps_than_a_byte_counts() -> None:
@@ -164,18 +160,6 @@ def test_values_and_gradients_are_pytorchs(size: Any, stride: Any, padding: Any)
         np.testing.assert_allclose(adjoint(g, x, (2, 3), size, **options), theirs.grad.numpy(), rtol=1e-14, atol=1e-15)
 
 
-def test_maxout_takes_the_largest_of_adjacent_values() -> None:
-    x = np.array([[3.0, 1.0, 2.0, 2.0, -1.0, -5.0], [0.0, 4.0, 4.0, 1.0, 2.0, 9.0]])
-    assert maxout(x, 2).tolist() == [[3, 2, -1], [4, 4, 9]]
-    assert maxout(x, 3).tolist() == [[3, 2], [4, 9]]
-    assert maxout(x, 2, axis=0).tolist() == [[3, 4, 4, 2, 2, 9]]
-    assert maxout_vjp(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), x, 2).tolist() == [
-        [1, 0, 2, 0, 3, 0],
-        [0, 4, 5, 0, 0, 6],
-    ]
-    assert autodiff.maxout(x.tolist(), 3).tolist() == [[3, 2], [4, 9]]
-
-
 X = np.ones((2, 6))
 
 
@@ -193,12 +177,6 @@ X = np.ones((2, 6))
         (lambda: max_pool(X[:, :0], 1, 2, padding=1), ValueError, "x has length 0 along axis 1; windows of 2 with"),
         (lambda: mean_pool(X, 1, 3, padding=2), ValueError, "padding is 2 along axis 1; windows of 3 take 1 at most"),
         (lambda: mean_pool_vjp(X, X, 1, 2), ValueError, r"g has shape \(2, 6\); the result has \(2, 3\)"),
-        (lambda: maxout(X, 4), ValueError, "x has length 6 along axis 1; maxout of 4 pieces needs a multiple"),
-        (lambda: maxout(X, 0), ValueError, "pieces holds 0; give 1 or more"),
-        (lambda: maxout([1.0, 2, 3, 4], 3), ValueError, "x has length 4 along axis 0; maxout of 3 pieces"),
-        (lambda: maxout(X, 2, (0, 1)), ValueError, "axis has 2 entries for 1 axes"),
-        (lambda: maxout(X.astype(int), 2), TypeError, "convert it to one of float32, float64, as with"),
-        (lambda: maxout(X, 2, axis=3), ValueError, "axis names axis 3 of an array with 2 axes"),
     ],
 )
 def test_wrong_arguments_are_refused(call: Any, error: type[Exception], message: str) -> None:

@@ -85,7 +85,10 @@ def test_a_signal_goes_through_nine_functions_at_most_to_its_plan(xp: Any) -> No
 
 @pytest.mark.parametrize("boundary", ["periodic", "zero"])
 def test_a_layer_takes_a_longer_one(boundary: Any) -> None:
-    """A batch of 50 is cut into more blocks, each of which enters three files again."""
+    """A batch of 50 is cut into more blocks, each of which enters three files again.
+
+    Spectra of filters are brought into order by the compiled transposition, in two files more.
+    """
     x, w = np.ones((4, 32, 32, 8, 16), np.float32), np.ones((3, 3, 7, 11, 16), np.float32)
     _, files, again = way(lambda: convolve(x, w, (1, 2, 3, 4), boundary=boundary, stride=(1, 1, 2, 2)))
-    assert files <= 12 and again <= 12
+    assert files <= 12 and again <= 14

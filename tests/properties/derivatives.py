@@ -301,6 +301,16 @@ def normalizations(dtype: str) -> dict[str, Case]:
     def without_slope(along: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
         return lambda d: along(d) / np.concatenate([slope.ravel(), np.ones(10)])
 
+    skipping = noise(4, y.shape, dtype)
+    step = np.concatenate([(c + skipping > 0).ravel(), np.ones(10)])
+
+    def rectified_results(*operands: Any) -> Any:
+        ans, mean, variance, _ = autodiff.primitives.rectified_and_moments(*operands, epsilon=epsilon)
+        return np.concatenate([np.reshape(ans, (-1,)), mean, variance])
+
+    def rectified(along: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
+        return lambda d: step * without_slope(along)(d)
+
     def marginal_results(*operands: Any) -> Any:
         total, mean, variance = autodiff.normalize_elu_marginal(*operands, 0, epsilon=epsilon)
         return np.concatenate([np.reshape(total, (-1,)), mean, variance])
@@ -314,6 +324,10 @@ def normalizations(dtype: str) -> dict[str, Case]:
 
     four, three = (y, shift, scale, bias), (y + shift, scale, bias)
     return {
+        **{
+            f"rectified_and_moments, argument {i}": Case(rectified_results, (*three, skipping), i, rectified(f))
+            for i, f in enumerate((along_y, *along[2:], along_c))
+        },
         **{
             f"normalize_elu_marginal, argument {i}": Case(marginal_results, four, i, summed(f))
             for i, f in enumerate(along)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +78,13 @@ def test_a_new_schedule_says_whether_a_run_can_be_extended(tmp_path: Path, monke
                 _require_extensible(Run(tmp_path), checkpoint, 5)
         else:
             _require_extensible(Run(tmp_path), checkpoint, 5)
+    # rates that stay until the last half of all epochs: so many epochs would have had others of a shorter run
+    monkeypatch.setitem(SCHEDULES, "stable", Schedule(fall, lambda settings, epochs: 2 * epochs <= settings.epochs))
+    config = make_config("hcnn", {"schedule": "stable", "epochs": 8})
+    checkpoint = dataclasses.replace(checkpoint, config=config, state=dataclasses.replace(state, epoch=4))
+    _require_extensible(Run(tmp_path), checkpoint, 10)
+    with pytest.raises(ConfigError, match="--schedule stable"):
+        _require_extensible(Run(tmp_path), checkpoint, 6)
 
 
 class GateSettings(Section):
@@ -299,6 +307,28 @@ def test_a_metric_reads_gradients_of_all_ranks_and_where_the_optimizer_heads(
     assert alone == pytest.approx(expected, abs=1e-4) and alone < -0.1
     monkeypatch.setitem(METRICS, "alignment", Metric(of_gradients=cosine))
     assert [float(found) for found in on_ranks(3, run)] == pytest.approx([alone] * 3, rel=1e-9)
+
+
+def test_a_metric_of_gradients_is_a_mean_over_steps_and_may_have_gone(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that stopped within an epoch is resumed by a program that lacks the metric."""
+    run = tmp_path / "run"
+    monkeypatch.setitem(METRICS, "ones", Metric(of_gradients=lambda gradients, direction: np.ones(())))
+    with monkeypatch.context() as patch:
+        in_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
+        command(*RUN, "--out", run).one_line(143, "epoch 2, step 3")
+    monkeypatch.delitem(METRICS, "ones")
+    command("--resume", run).success()
+    found = [record.get("train_ones") for record in metrics(run) if "train_loss" in record]
+    assert found[:2] == [1.0, None]
+
+
+def test_settings_of_parts_that_were_registered_since_can_be_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUGMENTATIONS, "solarize", Solarize())
+    for changes in ({}, {"solarize": 128}):
+        config = make_config("sample", changes)
+        assert pickle.loads(pickle.dumps(config)) == config
 
 
 class SolarizeSettings(Section):

@@ -22,7 +22,7 @@ class Metric(NamedTuple):
     merge: Callable[[Any, Any], Any] = operator.add
     """The number of two steps, or of two ranks' parts of one that `of_step` gives, from both."""
     of_epoch: Callable[[float, int], float] = operator.truediv
-    """What is recorded as train_NAME, from the number of all steps, and how many images they had."""
+    """What is recorded as train_NAME, from the number of all steps, and how many images, or gradients, it is of."""
     tasks: tuple[str, ...] = ("classes", "labels", "numbers")
     """Names of the tasks that it is for."""
 

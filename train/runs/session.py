@@ -497,10 +497,11 @@ def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
 def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
     """Refuse another number of epochs where the epochs that are trained would have been others with it."""
     config, state = checkpoint.config, checkpoint.state
-    if epochs < state.epoch + bool(state.step):
+    extensible, begun = SCHEDULES[config.schedule].extensible, state.epoch + bool(state.step)
+    if epochs < begun:
         raise ConfigError(f"--epochs {epochs} is less than {run.path} has trained: {state.epoch}; give more")
     spread = None
-    if not SCHEDULES[config.schedule].extensible(config, state.epoch + bool(state.step)):
+    if not (extensible(config, begun) and extensible(dataclasses.replace(config, epochs=epochs), begun)):
         spread = f"--schedule {config.schedule} spreads its learning rates"
     elif config.image_sizes or config.image_shares:
         spread = f"--image-{'sizes' if config.image_sizes else 'shares'} are spread"

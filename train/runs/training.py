@@ -363,9 +363,9 @@ class Trainer:
             ),
             "train_loss": state.loss_sum / self.count,
             **{
-                f"train_{name}": METRICS[name].of_epoch(held, self.count)
+                f"train_{name}": of.of_epoch(held, self.steps_per_epoch if of.of_gradients else self.count)
                 for name, held in state.metrics.items()
-                if self.task.name in METRICS[name].tasks
+                if (of := METRICS.get(name)) and self.task.name in of.tasks  # else one that the program had before
             },
         }
         self._require_finite(*TRAINED)

@@ -472,5 +472,4 @@ def entries_of(matrices: NDArray, entries: slice) -> NDArray:
 
 def _merged(matrices: NDArray) -> NDArray:
     """Return filters (entries, columns, taps, rows) -> (entries, columns * taps, rows)."""
-    whole = matrices if matrices.flags.c_contiguous else contiguous(matrices)
-    return whole.reshape(len(matrices), -1, matrices.shape[3])
+    return np.ascontiguousarray(matrices).reshape(len(matrices), -1, matrices.shape[3])

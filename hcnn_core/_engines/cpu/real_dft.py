@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -253,11 +253,11 @@ class RealDFT(ByTable[NDArray]):
         table: NDArray = self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
         return table
 
-    @staticmethod
-    def contiguous(x: NDArray) -> NDArray:
+    @cached_property
+    def contiguous(self) -> Callable[[NDArray], NDArray]:
         from hcnn_core._engines.cpu.transpose import contiguous  # which needs Numba
 
-        return contiguous(x)
+        return contiguous
 
     @cached_property
     def _kernel_rows(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -60,10 +61,10 @@ class ByTable(ABC, Generic[AnyArray]):
     makes_complex = False
     matmul: Matmul
 
-    @staticmethod
-    def contiguous(x: AnyArray) -> AnyArray:
-        """Return an array that is reshaped next, as it is, or a copy that is made faster than by reshaping."""
-        return x
+    @property
+    def contiguous(self) -> Callable[[AnyArray], AnyArray]:
+        """What is done to an array that is reshaped next: nothing, or a copy that is made faster than by reshaping."""
+        return lambda x: x
 
     @property
     @abstractmethod
