@@ -36,6 +36,8 @@ drops = [np.exp(-((u - t * drift) ** 2).sum(axis=0) / (0.5 + t)) / (1 + t) for t
 w_true = np.stack(drops, axis=-1)  # (3, 3, 3, 4)
 
 x = ndimage.gaussian_filter1d(rng.standard_normal(lengths), 0.6, axis=3, mode="wrap")
+along = [np.mean(x * np.roll(x, 1, axis)) / x.var() for axis in axes]
+assert along[3] > 0.3 and max(map(abs, along[:3])) < 0.2, "neighbours along time are alike, others are not"
 y = convolve(x, w_true, axes, boundary="periodic")
 y = y + 0.1 * y.std() * rng.standard_normal(lengths)
 
@@ -70,6 +72,7 @@ for _ in range(steps):
 
 error = np.linalg.norm(w_best - w_true) / np.linalg.norm(w_true)
 print(f"from least squares after {steps} steps: {distances[-1]:.1e}; least squares from the truth: {error:.1%}")
+assert np.isclose(losses[0], 0.5 * np.mean(y**2)), "descent begins with the filter 0"
 assert np.all(np.diff(losses) <= 1e-12 * losses[0]), "such steps never raise the loss, but for rounding"
 assert distances[-1] < 0.1 * error, "what descent has still to go is small against the error of noise"
 

@@ -71,10 +71,14 @@ for depth in depths:
         return np.mean(sparse_loss(x, code, dictionary, penalty))
 
     batches = [draw(128) for _ in range(100 if SMALL else 600)]
+    assert not np.isin(np.concatenate(batches)[:, 0], tested[:, 0]).any(), "it learns from other signals"
     learned = adam(loss_of, start, batches, rate=3e-3)
     for name, parameters in (("ISTA", start), ("LISTA", learned)):
         excess[name].append(loss_of(parameters, tested) / losses.mean() - 1)
         print(f"{depth} layers of {name}: {excess[name][-1]:.1%} above the least loss")
+
+    as_it_is = sparse_loss(tested, ista(tested, dictionary, penalty, iterations=depth), dictionary, penalty)
+    assert np.isclose(excess["ISTA"][-1], as_it_is.mean() / losses.mean() - 1), "it is compared with ISTA"
 
 fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for name, values in excess.items():

@@ -92,6 +92,7 @@ def wedge_frame(counts):
     for count, inner, outer in zip(counts, [1 + 0 * a, *rises], [*rises, 0 * a], strict=True):
         before, share = np.divmod(side * count / 8, 1)
         share = betainc(4, 4, np.clip((share - 0.2) / 0.6, 0, 1))
+        assert np.mean((share > 0.05) & (share < 0.95)) > 0.1, "neighbours share an edge that is smooth"
         for k in range((count + 1) // 2):
             both = (before % count == k) * (1 - share) + ((before + 1) % count == k) * share
             square = inner * (1 - outer) * both / (1 + (count == 1))
@@ -126,6 +127,8 @@ def largest(c, count):
 
 few, rng, found, first = 2 ** np.arange(6, int(np.log2(n)) + 1), np.random.default_rng(0), {}, {}
 kinds = {"curvelets": [1, 1, 8, 8, 16, 16, 32, 32, 64][: levels + 1], "8 wedges": [1, 1] + [8] * (levels - 1)}
+counts = kinds["curvelets"]
+assert np.array_equal(counts[4:], 2 * np.array(counts[2:-2])), "twice as many at every second scale: width is length^2"
 frames = {name: wedge_frame(counts) for name, counts in kinds.items()}
 points = sum(np.hypot(*np.meshgrid(*np.sin(np.pi * (u[2::4] - p[:, None])))) ** -0.5 for p in rng.random((12, 2)))
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

@@ -60,6 +60,7 @@ for j in range(octaves - 3, finest - 1, -1):
     noise = rng.standard_normal(n)
     start = resample(y, n) + noise - resample(resample(noise, len(y)), n)
     y, value = lbfgs(distance, start, iterations=steps)
+    assert value < 1e-3, "the moments are met"
     y = resample(y, n // 2)  # moments of finer scales would say the rest
     lowest = np.fft.irfft(np.fft.rfft(signal)[: m // 2 + 1], d)
     resolved = resample(resample(signal, n // 2), d)
@@ -79,6 +80,7 @@ axes[0].set(xlabel="numbers kept, m / d", ylabel="relative squared error")
 axes[0].legend()
 y = resample(y, d)
 shift = np.fft.ifft(np.fft.fft(signal) * np.fft.fft(y).conj()).real.argmax()
+assert d // 16 < shift < 15 * d // 16, "noise does not know the place of the signal"
 axes[1].plot(signal, label="signal")
 axes[1].plot(np.roll(y, shift), ":", label=f"from {int(m[-1])} moments, translated")
 axes[1].set(xlabel="sample", title=f"{d} samples")

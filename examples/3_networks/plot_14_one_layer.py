@@ -54,6 +54,10 @@ def dense_logits(parameters, x):
     return x
 
 
+both = [dense_logits(dense_initial(np.random.default_rng(0)), sign * train[:9]) for sign in (1, -1)]
+assert abs(sum(both)).max() > 0.1, "the network is not linear: it has no bias yet"
+
+
 # %%
 # The gradient is taken of some layers' weights alone. Layers differ in how steep the loss is, so each is trained at
 # two learning rates, and the one that fits the training images best counts. The test set chooses nothing.
@@ -96,6 +100,7 @@ assert all(results[kind, "all"][0] > results[kind, "none"][0] + 0.1 for kind in 
 for kind in networks:
     sums = [[found[a][0] + found[b][0] for a, b in ("12", "45")] for found in every[kind]]
     print(f"{kind:15} early minus late:", ", ".join(f"{early - late:+.2f}" for early, late in sums))
+    assert all((early > late) == (kind == "fully connected") for early, late in sums), "in every draw"
 
 fig, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
 for ax, kind in zip(panels, networks, strict=True):
