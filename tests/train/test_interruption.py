@@ -313,7 +313,7 @@ def test_what_an_export_that_was_killed_left_goes_at_the_next_one(
 def test_what_a_killed_verification_left_goes_at_the_next_one(tmp_path: Path) -> None:
     pid = dead()
     mine = tmp_path / f".mine.{pid}.partial"
-    for path in (*(tmp_path / f".{name}.{pid}.partial" for name in (verify.JSON, verify.LARGEST)), mine):
+    for path in (*(tmp_path / f".{name}.{pid}.partial" for name in (verify.JSON, verify.PAGE)), mine):
         path.touch()
     verify._make(tmp_path)
     assert list(tmp_path.glob(".*")) == [mine]

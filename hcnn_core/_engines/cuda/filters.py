@@ -35,13 +35,12 @@ def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float)
 
 
 def normalize_vjp(
-    xp: Any, g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, epsilon: float,
-    parts: tuple[int, int] = (1, 0),
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Cotangents of h, mean and covariance, from those of both results, or their parts: how many, and how far apart."""
-    found = empty(xp, h.shape, h), empty(xp, mean.shape, h), empty(xp, covariance.shape, h)
-    _launch(xp, "normalize_back", h, (h, mean, covariance, g_filters, g_means), found, parts, epsilon)
-    return found
+    xp: Any, g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """Return the cotangents of h, mean and covariance."""
+    results = empty(xp, h.shape, h), empty(xp, mean.shape, h), empty(xp, covariance.shape, h)
+    _launch(xp, "normalize_back", h, (h, mean, covariance, g_filters, g_means), results, (1, 0), epsilon)
+    return results
 
 
 def merge(
@@ -75,8 +74,10 @@ def merge_vjp(
     given = (h, g, mean, covariance, table, by_taps, g_offset)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
     _launch(xp, "merge_back", h, given, (of_g, of_bias, parts), numbers, epsilon, kernels, shared)
-    every = kernels, (mean.size + 1) * h.shape[0]
-    of_h, of_mean, of_covariance = normalize_vjp(xp, parts, parts[0, -1, :], h, mean, covariance, epsilon, every)
+    every = kernels, (mean.size + 1) * h.shape[0]  # parts, and how far apart they are
+    of_h, of_mean, of_covariance = (empty(xp, a.shape, h) for a in (h, mean, covariance))
+    summed, results = (h, mean, covariance, parts, parts[0, -1, :]), (of_h, of_mean, of_covariance)
+    _launch(xp, "normalize_back", h, summed, results, every, epsilon)
     return of_h, of_g, of_mean, of_covariance, of_bias
 
 
