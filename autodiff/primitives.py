@@ -132,9 +132,6 @@ _relu, relu = _rectifier(hcnn_core.relu, relu_vjp)
 defvjp(elu_vjp, lambda ans, g, y: lambda h: elu_vjp(h, y), lambda ans, g, y: lambda h: h * g * (y < 0))
 defvjp(relu_vjp, lambda ans, g, y: lambda h: relu_vjp(h, y), None)
 
-dropout = primitive(hcnn_core.dropout)
-defvjp(dropout, lambda ans, x, kept, **kwargs: lambda g: dropout(g, kept, **kwargs), None)
-
 convolve_elu = primitive(hcnn_core.convolve_elu)
 
 

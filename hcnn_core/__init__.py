@@ -4,7 +4,7 @@ Functions take and return NumPy or CuPy arrays; the arguments decide which. The 
 Oyallon, Mallat and Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
-from hcnn_core.activations import dropout, elu, elu_vjp, relu, relu_vjp
+from hcnn_core.activations import elu, elu_vjp, relu, relu_vjp
 from hcnn_core.convolution import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.correlation import correlate, correlate_vjp_w, correlate_vjp_x
 from hcnn_core.factored import factored_layer
@@ -43,7 +43,6 @@ __all__ = [
     "correlate_vjp_w",
     "correlate_vjp_x",
     "cross_entropy",
-    "dropout",
     "elu",
     "elu_vjp",
     "explain",

@@ -1,4 +1,4 @@
-"""Pointwise functions: the exponential linear units that are rho in the paper, rectified linear units, dropout.
+"""Pointwise functions: the exponential linear units that are rho in the paper, and rectified linear units.
 
 Exponential linear units are those of arXiv:1511.07289; section 2 of arXiv:1703.04140 takes them.
 """
@@ -11,10 +11,10 @@ import numpy as np
 
 from hcnn_core._engines.dispatch import engine
 from hcnn_core._tuning import current
-from hcnn_core.backend import array_namespace, require_floating, require_real
+from hcnn_core.backend import array_namespace, require_real
 from hcnn_core.typing import AnyArray, Array
 
-__all__ = ["dropout", "elu", "elu_vjp", "relu", "relu_vjp"]
+__all__ = ["elu", "elu_vjp", "relu", "relu_vjp"]
 
 
 def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
@@ -71,46 +71,6 @@ def relu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
     return engine("elementwise", ans).relu_vjp(xp, g, ans)
 
 
-def dropout(x: AnyArray, mask: Array, /, *, rate: float) -> AnyArray:
-    """Dropout (arXiv:1207.0580): x / (1 - rate) where the mask holds, 0 elsewhere.
-
-    Parameters
-    ----------
-    x : array
-        float32, float64, complex64 or complex128, any shape.
-    mask : array of bool
-        Which elements are kept; its shape broadcasts to that of x. Elements are left out with probability `rate` if it
-        is ``rng.random(shape) >= rate``, of a NumPy `Generator`.
-    rate : float
-        Probability that an element is left out, from 0 to below 1.
-
-    Returns
-    -------
-    array
-        The shape, dtype and memory layout of x.
-
-    Raises
-    ------
-    TypeError
-        If x is of an integer dtype, or `mask` of another than bool.
-    ValueError
-        If `mask` does not broadcast to x, or the rate is out of range.
-
-    Notes
-    -----
-    It is linear in x and its own transpose: the cotangent of x is ``dropout(g, mask, rate=rate)``. The same random
-    numbers give the same result, so several processes and a recorded CUDA graph repeat it.
-    """
-    xp = array_namespace(x, mask)
-    y, mask = require_floating(xp, "x", x), xp.asarray(mask)
-    if not xp.isdtype(mask.dtype, "bool"):
-        raise TypeError(f"mask has dtype {mask.dtype}; give bool, such as rng.random(shape) >= rate")
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate is {rate}; it must be at least 0 and below 1")
-    scale = 1 / (1 - float(rate))
-    return engine("elementwise", y).dropout(xp, y, _broadcast(xp, "mask", mask, y), scale)
-
-
 def total(x: Array, y: Array) -> Array:
     """Return ``x + y``, bit for bit; by several threads, in the memory layout of x, where both are large and alike."""
     few = type(x) is np.ndarray and x.size < current().elementwise_elements
@@ -135,10 +95,7 @@ def _with_cotangent(g: Array, ans: Array) -> Any:
 
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
     """Return an argument converted to the dtype of x and broadcast to its shape."""
-    return _broadcast(xp, name, xp.astype(require_real(xp, name, array), x.dtype, copy=False), x)
-
-
-def _broadcast(xp: Any, name: str, array: Array, x: Array) -> Array:
+    array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)
     try:
         return xp.broadcast_to(array, x.shape)
     except ValueError:

@@ -34,7 +34,6 @@ from hcnn_core import (
     correlate_vjp_w,
     correlate_vjp_x,
     cross_entropy,
-    dropout,
     elu,
     elu_vjp,
     factored,
@@ -273,7 +272,7 @@ def test_normalization(library: Library, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_pooling_and_dropout(library: Library, dtype: str) -> None:
+def test_pooling(library: Library, dtype: str) -> None:
     """In the memory order of the arguments, too."""
     x = noise(0, (3, 7, 2, 6), dtype).transpose(0, 1, 3, 2)
     options: dict[str, Any] = {"axes": (1, 2), "kernel_size": (3, 2), "stride": 2, "padding": (1, 0)}
@@ -285,8 +284,6 @@ def test_pooling_and_dropout(library: Library, dtype: str) -> None:
     assert_parity(library, lambda g, x: picked_samples_vjp(g, taps(x), axis, window), of_one, x, scale=1.0)
     assert_parity(library, lambda x: mean_pool(x, **options), x, scale=1.0)
     assert_parity(library, lambda g: mean_pool_vjp(g, x.shape, **options), g, scale=1.0)
-    kept = noise(2, (7, 6, 1), dtype) > 0
-    assert_parity(library, lambda x: dropout(x, library.put(kept) if library.holds(x) else kept, rate=0.5), x)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -427,7 +424,6 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "elu_vjp": elu_vjp,
     "relu": lambda a, b: relu(a, bias=b),
     "matmul": matmul,
-    "dropout": lambda a, b: dropout(a, b > 0, rate=0.5),
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
 }
@@ -488,7 +484,6 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
     "relu": hcnn_core.relu,
     "relu_vjp": lambda a: hcnn_core.relu_vjp(np.ones(2), a),
-    "dropout": lambda a: hcnn_core.dropout(a, np.ones(2, bool), rate=0.5),
     "batch_normalize": lambda a: hcnn_core.batch_normalize(a, a, a, epsilon=0.1),
     "batch_normalize_vjp": lambda a: hcnn_core.batch_normalize_vjp(a, a, a, a, a, a, a, epsilon=0.1),
     "max_pool": lambda a: hcnn_core.max_pool(a, 0, 2),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from hcnn_core import dropout, elu, elu_vjp, relu, relu_vjp
+from hcnn_core import elu, elu_vjp, relu, relu_vjp
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.activations import total
@@ -136,25 +136,6 @@ def test_special_values_of_relu(dtype: str) -> None:
     assert relu_vjp(np.full(6, np.inf, dtype), y).tolist() == [0, np.inf, 0, 0, 0, np.inf]
 
 
-@given(operands(), st.sampled_from([1, 3, 1 << 16]), st.sampled_from([0.0, 0.25, 0.5]))
-def test_dropout_scales_what_it_keeps(case: tuple[NDArray, NDArray], block: int, rate: float) -> None:
-    x, uniform = case[0], np.abs(case[1])
-    kept = uniform >= rate
-    with tuned(elementwise_elements=block):
-        y = dropout(x, kept, rate=rate)
-    assert y.dtype == x.dtype and in_memory_like(y, x) and not np.shares_memory(y, x)
-    assert np.array_equal(y, np.where(kept, x * np.asarray(1 / (1 - rate), x.dtype), 0))
-    assert np.array_equal(dropout(x, np.ones((), bool), rate=0.0), x)
-
-
-def test_dropout_keeps_the_mean_and_drops_infinities() -> None:
-    rng = np.random.default_rng(0)
-    kept = rng.random((300, 300)) >= 0.3
-    y = dropout(np.ones((300, 300)), kept, rate=0.3)
-    assert abs(y.mean() - 1) < 5 * np.sqrt(0.3 / 0.7) / 300  # five standard deviations
-    assert dropout(np.array([np.inf, np.nan, 1.0]), np.array([False, False, True]), rate=0.5).tolist() == [0, 0, 2]
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_exponentials_of_every_size(dtype: str) -> None:
     """The compiled kernel, against the longest floats there are; NaN, infinities and zeros among its arguments."""
@@ -195,14 +176,6 @@ X = np.ones((2, 3))
         (lambda: elu_vjp(X.astype(int), X), TypeError, "g has dtype int64; convert it"),
         (lambda: elu_vjp(X, X * 1j), TypeError, "ans has dtype complex128; this function takes"),
         (lambda: relu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
-        (
-            lambda: dropout(X, X, rate=0.5),
-            TypeError,
-            r"mask has dtype float64; give bool, such as",
-        ),
-        (lambda: dropout(X, X > 0, rate=1.0), ValueError, "rate is 1.0; it must be at least 0 and below 1"),
-        (lambda: dropout(X, X[:, :2] > 0, rate=0.5), ValueError, r"mask has shape \(2, 2\), which does not broadcast"),
-        (lambda: dropout(X.astype(int), X > 0, rate=0.5), TypeError, "x has dtype int64; convert it"),
         (lambda: elu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
     ],
 )

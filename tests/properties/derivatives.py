@@ -347,19 +347,17 @@ POOLED = (2, 1), (2, 3), (2, 1), (1, 0)
 def poolings(dtype: str) -> dict[str, Case]:
     x, mixed = noise(0, (3, 5, 6, 2), dtype), {"stride": POOLED[2], "padding": POOLED[3]}
     g = noise(1, autodiff.mean_pool(x, *POOLED[:2], **mixed).shape, dtype)
-    kept = noise(2, (5, 6, 1), "float64") > 0
-    found = {
+    linear = {
         **multilinear("mean_pool", lambda x: autodiff.mean_pool(x, *POOLED[:2], **mixed), x),
         **multilinear("mean_pool_vjp", lambda g: autodiff.mean_pool_vjp(g, x.shape, *POOLED[:2], **mixed), g),
-        "dropout, argument 0": Case(functools.partial(autodiff.dropout, rate=0.25), (x, kept), 0),
     }
     if dtype not in REAL:
-        return found
+        return linear
     first = windows(x, *POOLED, -np.inf).argmax(-1)[..., None]
     ((axis, window),) = make_windows(x.shape, 1, 3, 2, 1)
     taps = windows(x, (1,), (3,), (2,), (1,), -np.inf).argmax(-1).astype(np.uint8)
     along = noise(3, taps.shape, dtype)
-    return found | {
+    return linear | {
         "maxima_and_taps": Case(
             lambda x: autodiff.max_pool(x, *POOLED[:2], **mixed),
             (x,),

@@ -198,7 +198,6 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], tuple[NDArray, ...]]] = {
     ),
     "max_pool": (lambda x, w: np.sum(autodiff.max_pool(strided(x, w), (1, 2), 2, stride=1) ** 3), (X, W)),
     "mean_pool": (lambda x, w: np.sum(autodiff.mean_pool(strided(x, w), 2, 3, stride=2, padding=1) ** 3), (X, W)),
-    "dropout": (lambda x, w: np.sum(autodiff.dropout(strided(x, w), G > 0, rate=0.5) ** 3), (X, W)),
     "marginal": (
         lambda x: np.sum(autodiff.marginal(autodiff.translate(x, 1, 2, boundary="zero") * x, 1, reduction="mean") ** 3),
         (X,),

@@ -14,7 +14,7 @@ from hcnn_core._tuning import current
 
 marginal = generic.marginal
 """Sums wait for memory: adding whole lines on several threads saved less than 1.5 % of a step."""
-relu, relu_vjp, dropout, add = generic.relu, generic.relu_vjp, generic.dropout, generic.add
+relu, relu_vjp, add = generic.relu, generic.relu_vjp, generic.add
 """NumPy's own loops are vectors already."""
 
 

@@ -64,14 +64,6 @@ def relu_vjp(xp: Any, g: Array, ans: Array) -> Array:
     return in_memory_order(lambda ans, g: xp.where(ans > 0, g, _zero(ans)), ans, xp.broadcast_to(g, ans.shape))
 
 
-def dropout(xp: Any, x: AnyArray, kept: Array, scale: float) -> AnyArray:
-    """Scale times x where it is kept, 0 elsewhere; `kept` has the shape of x."""
-    if xp is np:
-        return by_blocks(lambda out, x, kept: np.copyto(np.multiply(x, scale, out=out), 0, where=~kept), x, kept)
-    found: AnyArray = in_memory_order(lambda x, kept: xp.where(kept, x * scale, _zero(x)), x, kept)
-    return found
-
-
 def marginal(xp: Any, x: AnyArray, axes: tuple[int, ...], reduction: str) -> AnyArray:
     """Sum or mean over some axes."""
     function = xp.sum if reduction == "sum" else xp.mean
