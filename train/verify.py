@@ -223,7 +223,7 @@ def _report(out: Path, rows: list[Row], description: dict[str, Any], pictures: l
     """Write and print everything; the status says whether all that must hold holds."""
     try:
         write_atomically(out / PAGE, page(rows, description, pictures).encode(errors="backslashreplace"))
-        write_atomically(out / JSON, as_json(rows, description).encode(errors="backslashreplace"))
+        write_atomically(out / JSON, as_json(rows, description))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
     say(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}")

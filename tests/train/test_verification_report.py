@@ -177,7 +177,7 @@ def test_failure_shows_in_the_table(failing: list[Row]) -> None:
     assert "zero: all 8 exact statements hold" in table
 
 
-def strict(text: str) -> Any:
+def strict(text: str | bytes) -> Any:
     """Parse JSON as strict parsers do: no NaN, no Infinity."""
 
     def refuse(name: str) -> None:
@@ -194,7 +194,7 @@ def test_json_holds_every_field_one_row_a_line() -> None:
         "rate": np.float32(0.5),
         "none": None,
     }
-    text = as_json(rows, description)
+    text = as_json(rows, description).decode()
     found = strict(text)
     assert list(found) == ["description", "totals", "rows"]
     assert found["description"] == {

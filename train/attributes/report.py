@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,9 +33,8 @@ from train.attributes.study import EXAMINED_AT_ONCE, Exactness, Study
 from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
-from train.pages import Picture, Scale, Table, png, render
+from train.pages import Picture, Scale, Table, png, render, strict_json
 from train.storage.files import write_atomically
-from train.verification.report import plain
 
 __all__ = ["JSON", "PAGE", "summary", "write"]
 
@@ -72,8 +70,7 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
         write_atomically(folder / name, content)
     for name, table in tables.items():
         write_atomically(folder / f"{name}.csv", table.csv())
-    text_of_json = json.dumps(plain(record, lambda number: None), indent=1, allow_nan=False)
-    write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
+    write_atomically(folder / JSON, strict_json(record))
     values = _values(study, description, warning, files, sentences)
     write_atomically(folder / PAGE, render("explore.html", **values, **_shown_tables(study, tables)).encode())
 

@@ -13,6 +13,8 @@ import csv
 import functools
 import html
 import io
+import json
+import math
 import os
 import re
 import sys
@@ -98,6 +100,31 @@ class Table:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.lines])
         return harmless(text.getvalue()).encode(errors="backslashreplace")
+
+
+def strict_json(content: Mapping[str, Any]) -> bytes:
+    """Return a JSON file that strict parsers read, a line for each item of a list; NaN and infinities are strings."""
+    parts = []
+    for key, value in _plain(content).items():
+        if isinstance(value, list):
+            text = "[\n" + ",\n".join(f"  {json.dumps(item)}" for item in value) + "\n ]"
+        else:
+            text = json.dumps(value, indent=1).replace("\n", "\n ")
+        parts.append(f" {json.dumps(key)}: {text}")
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return what strict JSON can say of a value."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def prepare_matplotlib() -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.pages import AXIS, Picture, Table, prepare_matplotlib, render
+from train.pages import AXIS, Picture, Table, prepare_matplotlib, render, strict_json
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
 SPACE = ("u1", "u2", "u3")
@@ -72,14 +71,11 @@ def summary_table(rows: Sequence[Row]) -> str:
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
-def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
-    """Return the measurements as JSON that strict parsers read, one row a line."""
+def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> bytes:
+    """Return the measurements as JSON, one row a line."""
     derived = ("must_hold", "verdict", "largest", "mean")
     records = [asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
-    head = {"description": description, "totals": _totals(rows)}
-    parts = [f" {json.dumps(key)}: {_dumps(value, indent=1)}" for key, value in head.items()]
-    parts.append(' "rows": [\n' + ",\n".join(f"  {_dumps(record)}" for record in records) + "\n ]")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+    return strict_json({"description": description, "totals": _totals(rows), "rows": records})
 
 
 def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
@@ -285,28 +281,6 @@ def _layer_table(case: Sequence[Row], statement: str) -> Table:
         verdict = "FAILS: " + " ".join(failing) if failing else "undecided" if undecided else layer[0].verdict
         cells.append((str(j), *(_number(errors.get(axis)) for axis in axes), bound, verdict))
     return Table(("j", *axes, "bound", "verdict"), cells)
-
-
-def plain(value: Any, not_finite: Callable[[float], Any]) -> Any:
-    """Return what strict JSON can say of a value, of numbers that are not finite what a function makes of them."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return not_finite(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, not_finite) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, not_finite) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _name_of(number: float) -> str:
-    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-
-
-def _dumps(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(plain(value, _name_of), allow_nan=False, indent=indent)
-    return text.replace("\n", "\n" + " " * (indent or 0))
 
 
 def _mathematical(axis: str) -> str:

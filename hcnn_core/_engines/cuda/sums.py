@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,25 +33,25 @@ def summed(xp: Any, x: Array, axes: Sequence[int], *, mean: bool = False) -> Arr
     """
     order = memory_order(x)
     count = math.prod(x.shape[a] for a in axes)
-    read = tuple(
-        slice(0, 1) if a in axes and x.shape[a] > 1 and not x.strides[a] else slice(None) for a in range(x.ndim)
-    )
-    x = x[read]
+    x = x[tuple(slice(0, 1) if a in axes and n > 1 and not x.strides[a] else slice(n) for a, n in enumerate(x.shape))]
     repeated = count // math.prod(x.shape[a] for a in axes)
-    lengths = [(a in axes, x.shape[a]) for a in order]
-    kept = [a for a in order if a not in axes]
-    shape = tuple(x.shape[a] for a in kept)
+    remaining = [a for a in order if a not in axes]
     rows = xp.ascontiguousarray(xp.permute_dims(x, order))
-    runs = [[of, math.prod(n for _, n in run)] for of, run in itertools.groupby(lengths, key=lambda run: run[0])]
-    factor = repeated / (count if mean else 1)
-    while any(of for of, _ in runs):  # the longest run of axes first
-        at = max((k for k, (of, _) in enumerate(runs) if of), key=lambda k: runs[k][1])
-        last = sum(of for of, _ in runs) == 1
-        sides = math.prod(n for _, n in runs[:at]), runs[at][1], math.prod(n for _, n in runs[at + 1 :])
-        rows = add_terms(xp, rows, sides, factor if last else 1.0)
-        runs[at] = [False, 1]
-    back = tuple(sorted(range(len(kept)), key=kept.__getitem__))
-    return xp.permute_dims(xp.reshape(rows, shape), back)
+    *earlier, last = _passes([(a in axes, x.shape[a]) for a in order])
+    for sides in earlier:
+        rows = add_terms(xp, rows, sides)
+    rows = add_terms(xp, rows, last, repeated / (count if mean else 1))
+    back = tuple(sorted(range(len(remaining)), key=remaining.__getitem__))
+    return xp.permute_dims(xp.reshape(rows, tuple(x.shape[a] for a in remaining)), back)
+
+
+def _passes(axes: Iterable[tuple[bool, int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield the sides of each sum, from axes (whether it is summed, its length): the longest run of axes first."""
+    runs = [(of, math.prod(n for _, n in run)) for of, run in itertools.groupby(axes, key=operator.itemgetter(0))]
+    lengths = [n for _, n in runs]
+    for at in sorted((k for k, (of, _) in enumerate(runs) if of), key=lambda k: -lengths[k]):
+        yield math.prod(lengths[:at]), lengths[at], math.prod(lengths[at + 1 :])
+        lengths[at] = 1
 
 
 def add_terms(xp: Any, x: Array, sides: tuple[int, int, int], factor: float = 1.0) -> Array:
