@@ -17,6 +17,7 @@ from hcnn_core.backend import (
     dtype_name,
     on_host,
     placement,
+    plain_namespace,
     require_floating,
     require_real,
 )
@@ -378,8 +379,8 @@ def _times(array: Any, exponent: int) -> Any:
 
 def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray, EngineArray]:
     """Return the namespace and both arrays in their common dtype."""
-    if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
-        return np, a, b  # a shortcut: the checks below take as long as a small convolution
+    if type(a) is type(b) and (xp := plain_namespace(a.__class__)) and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
+        return xp, a, b  # a shortcut: the checks below take as long as a small convolution
     xp = array_namespace(a, b)
     a, b = (require_floating(xp, name, array, integers=True) for name, array in ((name_a, a), (name_b, b)))
     if a.dtype != b.dtype:

@@ -1,7 +1,7 @@
 """The card and its driver, and values of each new kernel at one small problem: `python -m benchmarks.gpu.values`.
 
 Each line has a kernel, its precision, the largest difference from NumPy in double precision, relative to the largest
-number, and whether that is rounding.
+number, and whether that is rounding. The last line says how many are wrong. `values card` prints the card alone.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ prepare()  # before NumPy is loaded, as the command line of training does
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+import autodiff
+from autodiff import tree_leaves, tree_map
+from autodiff.primitives import rectified_and_moments
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, precision
 from hcnn_core._engines.cuda.plan import CudaPlan
 from hcnn_core.backend import get_namespace, to_numpy
@@ -28,6 +32,20 @@ PROBLEMS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], dic
     "single": ((5, 40, 50), (5, 7), (1, 2), {"method": "direct"}),
 }
 """Shapes of x and of filters, axes and options, at the zero boundary."""
+
+OTHERS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
+    "gram, spread": (lambda x: autodiff.patch_moments(x, (0, 1), (3, 3), boundary="zero"), ((9, 10, 64),)),
+    "normalize_rows with ELU": (
+        lambda y, *a: autodiff.normalize_elu(np.moveaxis(y, 1, -1), *a, epsilon=0.1),
+        ((4, 16, 9, 10, 8), (4, 1, 1, 1, 16), (16,), (16,)),
+    ),
+    "normalize_rows with ReLU": (
+        lambda y, *a: rectified_and_moments(np.moveaxis(y, 1, -1), *a, epsilon=0.1)[:3],
+        ((4, 16, 9, 10, 8), (16,), (16,), (4, 9, 10, 8, 16)),
+    ),
+    "add_terms": (lambda x: autodiff.marginal(x, 1), ((3, 1000, 40),)),
+}
+"""What else has kernels that no card has met: functions of arrays of these shapes, whose cotangents are taken too."""
 
 ROUNDING = {"float32": 1e-5, "tf32x3": 1e-5, "tf32": 4e-3}
 
@@ -46,8 +64,26 @@ def card() -> None:
 def main() -> None:
     """Print the card and all differences; the status is 1 if one is no rounding."""
     card()
-    cupy, rng, wrong = get_namespace("cupy"), np.random.default_rng(0), 0
-    CudaPlan.slides = lambda self, passes: passes and self._implicit is not None  # type: ignore[method-assign]
+    if sys.argv[1:] == ["card"]:
+        return
+    cupy, wrong = get_namespace("cupy"), 0
+    CudaPlan.slides = lambda self, *_: self._implicit is not None  # type: ignore[method-assign]
+    for what, found, exact, products in (*convolutions(cupy), *others(cupy)):
+        apart = float(np.abs(found - exact).max() / np.abs(exact).max())
+        right = apart < ROUNDING[products]  # not so of NaN
+        wrong += not right
+        print(f"{what}: {apart:.1e}{'' if right else ', WRONG'}", flush=True)
+    print(f"values: {wrong} wrong")
+    raise SystemExit(1 if wrong else 0)
+
+
+Compared = tuple[str, Any, Any, str]
+"""What is compared, what is found, what NumPy finds in double precision, and the precision of products."""
+
+
+def convolutions(cupy: Any) -> Iterator[Compared]:
+    """Results and cotangents of each problem."""
+    rng = np.random.default_rng(0)
     for name, (shape, taps, axes, options) in PROBLEMS.items():
         options = {"boundary": "zero", **options}
         x, w = rng.standard_normal(shape, np.float32), rng.standard_normal(taps, np.float32)
@@ -62,11 +98,21 @@ def main() -> None:
                 exact = work(*(a.astype(float) for a in arguments), axes, **options)
                 with precision(products):
                     found = to_numpy(work(*map(cupy.asarray, arguments), axes, **options))
-                apart = float(np.abs(found - exact).max() / np.abs(exact).max())
-                right = apart < ROUNDING[products]  # not so of NaN
-                wrong += not right
-                print(f"{name}, {products}, {what}: {apart:.1e}{'' if right else ', WRONG'}", flush=True)
-    raise SystemExit(1 if wrong else 0)
+                yield f"{name}, {products}, {what}", found, exact, products
+
+
+def others(cupy: Any) -> Iterator[Compared]:
+    """Results and cotangents of the other functions."""
+    rng = np.random.default_rng(0)
+    for name, (function, shapes) in OTHERS.items():
+        arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+        exact, pullback = autodiff.vjp(function, *(a.astype(float) for a in arrays))
+        found, pullback_here = autodiff.vjp(function, *map(cupy.asarray, arrays))
+        g = tree_map(lambda a: rng.standard_normal(a.shape, np.float32), exact)
+        of_exact, of_found = pullback(tree_map(lambda a: a.astype(float), g)), pullback_here(tree_map(cupy.asarray, g))
+        every = zip(*map(tree_leaves, ((found, of_found), (exact, of_exact))), strict=True)
+        for number, (one, other) in enumerate(every):
+            yield f"{name}, array {number}", to_numpy(one), other, "float32"
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from hcnn_core.backend._namespaces import library_of as library_of
 from hcnn_core.backend._namespaces import moveaxis as moveaxis
 from hcnn_core.backend._namespaces import on_host as on_host
 from hcnn_core.backend._namespaces import permute_dims as permute_dims
+from hcnn_core.backend._namespaces import plain_namespace as plain_namespace
 from hcnn_core.backend._namespaces import refuse_notes as refuse_notes
 from hcnn_core.backend._namespaces import require_floating as require_floating
 from hcnn_core.backend._namespaces import require_real as require_real

@@ -11,7 +11,6 @@ import numpy as np
 
 from hcnn_core.backend._arrays import Array
 from hcnn_core.backend._namespaces import array_namespace, get_namespace, library_of
-from hcnn_core.typing import Array as PublicArray
 
 
 def use_device(index: int) -> str:
@@ -34,11 +33,6 @@ def cuda_stream(device: int, stream: Any) -> Iterator[Any]:
 @lru_cache(maxsize=1)
 def _usable_cupy() -> Any:
     return get_namespace("cupy")
-
-
-def device_of(array: PublicArray) -> str:
-    """Name of an array's device, for keys of caches."""
-    return str(getattr(array, "device", "cpu"))
 
 
 def placement(xp: Any, like: Array) -> dict[str, Any]:
@@ -106,7 +100,7 @@ class DeviceTables:
 
         The name tells it from others, of another dtype too.
         """
-        key = (name, library_of(like), device_of(like))
+        key = (name, type(like), str(getattr(like, "device", "cpu")))
         if key not in self._placed:
             xp, host = array_namespace(like), make()
             several = isinstance(host, tuple)

@@ -76,6 +76,13 @@ def array_namespace(*arrays: object) -> Any:
     return next(iter(namespaces.values()), np)
 
 
+@lru_cache(maxsize=64)
+def plain_namespace(kind: type) -> Any:
+    """Return NumPy or CuPy for the class of their own arrays, of which nothing needs a check; else None."""
+    named = f"{kind.__module__}.{kind.__qualname__}"
+    return {"numpy.ndarray": np, "cupy.ndarray": sys.modules.get("cupy")}.get(named)
+
+
 CURES = {
     "autodiff.Traced": "traced values want the function of the same name in autodiff",
     "xarray.DataArray": "pass x.data, or name dimensions with xarray.apply_ufunc (docs/containers.md)",

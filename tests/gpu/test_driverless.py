@@ -96,6 +96,17 @@ def test_memory_of_a_graph_that_is_dropped_is_given_back() -> None:
     assert more[True] < more[False] / 8
 
 
+def test_a_warm_call_finds_nothing_twice() -> None:
+    """By convolution and precision: the functions of this package that a call enters."""
+    done = python("-m", "benchmarks.gpu.calls")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    most = {"plane by 5, float32": 50, "16 channels, float32": 85, "16 channels, tf32": 65, "a layer, float32": 150}
+    for name, products, function, own, *_ in rows:
+        assert int(own) <= most.get(f"{name}, {products}", 60), function
+    assert len(rows) == 15
+
+
 def drained(work: str) -> list[int]:
     """Bytes that the driver has given out before and after some work, when all pools have given theirs back."""
     done = python("-c", DRAINED.format(work=work))

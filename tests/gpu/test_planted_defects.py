@@ -475,7 +475,7 @@ def limits() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "_seconds", lambda: np.inf)
             patch.setattr(plan._implicit, "fits", lambda *_: True)
-            assert plan.slides(1) == slides
+            assert plan.slides(1, _cuda_plan.LARGEST) == slides
 
     def patches(samples: int) -> str:
         x = np.broadcast_to(np.float32(0), (4, samples))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,7 @@ class Implicit:
 
     def fits(self, passes: int, limits: DeviceLimits) -> bool:
         """Whether a device can run the kernel, forward and back."""
-        shared = (self._shared(self._sizes(passes, back=back)) for back in (False, True))
+        shared = (self._shared(self._sizes(passes, back)) for back in (False, True))
         has_taps = self._sizes_of_taps(passes, limits) is not None
         return limits.capability >= cuda.TENSOR_CAPABILITY and max(shared) <= limits.shared and has_taps
 
@@ -128,14 +127,6 @@ class Implicit:
         last = np.arange(results) * stride + taps // 2
         low, high = np.maximum(last - taps + 1, 0) // tile, np.minimum(last, samples - 1) // tile
         return int(np.maximum(high - low + 1, 0).sum()) * tile
-
-    @cached_property
-    def _forward(self) -> Part:
-        return forward_part(self.taps)
-
-    @cached_property
-    def _back(self) -> list[Part]:
-        return back_parts(self.taps)
 
     def forward(
         self, x: Array, w: Array, y: Array, passes: int, bias: Array | None = None, marginal: Array | None = None,
@@ -155,14 +146,14 @@ class Implicit:
 
     def back(self, g: Array, w: Array, x: Array, passes: int) -> None:
         """Write the cotangent of x (rows, positions), which holds zeros where no tap reads x."""
-        if self._back:
+        if self._parts(True):
             self._launch(g, w, x, passes, back=True)
 
     def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
         """Cotangent of the filters, by the taps of transformed axes, then of direct ones, (S, T, 1, K)."""
         sizes = self._sizes_of_taps(passes, cuda.device_limits())
         assert sizes is not None
-        part, batch, padded = self._forward, self.taps.batch, -(-self.arrangement.out // 16)
+        (part,), batch, padded = self._parts(False), self.taps.batch, -(-self.arrangement.out // 16)
         lines = part.targets.size
         grid_y, chunks = -(-part.taps.size // sizes["GROUP"]), -(-lines * batch // sizes["POSITIONS"])
         blocks = max(1, min(chunks, current().device_blocks // (4 * grid_y * padded)))
@@ -174,6 +165,7 @@ class Implicit:
         cuda.launch("implicit_taps", "float32", sizes, grid, THREADS, arguments, _shared_of_taps(sizes))
         return xp.reshape(add_terms(xp, parts, (1, blocks, count)), (-1, part.taps.size, 1, self.arrangement.out))
 
+    @cuda.kept
     def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> dict[str, int] | None:
         """Choose sizes of `implicit_taps`: as many taps and positions at a time as registers and shared memory hold."""
         tiles = self.first[2] * -(-self.second[2] // 8)
@@ -189,9 +181,10 @@ class Implicit:
     @property
     def complete(self) -> bool:
         """Whether some tap reads each sample."""
-        return sum(part.targets.size for part in self._back) == math.prod(self.taps.lengths)
+        return sum(part.targets.size for part in self._parts(True)) == math.prod(self.taps.lengths)
 
-    def _sizes(self, passes: int, *, back: bool) -> dict[str, int]:
+    @cuda.kept
+    def _sizes(self, passes: int, back: bool) -> dict[str, int]:
         tiles, others = TILES[passes, back], self.first[1] * self.second[1] if back else self.first[0]
         down = WARPS
         while down > 1 and down // 2 >= self._groups(tiles, back=back) and 2 * WARPS // down <= others:
@@ -214,28 +207,28 @@ class Implicit:
 
     def _shared(self, sizes: dict[str, int]) -> int:
         """Bytes of shared memory: the filters, and two stages of 16 rows for each share; or the sums of these."""
-        taps = max((part.taps.size for part in self._parts(back=bool(sizes["BACK"]))), default=0)
+        taps = max((part.taps.size for part in self._parts(bool(sizes["BACK"]))), default=0)
         filters = taps * sizes["TAPS_1"] * (sizes["TAPS_2"] + 1) * -(-sizes["FILTERS"] // 16) * 16
         sums = WARPS // sizes["SHARES"] * sizes["TILES"] * 1024
         return 4 * max(filters + 16 * sizes["SHARES"] * (2 * PART + 8), sums if sizes["SHARES"] > 1 else 0)
 
-    def _parts(self, *, back: bool) -> list[Part]:
-        return self._back if back else [self._forward]
+    @cuda.kept
+    def _parts(self, back: bool) -> list[Part]:
+        return back_parts(self.taps) if back else [forward_part(self.taps)]
 
     def _launch(
         self, x: Array, w: Array, out: Array, passes: int, bias: Array | None = None, marginal: Array | None = None,
         parts: Array | None = None, *, back: bool = False,
     ) -> None:  # fmt: skip
-        batch, sizes, phases = self.taps.batch, self._sizes(passes, back=back), self._parts(back=back)
-        sizes["PIECE"] = piece_of(batch, x, out, *(() if marginal is None else (marginal,)))
+        batch, sizes, phases = self.taps.batch, self._sizes(passes, back), self._parts(back)
+        sizes = sizes | {"PIECE": piece_of(batch, x, out, *(() if marginal is None else (marginal,)))}
         positions = max(part.targets.size for part in phases) * batch
         rows = -(-self._groups(sizes["TILES"], back=back) // (WARPS // sizes["SHARES"]))
         table = self._table(x, ("phases", back), lambda: in_one(phases))
         numbers = map(np.int32, (batch, self.taps.count, x.shape[1], out.shape[1]))
         grid, shared = (-(-positions // PART), rows, len(phases)), self._shared(sizes)
-        cuda.launch(
-            "implicit", "float32", sizes, grid, THREADS, (x, w, table, bias, out, marginal, parts, *numbers), shared
-        )
+        arguments = x, w, table, bias, out, marginal, parts, *numbers
+        cuda.launch("implicit", "float32", sizes, grid, THREADS, arguments, shared)
 
     def _table(self, like: Array, name: Any, values: Callable[[], Integers]) -> Array:
         placed: Array = self._placed.beside(like, name, lambda: np.ascontiguousarray(values(), np.int32))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache, wraps
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hcnn_core.backend import compile_cuda, with_shared_memory
 from hcnn_core.backend import device_limits as device_limits
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 LANES = 32
 OPTIONS = ("-std=c++17",)
@@ -31,6 +33,19 @@ MAP_TILES = {"float32": (64, 32), "float64": (32,)}
 
 TENSOR_CAPABILITY = 8, 0
 """Least compute capability whose tensor cores multiply numbers of TensorFloat-32."""
+
+
+def kept(method: Method) -> Method:
+    """Keep what a method returns, by its arguments, as long as its object lives; nobody changes it."""
+
+    @wraps(method)
+    def known(self: Any, *arguments: Any) -> Any:
+        found = vars(self).setdefault(f"{method.__name__} kept", {})
+        if arguments not in found:
+            found[arguments] = method(self, *arguments)
+        return found[arguments]
+
+    return known  # type: ignore[return-value]
 
 
 @cache
@@ -77,5 +92,5 @@ def launch(
     shared: int = 0,
 ) -> None:  # fmt: skip
     """Run a kernel; arguments are arrays, None for a null pointer, and sizes as np.int32 or np.int64."""
-    pointers = tuple(np.uintp(0) if value is None else value for value in arguments)
+    pointers = tuple([np.uintp(0) if value is None else value for value in arguments])
     kernel(name, dtype, tuple(sizes.items()), shared)(grid, (threads,), pointers, shared_mem=shared)

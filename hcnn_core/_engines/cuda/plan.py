@@ -159,36 +159,38 @@ class CudaPlan(Plan[Array]):
         """
         a, t = choice.arrangement, choice.arrangement.taps
         if Implicit.suits(a) or Summed.suits(a):
-            plan = choice.make()
-            if plan.slides(passes):
+            plan, limits = choice.make(), cuda.device_limits()
+            if plan.slides(passes, limits):
                 if isinstance(plan._implicit, Summed):
-                    return plan._implicit.units(passes, cuda.device_limits())
+                    return plan._implicit.units(passes, limits)
                 moved = 1.5 * (a.x_rows * t.samples + a.y_rows * a.out * t.results)
                 moved += FROM_L2 * t.count * t.results * (2 * a.x_rows + a.y_rows * a.out)
                 return {"plan": 1, "slid_mac": 3 * plan._implicit.multiply_adds() * passes, "copy": moved}
         return units
 
-    def slides(self, passes: int) -> bool:
+    @cuda.kept
+    def slides(self, passes: int, limits: DeviceLimits) -> bool:
         """Whether products are made on tensor cores where samples lie: filters slide along attributes, or in space."""
         in_grid = self.y_rows * self.out <= MOST_BLOCKS  # rows of `extend`, for the cotangent of an ELU
-        if not (passes and in_grid and self._implicit and self._implicit.fits(passes, cuda.device_limits())):
+        if not (passes and in_grid and self._implicit and self._implicit.fits(passes, limits)):
             return False
         if isinstance(self._implicit, Summed):
             costs, t = self.tuning.other_costs, self.taps
             others = t.count * t.results * self.channels * self.out
-            own = self._implicit.units(passes, cuda.device_limits())["slid_mac"] * SLOWER * costs.slid_mac
+            own = self._implicit.units(passes, limits)["slid_mac"] * SLOWER * costs.slid_mac
             return own < others * costs.mac
         return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds()
 
     def _by_tensor_cores(self, like: Array) -> int:
         """How many products of tensor cores make one of filters that slide along attributes; 0 if others make them."""
-        count = passes(dtype_name(like.dtype))
-        if count and (has := cuda.device_limits().capability) < cuda.TENSOR_CAPABILITY:
+        if not (count := passes(dtype_name(like.dtype))):
+            return 0
+        if (has := (limits := cuda.device_limits()).capability) < cuda.TENSOR_CAPABILITY:
             raise RuntimeError(
                 f"precisions 'tf32' and 'tf32x3' need a device of compute capability 8.0 or later; this one has "
                 f"{has[0]}.{has[1]}: choose precision 'float32'"
             )
-        return count if self.slides(count) else 0
+        return count if self.slides(count, limits) else 0
 
     def _seconds(self) -> float:
         """Return what a convolution by way of spectra takes on an H200, by what it moves and multiplies."""
@@ -440,12 +442,12 @@ class CudaPlan(Plan[Array]):
         run = reading.run // cuts
         step = max(1, elements // (count * rows * run)) if cuts == 1 else 1
         lines = reading.lines.size
-        begins = np.add.outer(np.arange(cuts) * run, reading.lines).reshape(-1)
+        begins = lambda: np.add.outer(np.arange(cuts) * run, reading.lines).reshape(-1)  # noqa: E731
         sources = self._table(x, ("x lines", run), begins)
-        targets = self._table(x, ("y lines", run), np.arange(step) * run)
-        buffer = empty(xp, (count * rows * min(step, begins.size) * run,), x)
-        for first in range(0, begins.size, step):
-            last = min(begins.size, first + step)
+        targets = self._table(x, ("y lines", run), lambda: np.arange(step) * run)
+        buffer = empty(xp, (count * rows * min(step, sources.size) * run,), x)
+        for first in range(0, sources.size, step):
+            last = min(sources.size, first + step)
             segment, line = divmod(first, lines)
             block = xp.reshape(buffer[: count * rows * (last - first) * run], (count * rows, -1))
             # (entries, rows, taps * columns) @ (entries, taps * columns, positions of the block)
@@ -599,8 +601,8 @@ class CudaPlan(Plan[Array]):
 
     def _offsets(self, like: Array, name: Any, reading: Reading, x: Array) -> Array:
         """Offsets of taps and columns in an entry of x (entries, columns, positions)."""
-        columns = np.arange(x.shape[1]) * x.shape[2]
-        return self._table(like, (name, x.shape[1:]), lambda: np.add.outer(reading.offsets, columns).reshape(-1))
+        places = lambda: np.add.outer(reading.offsets, np.arange(x.shape[1]) * x.shape[2]).reshape(-1)  # noqa: E731
+        return self._table(like, (name, x.shape[1:]), places)
 
     def _table(self, like: Array, name: Any, values: Array | Callable[[], Array]) -> Array:
         """Return a table on the device of `like`; integers as the kernels read them."""
@@ -609,7 +611,7 @@ class CudaPlan(Plan[Array]):
             table = values() if callable(values) else values
             return np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
 
-        return self._placed.beside(like, (name, dtype_name(like.dtype)), make)
+        return self._placed.beside(like, (name, like.dtype), make)
 
     def _result_rows(self, xp: Any, y: Array, *, spread: bool = False) -> Array:
         """Return an array like the result as (rows, positions).

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,7 @@ MOST = 1 << 29
 """Length of an axis, and number of tiles, up to which places fit 32 bits."""
 
 
-@dataclass(frozen=True)
-class Along:
+class Along(NamedTuple):
     """An axis of a signal: tap k of result o reads sample stride * o + first + k."""
 
     samples: int
@@ -55,8 +54,7 @@ class Along:
         return self.taps == self.stride == 1 and self.first == 0 and self.samples == self.results
 
 
-FIELDS = ("samples", "results", "taps", "stride", "first", "periodic")
-AXIS = np.dtype([*((f"{name}_step", "i8") for name in "xyw"), *((name, "i4") for name in FIELDS)], align=True)
+AXIS = np.dtype([*((f"{name}_step", "i8") for name in "xyw"), *((name, "i4") for name in Along._fields)], align=True)
 """An axis as the kernels are told of it."""
 
 
@@ -170,8 +168,7 @@ def tiles_for(axes: tuple[Along, ...], item: int) -> Tiles | None:
     return next((tiles for _, tiles in found if tiles.shared(item) <= SHARED), None)
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """An axis with the steps of x, y and w along it, in elements, and its place among those that are convolved."""
 
     along: Along
@@ -184,9 +181,8 @@ class Steps:
         """Both axes as one, if they are batches and lie in memory like one."""
         n, inner = self.along.samples * other.along.samples, other.along.samples
         like_one = (self.x, self.y) == (inner * other.x, inner * other.y) and n < MOST
-        if self.along.is_batch and other.along.is_batch and like_one:
-            return Steps(Along(n, n), None, other.x, other.y)
-        return None
+        both = self.along.is_batch and other.along.is_batch and like_one
+        return Steps(Along(n, n), None, other.x, other.y) if both else None
 
 
 def _joined(axes: Sequence[Steps]) -> list[Steps]:
@@ -200,14 +196,17 @@ def _joined(axes: Sequence[Steps]) -> list[Steps]:
 
 @dataclass(frozen=True)
 class Laid:
-    """Tiles, the axes as the kernels are told of them, and which of the convolved axes these are."""
+    """Tiles, a kernel's sizes and shared memory, the axes as it is told of them, and their places in `axes`."""
 
     tiles: Tiles
+    sizes: dict[str, int]
+    shared: int
     table: Any
     places: tuple[int, ...]
 
 
-def _laid(axes: Sequence[Steps], item: int) -> Laid:
+@lru_cache(maxsize=512)
+def _laid(axes: tuple[Steps, ...], kernel: str, item: int) -> Laid:
     """Axes in the order of memory; if no tiles fit these, in their own, of which it is known that some do."""
     ordered = sorted(axes, key=lambda axis: -abs(axis.x))
     for some in (_joined(ordered), _joined(axes), axes):
@@ -217,11 +216,12 @@ def _laid(axes: Sequence[Steps], item: int) -> Laid:
     assert tiles is not None
     table = np.zeros((), np.dtype([("axis", AXIS, len(tiles.axes))], align=True))
     for entry, along in zip(table["axis"], tiles.axes, strict=True):
-        for name in FIELDS:
+        for name in Along._fields:
             entry[name] = getattr(along, name)
     for entry, axis in zip(table["axis"][len(tiles.axes) - len(some) :], some, strict=True):
         entry["x_step"], entry["y_step"], entry["w_step"] = axis.x, axis.y, axis.w
-    return Laid(tiles, table[()], tuple(axis.place for axis in some if axis.place is not None))
+    places = tuple(axis.place for axis in some if axis.place is not None)
+    return Laid(tiles, _sizes(tiles, kernel, item), tiles.shared(item), table[()], places)
 
 
 def _sizes(tiles: Tiles, kernel: str, item: int) -> dict[str, int]:
@@ -287,9 +287,8 @@ class SinglePlan:
         """Convolve x with w; with a bias, the ELU of the sum."""
         x = reshape(xp, x, tuple(a.samples for a in self.along))
         y = self._made(xp, x, [a.results for a in self.along])
-        self._convolve(
-            x, y, reshape(xp, w, self.problem.kernel_size)[(slice(None, None, -1),) * len(self.axes)], self.along
-        )
+        flipped = (slice(None, None, -1),) * len(self.axes)
+        self._convolve(x, y, reshape(xp, w, self.problem.kernel_size)[flipped], self.along)
         y = reshape(xp, y, self.problem.y_shape)
         return y if bias is None else elementwise.elu(xp, y, bias)
 
@@ -313,11 +312,9 @@ class SinglePlan:
 
     def _convolve(self, x: Array, y: Array, w: Array, along: Sequence[Along]) -> None:
         """Write y, for w whose axes are those that are convolved and whose tap k is the k-th that reads a sample."""
-        laid, item = _laid(self._steps(x, y, along, w), x.itemsize), x.itemsize
-        cuda.launch(
-            "single", dtype_name(x.dtype), _sizes(laid.tiles, "SINGLE_FORWARD", item), (laid.tiles.count,), THREADS,
-            (x, w, y, laid.table), laid.tiles.shared(item),
-        )  # fmt: skip
+        laid, arguments = _laid(self._steps(x, y, along, w), "SINGLE_FORWARD", x.itemsize), (x, w, y)
+        grid = (laid.tiles.count,)
+        cuda.launch("single", dtype_name(x.dtype), laid.sizes, grid, THREADS, (*arguments, laid.table), laid.shared)
 
     def _cotangent_of_x(self, xp: Any, g: Array, w: Array) -> Array:
         """One convolution for each phase of x: with the taps that take its samples to results."""
@@ -347,33 +344,31 @@ class SinglePlan:
 
     def _cotangent_of_w(self, xp: Any, g: Array, x: Array) -> Array:
         """Return sums over all results, each block's in a part of its own."""
-        dtype, laid = dtype_name(g.dtype), _laid(self._steps(x, g, self.along), g.itemsize)
+        dtype, laid = dtype_name(g.dtype), _laid(self._steps(x, g, self.along), "SINGLE_TAPS", g.itemsize)
         tiles = laid.tiles
         layers = -(-tiles.rows // THREADS)
         blocks = max(1, min(tiles.count, self.tuning.device_blocks // (tiles.outer_taps * layers)))
         taps = tuple(self.problem.kernel_size[k] for k in laid.places)
         parts = empty(xp, (blocks, math.prod(taps)), g)
         cuda.launch(
-            "single_taps", dtype, _sizes(tiles, "SINGLE_TAPS", g.itemsize), (blocks, tiles.outer_taps, layers), THREADS,
-            (x, g, parts, laid.table, np.int32(tiles.count)), tiles.shared(g.itemsize),
+            "single_taps", dtype, laid.sizes, (blocks, tiles.outer_taps, layers), THREADS,
+            (x, g, parts, laid.table, np.int32(tiles.count)), laid.shared,
         )  # fmt: skip
         totals = reshape(xp, add_terms(xp, parts, (1, blocks, parts.shape[1])), taps)
         order = tuple(sorted(range(len(taps)), key=laid.places.__getitem__))
         return reshape(xp, permute_dims(xp, totals, order), self.problem.w_shape)
 
-    def _steps(self, x: Array, y: Array, along: Sequence[Along], w: Array | None = None) -> list[Steps]:
+    def _steps(self, x: Array, y: Array, along: Sequence[Along], w: Array | None = None) -> tuple[Steps, ...]:
         """Return the axes with the steps of arrays along them."""
         found = []
         for d, (a, place) in enumerate(zip(along, self.places, strict=True)):
             of_w = 0 if w is None or place is None else w.strides[place] // w.itemsize
             found.append(Steps(a, place, x.strides[d] // x.itemsize, y.strides[d] // y.itemsize, of_w))
-        return found
+        return tuple(found)
 
     @staticmethod
     def _made(xp: Any, like: Array, shape: Sequence[int]) -> Array:
         """Return a new array of this shape, in the memory order of another."""
         order = sorted(range(len(shape)), key=lambda a: -abs(like.strides[a]))
-        made: Array = permute_dims(
-            xp, empty(xp, tuple(shape[a] for a in order), like), tuple(np.argsort(order).tolist())
-        )
-        return made
+        back = tuple(sorted(range(len(order)), key=order.__getitem__))
+        return permute_dims(xp, empty(xp, tuple([shape[a] for a in order]), like), back)

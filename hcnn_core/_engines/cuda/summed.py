@@ -106,7 +106,6 @@ class Summed:
     def __init__(self, arrangement: Arrangement) -> None:
         self.arrangement, self.taps = arrangement, arrangement.taps
         self._placed = DeviceTables()
-        self._found: dict[tuple[str, int, DeviceLimits], Found | None] = {}
 
     @classmethod
     def suits(cls, a: Arrangement) -> bool:
@@ -175,25 +174,18 @@ class Summed:
         down = -(-a.out // (16 * sizes["TILES"]))
         blocks = max(1, min(tiles * -(-t.batch // EIGHT), current().device_blocks // (across * down)))
         parts = empty(xp, (blocks, t.count * a.channels * a.out), x)
-        numbers, sizes = (
-            map(np.int32, (tiles, t.batch, g.shape[1], x.shape[1])),
-            sizes | {"PIECE": piece_of(t.batch, g, x)},
-        )
+        numbers, sizes = (tiles, t.batch, g.shape[1], x.shape[1]), sizes | {"PIECE": piece_of(t.batch, g, x)}
         cuda.launch(
             "summed_taps", "float32", sizes, (blocks, across, down), sizes["SUMMED_TAPS"],
-            (g, x, *tables, parts, *numbers), shared,
+            (g, x, *tables, parts, *map(np.int32, numbers)), shared,
         )  # fmt: skip
         total = xp.reshape(add_terms(xp, parts, (1, blocks, parts.shape[1])), (1, a.channels, t.count, a.out))
         return xp.permute_dims(total, (0, 2, 1, 3))  # as they lie in w
 
+    @cuda.kept
     def _sizes(self, name: str, passes: int, limits: DeviceLimits) -> Found | None:
         """Choose sizes of `summed` and its tile: the largest of which there are enough blocks, or else the smallest."""
-        if (key := (name, passes, limits)) not in self._found:
-            self._found[key] = self._sizes_for(self._ways[name], passes, limits, back=name != "forward")
-        return self._found[key]
-
-    def _sizes_for(self, way: Way, passes: int, limits: DeviceLimits, *, back: bool) -> Found | None:
-        a, found = self.arrangement, None
+        a, found, way, back = self.arrangement, None, self._ways[name], name != "forward"
         channels, results = (a.out, a.channels) if back else (a.channels, a.out)
         padded = {m: -(-results // (16 * m)) * m for m in TILES[passes]}
         for tiles in (m for m in padded if padded[m] == min(padded.values())):
@@ -218,6 +210,7 @@ class Summed:
         filters = sizes["ALL_TAPS"] * EIGHT * (16 * sizes["TILES"] + 8)
         return 8 * (filters + EIGHT * _pitch(sizes["EXT"], 8)) + _of_tables(sizes)
 
+    @cuda.kept
     def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> tuple[dict[str, int], tuple[int, ...], int] | None:
         """Return the sizes of `summed_taps`, its tile, and bytes of shared memory."""
         a, t = self.arrangement, self.taps

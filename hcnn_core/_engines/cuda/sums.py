@@ -58,9 +58,7 @@ def add_terms(xp: Any, x: Array, sides: tuple[int, int, int], factor: float = 1.
     """Return the sum of x (outer, terms, inner) over its terms, times a factor: (outer, inner), flat."""
     outer, terms, inner = sides
     threads = current().device_threads
-    across = next(
-        n for n in (1 << k for k in range(12)) if n >= min(inner, cuda.LANES if terms >= 2 * TERMS else threads)
-    )
+    across = 1 << (min(inner, cuda.LANES if terms >= 2 * TERMS else threads) - 1).bit_length()
     blocks, groups = outer * -(-inner // across), threads // across
     parts = max(1, min(-(-current().device_blocks // blocks), terms // (groups * TERMS)))
     out = empty(xp, (parts * outer * inner,), x)
