@@ -84,7 +84,8 @@ def correlate_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **optio
     problem = make_problem(x.shape, shape_of("w", w), axes, **options)
     _, flipped, _ = adjoints(xp, _as_convolution(problem), g, x, None)
     assert flipped is not None
-    return _flip_transpose(xp, flipped, problem)
+    backwards = xp.flip(flipped, axis=tuple(problem.kernel_axes))
+    return backwards[tuple(slice(0, n) for n in problem.w_shape)]  # without what the appended zero got
 
 
 @lru_cache(maxsize=1024)
@@ -107,8 +108,3 @@ def _flip(xp: Any, w: EngineArray, problem: Problem) -> EngineArray:
         padded[tuple(slice(0, n) for n in w.shape)] = w
         w = padded
     return xp.flip(w, axis=tuple(problem.kernel_axes))
-
-
-def _flip_transpose(xp: Any, w: Array, problem: Problem) -> Array:
-    """Transpose of `_flip`: flip the cotangent back, and drop what the appended zero got."""
-    return xp.flip(w, axis=tuple(problem.kernel_axes))[tuple(slice(0, n) for n in problem.w_shape)]

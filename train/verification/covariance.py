@@ -333,8 +333,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         wider = np.moveaxis(np.pad(signal, [(int(a == axis),) * 2 for a in range(signal.ndim)], mode), axis, 0)
         signal = np.moveaxis((wider[:-2] + 2 * wider[1:-1] + wider[2:]) / 4, 0, axis)
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
-    patches, exists = signal, np.ones((), bool)
-    mesh = []
+    exists, mesh = np.ones((), bool), []
     for axis, (place, known) in enumerate(zip(places, inside, strict=True)):
         shape = (WINDOWS, *(place.shape[1] if a == axis else 1 for a in range(len(places))))
         mesh.append(place.reshape(shape))
@@ -361,23 +360,28 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         deviation = np.sqrt(to_numpy(moments["output_variance"]) + config.epsilon)
         y = (y - to_numpy(moments["output_mean"])) * weights["scale"] / deviation
     result = np.asarray(rho(y + weights["bias"]))
-    if layer.skip is None:
-        return result
-    aside, shared = subject.beside(row.j), 3 - layer.skip.back  # of x_{j+1}; it skips x_{j-1}, or x_j
-    skipping = to_numpy(x if aside is None else aside).astype(wide)
+    return result if layer.skip is None else result + _skipping(subject, row, x, windows)
+
+
+def _skipping(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what a skip adds to x_{j+1} at windows, (N, WINDOWS, 1): samples of x_j or x_{j-1}, or means of them."""
+    layer, aside = subject.table[row.j], subject.beside(row.j)
+    assert layer.skip
+    count, shared = len(layer.space), 3 - layer.skip.back  # attributes that it has in common with x_{j+1}
+    skipping = to_numpy(x if aside is None else aside)
+    skipping = skipping.astype(np.result_type(skipping, np.float64))
     means = skipping.reshape(*skipping.shape[: 1 + count], -1, *skipping.shape[-shared:]).mean(axis=1 + count)
     between = subject.table[row.j - len(layer.reads) + 1 : row.j + 1]
     samples = [math.prod(one.stride[axis] for one in between) * windows[axis] for axis in range(count)]
-    step = config.attribute_stride ** len(between)
+    step = subject.network.config.attribute_stride ** len(between)
+    near = np.arange(step) - (step - 1) // 2 if layer.skip.means else np.zeros(1, int)  # neighbours, if they exist
     for axis, positions in zip(range(1 + count, 1 + count + shared), windows[count:], strict=False):
-        n, near = means.shape[axis], np.arange(step)[:, None] if layer.skip.means else np.zeros((1, 1), int)
-        place = (
-            step * np.arange(-(-n // step)) + near - (step - 1) // 2 * bool(layer.skip.means)
-        )  # neighbours that exist
+        n = means.shape[axis]
+        place = step * np.arange(-(-n // step)) + near[:, None]
         weight = (place >= 0) & (place < n) | (layer.boundary[-1] == "periodic")
         means = np.moveaxis(np.einsum("ko,ko...->o...", weight, np.moveaxis(means, axis, 0)[place % n]), 0, axis)
         means, samples = means / len(near), [*samples, positions]
-    return np.asarray(result + means[(slice(None), *samples)][..., None])
+    return means[(slice(None), *samples)][..., None]
 
 
 def _taps(layer: HierarchicalLayer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:

@@ -107,7 +107,8 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
         for axis in axes:
             plot = place(x, top + i * (high * depths + below), wide * columns[axis], high * depths)
             _draw_map(plot, [row for row in drawn if row.axis == axis], (depths, columns[axis]), norm, (high, wide))
-            plot.set_xlabel(f"translation along\n{_mathematical(axis)} [samples]", fontsize=9)
+            symbol = AXIS.sub(lambda m: f"${m[1]}_{{{m[2].strip('{}')}}}$", axis)
+            plot.set_xlabel(f"translation along\n{symbol} [samples]", fontsize=9)
             plot.set_ylabel("layer $j$" if axis == axes[0] else "", fontsize=9)
             x += slots[axis]
     scale = place(width - right, top, 0.16, height - top - below)
@@ -281,11 +282,6 @@ def _layer_table(case: Sequence[Row], statement: str) -> Table:
         verdict = "FAILS: " + " ".join(failing) if failing else "undecided" if undecided else layer[0].verdict
         cells.append((str(j), *(_number(errors.get(axis)) for axis in axes), bound, verdict))
     return Table(("j", *axes, "bound", "verdict"), cells)
-
-
-def _mathematical(axis: str) -> str:
-    """Return the name of an axis as matplotlib sets it."""
-    return AXIS.sub(lambda m: f"${m[1]}_{{{m[2].strip('{}')}}}$", axis)
 
 
 def _mapped(rows: Iterable[Row]) -> list[Row]:

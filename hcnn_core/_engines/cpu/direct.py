@@ -168,8 +168,8 @@ class DirectProducts:
             table, cotangent, first = taps_of_x(t, columns, begin, end, x.itemsize), flat[entries], begin * t.positions
             if table.merged:
                 whole = zeros((len(cotangent), rows, len(table.starts) * table.n), x.dtype)
-                kept = table.results_of(whole)
-                kept[...] = cotangent[..., first : end * t.positions].reshape(kept.shape)
+                results = table.results_of(whole)
+                results[...] = cotangent[..., first : end * t.positions].reshape(results.shape)
                 cotangent, first = whole, 0
             kernels.correlate(cotangent, first, *table.operands(x[entries]), total)
 
@@ -280,8 +280,8 @@ class IndirectionTable:
         if self.merged:
             whole = empty((*out.shape[:2], len(self.starts) * self.n), out.dtype)
             kernels.apply(whole, 0, *self.operands(x), matrices, bias)
-            kept = self.results_of(whole)
-            out[..., first : first + math.prod(kept.shape[2:])].reshape(kept.shape)[...] = kept
+            results = self.results_of(whole)
+            out[..., first : first + math.prod(results.shape[2:])].reshape(results.shape)[...] = results
             return
         t = self.neighbours
         if t is None or matrices.shape[2] > 1 or bias.size:
@@ -343,22 +343,14 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
     All polyphase components, one after the other. Second, for each (components + 1, 3): its first tap, its first line,
     the samples of a line. Third, the position of each line of samples in x.
     """
-    phases, axes = [phase for phase, _ in phases_met(t)], list(zip(t.lengths, t.sizes, t.stride, strict=True))
-    first, last = [begin, *(0 for _ in axes[1:])], [end, *(-(-n // r) for n, _, r in axes[1:])]
-    met = [{p: outputs_met(size, r, p) for p in {phase[k] for phase in phases}} for k, (_, size, r) in enumerate(axes)]
-    least = [min(int(meets[0]) for meets in along.values()) for along in met]
-    most = [max(int(meets[-1]) for meets in along.values()) for along in met]
-    sources = [
-        extended(np.arange(a + low, b + high), n, wrap)[None, :]
-        for a, b, low, high, n, wrap in zip(first, last, least, most, t.out_lengths, t.periodic, strict=True)
-    ]
+    spans = [(begin, end), *((0, -(-n // r)) for n, r in zip(t.lengths[1:], t.stride[1:], strict=True))]
+    phases = [phase for phase, _ in phases_met(t)]
+    axes = [_axis_of_g(t, k, *span, {phase[k] for phase in phases}) for k, span in enumerate(spans)]
+    sources = [source for source, _ in axes]
     tables, targets = [], []
     for phase in phases:
-        taps, counts, samples = [], [], []
-        for (n, _, r), p, along, low, a, b in zip(axes, phase, met, least, first, last, strict=True):
-            taps.append(np.stack((np.zeros_like(along[p]), along[p] - low)))
-            samples.append(np.arange(p + r * a, min(n, p + r * b), r))
-            counts.append(len(samples[-1]))
+        taps, samples = zip(*(components[p] for (_, components), p in zip(axes, phase, strict=True)), strict=True)
+        counts = [len(along) for along in samples]
         table = _indirection_table(t, t.out_lengths, rows, sources, taps, counts, itemsize)
         if min(counts) == 0:
             table = replace(table, starts=table.starts[:0])
@@ -371,6 +363,23 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
     if len(t.sizes) == 1 and t.batch > 1:
         table = replace(table, neighbours=_taps_of_g(batch_as_axis(t), rows, begin, end, itemsize)[0].neighbours)
     return table, components, np.concatenate(targets)
+
+
+def _axis_of_g(
+    t: Taps, axis: int, begin: int, end: int, phases: set[int]
+) -> tuple[Integers, dict[int, tuple[Integers, Integers]]]:
+    """Return the results (1, indices) that an extended axis consists of, and taps and samples by phase of the samples.
+
+    Of the first sample, stride * begin + phase, it is where in the axis its taps have their results (2, taps).
+    """
+    n, r = t.lengths[axis], t.stride[axis]
+    met = {p: outputs_met(t.sizes[axis], r, p) for p in phases}
+    low, high = min(int(outputs[0]) for outputs in met.values()), max(int(outputs[-1]) for outputs in met.values())
+    source = extended(np.arange(begin + low, end + high), t.out_lengths[axis], t.periodic[axis])[None, :]
+    return source, {
+        p: (np.stack((np.zeros_like(outputs), outputs - low)), np.arange(p + r * begin, min(n, p + r * end), r))
+        for p, outputs in met.items()
+    }
 
 
 def _indirection_table(
@@ -411,7 +420,7 @@ def _indirection_table(
     of_lines, of_taps = offset_table(shape, t.batch, positions, [k[0] for k in taps] + [k[1] for k in taps])
     line = shape[-1] * t.batch
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
-    found = IndirectionTable(
+    indirection = IndirectionTable(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
         lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
@@ -422,9 +431,9 @@ def _indirection_table(
         elements=line,
     )
     if is_merged(t):
-        n, merged = (counts[-2] - 1) * line + found.n, (counts[-2], found.n)
-        return replace(found, n=n, starts=of_lines[:: counts[-2]].copy(), merged=merged)
-    return replace(found, neighbours=_neighbour_table(t, found, columns, taps, counts, itemsize))
+        n, merged = (counts[-2] - 1) * line + indirection.n, (counts[-2], indirection.n)
+        return replace(indirection, n=n, starts=of_lines[:: counts[-2]].copy(), merged=merged)
+    return replace(indirection, neighbours=_neighbour_table(t, indirection, columns, taps, counts, itemsize))
 
 
 def is_merged(t: Taps) -> bool:
