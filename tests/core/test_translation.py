@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,17 @@ def test_dtypes_of_any_kind(dtype: Any) -> None:
     x = np.arange(4).astype(dtype)
     y = translate(x, 1, 0, boundary="zero")
     assert y.dtype == dtype and y.tolist() == np.array([0, 0, 1, 2]).astype(dtype).tolist()
+
+
+@pytest.mark.parametrize("boundary", EXTENSIONS)
+@pytest.mark.parametrize("move", [translate, translate_vjp])
+def test_unsigned_integers_are_moved_as_floats_or_refused(move: Any, boundary: Any) -> None:
+    """A boundary that changes signs has negative values, which no unsigned integer is."""
+    x = np.array([0, 1, 0, 0, 1])
+    for shift in (-3, 3):
+        expected = move(x.astype(float), shift, 0, boundary=boundary)
+        with pytest.raises(TypeError) if (expected < 0).any() else contextlib.nullcontext():
+            assert np.array_equal(move(x.astype(np.uint8), shift, 0, boundary=boundary), expected)
 
 
 def test_shifts_of_any_size_and_kind() -> None:
