@@ -137,9 +137,9 @@ def _dft(
                 load(i)
         for place, total in zip(rows(sums, sum_rows, len(totals)), totals, strict=True):
             into = v.pointer(place, ir.DoubleType())
-            found = v.total(total)
-            found = found if item == 8 else builder.fpext(found, ir.DoubleType())
-            builder.store(builder.fadd(builder.load(into), found), into)
+            addend = v.total(total)
+            addend = addend if item == 8 else builder.fpext(addend, ir.DoubleType())
+            builder.store(builder.fadd(builder.load(into), addend), into)
         return context.get_dummy_value()
 
     return signature, generate

@@ -87,9 +87,9 @@ class _Listener(event.Listener):
         """Log a function when its last pass is done."""
         name = _function(event, LAST_PASS)
         if any(name == one for one, _ in self.under_way):
-            found, begin = self.under_way.pop()
-            while found != name:  # one that failed had no last pass
-                found, begin = self.under_way.pop()
+            latest, begin = self.under_way.pop()
+            while latest != name:  # one that failed had no last pass
+                latest, begin = self.under_way.pop()
             level = logging.DEBUG if self.under_way else logging.INFO
             seconds = time.perf_counter() - begin
             if not self.under_way:

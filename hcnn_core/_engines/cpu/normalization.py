@@ -88,9 +88,9 @@ def forward(
     rows = scale.size
     addresses, out = lines.addresses(y), _like(lines, y)
     elements = current().additions_per_read * y.size
-    found = np.empty((lines.blocks, 2))
+    sums = np.empty((lines.blocks, 2))
     parallel_for(
-        lambda first, last: kernels.moments(y, found, first, last, lines.length, addresses), lines.blocks, elements
+        lambda first, last: kernels.moments(y, sums, first, last, lines.length, addresses), lines.blocks, elements
     )
     count = y.size // rows
     lengths = np.full(lines.per_line, kernels.BLOCK)
@@ -98,10 +98,10 @@ def forward(
     lengths = np.tile(lengths, lines.indices.size)
     blocks = lines._replace(indices=np.repeat(lines.indices, lines.per_line))
     shifts = lines.shifts(shift, y.shape)
-    means = found[:, 0] + np.repeat(shifts, lines.per_line)
+    means = sums[:, 0] + np.repeat(shifts, lines.per_line)
     mean = blocks.sum_by_index(means * lengths, rows) / count
     # Chan's formula: squared deviations within blocks, and of the blocks' means
-    squares = found[:, 1] + lengths * (means - mean[blocks.indices]) ** 2
+    squares = sums[:, 1] + lengths * (means - mean[blocks.indices]) ** 2
     variance = blocks.sum_by_index(squares, rows) / count
     if shard is not None:
         mean, variance = generic.pooled(shard, mean, variance)
@@ -130,10 +130,10 @@ def _numbers(
 
 def vjp(
     xp: Any, g: NDArray, g_mean: NDArray, g_variance: NDArray, y: NDArray, shift: NDArray | None, scale: NDArray,
-    bias: NDArray, kept: tuple[NDArray, NDArray | None], epsilon: float, shard: Shard | None, rho: str,
+    bias: NDArray, memory: tuple[NDArray, NDArray | None], epsilon: float, shard: Shard | None, rho: str,
 ) -> Adjoints:  # fmt: skip
     """As the generic one."""
-    moments, ans = kept
+    moments, ans = memory
     g = g if ans is None else np.asarray(relu_vjp(np, g, ans))
     lines = lines_of(shift, y, g)
     if lines is None:
@@ -144,13 +144,13 @@ def vjp(
     x, of = lines.addresses(y), lines.addresses(g)
     elements = current().additions_per_read * y.size
     numbers, left = _numbers(lines, y, lines.shifts(shift, y.shape), scale, bias, mean, inverse)
-    found = np.empty((lines.blocks, 3))
+    totals = np.empty((lines.blocks, 3))
     parallel_for(
-        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers, rho == "elu"),
+        lambda first, last: kernels.cotangents(y, totals, first, last, n, x, of, numbers, rho == "elu"),
         lines.blocks,
         elements,
     )
-    sums, products, deviations = found.reshape(-1, lines.per_line, 3).sum(axis=1).T  # (blocks, 3) -> (3, lines)
+    sums, products, deviations = totals.reshape(-1, lines.per_line, 3).sum(axis=1).T  # (blocks, 3) -> (3, lines)
     products, deviations = products - left * sums, deviations - left * n
     of_bias, of_scale = lines.sum_by_index(sums, rows), inverse * lines.sum_by_index(products, rows)
     count = y.size // rows

@@ -162,8 +162,8 @@ class CpuPlan(Plan[NDArray]):
     def _add_samples(self, x: NDArray, spectrum: NDArray, lines: Integers, written: NDArray) -> None:
         """Add the transpose of `_spectrum` of some lines to x (rows, channels, positions), or write new lines."""
         spectrum, again = spectrum.reshape(-1, self.channels, len(lines) * self._line), written[lines]
-        for kept, added in ((np.where(again, -1, lines), False), (np.where(again, lines, -1), True)):
-            columns = [(there, here, count) for here, there, count in self._columns(kept)]
+        for targets, added in ((np.where(again, -1, lines), False), (np.where(again, lines, -1), True)):
+            columns = [(there, here, count) for here, there, count in self._columns(targets)]
             self._map(1, spectrum, x, columns, added=added)
         written[lines] = True
 

@@ -141,14 +141,14 @@ class RealDFT(ByTable[NDArray]):
     def phases(self) -> list[tuple[Integers, list[Step], int]]:
         """For each polyphase component its samples, the steps from them to entries, and the number of rows between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
-        place, found = self.places, []
+        place, components = self.places, []
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
             rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
             to = (place // self.planes * self.aliases + a) * self.planes + place % self.planes
             steps: list[Step] = []
             between = _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
-            found.append((rows.reshape(-1), steps, between))
-        return found
+            components.append((rows.reshape(-1), steps, between))
+        return components
 
     @property
     def analysis(self) -> tuple[list[Step], int]:
@@ -159,13 +159,13 @@ class RealDFT(ByTable[NDArray]):
     @cached_property
     def synthesis_transpose(self) -> tuple[list[Step], int]:
         """Steps from the cotangent of the result to those of the entries, and the number of rows between."""
-        kept = [axis.kept for axis in self.axes]
+        counts = [axis.kept for axis in self.axes]
         to = self.places.copy()
         for row, (_, part) in enumerate(self.parts if self.form == TRIPLED else ()):
             if part:  # the real part of x makes half of the imaginary part of y, and the reverse
                 to[row] += 1 if part == RE else -1
         steps: list[Step] = []
-        rows = np.arange(math.prod(kept)).reshape(kept)
+        rows = np.arange(math.prod(counts)).reshape(counts)
         return steps, _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
 
     @cached_property
@@ -182,9 +182,9 @@ class RealDFT(ByTable[NDArray]):
             spectrum = (spectrum[:, :, None, :, None] * along[:, None, :, None, :]).reshape(
                 len(self.parts), spectrum.shape[1] * axis.stride, -1
             )
-        own = np.asarray([part is None for _, part in self.parts])[:, None, None]
-        spectrum *= np.where(own, 1, 2) / math.prod(lengths)
-        re, im = spectrum.real, np.where(own, 0, spectrum.imag)
+        alone = np.asarray([part is None for _, part in self.parts])[:, None, None]
+        spectrum *= np.where(alone, 1, 2) / math.prod(lengths)
+        re, im = spectrum.real, np.where(alone, 0, spectrum.imag)
         if self.form == TRIPLED:
             part = np.asarray([SUM if part is None else part for _, part in self.parts])[:, None, None]
             table = np.select([part == SUM, part == RE], [re, im - re], -re - im)
@@ -271,10 +271,10 @@ def _is_fast(length: int) -> bool:
 def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:
     """Frequency and part of each row of a spectrum, in the order of `_add_steps`. Part None: its own conjugate."""
     *others, length = lengths
-    for f, own in pairs(length) if real else [(f, False) for f in range(length)]:
+    for f, alone in pairs(length) if real else [(f, False) for f in range(length)]:
         if others:
-            yield from (((*g, f), part) for g, part in _parts(tuple(others), form, real and own))
-        elif own:
+            yield from (((*g, f), part) for g, part in _parts(tuple(others), form, real and alone))
+        elif alone:
             yield from [((f,), None)] * (2 if form == PAIRED else 1)
         else:
             yield from (((f,), part) for part in ((SUM, RE, IM) if form == TRIPLED else (RE, IM)))
@@ -306,15 +306,15 @@ def _add_steps(
         add((), to)
         return used
     frequencies = [(f, False) for f in range(length)] if is_complex else pairs(length)
-    of_frequency = [1 if own else 2 for _, own in frequencies]
+    of_frequency = [1 if alone else 2 for _, alone in frequencies]
     shape = parts[0].shape[:-1]
     rows = used + np.arange(sum(of_frequency) * math.prod(shape)).reshape(-1, *shape)
     for index in np.ndindex(shape):
         add(index, rows[(slice(None), *index)])
     used = most = used + rows.size
     begin = taken = 0
-    for (_, own), planes in zip(frequencies, of_frequency, strict=True):
-        size = sum(1 for _ in _parts(tuple(others), form, own and not is_complex))
+    for (_, alone), planes in zip(frequencies, of_frequency, strict=True):
+        size = sum(1 for _ in _parts(tuple(others), form, alone and not is_complex))
         inner = list(rows[begin : begin + planes])
         most = max(most, _add_steps(steps, inner, others, to[taken : taken + size], form, used, False))
         begin, taken = begin + planes, taken + size

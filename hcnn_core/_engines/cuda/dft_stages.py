@@ -31,17 +31,17 @@ def stages_of(transform: MatrixDFT, dtype: Any) -> tuple[tuple[Stage, Stage, int
     d = transform
     across, along, back1, back2 = d.matrices(np.empty(0, dtype))[:4]
     p, n1, n2, o1, o2, fold = d.planes, d.n1, d.last.n, d.o1, d.last.kept, d.last.fold
-    kept, rows1, rows2 = d.kept, along.shape[0], across.shape[0]
-    groups = np.arange(kept * fold)
+    entries, rows1, rows2 = d.kept, along.shape[0], across.shape[0]
+    groups = np.arange(entries * fold)
     analysis = (
         Stage(across, np.arange(n1) * n2, 1, np.arange(n1), n1),
         Stage(along, groups * p * n1, 1, groups // fold * rows1 * fold + groups % fold, fold),
         rows2 * n1,
     )
     synthesis = (
-        Stage(back1, np.arange(kept) * back1.shape[1], 1, np.arange(kept) * p * o1, 1),
+        Stage(back1, np.arange(entries) * back1.shape[1], 1, np.arange(entries) * p * o1, 1),
         Stage(back2, np.arange(o1), o1, np.arange(o1) * o2, 1),
-        kept * p * o1,
+        entries * p * o1,
     )
     return analysis, _transposed(*analysis), synthesis, _transposed(*synthesis)
 

@@ -71,9 +71,9 @@ def merge_vjp(
     first = h.ndim - 1
     # (*kernel_size of h, *kernel_size of g, K) -> (*kernel_size of g, *kernel_size of h, K)
     by_taps = xp.permute_dims(g_w, (*range(first, g_w.ndim - 1), *range(first), g_w.ndim - 1))
-    given = (h, g, mean, covariance, table, by_taps, g_offset)
+    arrays = (h, g, mean, covariance, table, by_taps, g_offset)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
-    _launch(xp, "merge_back", h, given, (of_g, of_bias, parts), numbers, epsilon, kernels, shared)
+    _launch(xp, "merge_back", h, arrays, (of_g, of_bias, parts), numbers, epsilon, kernels, shared)
     every = kernels, (mean.size + 1) * h.shape[0]  # parts, and how far apart they are
     of_h, of_mean, of_covariance = (empty(xp, a.shape, h) for a in (h, mean, covariance))
     summed, results = (h, mean, covariance, parts, parts[0, -1, :]), (of_h, of_mean, of_covariance)
@@ -87,11 +87,11 @@ def _shared_bytes(h: Array, across: int) -> int:
 
 
 def _launch(
-    xp: Any, name: str, h: Array, given: tuple[Array, ...], results: tuple[Array, ...], numbers: tuple[int, ...],
+    xp: Any, name: str, h: Array, arrays: tuple[Array, ...], results: tuple[Array, ...], numbers: tuple[int, ...],
     epsilon: float, blocks: int = 1, shared: int = 0,
 ) -> None:  # fmt: skip
     dtype, count, threads = dtype_name(h.dtype), h.shape[0], current().device_filter_threads
-    operands = (xp.ascontiguousarray(xp.astype(a, h.dtype, copy=False)) for a in given)
+    operands = (xp.ascontiguousarray(xp.astype(a, h.dtype, copy=False)) for a in arrays)
     sizes = {"FILTER_TAPS": h.size // count, "FILTER_THREADS": threads, "MOST_FILTERS": MOST_FILTERS}
     arguments = (*operands, *results, *map(np.int32, (count, *numbers)), np.float64(epsilon))
     cuda.launch(name, dtype, sizes, (blocks,), threads, arguments, shared)

@@ -51,11 +51,11 @@ def muon(
     weights: Sequence[Weight], rate: Any, momentum: float, nesterov: bool, tiny: float
 ) -> list[tuple[Array, Array]]:
     """Each weight and velocity after a step; the rate is a number, or an array without axes."""
-    found: list[tuple[Array, Array]] = []
+    results: list[tuple[Array, Array]] = []
     xp = array_namespace(weights[0].weight)
     for first in range(0, len(weights), MOST_MATRICES):
-        found += _muon(xp, weights[first : first + MOST_MATRICES], rate, momentum, nesterov, tiny)
-    return found
+        results += _muon(xp, weights[first : first + MOST_MATRICES], rate, momentum, nesterov, tiny)
+    return results
 
 
 def _muon(
@@ -63,12 +63,12 @@ def _muon(
 ) -> list[tuple[Array, Array]]:
     like = weights[0].weight
     dtype, threads = dtype_name(like.dtype), current().device_threads
-    given = [tuple(xp.ascontiguousarray(a) for a in weight[:3]) for weight in weights]
+    operands = [tuple(xp.ascontiguousarray(a) for a in weight[:3]) for weight in weights]
     results = [(empty(xp, w.weight.shape, like), empty(xp, w.weight.shape, like)) for w in weights]
     table = np.zeros((), layout_of(dtype))
-    for entry, weight, arrays, made in zip(table["matrix"], weights, given, results, strict=False):
+    for entry, weight, arrays, outputs in zip(table["matrix"], weights, operands, results, strict=False):
         rows, columns = _sides(weight.weight, weight.row_axes)
-        for name, array in zip(ARRAYS, (*arrays, *made), strict=True):
+        for name, array in zip(ARRAYS, (*arrays, *outputs), strict=True):
             entry[name] = address_of(array)
         sizes = (rows, columns, columns, 1) if rows >= columns else (columns, rows, 1, columns)
         entry["rows"], entry["columns"], entry["row_step"], entry["column_step"] = sizes

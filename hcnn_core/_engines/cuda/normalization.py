@@ -40,10 +40,10 @@ def _rows_of(y: Array) -> _Rows:
 
 def suits(y: Array, shift: Array | None) -> bool:
     """Whether the kernels can normalise y + shift: a row of positions has one mean and one shift."""
-    found, shape = _rows_of(y), () if shift is None else shift.shape
+    rows, shape = _rows_of(y), () if shift is None else shift.shape
     last = y.ndim - len(shape)
-    constant = all(a < last or shape[a - last] == 1 or y.shape[a] == 1 for a in found.inner)
-    return constant and found.rows <= MOST_ROWS and found.positions <= MOST_POSITIONS
+    constant = all(a < last or shape[a - last] == 1 or y.shape[a] == 1 for a in rows.inner)
+    return constant and rows.rows <= MOST_ROWS and rows.positions <= MOST_POSITIONS
 
 
 def forward(
@@ -55,32 +55,32 @@ def forward(
     `parts` are those of y's moments, where `Implicit.forward` has made them.
     """
     rows = _rows_of(y)
-    terms, apart, kept = _marginal_of(rows, y, axis)
+    terms, apart, axes = _marginal_of(rows, y, axis)
     arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
     parts, length = _parts_of(xp, arranged, rows, parts)
     moments = xp.empty((2, rows.channels), dtype=xp.float64, **placement(xp, y))
     mean, variance = empty(xp, bias.shape, y), empty(xp, bias.shape, y)
-    ans = empty(xp, tuple(y.shape[a] for a in kept), y)
+    ans = empty(xp, tuple(y.shape[a] for a in axes), y)
     counts = rows.channels, rows.positions, rows.rows, parts.shape[1], length
     _launch("channel_moments", y, (rows.channels,), (added, parts, mean, variance, moments), *counts)
     if shard is not None:
         moments = xp.stack(pooled(shard, moments[0, :], moments[1, :]))
         mean, variance = (xp.astype(moments[i, :], y.dtype) for i in range(2))
     added_to_ans = None if skipping is None else _arranged(xp, skipping, rows)
-    given = arranged, added, moments, *(xp.ascontiguousarray(a) for a in (scale, bias)), added_to_ans, ans
+    arguments = arranged, added, moments, *(xp.ascontiguousarray(a) for a in (scale, bias)), added_to_ans, ans
     grid = _blocks(rows.positions, ELEMENTS), rows.rows // terms
     numbers = rows.channels, rows.positions, terms, apart, epsilon
-    _launch("normalize_rows", y, grid, given, *numbers, rho=rho)
-    ans = xp.permute_dims(ans, _inverse(kept))
-    return summed(xp, ans, (axis,)) if axis is not None and axis in kept else ans, mean, variance, moments
+    _launch("normalize_rows", y, grid, arguments, *numbers, rho=rho)
+    ans = xp.permute_dims(ans, _inverse(axes))
+    return summed(xp, ans, (axis,)) if axis is not None and axis in axes else ans, mean, variance, moments
 
 
-def _parts_of(xp: Any, arranged: Array, rows: _Rows, given: Array | None) -> tuple[Array, int]:
-    """Parts of each row's moments (rows, parts, 2), and the positions of each: of y, or from those that are given."""
+def _parts_of(xp: Any, arranged: Array, rows: _Rows, partials: Array | None) -> tuple[Array, int]:
+    """Parts of each row's moments (rows, parts, 2), and the positions of each: of y, or from `partials`."""
     length = current().device_threads * current().device_sum_positions
-    if given is not None and given.shape == (rows.rows, -(-rows.positions // PART), 2):
+    if partials is not None and partials.shape == (rows.rows, -(-rows.positions // PART), 2):
         joined = xp.empty((rows.rows, 1, 2), dtype=xp.float64, **placement(xp, arranged))
-        _launch("join_parts", arranged, (rows.rows,), (given, joined), given.shape[1], rows.positions, PART)
+        _launch("join_parts", arranged, (rows.rows,), (partials, joined), partials.shape[1], rows.positions, PART)
         return joined, rows.positions
     parts = xp.empty((rows.rows, -(-rows.positions // length), 2), dtype=xp.float64, **placement(xp, arranged))
     _launch("row_sums", arranged, (parts.shape[1], rows.rows), (arranged, parts), rows.positions, length)
@@ -89,10 +89,10 @@ def _parts_of(xp: Any, arranged: Array, rows: _Rows, given: Array | None) -> tup
 
 def vjp(
     xp: Any, g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
-    kept: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
+    memory: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
 ) -> Adjoints:  # fmt: skip
     """As the generic one."""
-    (moments, ans), rows = kept, _rows_of(y)
+    (moments, ans), rows = memory, _rows_of(y)
     arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
     moments = xp.ascontiguousarray(xp.astype(moments, xp.float64, copy=False))
     scale, bias, g_mean, g_variance = (xp.ascontiguousarray(a) for a in (scale, bias, g_mean, g_variance))
@@ -114,10 +114,10 @@ def vjp(
         every = xp.astype(shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance), y.dtype)
         every_bias, every_scale, g_mean, g_variance = (every[i, :] for i in range(4))
     of_y, of_rows = empty(xp, arranged.shape, y), None if shift is None else empty(xp, (rows.rows,), y)
-    given = of_ans, places, g_mean, g_variance, *operands, every_bias, every_scale, parts, of_y, of_rows
+    arguments = of_ans, places, g_mean, g_variance, *operands, every_bias, every_scale, parts, of_y, of_rows
     grid, count = (_blocks(rows.positions, ELEMENTS), rows.rows), rows.rows // rows.channels * rows.positions
     counts = rows.channels, rows.positions, blocks, float(count), epsilon
-    _launch("normalize_rows_back", y, grid, given, *counts, rho=rho)
+    _launch("normalize_rows_back", y, grid, arguments, *counts, rho=rho)
     back, of_shift = _inverse(rows.order), None
     if shift is not None:
         one_each = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
@@ -151,8 +151,8 @@ def _blocks(positions: int, each: int) -> int:
 
 def _arranged(xp: Any, y: Array, rows: _Rows) -> Array:
     """Return the array in its order in memory, in one piece."""
-    found: Array = xp.ascontiguousarray(xp.permute_dims(y, rows.order))
-    return found
+    result: Array = xp.ascontiguousarray(xp.permute_dims(y, rows.order))
+    return result
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -167,8 +167,8 @@ def _shift_of_rows(xp: Any, shift: Array | None, y: Array, rows: _Rows) -> Array
     every = xp.reshape(shift, (*(1,) * (y.ndim - shift.ndim), *shift.shape))
     every = xp.permute_dims(every, rows.order)
     shape = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
-    found: Array = xp.ascontiguousarray(xp.broadcast_to(every, shape))
-    return found
+    result: Array = xp.ascontiguousarray(xp.broadcast_to(every, shape))
+    return result
 
 
 _placed = DeviceTables()
@@ -188,10 +188,10 @@ def _cotangent(xp: Any, g: Array, rows: _Rows) -> tuple[Array, Array | None]:
         return xp.ascontiguousarray(ordered), None
 
     def places() -> Any:
-        found: Integers = np.zeros(1, np.int64)
+        offsets: Integers = np.zeros(1, np.int64)
         for n, s in zip(shape, strides, strict=True):
-            found = np.add.outer(found, np.arange(n) * (s // step)).reshape(-1)
-        return found.astype(np.int32)
+            offsets = np.add.outer(offsets, np.arange(n) * (s // step)).reshape(-1)
+        return offsets.astype(np.int32)
 
     return ordered, _placed.beside(g, (shape, strides, step), places)
 

@@ -44,9 +44,9 @@ class CudaPatches(Patches[Array]):
         arguments = arranged[0], arranged[-1], self._tables(x)[0], parts, centres, *self._numbers
         shared = sums * threads * x.itemsize
         self._launch("gram", x, (blocks,), arguments, shared, same=same, threads=threads, piece=piece)
-        found, numbers = (mean, narrow, covariance), (np.int32(blocks), np.float64(self.count))
-        self._launch("covariance_of", x, (self.taps**2,), (parts, centres, *found, *numbers), same=same)
-        return found
+        results, numbers = (mean, narrow, covariance), (np.int32(blocks), np.float64(self.count))
+        self._launch("covariance_of", x, (self.taps**2,), (parts, centres, *results, *numbers), same=same)
+        return results
 
     def filter(
         self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None,
@@ -99,8 +99,8 @@ class CudaPatches(Patches[Array]):
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,
         *, same: bool = True, threads: int | None = None, piece: int = 1, more: dict[str, int] | None = None,
     ) -> None:  # fmt: skip
-        own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
-        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same), "PIECE": piece}
+        middle = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
+        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": middle, "SAME": int(same), "PIECE": piece}
         threads = threads or current().device_filter_threads
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
         sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks} | (more or {})
@@ -144,9 +144,9 @@ def _spreading(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple
         slots[row[patches], tap] = places[:, patches].T  # the sources, for now
         slots[np.setdiff1d(np.arange(count), row), tap] = -3
     for position, reads in enumerate(slots):
-        found, index = np.unique(reads[reads != -3], return_inverse=True)
-        sources[position, : found.size] = found[::-1]  # zeros last
-        slots[position][reads != -3] = found.size - 1 - index
+        values, index = np.unique(reads[reads != -3], return_inverse=True)
+        sources[position, : values.size] = values[::-1]  # zeros last
+        slots[position][reads != -3] = values.size - 1 - index
     side = {1: 64, 2: 8, 3: 4}.get(len(lengths), 2)  # of a tile
     corner = np.indices(lengths).reshape(len(lengths), -1) // side
     tile_of = np.ravel_multi_index(tuple(corner), tuple(-(-n // side) for n in lengths))

@@ -118,8 +118,8 @@ class LibraryFFT:
         f = np.arange(self.spectrum_shape[-1])
         alone = (f == 0) | (2 * f == self.padded[-1])
         dtype = dtype_name(like.dtype)
-        found: Array = self._placed.beside(like, dtype, lambda: np.where(alone, 1.0, 2.0).astype(dtype)[:, None])
-        return found
+        weights: Array = self._placed.beside(like, dtype, lambda: np.where(alone, 1.0, 2.0).astype(dtype)[:, None])
+        return weights
 
     def _flat(self, xp: Any, spectrum: Array) -> Array:
         return xp.reshape(spectrum, (self.frequencies, 1, -1))

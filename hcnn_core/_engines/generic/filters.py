@@ -61,8 +61,8 @@ def merge_vjp(
     by_taps = xp.reshape(normal, (-1, h.shape[0]))  # (T, Q)
     of_flat = xp.matmul(by_taps.T, of_w) + means[:, None] * of_responses  # (Q, T) @ (T, taps K)
     of_filters = xp.reshape(xp.matmul(of_w, flat.T), normal.shape)  # (T, taps K) @ (taps K, Q)
-    found = normalize_vjp(xp, of_filters, xp.matmul(flat, of_responses), h, mean, covariance, epsilon)
-    return found[0], xp.reshape(of_flat, g.shape), *found[1:], xp.sum(g_offset, axis=0)
+    cotangents = normalize_vjp(xp, of_filters, xp.matmul(flat, of_responses), h, mean, covariance, epsilon)
+    return cotangents[0], xp.reshape(of_flat, g.shape), *cotangents[1:], xp.sum(g_offset, axis=0)
 
 
 _placed = DeviceTables()

@@ -45,13 +45,13 @@ def rectified(xp: Any, ans: Array, skipping: Array | None) -> Array:
 
 def vjp(
     xp: Any, g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
-    kept: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
+    memory: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
 ) -> Adjoints:  # fmt: skip
     """Cotangents of y, shift, scale, bias and what skips, from those of the three results.
 
-    Kept is what `forward` returns last, and of a ReLU what it returns first.
+    `memory` is what `forward` returns last, and of a ReLU what it returns first.
     """
-    moments, ans = kept
+    moments, ans = memory
     g = g if ans is None else relu_vjp(xp, g, ans)
     count = y.size // y.shape[-1]
     mean, inverse = moments[0, :], 1 / xp.sqrt(moments[1, :] + epsilon)
@@ -76,9 +76,9 @@ def vjp(
 def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Mean and variance (K,) of the whole batch, from those of a shard."""
     xp = array_namespace(mean)
-    found = shard.mean(mean, mean * mean, variance)
-    between = found[1, :] - found[0, :] ** 2  # of the shards' means; rounding may leave less than nothing
-    return found[0, :], found[2, :] + xp.where(between > 0, between, xp.zeros_like(between))
+    means = shard.mean(mean, mean * mean, variance)
+    between = means[1, :] - means[0, :] ** 2  # of the shards' means; rounding may leave less than nothing
+    return means[0, :], means[2, :] + xp.where(between > 0, between, xp.zeros_like(between))
 
 
 def summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:

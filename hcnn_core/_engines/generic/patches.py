@@ -106,8 +106,8 @@ class Patches(Generic[AnyArray]):
         if mean is None:
             centre, offset = self.centre(xp, arranged)
         else:  # the centre tap reads every sample once, so its mean is that of x
-            own = mean[int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))]
-            centre = xp.astype(own, x.dtype)
+            middle = mean[int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))]
+            centre = xp.astype(middle, x.dtype)
             offset = mean - xp.astype(centre, mean.dtype)
         matrix = xp.astype(matrix, x.dtype, copy=False) / self.count
         offset = xp.astype(constant, x.dtype, copy=False) / self.count - self.matmul(matrix, xp.astype(offset, x.dtype))

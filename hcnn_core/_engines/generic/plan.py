@@ -125,11 +125,11 @@ class Plan(Generic[AnyArray]):
         bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
         new = len(self.problem.out_shape)
         rows = len(self.y_order) - self.within - new - self.outside
-        kept = (*range(rows), *range(rows + self.outside, rows + self.outside + new))
-        if any(n > 1 for a, n in enumerate(bias.shape) if a not in kept):
+        axes = (*range(rows), *range(rows + self.outside, rows + self.outside + new))
+        if any(n > 1 for a, n in enumerate(bias.shape) if a not in axes):
             return None
-        shape = tuple(y_shape[self.y_order[a]] for a in kept)
-        bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in kept)), shape)
+        shape = tuple(y_shape[self.y_order[a]] for a in axes)
+        bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in axes)), shape)
         return xp.reshape(bias, (self.y_rows, self.out))
 
     def like_result(self, xp: Any, sums: AnyArray) -> AnyArray:

@@ -25,10 +25,10 @@ def maxima(xp: Any, x: Array, axis: int, window: Window, with_taps: bool = True)
 
     def compute(x: Array, y: Array, *taps: Array) -> None:
         for tap, to, source in reversed([*window.places(axis)]):
-            given, held = x[source], y[to]
+            sample, held = x[source], y[to]
             for first in taps:  # "not smaller", so that windows of -inf or NaN end at a sample and not at padding
-                first[to] = xp.where(given < held, first[to], xp.full_like(first[to], tap))
-            y[to] = xp.maximum(given, held)
+                first[to] = xp.where(sample < held, first[to], xp.full_like(first[to], tap))
+            y[to] = xp.maximum(sample, held)
 
     _by_parts(xp, compute, axis, x, y, *(() if taps is None else (taps,)))
     return xp.permute_dims(y, back), None if taps is None else xp.permute_dims(taps, back)
@@ -49,8 +49,8 @@ def picked(xp: Any, x: Array, taps: Array, axis: int, window: Window) -> Array:
 
 def spread(xp: Any, g: Array, taps: Array | None, axis: int, window: Window) -> Array:
     """Return the transpose of `picked`; without taps, g goes to all samples of a window."""
-    given, axis, back = _in_memory_order(xp, axis, g, *(() if taps is None else (taps,)))
-    x = _filled(xp, given[0], axis, window.length, g.dtype, 0)
+    arrays, axis, back = _in_memory_order(xp, axis, g, *(() if taps is None else (taps,)))
+    x = _filled(xp, arrays[0], axis, window.length, g.dtype, 0)
 
     def compute(x: Array, g: Array, *taps: Array) -> None:
         for tap, to, source in window.places(axis):
@@ -59,7 +59,7 @@ def spread(xp: Any, g: Array, taps: Array | None, axis: int, window: Window) -> 
                 share = xp.where(chosen[to] == tap, share, xp.zeros_like(share))
             x[source] = x[source] + share
 
-    _by_parts(xp, compute, axis, x, *given)
+    _by_parts(xp, compute, axis, x, *arrays)
     return xp.permute_dims(x, back)
 
 
@@ -89,10 +89,10 @@ def _counted(xp: Any, y: Array, axis: int, window: Window) -> Any:
     real = np.finfo(str(y.dtype).rpartition(".")[2]).dtype
 
     def table() -> Any:
-        found = np.zeros(window.out_length, real)
+        counts = np.zeros(window.out_length, real)
         for _, to, _ in window.places(0):
-            found[to] += 1
-        return found
+            counts[to] += 1
+        return counts
 
     shape = (-1, *(1,) * (y.ndim - 1 - axis))
     return xp.reshape(_counts.beside(y, (window, real.name), table), shape)
@@ -110,8 +110,8 @@ def _in_memory_order(xp: Any, axis: int, *arrays: Array) -> tuple[list[Array], i
 def _filled(xp: Any, like: Array, axis: int, length: int, dtype: Any, value: float) -> Array:
     """Return a constant array of the shape of another, but for the length of one axis."""
     shape = (*like.shape[:axis], length, *like.shape[axis + 1 :])
-    found: Array = xp.full(shape, value, dtype=dtype, **placement(xp, like))
-    return found
+    array: Array = xp.full(shape, value, dtype=dtype, **placement(xp, like))
+    return array
 
 
 def _by_parts(xp: Any, compute: Callable[..., None], axis: int, *arrays: Array) -> None:
