@@ -80,7 +80,7 @@ def _describe(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     say(described(*config_of(options)))
 
 
-def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
+def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
     require_installed()
 
     session = Session(options.ranks, say=say)

@@ -385,11 +385,11 @@ class Classifier:
             ``"n"`` of the images, ``"u1"`` and so on of space, then ``"v3"`` and so on of attributes, or
             ``"channels"``.
         """
-        found = self._layer(layer)
-        count = len(self.checkpoint.image_size) if len(found.outputs) > 1 else 0
+        source = self._layer(layer)
+        count = len(self.checkpoint.image_size) if len(source.outputs) > 1 else 0
         last = ["channels"]
-        if isinstance(found, HierarchicalLayer):
-            last = [f"v{found.j - age}" for age in range(len(found.outputs) - count - 1, -1, -1)]
+        if isinstance(source, HierarchicalLayer):
+            last = [f"v{source.j - age}" for age in range(len(source.outputs) - count - 1, -1, -1)]
         return ("n", *(f"u{k + 1}" for k in range(count)), *last)
 
     def _layer(self, layer: int | str) -> Layer:
@@ -418,8 +418,8 @@ class Classifier:
         axes = len(lengths)
         if channels == 1 and array.ndim in (axes, axes + 1) and array.shape[-1] != 1:
             array = array[..., None]
-        own = tuple(array.shape[-1 - axes : -1])
-        fits = 0 not in own if self._fits else own == tuple(lengths)
+        space = tuple(array.shape[-1 - axes : -1])
+        fits = 0 not in space if self._fits else space == tuple(lengths)
         if array.ndim not in (axes + 1, axes + 2) or array.shape[-1] != channels or not fits:
             wanted = f"{'H, W' if self._fits else ', '.join(map(str, lengths))}, {channels}"
             rest = ", H and W at least 1" if self._fits else ""

@@ -83,11 +83,11 @@ class Agreement(Communicator):
         everyone = self.gather(dict(properties))
         for rank, other in enumerate(everyone):
             for name in sorted(everyone[0].keys() | other.keys()):
-                mine, theirs = (d.get(name, "none") for d in (everyone[0], other))
-                if mine != theirs:
+                value, another = (d.get(name, "none") for d in (everyone[0], other))
+                if value != another:
                     raise self.agreed(
                         DistributedError(
-                            f"ranks differ in {name}: {mine} on rank 0 ({self.hosts[0]}), {theirs} on rank {rank} "
+                            f"ranks differ in {name}: {value} on rank 0 ({self.hosts[0]}), {another} on rank {rank} "
                             f"({self.hosts[rank]}); start all with the same command, packages and data"
                         )
                     )

@@ -63,9 +63,9 @@ class Ranks(Agreement):
         """
         leaves = tree_leaves(gradients)
         xp, dtype = array_namespace(*leaves), leaves[0].dtype
-        own = [xp.astype(value, dtype) for value in numbers.values()] + [xp.asarray(bool(share), dtype=dtype)]
-        nothing = [xp.zeros((), dtype=dtype)] * len(own)
-        by_rank = [value for rank in range(self.size) for value in (own if rank == self.rank else nothing)]
+        terms = [xp.astype(value, dtype) for value in numbers.values()] + [xp.asarray(bool(share), dtype=dtype)]
+        nothing = [xp.zeros((), dtype=dtype)] * len(terms)
+        by_rank = [value for rank in range(self.size) for value in (terms if rank == self.rank else nothing)]
         last = xp.stack([xp.astype(loss, dtype), *by_rank, xp.asarray(bool(self.stop), dtype=dtype)])
         total = self.all_reduce(xp.concat([*(xp.reshape(leaf, (-1,)) for leaf in leaves), last]))
         summed, begin = [], 0
@@ -78,7 +78,7 @@ class Ranks(Agreement):
         if asked:
             self.stop = max(self.gather(self.stop))
         values = to_numpy(total[begin + 1 : -1]).tolist()
-        rows = [row for rank in range(self.size) if (row := values[rank * len(own) : (rank + 1) * len(own)])[-1]]
+        rows = [row for rank in range(self.size) if (row := values[rank * len(terms) : (rank + 1) * len(terms)])[-1]]
         merged = {
             name: functools.reduce(metrics[name].merge, column)
             for name, column in zip(numbers, zip(*rows, strict=True), strict=False)
@@ -119,5 +119,5 @@ def share_processors(ranks: Ranks) -> None:
         return
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     everyone = ranks.gather((ranks.host, frozenset(allowed)))
-    sharing = sum(host == ranks.host and bool(allowed & theirs) for host, theirs in everyone)
+    sharing = sum(host == ranks.host and bool(allowed & processors) for host, processors in everyone)
     os.environ["HCNN_NUM_THREADS"] = str(max(1, len(allowed) // sharing))

@@ -27,18 +27,18 @@ def parts(settings: AverageSettings, step: int) -> dict[str, float]:
 
     At first less is kept, so that the start is forgotten: of moments as in a plain mean.
     """
-    kept = min(settings.moment_decay, step / (step + 1))
+    decay = min(settings.moment_decay, step / (step + 1))
     average = float(min(settings.average_decay, step / (step + 10)))
-    return {"moments_kept": kept, "moments_taken": 1 - kept, "average_kept": average}
+    return {"moments_kept": decay, "moments_taken": 1 - decay, "average_kept": average}
 
 
 def averaged(arrays: Mapping[str, Any], weights: Any, moments: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the averages of `arrays` after a step, from its weights, its batch's moments, and `parts`."""
-    kept, taken = inputs["moments_kept"], inputs["moments_taken"]
-    after = {"moments": _sums(arrays["moments"], moments, (0.0, 1.0, kept), (0.0, 1.0, taken))}
+    decay, taken = inputs["moments_kept"], inputs["moments_taken"]
+    after = {"moments": _sums(arrays["moments"], moments, (0.0, 1.0, decay), (0.0, 1.0, taken))}
     if arrays.get("average"):
-        kept = inputs["average_kept"]
-        after["average"] = _sums(arrays["average"], weights, (0.0, 1.0, kept), (1.0, -1.0, kept))
+        decay = inputs["average_kept"]
+        after["average"] = _sums(arrays["average"], weights, (0.0, 1.0, decay), (1.0, -1.0, decay))
     return after
 
 

@@ -118,9 +118,9 @@ def attention_distance(maps: Sequence[Array], teacher: Sequence[Array]) -> Array
     a teacher's map is resized to the network's.
     """
     total: Any = 0
-    for own, other in zip(maps, teacher, strict=True):
-        found, wanted = _normalised(own), _normalised(resize(other[..., None], own.shape[1:])[..., 0])
-        total = total + np.sum(np.square(found - wanted)) * (1 / own.shape[0])
+    for student, other in zip(maps, teacher, strict=True):
+        attention, wanted = _normalised(student), _normalised(resize(other[..., None], student.shape[1:])[..., 0])
+        total = total + np.sum(np.square(attention - wanted)) * (1 / student.shape[0])
     return total
 
 

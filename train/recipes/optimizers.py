@@ -78,7 +78,7 @@ class Optimizer(NamedTuple):
     """What settings it takes beside those of every run."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises ConfigError where its settings contradict each other."""
-    direction: Callable[..., Array] = lambda *kept: -kept[0]
+    direction: Callable[..., Array] = lambda *arrays: -arrays[0]
     """Where an array moves by what is kept of it alone: downhill, up to a positive factor, so without the rate."""
 
 
@@ -110,14 +110,14 @@ def updated(
             result.setdefault(layer, {})[name] = array
         return result
 
-    moved, kept = OPTIMIZERS[settings.optimizer].update(
+    moved, memory = OPTIMIZERS[settings.optimizer].update(
         settings,
         progress,
         [parameters[layer][name] for layer, name in places],
         [gradients[layer][name] for layer, name in places],
         {kind: [arrays[layer][name] for layer, name in places] for kind, arrays in state.items()},
     )
-    return tree(moved), {kind: tree(arrays) for kind, arrays in kept.items()}
+    return tree(moved), {kind: tree(arrays) for kind, arrays in memory.items()}
 
 
 def _decays(settings: DecaySettings, parameters: Sequence[Parameter]) -> list[float]:

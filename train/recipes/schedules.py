@@ -72,12 +72,12 @@ def learning_rate(settings: ScheduleSettings, step: int, steps_per_epoch: int) -
     return float(settings.learning_rate * SCHEDULES[settings.schedule].rate(settings, step, steps_per_epoch))
 
 
-def image_size(settings: RunSettings, epoch: int, own: tuple[int, ...]) -> tuple[int, ...]:
+def image_size(settings: RunSettings, epoch: int, lengths: tuple[int, ...]) -> tuple[int, ...]:
     """Return the lengths of the axes of space of an epoch's training images."""
-    short = min(own)
+    short = min(lengths)
     pixels = [max(int(share * short + 0.5), min(LEAST_SIDE, short)) for share in settings.image_shares]
     sizes = (settings.image_sizes or pixels)[-settings.epochs :]
     if not sizes:
-        return own
+        return lengths
     side = sizes[min(epoch * len(sizes) // settings.epochs, len(sizes) - 1)]
-    return tuple((2 * side * n + short) // (2 * short) for n in own)  # rounded
+    return tuple((2 * side * n + short) // (2 * short) for n in lengths)  # rounded

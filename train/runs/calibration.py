@@ -27,8 +27,8 @@ def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
         minimum = minimize_scalar(lambda log: _loss(half[0] / np.exp(log), half[1]), bounds=(-4, 4), method="bounded")
         return float(np.exp(minimum.x))
 
-    losses = [_loss(z / fitted(other), own) for (z, own), other in zip(halves, halves[::-1], strict=True)]
-    return float(np.average(losses, weights=[len(own) for _, own in halves]))
+    losses = [_loss(z / fitted(other), truth) for (z, truth), other in zip(halves, halves[::-1], strict=True)]
+    return float(np.average(losses, weights=[len(truth) for _, truth in halves]))
 
 
 def calibration_error(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], bins: int = 15) -> float:

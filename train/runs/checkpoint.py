@@ -208,9 +208,9 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a whole checkpoint: truncated, damaged or of another program") from error
 
 
-def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> None:
+def require_same_arrays(path: Path, arrays: Tree, expected: Tree, kind: str) -> None:
     """Raise CheckpointError unless two trees have the same names, shapes and dtypes."""
-    have, want = dict(flatten(found)), dict(flatten(expected))
+    have, want = dict(flatten(arrays)), dict(flatten(expected))
     for name in sorted(have.keys() | want.keys()):
         shapes = [f"{a[name].dtype}{a[name].shape}" if name in a else "absent" for a in (have, want)]
         if shapes[0] != shapes[1]:

@@ -61,9 +61,9 @@ class Classified:
 
     def most_wrong(self, count: int) -> list[int]:
         """Return the images taken for another class whose own class has the least probability."""
-        own = self.probabilities[np.arange(len(self.labels)), self.labels]
+        of_label = self.probabilities[np.arange(len(self.labels)), self.labels]
         wrong = np.flatnonzero(self.logits.argmax(axis=1) != self.labels)
-        return [int(i) for i in wrong[np.argsort(own[wrong], kind="stable")][:count]]
+        return [int(i) for i in wrong[np.argsort(of_label[wrong], kind="stable")][:count]]
 
 
 def page(

@@ -515,47 +515,47 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
 def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str]:
     """Yield what to know of the sizes of training images, and of what a preset gives in pixels."""
     *lengths, _ = dataset.image_shape
-    own = tuple(lengths)
+    extent = tuple(lengths)
     if scaled := [name for name in IN_PIXELS if getattr(config, name) != getattr(preset, name)]:
         values = ", ".join(f"{name} {getattr(config, name)} in place of {getattr(preset, name)}" for name in scaled)
         flags = " or ".join(f"--{name}" for name in scaled)
-        yield f"{values}: scaled from images of {preset.made_for} pixels to {min(own)}; {flags} takes pixels"
-    sizes = [image_size(config, epoch, own) for epoch in range(config.epochs)]
-    if any(size != own for size in sizes):
+        yield f"{values}: scaled from images of {preset.made_for} pixels to {min(extent)}; {flags} takes pixels"
+    sizes = [image_size(config, epoch, extent) for epoch in range(config.epochs)]
+    if any(size != extent for size in sizes):
         yield f"training images in equal parts of the epochs: {', '.join(map(times, dict.fromkeys(sizes)))}"
-    yield from untrained_size(config, own)
-    if config.flip and len(own) == 2 and dataset.name not in INFO:
+    yield from untrained_size(config, extent)
+    if config.flip and len(extent) == 2 and dataset.name not in INFO:
         yield "half of the training images are mirrored; --no-flip where that makes another class, as of digits"
 
 
-def untrained_size(config: Config, own: tuple[int, ...]) -> Iterator[str]:
+def untrained_size(config: Config, extent: tuple[int, ...]) -> Iterator[str]:
     """Yield that images of their own size are evaluated, where the last epochs trained on another."""
-    if (last := image_size(config, config.epochs - 1, own)) != own:
+    if (last := image_size(config, config.epochs - 1, extent)) != extent:
         yield (
-            f"the last epochs train on images of {times(last)}, and images of {times(own)} are evaluated: accuracy may "
-            f"be much lower; let the last of --image-sizes be {min(own)}, or the last of --image-shares 1"
+            f"the last epochs train on images of {times(last)}, and images of {times(extent)} are evaluated: accuracy "
+            f"may be much lower; let the last of --image-sizes be {min(extent)}, or the last of --image-shares 1"
         )
 
 
 def require_suitable(config: Config, info: DatasetInfo) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
     *lengths, channels = info.image_shape
-    own = tuple(lengths)
-    if (axes := MADE_FOR.get(config.preset, len(own))) != len(own):
+    extent = tuple(lengths)
+    if (axes := MADE_FOR.get(config.preset, len(extent))) != len(extent):
         raise ConfigError(
-            f"preset is {config.preset!r}, for {SPACE[axes]}; these data are {SPACE[len(own)]}: take "
-            f"{BY_AXES[len(own)]!r}"
+            f"preset is {config.preset!r}, for {SPACE[axes]}; these data are {SPACE[len(extent)]}: take "
+            f"{BY_AXES[len(extent)]!r}"
         )
-    whole = build(config, own, info.classes, channels)
+    whole = build(config, extent, info.classes, channels)
     for part in AUGMENTATIONS.values():
         part.check(config, info)
-    sizes = {own, *(image_size(config, epoch, own) for epoch in range(config.epochs))}
+    sizes = {extent, *(image_size(config, epoch, extent) for epoch in range(config.epochs))}
     for size in sorted(sizes):
         table = build(config, size, info.classes, channels).table  # refuses a size that it does not take
         if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
             raise ConfigError(
                 f"image_{'sizes' if config.image_sizes else 'shares'}: {unfit[0].label} has {unfit[0].trainable:,} "
-                f"weights for images of {times(size)}, others for {times(own)}; train it on images of one size"
+                f"weights for images of {times(size)}, others for {times(extent)}; train it on images of one size"
             )
         architecture_of(config).refuse(config, size, info.classes, channels)
 

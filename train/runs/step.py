@@ -62,7 +62,7 @@ def gradient_step(
     """Return the step of a network on a set of images, of another size if given; a teacher sees them at their own."""
     ranks = ranks or Ranks()
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
-    own, of_teacher = ([pair[i] for pair in shared] for i in (0, 1))
+    names, of_teacher = ([pair[i] for pair in shared] for i in (0, 1))
     task = TASKS[images.targets.kind]
     loss_of = task.loss_of(config).of
     metrics = {name: metric for name, metric in METRICS.items() if task.name in metric.tasks}
@@ -76,7 +76,7 @@ def gradient_step(
             teacher_logits, attended = (None, []) if teacher is None else teacher(batch.images, of_teacher)
 
             def loss_and_more(weights: Parameters) -> Any:
-                logits, moments, maps = part.with_maps(weights, x, at=own)
+                logits, moments, maps = part.with_maps(weights, x, at=names)
                 loss = loss_of(config, logits, batch)
                 if teacher_logits is not None:
                     loss = with_teacher(config, loss, logits, teacher_logits)

@@ -84,10 +84,10 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
         )
     if not teacher.task.exclusive:
         raise CheckpointError(f"--teacher {path} predicts {teacher.task.name}; name a network of classes")
-    teachers, own = (f"{len(one.class_names)} classes of {times(one.image_shape)} images" for one in (teacher, dataset))
-    if teachers != own:
+    teachers, data = (f"{len(a.class_names)} classes of {times(a.image_shape)} images" for a in (teacher, dataset))
+    if teachers != data:
         raise CheckpointError(
-            f"--teacher {path} tells {teachers} apart, {dataset.name} has {own}; name a network of these"
+            f"--teacher {path} tells {teachers} apart, {dataset.name} has {data}; name a network of these"
         )
     checkpoints.require_fits(path, teacher, dataset)
 
@@ -103,8 +103,8 @@ def require_unseen(
     """
     recipe, held_out = other.config, split(dataset, config)[1]
     if (description := description_of(path, other)) is not None:
-        own, count = samples_of(dataset), len(dataset.train_labels)
-        for place, hashes in ((HELD_OUT, own.hashes[held_out]), ("for the test", own.hashes[count:])):
+        samples, count = samples_of(dataset), len(dataset.train_labels)
+        for place, hashes in ((HELD_OUT, samples.hashes[held_out]), ("for the test", samples.hashes[count:])):
             if seen := description.seen(hashes):
                 raise CheckpointError(_seen(flag, path, description, recipe, seen, len(hashes), place))
         return []

@@ -258,8 +258,8 @@ class Trainer:
 
     def seconds_left(self) -> float:
         """Return how long the rest of the run takes at the speed of the last epoch."""
-        state, own = self.state, self._own_size()
-        sizes = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
+        state, extent = self.state, self._own_size()
+        sizes = [image_size(self.config, epoch, extent) for epoch in range(state.epoch, self.config.epochs)]
         areas = [math.prod(size) for size in sizes]
         return self._seconds_per_pixel * (self.steps_per_epoch * sum(areas) - state.step * sum(areas[:1]))
 

@@ -18,14 +18,14 @@ def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str
     CheckpointError if any other array has another shape.
     """
     config, state = trainer.config, trainer.state
-    own = {kind: tree_map(to_numpy, getattr(state, kind)) for kind in ("parameters", "moments")}
+    trees = {kind: tree_map(to_numpy, getattr(state, kind)) for kind in ("parameters", "moments")}
     weights = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments}
     weights = tree_map(lambda a: a.astype(config.dtype), weights)
     redrawn: set[str] = set()
     own_kind = tuple(trainer.class_names), config.head, trainer.train.targets.kind
     if own_kind != (tuple(checkpoint.class_names), checkpoint.config.head, checkpoint.targets.kind):
         redrawn = {layer.name for layer in trainer.network.table if layer.tells_classes}
-    for kind, tree in own.items():
+    for kind, tree in trees.items():
         taken = {name: arrays for name, arrays in weights[kind].items() if name not in redrawn}
         wanted = {name: arrays for name, arrays in tree.items() if name not in redrawn}
         checkpoints.require_same_arrays(path, taken, wanted, kind)
@@ -33,4 +33,4 @@ def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str
     if config.average_decay:
         state.average = state.parameters
     trainer.to_device()
-    return sorted(redrawn & own["parameters"].keys(), key="head".__eq__)
+    return sorted(redrawn & trees["parameters"].keys(), key="head".__eq__)

@@ -25,7 +25,7 @@ COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u20
 
 def harmless(text: str) -> str:
     """Return a text with what a terminal takes for commands as escape sequences of Python."""
-    return COMMANDS_OF_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return COMMANDS_OF_TERMINALS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
