@@ -55,23 +55,23 @@ def forward_part(t: Taps) -> Part:
 
 def back_parts(t: Taps) -> list[Part]:
     """Return the cotangent of x by positions of that of the result, for each phase of x that meets taps."""
-    found = []
+    parts = []
     for phase, taps in phases_met(t):
         places, samples = [], []
         for n, o, size, r, p, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, phase, t.periodic, strict=True):
-            own = np.arange(p, n, r)
-            places.append(extended(np.arange(own.size) + outputs_met(size, r, p)[:, None], o, wrap))
-            samples.append(own)
-        found.append(Part(taps, flat(places, t.out_lengths), np.ravel_multi_index(np.ix_(*samples), t.lengths).ravel()))
-    return found
+            along = np.arange(p, n, r)
+            places.append(extended(np.arange(along.size) + outputs_met(size, r, p)[:, None], o, wrap))
+            samples.append(along)
+        parts.append(Part(taps, flat(places, t.out_lengths), np.ravel_multi_index(np.ix_(*samples), t.lengths).ravel()))
+    return parts
 
 
 def flat(places: list[Integers], lengths: tuple[int, ...]) -> Integers:
     """From places along each axis (taps, positions), those of all taps and positions together; -1 stays."""
     flat: Any = np.zeros((1, 1), np.int64)
     for place, n in zip(places, lengths, strict=True):
-        before, own = flat[:, None, :, None], place[None, :, None, :]
-        flat = np.where((before < 0) | (own < 0), -1, before * n + own)
+        before, along = flat[:, None, :, None], place[None, :, None, :]
+        flat = np.where((before < 0) | (along < 0), -1, before * n + along)
         flat = flat.reshape(flat.shape[0] * flat.shape[1], -1)
     return flat
 
@@ -172,8 +172,8 @@ class Implicit:
         most = min(max(1, TILES_OF_TAPS[passes] // tiles), self.taps.count)
         for positions in (16, 8):
             for group in range(most, 0, -1):
-                own = {"IMPLICIT_TAPS": THREADS, "PASSES": passes, "GROUP": group, "POSITIONS": positions}
-                sizes = {**own, **self._geometry()}
+                constants = {"IMPLICIT_TAPS": THREADS, "PASSES": passes, "GROUP": group, "POSITIONS": positions}
+                sizes = {**constants, **self._geometry()}
                 if _shared_of_taps(sizes) <= limits.shared and group * tiles <= 1.25 * TILES_OF_TAPS[passes]:
                     return sizes
         return None

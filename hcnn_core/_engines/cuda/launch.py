@@ -40,10 +40,10 @@ def kept(method: Method) -> Method:
 
     @wraps(method)
     def known(self: Any, *arguments: Any) -> Any:
-        found = vars(self).setdefault(f"{method.__name__} kept", {})
-        if arguments not in found:
-            found[arguments] = method(self, *arguments)
-        return found[arguments]
+        values = vars(self).setdefault(f"{method.__name__} kept", {})
+        if arguments not in values:
+            values[arguments] = method(self, *arguments)
+        return values[arguments]
 
     return known  # type: ignore[return-value]
 

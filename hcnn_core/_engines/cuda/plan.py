@@ -59,8 +59,8 @@ class Map:
 @lru_cache(maxsize=256)
 def maps_of(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLimits) -> tuple[Map, ...]:
     """Analysis, its transpose, synthesis, its transpose; those of the narrowest tiles may ask for too much memory."""
-    found = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
-    return tuple(_map(dtype, *stages, tuning, limits, summed=name == "back") for name, stages in found)
+    pairs = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
+    return tuple(_map(dtype, *stages, tuning, limits, summed=name == "back") for name, stages in pairs)
 
 
 def needed_by(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLimits) -> int:
@@ -177,8 +177,8 @@ class CudaPlan(Plan[Array]):
         if isinstance(self._implicit, Summed):
             costs, t = self.tuning.other_costs, self.taps
             others = t.count * t.results * self.channels * self.out
-            own = self._implicit.units(passes, limits)["slid_mac"] * SLOWER * costs.slid_mac
-            return own < others * costs.mac
+            cost = self._implicit.units(passes, limits)["slid_mac"] * SLOWER * costs.slid_mac
+            return cost < others * costs.mac
         return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds()
 
     def _by_tensor_cores(self, like: Array) -> int:
@@ -339,11 +339,11 @@ class CudaPlan(Plan[Array]):
             sums = self.like_result(xp, parts)
         x_cotangent = w_cotangent = None
         if w is not None:
-            made = empty(xp, (self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch), g)
+            cotangent = empty(xp, (self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch), g)
             if not i.complete:
-                made[...] = 0
-            i.back(rows, self._slid(xp, w), made, count)
-            x_cotangent = self.from_plan(xp, made, self.x_order, self.problem.x_shape)
+                cotangent[...] = 0
+            i.back(rows, self._slid(xp, w), cotangent, count)
+            x_cotangent = self.from_plan(xp, cotangent, self.x_order, self.problem.x_shape)
         if x is not None:
             by_taps = i.filters(xp, rows, self._sample_rows(xp, x), count)
             w_cotangent = _owned(self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape))
@@ -644,8 +644,8 @@ class SubsampledPlan(Plan[Array]):
         super().__init__(arrangement, transform, products, tuning)
         self.whole = whole
         stride = dict(zip(self.problem.axes, self.problem.stride, strict=True))
-        made = dict(zip(self.problem.axes, whole.problem.stride, strict=True))
-        self.kept = (*(slice(None, None, stride.get(a, 1) // made.get(a, 1)) for a in self.problem.kept_axes), ...)
+        strides = dict(zip(self.problem.axes, whole.problem.stride, strict=True))
+        self.kept = (*(slice(None, None, stride.get(a, 1) // strides.get(a, 1)) for a in self.problem.kept_axes), ...)
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""

@@ -151,7 +151,7 @@ def tiles_for(axes: tuple[Along, ...], item: int) -> Tiles | None:
     axes = (*(Along(1, 1),) * (3 - len(axes)), *axes)
     inner = axes[-3:]
     most_taps = max(a.taps for a in inner)
-    found: list[tuple[float, Tiles]] = []
+    priced: list[tuple[float, Tiles]] = []
     for axis in (d for d, a in enumerate(inner) if a.taps == most_taps):
         for results in RESULTS if inner[axis].stride <= LONG_STRIDE else RESULTS[-1:]:
             needed = [-(-a.results // (results if d == axis else 1)) for d, a in enumerate(inner)]
@@ -163,9 +163,9 @@ def tiles_for(axes: tuple[Along, ...], item: int) -> Tiles | None:
                     about = item * (math.prod(tiles.read) + math.prod(tiles.size))
                     if about <= SHARED and tiles.count < MOST:
                         crowded = max(1.0, 2 * about / SHARED)  # fewer blocks beside each other
-                        found.append((tiles.instructions() * crowded, tiles))
-    found.sort(key=lambda pair: pair[0])
-    return next((tiles for _, tiles in found if tiles.shared(item) <= SHARED), None)
+                        priced.append((tiles.instructions() * crowded, tiles))
+    priced.sort(key=lambda pair: pair[0])
+    return next((tiles for _, tiles in priced if tiles.shared(item) <= SHARED), None)
 
 
 class Steps(NamedTuple):
@@ -187,11 +187,11 @@ class Steps(NamedTuple):
 
 def _joined(axes: Sequence[Steps]) -> list[Steps]:
     """Return the axes, neighbours as one where they can be."""
-    found: list[Steps] = []
+    groups: list[Steps] = []
     for axis in axes:
-        both = found[-1].joined(axis) if found else None
-        found[-1:] = [both] if both else [*found[-1:], axis]
-    return found
+        both = groups[-1].joined(axis) if groups else None
+        groups[-1:] = [both] if both else [*groups[-1:], axis]
+    return groups
 
 
 @dataclass(frozen=True)
@@ -360,11 +360,11 @@ class SinglePlan:
 
     def _steps(self, x: Array, y: Array, along: Sequence[Along], w: Array | None = None) -> tuple[Steps, ...]:
         """Return the axes with the steps of arrays along them."""
-        found = []
+        steps = []
         for d, (a, place) in enumerate(zip(along, self.places, strict=True)):
             of_w = 0 if w is None or place is None else w.strides[place] // w.itemsize
-            found.append(Steps(a, place, x.strides[d] // x.itemsize, y.strides[d] // y.itemsize, of_w))
-        return tuple(found)
+            steps.append(Steps(a, place, x.strides[d] // x.itemsize, y.strides[d] // y.itemsize, of_w))
+        return tuple(steps)
 
     @staticmethod
     def _made(xp: Any, like: Array, shape: Sequence[int]) -> Array:

@@ -46,7 +46,7 @@ class Way:
     shifts: tuple[Integers, ...]
     lengths: tuple[int, ...]
     periodic: tuple[bool, ...]
-    own: tuple[Integers, ...]
+    results: tuple[Integers, ...]
     """Places of the results along each axis, of `out_lengths`."""
     out_lengths: tuple[int, ...]
 
@@ -57,8 +57,8 @@ class Way:
 
     def tile(self, places: int) -> tuple[int, ...]:
         """So many results, a power of two along each axis, that read few places."""
-        tile: tuple[int, ...] = (1,) * len(self.own)
-        most = [1 << (own.size - 1).bit_length() for own in self.own]
+        tile: tuple[int, ...] = (1,) * len(self.results)
+        most = [1 << (along.size - 1).bit_length() for along in self.results]
         while math.prod(tile) < places:
             grown = [(*tile[:k], 2 * n, *tile[k + 1 :]) for k, n in enumerate(tile) if n < most[k]]
             grown = grown or [(*tile[:-1], 2 * tile[-1])]
@@ -67,7 +67,7 @@ class Way:
 
     def tiles(self, tile: tuple[int, ...]) -> int:
         """How many tiles have all results."""
-        return math.prod(-(-own.size // n) for own, n in zip(self.own, tile, strict=True))
+        return math.prod(-(-along.size // n) for along, n in zip(self.results, tile, strict=True))
 
     def tables(self, tile: tuple[int, ...]) -> tuple[Integers, ...]:
         """As the kernels want them: taps, `reads` and `targets` of each tile, `starts` and `offsets` in a tile."""
@@ -75,12 +75,12 @@ class Way:
         starts = [np.arange(n) * step for n, step in zip(tile, self.steps, strict=True)]
         offsets = [shift - shift.min() for shift in self.shifts]
         for k, n in enumerate(tile):
-            first = np.arange(0, self.own[k].size, n)[:, None]
+            first = np.arange(0, self.results[k].size, n)[:, None]
             read = first * self.steps[k] + self.shifts[k].min() + np.arange(extents[k])
             reads.append(extended(read, self.lengths[k], self.periodic[k]))
             result = first + np.arange(n)
-            last = self.own[k].size - 1
-            targets.append(np.where(result > last, -1, self.own[k][np.minimum(result, last)]))
+            last = self.results[k].size - 1
+            targets.append(np.where(result > last, -1, self.results[k][np.minimum(result, last)]))
         places = flat(reads, self.lengths), flat(targets, self.out_lengths)
         return self.taps, *places, *(flat([along[None] for along in table], extents) for table in (starts, offsets))
 
@@ -88,16 +88,16 @@ class Way:
 def forward_way(t: Taps) -> Way:
     """Return the results of a convolution from x."""
     shifts = tuple(size // 2 - np.arange(size) for size in t.sizes)
-    own = tuple(map(np.arange, t.out_lengths))
-    return Way(np.arange(t.count), t.stride, shifts, t.lengths, t.periodic, own, t.out_lengths)
+    places = tuple(map(np.arange, t.out_lengths))
+    return Way(np.arange(t.count), t.stride, shifts, t.lengths, t.periodic, places, t.out_lengths)
 
 
 def back_ways(t: Taps) -> Iterator[Way]:
     """Yield the cotangent of x from that of the result, for each phase of x that meets taps."""
     for phase, taps in phases_met(t):
         shifts = tuple(outputs_met(size, r, p) for size, r, p in zip(t.sizes, t.stride, phase, strict=True))
-        own = tuple(np.arange(p, n, r) for p, n, r in zip(phase, t.lengths, t.stride, strict=True))
-        yield Way(taps, (1,) * len(own), shifts, t.out_lengths, t.periodic, own, t.lengths)
+        places = tuple(np.arange(p, n, r) for p, n, r in zip(phase, t.lengths, t.stride, strict=True))
+        yield Way(taps, (1,) * len(places), shifts, t.out_lengths, t.periodic, places, t.lengths)
 
 
 class Summed:
@@ -124,8 +124,8 @@ class Summed:
     @cached_property
     def complete(self) -> bool:
         """Whether some tap reads each sample."""
-        made = (math.prod(k.size for k in way.own) for name, way in self._ways.items() if name != "forward")
-        return sum(made) == math.prod(self.taps.lengths)
+        counts = (math.prod(k.size for k in way.results) for name, way in self._ways.items() if name != "forward")
+        return sum(counts) == math.prod(self.taps.lengths)
 
     def makes_marginal(self, axis: int, passes: int) -> bool:
         """Whether sums of the result along an axis are made on the way."""
@@ -141,9 +141,9 @@ class Summed:
         """Products of whole tiles; what is read and written once, as half a copy each; the rest from the L2 cache."""
         a, products, read = self.arrangement, 0, 0
         for name, way in self._ways.items():
-            found = self._sizes(name, passes, limits)
-            assert found is not None
-            sizes, tile = found
+            choice = self._sizes(name, passes, limits)
+            assert choice is not None
+            sizes, tile = choice
             channels, rows = -(-sizes["CHANNELS"] // EIGHT) * EIGHT, 16 * sizes["TILES"]
             blocks = math.prod(self._grid(way, tile, sizes)) * channels
             products += blocks * sizes["PLACES"] * EIGHT * sizes["ALL_TAPS"] * rows
@@ -165,9 +165,9 @@ class Summed:
 
     def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
         """Cotangent of the filters (1, taps, channels, filters)."""
-        found = self._sizes_of_taps(passes, cuda.device_limits())
-        assert found is not None
-        sizes, tile, shared = found
+        choice = self._sizes_of_taps(passes, cuda.device_limits())
+        assert choice is not None
+        sizes, tile, shared = choice
         a, t, tables = self.arrangement, self.taps, self._tables(x, "forward", tile)[1:]
         tiles = self._ways["forward"].tiles(tile)
         across = -(-t.count // sizes["GROUP"]) * -(-a.channels // (EIGHT * sizes["OCTETS"]))
@@ -185,7 +185,7 @@ class Summed:
     @cuda.kept
     def _sizes(self, name: str, passes: int, limits: DeviceLimits) -> Found | None:
         """Choose sizes of `summed` and its tile: the largest of which there are enough blocks, or else the smallest."""
-        a, found, way, back = self.arrangement, None, self._ways[name], name != "forward"
+        a, choice, way, back = self.arrangement, None, self._ways[name], name != "forward"
         channels, results = (a.out, a.channels) if back else (a.channels, a.out)
         padded = {m: -(-results // (16 * m)) * m for m in TILES[passes]}
         for tiles in (m for m in padded if padded[m] == min(padded.values())):
@@ -196,10 +196,10 @@ class Summed:
                 sizes |= {"CHANNELS": channels, "RESULTS": results}
                 if self._shared(sizes) > limits.shared:
                     continue
-                found = sizes, tile
+                choice = sizes, tile
                 if math.prod(self._grid(way, tile, sizes)) >= FEWEST_BLOCKS:
-                    return found
-        return found
+                    return choice
+        return choice
 
     def _grid(self, way: Way, tile: tuple[int, ...], sizes: dict[str, int]) -> tuple[int, int]:
         return way.tiles(tile) * -(-self.taps.batch // EIGHT), -(-sizes["RESULTS"] // (16 * sizes["TILES"]))
@@ -229,9 +229,9 @@ class Summed:
         return None
 
     def _launch(self, x: Array, w: Array, out: Array, name: str, passes: int, bias: Array | None = None) -> None:
-        found = self._sizes(name, passes, cuda.device_limits())
-        assert found is not None
-        sizes, tile = found
+        choice = self._sizes(name, passes, cuda.device_limits())
+        assert choice is not None
+        sizes, tile = choice
         steps = (w.strides[2] // w.itemsize, w.strides[1] // w.itemsize)
         numbers = map(np.int32, (self.taps.batch, x.shape[1], out.shape[1], *steps))
         side_by_side = not sizes["BACK"] and not any(n % 4 for n in (sizes["RESULTS"], *steps))
