@@ -21,7 +21,7 @@ class DecaySettings(RunSettings):
     """Settings of optimisers that make weights smaller."""
 
     weight_decay: float = setting(
-        2e-4, "added to the gradient (muon, adamw: the direction) per unit of filter coefficient", low=0.0
+        2e-4, "added to the gradient, or to the direction made of it, per unit of filter coefficient", low=0.0
     )
     decay_scales: bool = setting(False, "weight decay of scales too: of what is normalised, and of the logits")
 

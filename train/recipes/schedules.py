@@ -22,7 +22,7 @@ class StepSettings(RunSettings):
 class WarmupSettings(RunSettings):
     """Settings of schedules that rise first."""
 
-    warmup: float = setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
+    warmup: float = setting(0.2, "part of all steps in which the learning rate rises", low=0.0, high=1.0)
 
 
 class Schedule(NamedTuple):
