@@ -242,8 +242,8 @@ MISTAKES = (
     Mistake(
         *("43", "the first picture of a batch has no row", "train/predict.py"),
         *(
-            "for name, row in zip(names, cells, strict=False)]",
-            "for name, row in zip(names[1:], cells[1:], strict=False)]",
+            "for name, row in zip(names, cells, strict=True))",
+            "for name, row in zip(names[1:], cells[1:], strict=True))",
         ),
     ),
     Mistake(

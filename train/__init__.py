@@ -30,19 +30,7 @@ _HOMES = {
     "resume": "train.classifier",
 }
 
-__all__ = [
-    "Classifier",
-    "Config",
-    "Dataset",
-    "HCNNClassifier",
-    "HCNNRegressor",
-    "fit",
-    "list_networks",
-    "load",
-    "load_dataset",
-    "make_config",
-    "resume",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

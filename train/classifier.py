@@ -87,8 +87,8 @@ def fit(
     config : Config or str, optional
         Every setting, or the name of a preset; by default the preset for the axes of space of one's own data.
     dataset : str, Path or Dataset, optional
-        What to train on: a name, a file .npz, MODULE:FUNCTION, or images themselves. By default what `config` names.
-        A run of images themselves asks for them again when it is resumed.
+        What to train on: a name, a file of arrays, MODULE:FUNCTION, or images themselves. By default what `config`
+        names. A run of images themselves asks for them again when it is resumed.
     out : str or Path, optional
         Directory of the run; by default a new one below ``runs``.
     on_epoch : callable, optional

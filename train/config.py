@@ -20,6 +20,7 @@ from train.data.augmentation import STANDARDS
 from train.data.cifar import INFO
 from train.data.custom import is_custom
 from train.data.folder import named_folder
+from train.data.readers import FILE
 from train.networks.hierarchical import HierarchicalSettings
 from train.networks.registry import ARCHITECTURES, DEFAULT, PRESETS
 from train.recipes.augmentations import (
@@ -49,8 +50,7 @@ class DataSettings(RunSettings):
     preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
     dataset: str = setting(
         "cifar10",
-        "images to train on: cifar10, cifar100, sample, a file FILE.npz, a folder DIR (DIR/:64 for 64x64), or "
-        "MODULE:FUNCTION",
+        f"images to train on: {', '.join(INFO)}, a file {FILE}, a folder DIR (DIR/:64 for 64x64), or MODULE:FUNCTION",
     )
     data_dir: str = setting("data", "folder that holds, or will hold, the data set")
     train_size: int = setting(0, "training images used, the first ones; 0 for all", low=0)
@@ -140,7 +140,7 @@ class Config(
             object.__setattr__(self, "dataset", named_folder(self.dataset))
         if self.dataset not in INFO and not is_custom(self.dataset):
             raise ConfigError(
-                f"dataset is {self.dataset!r}{meant(self.dataset, INFO)}; choose {', '.join(INFO)}, a file FILE.npz, "
+                f"dataset is {self.dataset!r}{meant(self.dataset, INFO)}; choose {', '.join(INFO)}, a file {FILE}, "
                 "a folder that there is, or MODULE:FUNCTION"
             )
         if self.precision != "float32" != self.dtype:

@@ -20,16 +20,16 @@ from hcnn_core.plans import user_cache
 from train.attributes import report
 from train.attributes.features import AXES, FIRST, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
-from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Moved, Parser, at_least, command, given_path, say
 from train.config import ConfigError
-from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
+from train.data import FILE, INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
 from train.data.progress import progress_bar
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import ATTRIBUTES, architecture_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
 from train.runs.fit import namespace
-from train.runs.run import RunError, versions
+from train.runs.run import RunError, versions, writing
 from train.runs.session import opened, require_named
 from train.runs.training import restore
 from train.storage.files import flush_entries, make_folder, remove_partial_files
@@ -49,12 +49,64 @@ WARNING = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "a smaller --train-size may do")
+def _images(text: str) -> str:
+    if text not in INFO and not is_custom(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no data set; choose {', '.join(INFO)}, a file {FILE}, or MODULE:FUNCTION"
+        )
+    return text
 
 
-def _act(options: argparse.Namespace) -> int:
+def _arguments(parser: Parser) -> None:
+    count, natural = at_least(1), at_least(0)
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument("--checkpoint", action=Moved, usage="explore NETWORK")
+    parser.add_argument(
+        "--dataset",
+        type=_images,
+        metavar="NAME",
+        help=f"{', '.join(INFO)}, a file {FILE}, or MODULE:FUNCTION [images it was trained on]",
+    )
+    parser.add_argument("--data-dir", type=given_path, metavar="DIR", help="folder of the data set [the run's]")
+    parser.add_argument("--train-size", type=natural, default=0, metavar="N", help="search the first N images [all]")
+    parser.add_argument(
+        "--images", type=natural, nargs="+", metavar="INDEX", help="images to translate [two of each class]"
+    )
+    parser.add_argument("--queries", choices=("train", "test"), default="train", help="set these are of [train]")
+    parser.add_argument("--depths", type=natural, nargs="+", metavar="J", help="depths [3 to J-1]")
+    parser.add_argument("--axis", choices=AXES, default=AXES[0], help=f"attribute to translate [{AXES[0]}]")
+    parser.add_argument(
+        "--position",
+        type=float,
+        nargs=2,
+        default=[0.5, 0.5],
+        metavar=("ROW", "COLUMN"),
+        help="in parts of the image [0.5 0.5]",
+    )
+    parser.add_argument("--smooth", type=count, default=2, metavar="N", help="samples averaged along the axis [2]")
+    parser.add_argument(
+        "--threshold", type=float, default=0.05, metavar="PART", help="random pairs as close as a small distance [0.05]"
+    )
+    parser.add_argument("--nearest", type=count, default=3, metavar="K", help="images found for a translation [3]")
+    parser.add_argument(
+        "--agreement", type=count, default=2000, metavar="N", help="images class agreement is measured on [2000]"
+    )
+    parser.add_argument("--skip", choices=PARTS, nargs="+", default=[], help="parts to leave out [none]")
+    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="array library [auto]")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of everything that is drawn [0]")
+    parser.add_argument(
+        "--cache", type=given_path, metavar="DIR", help="where arrays of all images are kept [the user's cache folder]"
+    )
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
+
+
+@command(_arguments, "a smaller --train-size may do")
+def main(options: argparse.Namespace) -> None:
+    """Translate the attributes of a trained network, and measure what each layer does.
+
+    Finds the images that have such arrays (Eq. 9, Figures 3 and 4 of arXiv:1703.04140). Writes one folder: a page that
+    opens without a network, pictures, and numbers as JSON and CSV.
+    """
     begin = time.monotonic()
     xp = namespace(options.backend)
     path, checkpoint = opened(options.network, say)
@@ -70,9 +122,8 @@ def _act(options: argparse.Namespace) -> int:
             f"{path} begins with scattering: what its filters see is no part of an image that could be shown; explore "
             "a network without"
         )
-    if (len(checkpoint.image_size), checkpoint.channels, checkpoint.values) != (2, 3, "uint8") or min(
-        checkpoint.image_size
-    ) < 2:
+    size = checkpoint.image_size
+    if (len(size), checkpoint.channels, checkpoint.values) != (2, 3, "uint8") or min(size) < 2:
         shape = "x".join(map(str, checkpoint.image_shape))
         raise CheckpointError(
             f"{path} takes images of {shape}; only those of RGB, 2 pixels or more a side, are explored"
@@ -86,7 +137,6 @@ def _act(options: argparse.Namespace) -> int:
     model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
     settings = _settings(options, model, dataset)
     images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
-    weights = f"SHA-256 {digest}"
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
     cache = options.cache or user_cache()
@@ -99,11 +149,11 @@ def _act(options: argparse.Namespace) -> int:
     with _stages(seconds) as stage:
         study.run(tuple(part for part in PARTS if part not in options.skip), stage)
     description = {
-        "command": shlex.join(["python", "-m", "hcnn", "explore", *_parser().given(options, "cache")]),
+        "command": shlex.join(["python", "-m", "hcnn", "explore", *main.parser.given(options, "cache")]),
         "network": str(options.network),
         "trained": f"{checkpoint.state.epoch} epochs, {checkpoint.config.boundary} boundary",
         "recorded": checkpoint.figures or "nothing",
-        "weights": weights,
+        "weights": f"SHA-256 {digest}",
         "images": images,
         "settings": dataclasses.asdict(settings),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
@@ -112,7 +162,6 @@ def _act(options: argparse.Namespace) -> int:
     _write(out, lambda folder: report.write(folder, study, description, WARNING))
     say("\n".join(report.summary(study)))
     say(f"\n{out / report.PAGE}")
-    return 0
 
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
@@ -155,7 +204,8 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
                 f"{options.axis} has {length} sample at depth {j}, so there is no translation; "
                 "choose other --depths or another --axis"
             )
-    images = tuple(options.images or _two_of_each(labels))
+    first = (int(k) for c in np.unique(labels) for k in np.flatnonzero(labels == c)[:PER_CLASS])
+    images = tuple(options.images or first)
     for index in images:
         if not 0 <= index < len(labels):
             raise ConfigError(f"--images has {index}; the {options.queries} images are 0 to {len(labels) - 1}")
@@ -163,23 +213,9 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
         raise ConfigError(f"--position is {options.position}; give row and column from 0 up to, not including, 1")
     if not 0 < options.threshold < 1:
         raise ConfigError(f"--threshold is {options.threshold}; give a part of the random pairs between 0 and 1")
-    return Settings(
-        images,
-        options.queries,
-        depths,
-        options.axis,
-        tuple(options.position),
-        options.smooth,
-        options.threshold,
-        options.nearest,
-        options.agreement,
-        seed=options.seed,
-    )
-
-
-def _two_of_each(labels: np.ndarray[Any, Any]) -> list[int]:
-    """Return the first images of each class."""
-    return [int(i) for c in np.unique(labels) for i in np.flatnonzero(labels == c)[:PER_CLASS]]
+    measures = options.smooth, options.threshold, options.nearest, options.agreement
+    where = depths, options.axis, tuple(options.position)
+    return Settings(images, options.queries, *where, *measures, seed=options.seed)
 
 
 def _features(
@@ -219,7 +255,7 @@ def _write(out: Path, write: Callable[[Path], None]) -> None:
     """Make a folder whole, or not at all; what was killed while it made one of this kind goes first."""
     remove_partial_files(out.parent, re.escape(out.name), r"explore-\d{8}-\d{6}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+    with writing(f"to {out}"):
         try:
             make_folder(partial)
             write(partial)
@@ -228,63 +264,3 @@ def _write(out: Path, write: Callable[[Path], None]) -> None:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    except OSError as error:
-        raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
-
-
-def _images(text: str) -> str:
-    if text not in INFO and not is_custom(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no data set; choose {', '.join(INFO)}, a file FILE.npz, or MODULE:FUNCTION"
-        )
-    return text
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.explore",
-        description="Translate the attributes of a trained network, find the images that have such arrays (Eq. 9, "
-        "Figures 3 and 4 of arXiv:1703.04140), and measure what each layer does. Writes one folder: a page that opens "
-        "without a network, pictures, and numbers as JSON and CSV.",
-    )
-    count, natural = at_least(1), at_least(0)
-    parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
-    parser.add_argument("--checkpoint", action=Moved, usage="explore NETWORK")
-    parser.add_argument(
-        "--dataset",
-        type=_images,
-        metavar="NAME",
-        help=f"{', '.join(INFO)}, a file FILE.npz, or MODULE:FUNCTION [images it was trained on]",
-    )
-    parser.add_argument("--data-dir", type=given_path, metavar="DIR", help="folder of the data set [the run's]")
-    parser.add_argument("--train-size", type=natural, default=0, metavar="N", help="search the first N images [all]")
-    parser.add_argument(
-        "--images", type=natural, nargs="+", metavar="INDEX", help="images to translate [two of each class]"
-    )
-    parser.add_argument("--queries", choices=("train", "test"), default="train", help="set these are of [train]")
-    parser.add_argument("--depths", type=natural, nargs="+", metavar="J", help="depths [3 to J-1]")
-    parser.add_argument("--axis", choices=AXES, default=AXES[0], help=f"attribute to translate [{AXES[0]}]")
-    parser.add_argument(
-        "--position",
-        type=float,
-        nargs=2,
-        default=[0.5, 0.5],
-        metavar=("ROW", "COLUMN"),
-        help="in parts of the image [0.5 0.5]",
-    )
-    parser.add_argument("--smooth", type=count, default=2, metavar="N", help="samples averaged along the axis [2]")
-    parser.add_argument(
-        "--threshold", type=float, default=0.05, metavar="PART", help="random pairs as close as a small distance [0.05]"
-    )
-    parser.add_argument("--nearest", type=count, default=3, metavar="K", help="images found for a translation [3]")
-    parser.add_argument(
-        "--agreement", type=count, default=2000, metavar="N", help="images class agreement is measured on [2000]"
-    )
-    parser.add_argument("--skip", choices=PARTS, nargs="+", default=[], help="parts to leave out [none]")
-    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="array library [auto]")
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of everything that is drawn [0]")
-    parser.add_argument(
-        "--cache", type=given_path, metavar="DIR", help="where arrays of all images are kept [the user's cache folder]"
-    )
-    parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
-    return parser

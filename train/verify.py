@@ -17,7 +17,7 @@ from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
-from train.data import INFO, Dataset, channel_statistics, is_custom, load_dataset, require_varying, standardise
+from train.data import FILE, INFO, Dataset, channel_statistics, is_custom, load_dataset, require_varying, standardise
 from train.data.progress import progress_bar
 from train.networks.network import Network
 from train.networks.presets import MADE_FOR
@@ -270,7 +270,7 @@ def _make(asked: Path | None) -> Path:
 def _own_images(text: str) -> str:
     if not is_custom(text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a file FILE.npz nor MODULE:FUNCTION; leave it out for CIFAR's images"
+            f"{text!r} is neither a file {FILE} nor MODULE:FUNCTION; leave it out for CIFAR's images"
         )
     return text
 
@@ -291,7 +291,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--dataset",
         type=_own_images,
-        metavar="FILE.npz",
+        metavar=FILE,
         help="images to try it on: such a file, or MODULE:FUNCTION [those it was trained on; for CIFAR, and random "
         "networks, the built-in sample's]",
     )

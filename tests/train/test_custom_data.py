@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -10,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 
-from tests.train.commands import Arrays, made_up
+from tests.train.commands import Arrays, arrays_of, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
 from train.config import PRESETS, ConfigError, make_config, suited, with_dataset
-from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
+from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, readers, resize
 from train.networks.registry import build
 from train.recipes.schedules import image_size
+from train.runs.checkpoint import CheckpointError
+from train.runs.shipped import find
 
 FASHION = (28, 28)
 """Shape of the images of Fashion-MNIST, whose files hold no axis of channels."""
@@ -463,6 +467,31 @@ def test_data_sets_that_a_checkpoint_cannot_hold(changes: dict[str, Any], messag
     given = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
     with pytest.raises(DataError, match=message):
         Dataset(**{"name": "own", "class_names": ("a", "b"), **given, **changes})
+
+
+def test_another_kind_of_files_is_one_entry_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read by SciPy, MATLAB's files are the same data set as a file .npz, wherever one is named or refused."""
+
+    def read(path: Path) -> Any:
+        return contextlib.nullcontext({k: a for k, a in scipy.io.loadmat(path).items() if k[0] != "_"})
+
+    arrays = made_up((8, 8, 3))
+    np.savez(tmp_path / "a.npz", **arrays)
+    scipy.io.savemat(mat := tmp_path / "a.mat", arrays, oned_as="column")
+    with pytest.raises(
+        ValueError, match=r"a\.mat'; choose 'cifar10', 'cifar100', 'sample', a file FILE\.npz, a folder"
+    ):
+        load_dataset(str(mat))
+    monkeypatch.setitem(readers.READERS, ".mat", readers.Reader(read, named=True))
+    assert arrays_of(load_dataset(str(mat))) == arrays_of(load_dataset(str(tmp_path / "a.npz")))
+    assert make_config("hcnn", {"dataset": str(mat)}).dataset == str(mat) and ".mat" in readers.endings_for(2)
+    reader = readers.reader_of(mat)
+    assert reader is not None and np.array_equal(reader.samples(mat), arrays["x_test"])
+    with pytest.raises(CheckpointError, match="holds data, no network"):
+        find(mat)
+    mat.write_text("no")
+    with pytest.raises(DataError, match=r"a\.mat: cannot be read .*make it with numpy\.savez"):
+        load_dataset(str(mat))
 
 
 def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_files_that_cannot_be_read_are_listed(pictures: Path, monkeypatch: pytes
 
 def test_what_is_kept_is_checked_and_follows_the_files(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, reads = load_kept(pictures), []
-    monkeypatch.setattr(folder, "pixels", lambda path, shape: (reads.append(path), pixels(path, shape))[1])
+    monkeypatch.setattr(folder, "pixels", lambda path, *form: (reads.append(path), pixels(path, *form))[1])
     assert arrays_of(load_kept(pictures)) == arrays_of(first) and not reads
     (kept,) = (pictures.parent / "kept" / "pixels").glob("*.npy")
     good = kept.read_bytes()
@@ -326,10 +326,10 @@ def test_folders_of_one_name_sizes_and_times_are_told_apart(tmp_path: Path) -> N
 def test_a_file_that_could_not_be_read_once_is_read_when_it_can_be(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(path: Path, shape: tuple[int, ...]) -> Any:
+    def failing(path: Path, *form: Any) -> Any:
         if path.name == "03.JPG":
             raise OSError(5, "Input/output error")
-        return pixels(path, shape)
+        return pixels(path, *form)
 
     with monkeypatch.context() as patch:
         patch.setattr(folder, "pixels", failing)

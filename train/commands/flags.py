@@ -9,18 +9,17 @@ from typing import Any
 
 from train.commands.command_line import Parser, given_path, say, say_called
 from train.config import CHOICES, Config, field_type, make_config, read_toml, sections
-from train.data import Dataset, has_axes, is_function, load_dataset
+from train.data import FILE, INFO, Dataset, has_axes, is_function, load_dataset
 from train.networks.presets import BY_AXES, SPACE
 from train.settings import choices
 
 OF_A_NETWORK = {
-    "dataset": "another set whose images to take: cifar10, cifar100, sample, a file FILE.npz, a folder DIR, or "
-    "MODULE:FUNCTION [the one that it was trained on]",
+    "dataset": f"another set whose images to take: {', '.join(INFO)}, a file {FILE}, a folder DIR, or MODULE:FUNCTION "
+    "[the one that it was trained on]",
     "data_dir": "folder that holds, or will hold, the data set [as when it was trained]",
     "batch_size": "images at a time [as when it was trained]",
 }
 """Help of flags that mean something else than when a network is trained."""
-
 
 FIRST = ("preset", "dataset", "data_dir", "epochs", "batch_size", "learning_rate", "validation_size", "seed", "backend")
 """Settings that people set first: those that --help shows."""

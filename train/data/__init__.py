@@ -1,68 +1,35 @@
 """Image data: CIFAR-10, CIFAR-100, an embedded sample and one's own, their splits, and augmented batches of them."""
 
-from train.data.augmentation import (
-    augment,
-    channel_statistics,
-    draw_holes,
-    draw_sources,
-    hide,
-    interpolate,
-    move,
-    recolour,
-    resize,
-    standardise,
-    views,
-)
-from train.data.cifar import INFO, load_dataset
-from train.data.custom import UNNAMED, dataset_from_arrays, has_axes, is_custom, is_function
-from train.data.dataset import (
-    DataError,
-    Dataset,
-    DatasetInfo,
-    Samples,
-    balanced_weights,
-    class_notes,
-    require_varying,
-    require_varying_numbers,
-    split_validation,
-    spread,
-    train_subset,
-)
-from train.data.images import Images
-from train.data.mapped import MappedImages
-from train.data.targets import Targets
-
-__all__ = [
-    "INFO",
-    "UNNAMED",
-    "DataError",
-    "Dataset",
-    "DatasetInfo",
-    "Images",
-    "MappedImages",
-    "Samples",
-    "Targets",
-    "augment",
-    "balanced_weights",
-    "channel_statistics",
-    "class_notes",
-    "dataset_from_arrays",
-    "draw_holes",
-    "draw_sources",
-    "has_axes",
-    "hide",
-    "interpolate",
-    "is_custom",
-    "is_function",
-    "load_dataset",
-    "move",
-    "recolour",
-    "require_varying",
-    "require_varying_numbers",
-    "resize",
-    "split_validation",
-    "spread",
-    "standardise",
-    "train_subset",
-    "views",
-]
+from train.data.augmentation import augment as augment
+from train.data.augmentation import channel_statistics as channel_statistics
+from train.data.augmentation import draw_holes as draw_holes
+from train.data.augmentation import draw_sources as draw_sources
+from train.data.augmentation import hide as hide
+from train.data.augmentation import interpolate as interpolate
+from train.data.augmentation import move as move
+from train.data.augmentation import recolour as recolour
+from train.data.augmentation import resize as resize
+from train.data.augmentation import standardise as standardise
+from train.data.augmentation import views as views
+from train.data.cifar import INFO as INFO
+from train.data.cifar import load_dataset as load_dataset
+from train.data.custom import UNNAMED as UNNAMED
+from train.data.custom import dataset_from_arrays as dataset_from_arrays
+from train.data.custom import has_axes as has_axes
+from train.data.custom import is_custom as is_custom
+from train.data.custom import is_function as is_function
+from train.data.dataset import DataError as DataError
+from train.data.dataset import Dataset as Dataset
+from train.data.dataset import DatasetInfo as DatasetInfo
+from train.data.dataset import Samples as Samples
+from train.data.dataset import balanced_weights as balanced_weights
+from train.data.dataset import class_notes as class_notes
+from train.data.dataset import require_varying as require_varying
+from train.data.dataset import require_varying_numbers as require_varying_numbers
+from train.data.dataset import split_validation as split_validation
+from train.data.dataset import spread as spread
+from train.data.dataset import train_subset as train_subset
+from train.data.images import Images as Images
+from train.data.mapped import MappedImages as MappedImages
+from train.data.readers import FILE as FILE
+from train.data.targets import Targets as Targets

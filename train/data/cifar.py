@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from train.data.download import Progress, fetch, show_progress
 from train.data.folder import named_folder
 from train.data.labels import AUTO
 from train.data.mapped import map_layout
+from train.data.readers import FILE
 from train.storage.files import user_path
 
 __all__ = ["INFO", "DataError", "Dataset", "load_dataset"]
@@ -83,8 +85,8 @@ def load_dataset(
     ----------
     name : str or path
         ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
-        the package. Or one's own images: a folder, a path that ends in ``.npz``, or ``"MODULE:FUNCTION"``, see
-        `train.data.custom` and `train.data.folder`. Of a folder that has a known name, ``"sample/"`` or a path.
+        the package. Or one's own images: a folder, a file of arrays, or ``"MODULE:FUNCTION"``, see `train.data.custom`,
+        `train.data.folder` and `train.data.readers`. Of a folder that has a known name, ``"sample/"`` or a path.
     data_dir : path, optional
         Where CIFAR's files are, or where the archive goes, and what is decoded of a folder's files.
     download : bool, optional
@@ -129,24 +131,17 @@ def load_dataset(
         return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:], said)
     if name not in LAYOUTS:
         raise ValueError(
-            f"dataset is {name!r}; choose 'cifar10', 'cifar100', 'sample', a file .npz, a folder or MODULE:FUNCTION"
+            f"dataset is {name!r}; choose {', '.join(map(repr, INFO))}, a file {FILE}, a folder or MODULE:FUNCTION"
         )
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     layout = LAYOUTS[name]
     path = _find(layout, data_dir) or _obtain(name, data_dir, download, progress)
-    if mapped and (sets := map_layout(path, layout)):
-        return Dataset(name, tuple(CLASS_NAMES[name].split()), *sets[0], *sets[1])
-    partial = is_on("HCNN_PARTIAL_DATA")
-    *train, (test_images, test_labels) = read_layout(path, layout, partial=partial)
-    return Dataset(
-        name,
-        tuple(CLASS_NAMES[name].split()),
-        np.concatenate([images for images, _ in train]),
-        np.concatenate([labels for _, labels in train]),
-        test_images,
-        test_labels,
-    )
+    sets: Any = map_layout(path, layout) if mapped else None
+    if sets is None:
+        *train, test = read_layout(path, layout, partial=is_on("HCNN_PARTIAL_DATA"))
+        sets = [map(np.concatenate, zip(*train, strict=True)), test]
+    return Dataset(name, tuple(CLASS_NAMES[name].split()), *sets[0], *sets[1])
 
 
 def obtain(name: str, data_dir: str | os.PathLike[str]) -> None:

@@ -1,9 +1,10 @@
-"""One's own images: a folder, arrays in a file .npz, or what a function of one's own returns."""
+"""One's own images: a folder, a file of arrays, or what a function of one's own returns."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from train.data.dataset import DTYPES, KINDS, MOST_AXES, DataError, Dataset, are_class_names, describe_array
 from train.data.folder import is_folder, load_folder
 from train.data.labels import AUTO, kind_of_labels, labels_as
+from train.data.readers import FILE, is_data_file, reader_of
 from train.storage.files import user_path
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -25,6 +27,9 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 OTHERS = {"x": ("x", "images", "data"), "y": ("y", "labels")}
 ALIASES = {key: [key, *(f"{key[2:]}_{other}" for other in OTHERS[key[0]])] for key in ARRAYS}
 """Names that each may have, in small letters."""
+
+OPTIONAL = ("class_names", "space_axes")
+"""Names of arrays that may be there too."""
 
 MOST_COLOURS = 4
 """Channels of images that need not say what they are."""
@@ -42,20 +47,20 @@ def is_function(name: str) -> bool:
 
 
 def is_custom(name: str) -> bool:
-    """Return whether a data set's name is a file .npz, a folder, a function, or that of images without a name."""
-    return name.lower().endswith(".npz") or is_folder(name) or is_function(name) or name == UNNAMED
+    """Return whether a data set's name is a file of arrays, a folder, a function, or that of images without a name."""
+    return has_axes(name) or is_folder(name) or name == UNNAMED
 
 
 def has_axes(name: str) -> bool:
     """Return whether what a data set's name leads to may have other axes of space than those of images."""
-    return name.lower().endswith(".npz") or is_function(name)
+    return is_data_file(name) or is_function(name)
 
 
 def load_custom(name: str, cache: Path, *, mapped: bool = False, axes: int = 0, task: str = AUTO) -> Dataset:
     """Load one's own images; what is decoded is kept in a folder; `axes` of space are the network's."""
     if name == UNNAMED:
         raise DataError(
-            "a program gave these images, and nothing names them; name others with --dataset FILE.npz or DIR"
+            f"a program gave these images, and nothing names them; name others with --dataset {FILE} or DIR"
         )
     if is_folder(name):
         return load_folder(name, cache, mapped=mapped, task=task)
@@ -67,32 +72,9 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any], network_axes: int 
 
     Where they leave open how many axes of space they have, the network says it.
     """
-    known = {str(key).lower(): key for key in arrays}
-    names = {key: next((known[other] for other in ALIASES[key] if other in known), None) for key in ARRAYS}
-    if missing := [key for key, own in names.items() if own is None]:
-        has = ", ".join(map(str, arrays)) or "none"
-        text = f"{name}: no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, it has {has}"
-        if {"x", "y"} <= known.keys():
-            text += (
-                "; hold some out for the test: savez(FILE, x_train=X[n:], y_train=y[n:], x_test=X[:n], y_test=y[:n])"
-            )
-        raise DataError(text)
-    raw = {key: arrays[own] for key, own in names.items() if own is not None}
-    if masked := [key for key, array in raw.items() if np.ma.isMaskedArray(array)]:
-        raise DataError(f"{name}: {masked[0]} has a mask, which nothing reads; {masked[0]}.filled(0) decides")
-    of = {key: np.asarray(array) for key, array in raw.items()}
-    axes = np.asarray(arrays.get("space_axes", 0))
-    if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
-        raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
-    x, notes = of["x_train"], []
-    usual = 2 if x.ndim == 3 and x.dtype == np.uint8 else 0
-    if not axes and _is_open(x) and x.ndim - network_axes in (1, 2) and network_axes != usual:
-        axes, channels = np.asarray(network_axes), x.shape[-1] if x.ndim - network_axes == 2 else 1
-        notes.append(
-            f"{name}: x_train, {describe_array(x)}, is read as {KINDS[network_axes]} of {channels} channels, "
-            f"since the network takes {KINDS[network_axes]}"
-        )
-    images = [_images(name, key, of[key], int(axes)) for key in ARRAYS[::2]]
+    of, unused = _recognised(name, arrays)
+    axes, notes = _space_axes(name, arrays.get("space_axes", 0), of["x_train"], network_axes)
+    images = [_images(name, key, of[key], axes) for key in ARRAYS[::2]]
     train, test = of["y_train"], of["y_test"]
     columns = [[length for length in labels.shape[1:] if length != 1] for labels in (train, test)]
     if (train.dtype.kind in "iu") != (test.dtype.kind in "iu") or columns[0] != columns[1]:
@@ -100,20 +82,48 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any], network_axes: int 
         raise DataError(f"{name}: y_train and y_test are {both}; give both of one kind, with as many columns")
     kind, said = kind_of_labels(name, "y_train", train, task)
     labels = [labels_as(name, key, of[key], kind) for key in ARRAYS[1::2]]
-    notes += said
-    if more := [str(key) for key in arrays if key not in names.values() and key not in ("class_names", "space_axes")]:
-        notes.append(f"arrays of {name} that are not used: {', '.join(more)}")
-    classes = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
-    return Dataset(name, classes, images[0], labels[0], images[1], labels[1], tuple(notes))
+    notes += [*said, *([f"arrays of {name} that are not used: {', '.join(unused)}"] if unused else [])]
+    names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
+    return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(notes))
+
+
+def _recognised(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return images and labels by their names in `ARRAYS`, and the names of other arrays, which nothing reads."""
+    known = {str(key).lower(): key for key in arrays}
+    names = {key: [known[alias] for alias in ALIASES[key] if alias in known] for key in ARRAYS}
+    if missing := [key for key, own in names.items() if not own]:
+        has = ", ".join(map(str, arrays)) or "none"
+        split = "savez(FILE, x_train=X[n:], y_train=y[n:], x_test=X[:n], y_test=y[:n])"
+        cure = f"; hold some out for the test: {split}" if {"x", "y"} <= known.keys() else ""
+        raise DataError(f"{name}: no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, it has {has}{cure}")
+    of = {key: arrays[own[0]] for key, own in names.items()}
+    if masked := [key for key, array in of.items() if np.ma.isMaskedArray(array)]:
+        raise DataError(f"{name}: {masked[0]} has a mask, which nothing reads; {masked[0]}.filled(0) decides")
+    read = {*OPTIONAL, *(own[0] for own in names.values())}
+    return {key: np.asarray(array) for key, array in of.items()}, [str(key) for key in arrays if key not in read]
+
+
+def _space_axes(name: str, given: Any, x: NDArray[Any], network_axes: int) -> tuple[int, list[str]]:
+    """Return how many axes of space are given, or else left to the network, which is noted; 0: the shape says it."""
+    axes = np.asarray(given)
+    if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
+        raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
+    usual = 2 if x.ndim == 3 and x.dtype == np.uint8 else 0
+    if axes or not _is_open(x) or x.ndim - network_axes not in (1, 2) or network_axes == usual:
+        return int(axes), []
+    kind, channels = KINDS[network_axes], x.shape[-1] if x.ndim - network_axes == 2 else 1
+    said = f"is read as {kind} of {channels} channels, since the network takes {kind}"
+    return network_axes, [f"{name}: x_train, {describe_array(x)}, {said}"]
 
 
 def _from_file(path: str, axes: int, task: str) -> Dataset:
     if not os.path.isfile(file_path := user_path(path)):
-        raise DataError(f"there is no file {path}; name one with --dataset FILE.npz")
+        raise DataError(f"there is no file {path}; name one with --dataset {FILE}")
+    known, reader = {*OPTIONAL, *itertools.chain(*ALIASES.values())}, reader_of(path)
+    assert reader is not None
     try:
-        with open(file_path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            wanted = {"class_names", "space_axes", *(other for names in ALIASES.values() for other in names)}
-            arrays = {key: file[key] if key.lower() in wanted else None for key in file.files}
+        with reader.open(file_path) as file:
+            arrays = {key: file[key] if key.lower() in known else None for key in file}
     except MemoryError as error:
         raise DataError(f"{path}: {str(error) or 'it does not fit in memory'}; it is damaged or too large") from error
     except Exception as error:  # zipfile, zlib and NumPy fail in many ways on a damaged file
@@ -149,25 +159,21 @@ def _is_open(array: NDArray[Any]) -> bool:
 def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]:
     """Images, signals or volumes with a channel axis; `axes` of space, 0 where nobody says how many."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    what = f"{name}: {key} is {describe_array(array)}"
     if array.dtype not in DTYPES or array.ndim not in range(2, MOST_AXES + 3) or 0 in array.shape:
         raise DataError(
-            f"{name}: {key} is {describe_array(array)}; expected {' or '.join(DTYPES)} of shape (N, H, W, C) with "
-            "channels C, or (N, H, W); signals (N, T, C) or (N, T); or volumes (N, D, H, W, C)"
+            f"{what}; expected {' or '.join(DTYPES)} of shape (N, H, W, C) with channels C, or (N, H, W); signals "
+            "(N, T, C) or (N, T); or volumes (N, D, H, W, C)"
         )
-    grey = array.ndim == 3 and array.dtype == np.uint8
-    if not axes and not grey and _is_open(array):
-        one, other = KINDS[array.ndim - 2], KINDS[array.ndim - 1]
+    if not axes and _is_open(array) and (array.ndim == 4 or array.dtype != np.uint8):
+        ones, others = f"{KINDS[array.ndim - 2]} of {array.shape[-1]} channels", f"{KINDS[array.ndim - 1]} of one"
         raise DataError(
-            f"{name}: {key} is {describe_array(array)}; say with an array space_axes whether these are {one} of "
-            f"{array.shape[-1]} channels ({array.ndim - 2}) or {other} of one ({array.ndim - 1}), or with --preset "
-            "signal or volume"
+            f"{what}; say with an array space_axes whether these are {ones} ({array.ndim - 2}) or {others} "
+            f"({array.ndim - 1}), or with --preset signal or volume"
         )
     axes = axes or {2: 1, 3: 2, 4: 2, 5: 3}[array.ndim]
     if array.ndim - axes not in (1, 2):
-        raise DataError(
-            f"{name}: {key} is {describe_array(array)}, and space_axes is {axes}; expected {axes + 1} axes, or "
-            f"{axes + 2} with channels"
-        )
+        raise DataError(f"{what}, and space_axes is {axes}; expected {axes + 1} axes, or {axes + 2} with channels")
     return np.ascontiguousarray(array[..., None] if array.ndim == axes + 1 else array)
 
 
@@ -178,9 +184,9 @@ def _class_names(name: str, array: NDArray[Any] | None, labels: NDArray[Any]) ->
         names = tuple(array.tolist()) if array.ndim == 1 and array.dtype.kind == "U" else ()
         if are_class_names(names) and (len(names) == columns or (len(names) > 1 and not columns)):
             return names
-        wanted = f"{columns} different strings, a name for each column of y_train"
-        wanted = wanted if columns else "two or more different strings, a name per class"
-        raise DataError(f"{name}: class_names is {describe_array(array)}; expected {wanted}")
+        many, of = (columns, "for each column of y_train") if columns else ("two or more", "per class")
+        given = describe_array(array)
+        raise DataError(f"{name}: class_names is {given}; expected {many} different strings, a name {of}")
     if columns:
         return tuple(map(str, range(columns)))
     highest = int(labels.max(initial=0))

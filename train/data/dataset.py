@@ -133,40 +133,38 @@ class Dataset:
                     f"{self.name}: {part}_{kind} is a {type(array).__name__}; expected an array, as "
                     f"np.asarray({kind}, np.{'uint8' if kind == 'images' else 'int64'})"
                 )
-        if images.dtype not in DTYPES or images.ndim not in range(3, MOST_AXES + 3) or 0 in images.shape[1:]:
-            raise DataError(
-                f"{self.name}: {part}_images is {describe_array(images)}; expected {' or '.join(DTYPES)} of shape "
-                "(N, H, W, C) with channels C, such as (N, 32, 32, 3), or signals (N, T, C), or volumes (N, D, H, W, C)"
-            )
-        in_memory = isinstance(images, np.ndarray)  # others were looked at when their file was written
-        if images.dtype.kind == "f" and in_memory and not (finite := np.isfinite(images)).all():
-            place = tuple(map(int, np.argwhere(~finite)[0]))
-            raise DataError(f"{self.name}: {part}_images has {images[place]} at {place}; give finite numbers")
-        if not len(images) or max(images.shape[1:-1]) > LARGEST_IMAGE:
-            raise DataError(
-                f"{self.name}: {part}_images has shape {images.shape}; expected at least one image, of at most "
-                f"{LARGEST_IMAGE} pixels a side"
-            )
+        _check_images(f"{self.name}: {part}_images", images)
+        name, count, names = f"{self.name}: {part}_labels", len(images), len(self.class_names)
         if labels.dtype in (np.bool_, np.float64) and labels.dtype == self.train_labels.dtype:
-            if labels.shape != (len(images), len(self.class_names)):
-                wanted = f"({len(images)}, {len(self.class_names)})"
-                raise DataError(
-                    f"{self.name}: {part}_labels has shape {labels.shape}; expected {wanted}, as class_names"
-                )
-            if not np.isfinite(labels).all():
-                place = tuple(map(int, np.argwhere(~np.isfinite(labels))[0]))
-                raise DataError(f"{self.name}: {part}_labels has {labels[place]} at {place}; give finite numbers")
-            return
-        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            if labels.shape != (count, names):
+                raise DataError(f"{name} has shape {labels.shape}; expected ({count}, {names}), as class_names")
+            _check_finite(name, labels)
+        elif labels.dtype != np.int64 or labels.shape != (count,):
             raise DataError(
-                f"{self.name}: {part}_labels is {describe_array(labels)}; expected int64 of shape ({len(images)},), "
-                "a label per image"
+                f"{name} is {describe_array(labels)}; expected int64 of shape ({count},), a label per image"
             )
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
-            raise DataError(
-                f"{self.name}: {part}_labels lie in {labels.min()}..{labels.max()}; "
-                f"expected 0..{len(self.class_names) - 1}"
-            )
+        elif count and not 0 <= labels.min() <= labels.max() < names:
+            raise DataError(f"{name} lie in {labels.min()}..{labels.max()}; expected 0..{names - 1}")
+
+
+def _check_images(name: str, images: NDArray[Any]) -> None:
+    if images.dtype not in DTYPES or images.ndim not in range(3, MOST_AXES + 3) or 0 in images.shape[1:]:
+        raise DataError(
+            f"{name} is {describe_array(images)}; expected {' or '.join(DTYPES)} of shape (N, H, W, C) with channels "
+            "C, such as (N, 32, 32, 3), or signals (N, T, C), or volumes (N, D, H, W, C)"
+        )
+    if isinstance(images, np.ndarray):  # others were looked at when their file was written
+        _check_finite(name, images)
+    if not len(images) or max(images.shape[1:-1]) > LARGEST_IMAGE:
+        raise DataError(
+            f"{name} has shape {images.shape}; expected at least one image, of at most {LARGEST_IMAGE} pixels a side"
+        )
+
+
+def _check_finite(name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        place = tuple(map(int, np.argwhere(~finite)[0]))
+        raise DataError(f"{name} has {array[place]} at {place}; give finite numbers")
 
 
 def are_class_names(names: Sequence[Any]) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from train.data.labels import AUTO, kind_of_labels, labels_as
 from train.data.mapped import MappedImages
 from train.data.photographs import MODES, endings, pixels, shape_of
 from train.data.progress import progress_bar
+from train.data.readers import is_data_file
 from train.storage.files import remove_partial_files, user_path
 
 SIDE = 32
@@ -64,18 +66,42 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-class Picture(NamedTuple):
-    """A file of a picture."""
+@dataclasses.dataclass
+class Pictures:
+    """The pictures of a folder, those of a part behind each other, and what there is to say of them."""
 
-    path: Path
-    part: str  # of `PARTS`; "" where no folder names one
-    label: str  # the name of its class; "" where a table has the labels
+    root: Path
+    files: Sequence[Path]
+    parts: Sequence[str]  # of each, one of `PARTS`; "" where no folder names one
+    labels: NDArray[Any]  # as a `Dataset` has them
+    names: tuple[str, ...]  # of the classes, labels or numbers
+    notes: list[str]
+    failed: dict[int, str] = dataclasses.field(default_factory=dict)  # why some cannot be read, by their places
+
+    def read(self, action: Callable[[Path], Made], places: Sequence[int]) -> dict[int, Made]:
+        """Return what an action makes of the files at some places, without those that fail; DataError if all do."""
+        results = dict(zip(places, attempt(action, [self.files[k] for k in places]), strict=True))
+        self.failed |= {k: one for k, one in results.items() if isinstance(one, str)}
+        if len(self.failed) == len(self.files):
+            raise DataError(f"{self.unread()[0]}, nor any other of {self.root}")
+        return {k: one for k, one in results.items() if not isinstance(one, str)}
+
+    def unread(self) -> list[str]:
+        """Return lines that say which cannot be read, and why."""
+        return listed([(self.files[k], reason) for k, reason in sorted(self.failed.items())])
+
+
+class Form(NamedTuple):
+    """What pictures are brought to."""
+
+    shape: tuple[int, ...]  # (H, W, C), of stacks (D, H, W, C)
+    values: str  # "uint8", or "float32"
 
 
 def named_folder(name: str | os.PathLike[str]) -> str:
     """Return the name of a data set with a slash after its folder, if it is one, so that its name alone tells."""
     match = NAME.fullmatch(os.fspath(name))
-    if match is None or os.fspath(name).lower().endswith(".npz") or not user_path(match[1]).is_dir():
+    if match is None or is_data_file(name) or not user_path(match[1]).is_dir():
         return os.fspath(name)
     return f"{match[1]}/" + (f":{match[2]}" if match[2] else "")
 
@@ -150,14 +176,10 @@ def _listing(
 
 def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
     """Return the folders of a folder that are its parts, in order; none where they are classes."""
-    above = (os.path.realpath(root),)
-    full = {folder: len(files_in(folder, Counter(), above)) for folder in folders}
-    direct = {folder: len(_listing(folder, Counter())[1]) for folder in folders}
-    of_parts = [folder for folder in folders if folder.name.lower() in PARTS]
-    with_classes = {folder for folder in of_parts if full[folder] > direct[folder]}
-    named = [folder for folder in of_parts if with_classes and (folder in with_classes or not full[folder])]
+    files = {folder: files_in(folder, Counter(), (os.path.realpath(root),)) for folder in folders}
+    named = _named_parts(files)
     parts = {PARTS[folder.name.lower()]: folder for folder in named}
-    others = [folder.name for folder in folders if full[folder] and folder not in named]
+    others = [folder.name for folder in folders if files[folder] and folder not in named]
     names = ", ".join(folder.name for folder in named)
     if list(parts) == [TRAIN] and others:
         return {}  # a class of that name
@@ -172,35 +194,43 @@ def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
     return {part: parts[part] for part in (TRAIN, HELD_OUT, TEST) if part in parts}
 
 
-def _scan(root: Path) -> tuple[list[Picture], list[str]]:
-    """Return the pictures of a folder, by part and class, and notes."""
+def _named_parts(files: Mapping[Path, Sequence[Path]]) -> list[Path]:
+    """Return the folders named like parts that hold folders of pictures, and the empty ones beside them."""
+    named = [folder for folder in files if folder.name.lower() in PARTS]
+    nested = [folder for folder in named if {path.parent for path in files[folder]} - {folder}]
+    return [folder for folder in named if nested and (folder in nested or not files[folder])]
+
+
+def _scan(root: Path) -> Pictures:
+    """Return the pictures of a folder, by part and class."""
     left_out: Counter[str] = Counter()
     folders, loose = _listing(root, left_out)
-    left_out[BESIDE], parts = len(loose), _parts(root, folders)
-    pictures: list[Picture] = []
+    left_out[BESIDE], parts = len(loose), _parts(root, folders) or {"": root}
+    pictures: list[tuple[Path, str, str]] = []  # files, parts and classes
     empty: list[str] = []
-    for part, folder in (parts or {"": root}).items():
-        inner, beside = _listing(folder, left_out) if parts else (folders, [])
+    for part, folder in parts.items():
+        inner, beside = _listing(folder, left_out) if part else (folders, [])
         left_out[BESIDE] += len(beside)
         for of_class in inner:
             own = files_in(of_class, left_out, (os.path.realpath(root), os.path.realpath(folder)))
-            pictures += [Picture(path, part, of_class.name) for path in own]
+            pictures += [(path, part, of_class.name) for path in own]
             empty += [] if own else [of_class.relative_to(root).as_posix()]
     notes = said_of(left_out, root)
     if empty:
         notes.append(f"no class of {root}, since no picture lies there: {', '.join(empty[:LISTED])}")
-    names = {part: {p.label for p in pictures if p.part == part} for part in parts or [""]}
-    of_training = names[TRAIN if parts else ""]
-    if len(of_training) < 2:
-        where, holds, said = parts.get(TRAIN, root), ", ".join(of_training) or "none", f" ({notes[0]})" if notes else ""
+    classes = {part: {label for _, of, label in pictures if of == part} for part in parts}
+    first, where = next(iter(parts.items()))
+    if len(classes[first]) < 2:
+        holds, said = ", ".join(classes[first]) or "none", f" ({notes[0]})" if notes else ""
         raise DataError(f"{where} holds {holds}; expected two or more folders, one for each class, of pictures{said}")
-    for part, classes in names.items():
-        if not classes:
-            raise DataError(f"{parts[part]} holds no pictures; give it some, or take it away")
-        if more := sorted(classes - of_training):
-            where = parts[part]
+    for part, where in parts.items():
+        if not classes[part]:
+            raise DataError(f"{where} holds no pictures; give it some, or take it away")
+        if more := sorted(classes[part] - classes[first]):
             raise DataError(f"{root}: class {more[0]} has no pictures in train; give it some, or take it from {where}")
-    return pictures, notes
+    files, of_parts, labels = zip(*pictures, strict=True)
+    names = tuple(sorted(classes[first]))
+    return Pictures(root, files, of_parts, np.array([names.index(label) for label in labels], np.int64), names, notes)
 
 
 def _table(root: Path) -> Path | None:
@@ -212,38 +242,44 @@ def _table(root: Path) -> Path | None:
     return None
 
 
-def _tabled(root: Path, table: Path, task: str) -> tuple[list[Picture], NDArray[Any], tuple[str, ...], list[str]]:
-    """Return the pictures that a table names, their labels, the names of these, and notes."""
+def _tabled(root: Path, table: Path, task: str) -> Pictures:
+    """Return the pictures that a table names."""
     with open(table, encoding="utf-8-sig", newline="") as stream:
-        (_, *columns), *rows = list(csv.reader(stream))
-    of = {row[0]: row[1:] for row in rows if row}
-    if len(of) != len([row for row in rows if row]) or any(len(row) != len(columns) for row in of.values()):
+        (_, *columns), *lines = csv.reader(stream)
+    rows = {line[0]: line[1:] for line in lines if line}
+    if len(rows) != sum(map(bool, lines)) or any(len(row) != len(columns) for row in rows.values()):
         raise DataError(f"{table} has a name twice, or a row of more or fewer than {len(columns) + 1} cells")
     left_out: Counter[str] = Counter()
     files = {path.relative_to(root).as_posix(): path for path in files_in(root, left_out) if path != table}
     left_out[f"files {table.suffix}"] -= table.parent == root
-    left_out[f"pictures that {table.name} does not name"] = len(files.keys() - of.keys())
-    left_out[f"rows of {table.name} without a picture"] = len(of.keys() - files.keys())
-    chosen = [name for name in files if name in of]
-    firsts = [PARTS.get(name.partition("/")[0].lower(), "") for name in chosen]
-    parts = firsts if all(firsts) else [""] * len(chosen)
-    if not chosen or TRAIN not in (parts if parts[0] else [TRAIN]):
+    left_out[f"pictures that {table.name} does not name"] = len(files.keys() - rows.keys())
+    left_out[f"rows of {table.name} without a picture"] = len(rows.keys() - files.keys())
+    parts = {name: PARTS.get(name.partition("/")[0].lower(), "") for name in files if name in rows}
+    if not all(parts.values()):
+        parts = dict.fromkeys(parts, "")
+    if not {"", TRAIN} & {*parts.values()}:
         raise DataError(f"{table} names no picture of {root} to train on; names are paths below it")
-    order = sorted(range(len(chosen)), key=lambda k: ("", TRAIN, HELD_OUT, TEST).index(parts[k]))
-    pictures = [Picture(files[chosen[k]], parts[k], "") for k in order]
-    cells = [of[chosen[k]] for k in order]
+    order = sorted(parts, key=lambda name: ("", TRAIN, HELD_OUT, TEST).index(parts[name]))
+    labels, names, said = _labels(table, columns, [rows[name] for name in order], task)
+    chosen, of_parts = [files[name] for name in order], [parts[name] for name in order]
+    return Pictures(root, chosen, of_parts, labels, names, [*said_of(left_out, root), *said])
+
+
+def _labels(
+    table: Path, columns: list[str], rows: list[list[str]], task: str
+) -> tuple[NDArray[Any], tuple[str, ...], list[str]]:
+    """Return the labels in a table's cells, the names of classes, labels or numbers, and notes."""
     if columns in (["label"], ["class"]):
-        names = tuple(sorted({row[0] for row in cells}, key=lambda text: (not text.isdecimal(), len(text), text)))
-        return pictures, np.array([names.index(row[0]) for row in cells], np.int64), names, said_of(left_out, root)
+        names = tuple(sorted({row[0] for row in rows}, key=lambda text: (not text.isdecimal(), len(text), text)))
+        return np.array([names.index(row[0]) for row in rows], np.int64), names, []
     try:
-        values = np.array(cells, np.float64)
+        values = np.array(rows, np.float64)
     except ValueError as error:
         raise DataError(f"{table}: {error}; give columns of numbers, or one column `label` of names") from error
-    bits = bool(np.isin(values, (0, 1)).all())
-    kind, said = kind_of_labels(os.fspath(table), "the columns", values.astype(bool if bits else float), task)
-    labels = labels_as(os.fspath(table), "the columns", values, kind)
-    names = tuple(columns if len(columns) > 1 or labels.ndim == 2 else map(str, range(labels.max() + 1)))
-    return pictures, labels, names, [*said_of(left_out, root), *said]
+    array = values.astype(bool if np.isin(values, (0, 1)).all() else float)
+    kind, said = kind_of_labels(f"{table}", "the columns", array, task)
+    labels = labels_as(f"{table}", "the columns", values, kind)
+    return labels, tuple(columns if len(columns) > 1 or labels.ndim == 2 else map(str, range(labels.max() + 1))), said
 
 
 def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -271,90 +307,77 @@ def load_folder(name: str, cache: Path, *, mapped: bool = False, task: str = AUT
     root = user_path(match[1])
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; name one with --dataset that holds a folder of pictures per class")
-    if table := _table(root):
-        pictures, labels, names, notes = _tabled(root, table, task)
-    else:
-        pictures, notes = _scan(root)
-        names = tuple(sorted({p.label for p in pictures}))
-        labels = np.array([names.index(p.label) for p in pictures], np.int64)
-    shapes = attempt(lambda picture: (*shape_of(picture.path), _digest(picture.path)), pictures)
-    shape, values, failed, said = _common(root, pictures, shapes, int(match[2] or 0))
-    hashes = np.array([0 if isinstance(one, str) else one[2] for one in shapes], np.uint64)
-    decoder = DECODER, metadata.version("pillow")
-    key = hashlib.sha256(repr((hashes.tolist(), shape, values, *decoder)).encode()).hexdigest()[:16]
+    table = _table(root)
+    pictures = _tabled(root, table, task) if table else _scan(root)
+    headers = pictures.read(_header, range(len(pictures.files)))
+    form = _common(pictures, {k: form for k, (form, _) in headers.items()}, int(match[2] or 0))
+    hashes = np.zeros(len(pictures.files), np.uint64)
+    hashes[[*headers]] = [digest for _, digest in headers.values()]
+    contents = hashes.tolist(), *form, DECODER, metadata.version("pillow")
+    key = hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
     file = cache / "pixels" / f"{root.resolve().name}-{key}"
-    images = _kept(file, pictures, shape, values, failed)
+    images = _kept(file, pictures, form)
     if images is None:
-        images = _decoded(file, pictures, shape, values, failed, said)
-    if len(failed) == len(pictures):
-        raise DataError(f"{listed([(pictures[0].path, failed[0])])[0]}, nor any other of {root}")
-    whole = [k for k in range(len(pictures)) if k not in failed]
-    parts = np.array([p.part for p in pictures], object)
+        images = _decoded(file, pictures, form)
+    whole, parts = np.ones(len(hashes), bool), np.array(pictures.parts, object)
+    whole[[*pictures.failed]] = False
     if TEST not in parts:
-        share, groups = np.zeros(len(pictures), bool), labels if labels.ndim == 1 else np.zeros(len(pictures), int)
-        for label in np.unique(groups):
-            own = np.array([k for k in whole if groups[k] == label and parts[k] != HELD_OUT], np.int64)
-            share[own] = tested(hashes[own])
-        if few := [names[label] for label in np.unique(groups) if not share[groups == label].any()]:
-            said.append(f"no picture of {', '.join(few[:LISTED])} is for the test, of fewer than {TESTED} or copies")
-        if not share.any():
-            raise DataError(f"{root}: no class has {TESTED} pictures, so none is for the test; make a folder test")
-        if parts[0]:
-            said.append(f"{root} has no folder test: {share.sum():,} pictures of train are for the test")
-        parts[share] = TEST
-    train, test = ([k for k in whole if (parts[k] == TEST) == of_test] for of_test in (False, True))
-    paths = tuple(pictures[k].path.relative_to(root).as_posix() for k in (*train, *test))
-    samples = Samples(paths, hashes[[*train, *test]], parts[[*train, *test]] == HELD_OUT if HELD_OUT in parts else None)
+        parts[_share(pictures, hashes, whole & (parts != HELD_OUT))] = TEST
+    train, test = (np.flatnonzero(whole & ((parts == TEST) == of_test)) for of_test in (False, True))
+    both = np.concatenate([train, test])
+    paths = tuple(pictures.files[k].relative_to(root).as_posix() for k in both)
+    samples = Samples(paths, hashes[both], parts[both] == HELD_OUT if HELD_OUT in parts else None)
     chosen: list[Any] = [images[train], images[test]]
     if isinstance(images, MappedImages) and not (mapped or images.size > MOST_HELD):
         chosen = list(map(np.asarray, chosen))
-    notes = [*notes, *said, *listed([(pictures[k].path, reason) for k, reason in sorted(failed.items())])]
-    return Dataset(name, names, chosen[0], labels[train], chosen[1], labels[test], tuple(notes), samples)
+    notes, labels = (*pictures.notes, *pictures.unread()), pictures.labels
+    return Dataset(name, pictures.names, chosen[0], labels[train], chosen[1], labels[test], notes, samples)
 
 
-def _digest(path: Path) -> int:
-    """Return the first eight bytes of the SHA-256 of a file."""
-    with open(path, "rb") as stream:
-        return int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
+def _header(file: Path) -> tuple[Form, int]:
+    """Return the form of the picture that a file holds, and the first eight bytes of the SHA-256 of the file."""
+    form = Form(*shape_of(file))
+    with open(file, "rb") as stream:
+        return form, int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
 
 
-def _common(
-    root: Path, pictures: Sequence[Picture], shapes: Sequence[Any], side: int
-) -> tuple[tuple[int, ...], str, dict[int, str], list[str]]:
-    """Return the shape and kind of values that pictures are brought to, why some cannot be, and notes."""
-    failed = {k: one for k, one in enumerate(shapes) if isinstance(one, str)}
-    if len(failed) == len(shapes):
-        raise DataError(f"{listed([(pictures[0].path, failed[0])])[0]}, nor any other of {root}")
-    axes = min(len(one[0]) for one in shapes if not isinstance(one, str))
-    failed |= {
-        k: f"it has {one[0][0]} pages, others have one; save each in a file of its own"
-        for k, one in enumerate(shapes)
-        if k not in failed and len(one[0]) != axes
-    }
-    kinds = {one[1] for k, one in enumerate(shapes) if k not in failed}
-    values = max(kinds)  # uint8 where some are
-    alike = [one[0] for k, one in enumerate(shapes) if k not in failed and one[1] == values]
-    sizes, channels = {shape[:-1] for shape in alike}, {shape[-1] for shape in alike}
+def _common(pictures: Pictures, forms: dict[int, Form], side: int) -> Form:
+    """Return what pictures are brought to, of those that can be: no stacks if some are none, and bytes if some are."""
+    axes, root = min(len(form.shape) for form in forms.values()), pictures.root
+    for k in [k for k, form in forms.items() if len(form.shape) != axes]:
+        pages = forms.pop(k).shape[0]
+        pictures.failed[k] = f"it has {pages} pages, others have one; save each in a file of its own"
+    values = max(form.values for form in forms.values())
+    shapes = Counter(form.shape for form in forms.values() if form.values == values)
+    sizes, channels = {shape[:-1] for shape in shapes}, {shape[-1] for shape in shapes}
     if len(channels) > 1 and not channels <= MODES.keys():
         raise DataError(f"{root} has files of {' and '.join(map(str, sorted(channels)))} channels; bring them to one")
     if axes == 4:
-        return Counter(alike).most_common(1)[0][0], values, failed, []
-    size, said = (side, side) if side else sizes.pop() if len(sizes) == 1 else (SIDE, SIDE), []
+        return Form(shapes.most_common(1)[0][0], values)
+    size = (side or SIDE,) * 2 if side or len(sizes) > 1 else max(sizes)
     if sizes - {size}:
-        said.append(
-            f"pictures of {root} that are not {size[0]}x{size[1]} are resized by the shorter side and cropped"
-            + ("" if side else f"; --dataset {root}/:64 makes them 64x64")
-        )
-    return (*size, max(channels)), values, failed, said
+        said = f"pictures of {root} that are not {size[0]}x{size[1]} are resized by the shorter side and cropped"
+        pictures.notes.append(said + ("" if side else f"; --dataset {root}/:64 makes them 64x64"))
+    return Form((*size, max(channels)), values)
 
 
-def _pixels(picture: Picture, shape: tuple[int, ...], values: str) -> NDArray[Any]:
-    return pixels(picture.path, shape) if values == "uint8" else pixels(picture.path, shape, values)
+def _share(pictures: Pictures, hashes: NDArray[np.uint64], candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which pictures are for the test where nothing names them, of each class its share; note what has none."""
+    share, labels, notes = np.zeros(len(hashes), bool), pictures.labels, pictures.notes
+    groups = labels if labels.ndim == 1 else np.zeros(len(labels), int)
+    for label in np.unique(groups):
+        own = np.flatnonzero(candidates & (groups == label))
+        share[own] = tested(hashes[own])
+    if few := [pictures.names[label] for label in np.unique(groups) if not share[groups == label].any()]:
+        notes.append(f"no picture of {', '.join(few[:LISTED])} is for the test, of fewer than {TESTED} or copies")
+    if not share.any():
+        raise DataError(f"{pictures.root}: no class has {TESTED} pictures, so none is for the test; make a folder test")
+    if pictures.parts[0]:
+        notes.append(f"{pictures.root} has no folder test: {share.sum():,} pictures of train are for the test")
+    return share
 
 
-def _kept(
-    file: Path, pictures: Sequence[Picture], shape: tuple[int, ...], values: str, failed: dict[int, str]
-) -> MappedImages | None:
+def _kept(file: Path, pictures: Pictures, form: Form) -> MappedImages | None:
     """Return the images that a file holds whose name ends with their checksum.
 
     Those that are zero are looked at again, and it is None where that makes others: a file could not be read before.
@@ -365,40 +388,32 @@ def _kept(
             for begin in range(0, len(images), CHUNK):
                 chunk = np.asarray(images[begin : begin + CHUNK])
                 checksum = zlib.crc32(chunk.data, checksum)
-                zero += [begin + k for k, image in enumerate(chunk) if not image.any() and begin + k not in failed]
-            again = attempt(lambda k: _pixels(pictures[k], shape, values), zero)
+                zero += [begin + k for k, image in enumerate(chunk) if not image.any()]
+            zero = [k for k in zero if k not in pictures.failed]
+            again = attempt(lambda k: pixels(pictures.files[k], *form), zero)
             if path.stem.endswith(f"{checksum:08x}") and all(isinstance(a, str) or not a.any() for a in again):
-                failed |= {k: one for k, one in zip(zero, again, strict=True) if isinstance(one, str)}
+                pictures.failed |= {k: one for k, one in zip(zero, again, strict=True) if isinstance(one, str)}
                 return images
     return None
 
 
-def _decoded(
-    file: Path,
-    pictures: Sequence[Picture],
-    shape: tuple[int, ...],
-    values: str,
-    failed: dict[int, str],
-    said: list[str],
-) -> Any:
+def _decoded(file: Path, pictures: Pictures, form: Form) -> Any:
     """Decode pictures, to zeros where one cannot be read, which is noted; into a file where that can be written."""
-    fit = set(range(len(pictures))) - failed.keys()
+    count = len(pictures.files)
+    fit = set(range(count)) - pictures.failed.keys()
 
     def chunks() -> Iterator[NDArray[Any]]:
-        with progress_bar(len(pictures), "decoding", delay=3) as bar:
-            for begin in range(0, len(pictures), CHUNK):
-                chunk = np.zeros((len(pictures[begin : begin + CHUNK]), *shape), values)
-                part = [k for k in range(begin, begin + len(chunk)) if k in fit]
-                for k, image in zip(part, attempt(lambda k: _pixels(pictures[k], shape, values), part), strict=True):
-                    if isinstance(image, str):
-                        failed[k] = image
-                    else:
-                        chunk[k - begin] = image
+        with progress_bar(count, "decoding", delay=3) as bar:
+            for begin in range(0, count, CHUNK):
+                part = range(begin, min(begin + CHUNK, count))
+                chunk = np.zeros((len(part), *form.shape), form.values)
+                for k, image in pictures.read(lambda file: pixels(file, *form), [k for k in part if k in fit]).items():
+                    chunk[k - begin] = image
                 yield chunk
                 bar.update(len(chunk))
 
     partial, checksum = file.parent / f".{file.name}.{os.getpid()}.partial", 0
-    header = {"descr": np.dtype(values).str, "fortran_order": False, "shape": (len(pictures), *shape)}
+    header = {"descr": np.dtype(form.values).str, "fortran_order": False, "shape": (count, *form.shape)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         (file.parent / CACHE).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Decoded pictures.\n")
@@ -415,7 +430,7 @@ def _decoded(
         os.replace(partial, whole := file.with_name(f"{file.name}-{checksum:08x}.npy"))
         return MappedImages([np.load(whole, mmap_mode="r")])
     except OSError as error:
-        said.append(f"what is decoded cannot be kept in {file.parent}: {error}")
+        pictures.notes.append(f"what is decoded cannot be kept in {file.parent}: {error}")
         return np.concatenate(list(chunks()))
     finally:
         with contextlib.suppress(OSError):

@@ -23,16 +23,8 @@ BLOCK = 1000
 class MappedImages:
     """Images in files of records. What they are indexed by gives others, still unread.
 
-    ``numpy.asarray`` reads them, and lets the pages of the files go again: this process keeps none of them.
-
-    Parameters
-    ----------
-    files : sequence of memmap, shape (n, ...)
-        Records of one shape, one for each image.
-    decode : callable, optional
-        From records (n, ...) to images (n, H, W, C) of their dtype; by default they are images.
-    index : ndarray of int64, optional
-        Which of the images, by default all.
+    ``numpy.asarray`` reads them, and lets the pages of the files go again: this process keeps none of them. `files`
+    are memmaps (n, ...), from which `decode` makes images (n, H, W, C) of the same dtype; `index` says which of all.
     """
 
     nbytes = 0  # of memory

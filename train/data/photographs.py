@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, array_namespace, to_numpy
 from train.data.dataset import DTYPES
+from train.data.readers import endings_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +59,8 @@ def pixels(image: Photograph, shape: tuple[int, ...], values: str = "uint8") -> 
     stack has the shape already. ValueError of any other picture.
     """
     if not shape:
-        raise ValueError("the network takes no images of bytes, so no photographs; give arrays, .npy or .npz")
+        kinds = " or ".join(endings_for(2))
+        raise ValueError(f"the network takes no images of bytes, so no photographs; give arrays, {kinds}")
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):

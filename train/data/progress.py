@@ -14,7 +14,6 @@ SILENT = SimpleNamespace(
     update=lambda count=1: None, set_description=lambda text: None, set_postfix_str=lambda text, refresh: None
 )
 
-
 _hidden = ContextVar("hidden", default=False)
 
 

@@ -79,7 +79,7 @@ class Task:
 
     def columns(self, names: Names, top: int) -> Names:
         """Return the titles of `cells`."""
-        places = ["", *(f"_{place}" for place in range(2, top + 1))]
+        places = ["", *(f"_{place}" for place in range(2, min(top, len(names)) + 1))]
         return [f"{word}{place}" for place in places for word in ("class", "probability")]
 
     def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:

@@ -15,6 +15,7 @@ import numpy as np
 from hcnn_core.backend import SPARE, array_namespace, to_numpy
 from train.config import IN_PIXELS, Config, ConfigError, suited
 from train.data import (
+    FILE,
     INFO,
     UNNAMED,
     Dataset,
@@ -69,7 +70,7 @@ def require_named(dataset: str, named: bool, action: str) -> None:
         raise ConfigError(f"{action} would call {dataset}, which runs code that a file names: add --dataset {dataset}")
     if dataset == UNNAMED and not named:
         raise ConfigError(
-            f"{action} needs images that a program gave: name them with --dataset FILE.npz or MODULE:FUNCTION, or give "
+            f"{action} needs images that a program gave: name them with --dataset {FILE} or MODULE:FUNCTION, or give "
             "them to train.resume"
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from autodiff import tree_map
 from train.config import Config, meant
+from train.data.readers import is_data_file
 from train.recipes.losses import TeacherSettings
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
@@ -41,7 +42,7 @@ def find(name_or_path: str | Path) -> Path:
             f"there is no checkpoint at {path}{meant(name_or_path, list_networks())}; networks that ship: "
             f"{', '.join(list_networks()) or 'none'}"
         )
-    if path.suffix == ".npz":
+    if is_data_file(path):
         raise CheckpointError(f"{path} holds data, no network; give a run's folder, a checkpoint .h5 or a name")
     return path
 

@@ -26,13 +26,11 @@ from train.networks.hierarchical import HierarchicalLayer, hierarchy
 from train.networks.layer import IMAGES, Layer, Moments, Parameters, State, Weights
 from train.networks.network import Network
 
-STATEMENTS = ("invariance", "covariance", "definition")
 MODES = ("evaluation", "training")
 KINDS = ("exact", "inside", "written out", "aliased", "boundary")
 
 SHIFTS_IN_SPACE = (1, 2, 3, 4, 5, 6, 7, 8)
 """Translations along u that are tried, in samples: the images' axes are long, and the pattern repeats."""
-
 
 WINDOWS = 24
 """Outputs of a layer, along each axis, that are compared with the layer written out; both ends are among them."""
