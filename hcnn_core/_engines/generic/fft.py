@@ -132,28 +132,27 @@ def laid_on_circle(xp: Any, w: Array, axis: int, n: int, length: int, boundary: 
     if boundary == "zero":
         low, high = max(0, -first - n + 1), min(size, n - first)
         w, first = part_of(w, axis, low, high), first + low
-    w = _pad_end(xp, w, axis, -w.shape[axis] % length)
-    folded = xp.reshape(w, (*w.shape[:axis], -1, length, *w.shape[axis + 1 :]))  # (.., turns, length, ..)
-    return xp.roll(xp.sum(folded, axis=axis), first, axis=axis)
+    if w.shape[axis] > length:
+        w = joined([w, _zeros(xp, w, axis, -w.shape[axis] % length)], axis)
+        w = xp.sum(xp.reshape(w, (*w.shape[:axis], -1, length, *w.shape[axis + 1 :])), axis=axis)  # over turns
+    start, count = -first % length, w.shape[axis]
+    gap = _zeros(xp, w, axis, length - count)
+    return joined([part_of(w, axis, start, count), gap, part_of(w, axis, 0, start)], axis)
 
 
 def taken_off_circle(xp: Any, w: Array, axis: int, n: int, size: int, boundary: str) -> Array:
-    first = -(size // 2)
+    first, length = -(size // 2), w.shape[axis]
     low, high = (max(0, -first - n + 1), min(size, n - first)) if boundary == "zero" else (0, size)
-    w = xp.roll(w, -(first + low), axis=axis)
-    repeats = -(-(high - low) // w.shape[axis])
-    w = part_of(joined([w] * repeats, axis), axis, 0, high - low)
-    w = _pad_end(xp, w, axis, size - high)
-    return xp.flip(_pad_end(xp, xp.flip(w, axis=axis), axis, low), axis=axis)
+    start = (first + low) % length
+    turns, rest = divmod(start + high - low, length)
+    taps = [part_of(w, axis, 0 if turn else start, length if turn < turns else rest) for turn in range(turns + 1)]
+    return joined([_zeros(xp, w, axis, low), *taps, _zeros(xp, w, axis, size - high)], axis)
 
 
 def part_of(x: Array, axis: int, start: int, stop: int) -> Array:
     return x[(*(slice(None),) * axis, slice(start, stop), ...)]
 
 
-def _pad_end(xp: Any, x: Array, axis: int, count: int) -> Array:
-    """Append `count` zeros along an axis."""
-    if count == 0:
-        return x
-    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    return joined([x, xp.zeros(shape, dtype=x.dtype, **placement(xp, x))], axis)
+def _zeros(xp: Any, like: Array, axis: int, count: int) -> Array:
+    """Return so many zeros along an axis, beside an array."""
+    return xp.zeros((*like.shape[:axis], count, *like.shape[axis + 1 :]), dtype=like.dtype, **placement(xp, like))
