@@ -1,9 +1,9 @@
-"""Plant mistakes in the package, one at a time, and see whether pages of the gallery notice them.
+"""Plant mistakes in the package and in pages of the gallery, one at a time, and see whether the pages notice them.
 
 ``python scripts/planted_mistakes.py [PAGE ...]`` runs pages in a copy of the repository, at their small size: first as
-they are, then with each of their mistakes. A mistake is noticed if an assertion fails; one that is not, or that ends
-the page by another error, is a claim that the page makes and does not check. Pages that need a framework are left out
-where it is not installed.
+they are, then with each of their mistakes. A mistake is noticed if an assertion fails, or, of those in pages, if
+``blind_pages.py`` sees that the page looks at its test set. One that is not, or that ends the page by another error, is
+a claim that the page makes and does not check. Pages that need a framework are left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -253,13 +253,97 @@ MISTAKES = (
             'graph.add("Mul", x, graph.constant(np.asarray(checkpoint.channel_std',
         ),
     ),
+    Mistake(
+        *("10", "the model starts from the spectrum of the series", "examples/2_theory/plot_10_multifractal.py"),
+        *(
+            "lbfgs(distance, rng.standard_normal(length).astype(np.float32), iterations=80)",
+            "lbfgs(distance, randomize_phases(x, rng).astype(np.float32), iterations=80)",
+        ),
+    ),
+    Mistake(
+        *("10", "a deviation in the place of a standard error", "examples/2_theory/plot_10_multifractal.py"),
+        *(
+            "spread = np.std(2 * each[:, 1] - each[:, 3], ddof=1) / np.sqrt(realisations)",
+            "spread = np.std(2 * each[:, 1] - each[:, 3], ddof=1)",
+        ),
+    ),
+    Mistake(
+        *("11", "the tested signals choose the rate", "examples/2_theory/plot_11_sparse_coding.py"),
+        *(
+            "learned = adam(loss_of, start, batches, rate=3e-3)",
+            "found = [adam(loss_of, start, batches, rate=rate) for rate in (1e-3, 3e-3, 1e-2)]\n"
+            "    learned = min(found, key=lambda p: loss_of(p, tested))",
+        ),
+    ),
+    Mistake(
+        *("13", "the theory chooses the range of each fit", "examples/2_theory/plot_13_cartoon.py"),
+        *(
+            "    axes[1].loglog(terms, errors, label=",
+            "    ranges = [(terms >= k) & (terms <= 16 * k) for k in (16, 30, 60, 120, 200)]\n"
+            "    fits = [np.polyfit(np.log(terms[part]), np.log(errors[part]), 1)[0] for part in ranges]\n"
+            "    slopes[name][1] = min(fits, key=lambda slope: abs(slope - theory[name]))\n"
+            "    axes[1].loglog(terms, errors, label=",
+        ),
+    ),
+    Mistake(
+        *("14", "the test images choose the rate", "examples/3_networks/plot_14_one_layer.py"),
+        *("key=lambda trial: trial[0])", "key=lambda trial: trial[1])"),
+    ),
+    Mistake(
+        *("14", "it is trained on the test images", "examples/3_networks/plot_14_one_layer.py"),
+        *(
+            "(sample.train_images[:count], sample.test_images))\nclasses = sample.train_labels[:count]",
+            "(sample.test_images[:count], sample.test_images))\nclasses = sample.test_labels[:count]",
+        ),
+    ),
+    Mistake(
+        *(
+            "20",
+            "the accuracy of training images is called that of test images",
+            "examples/3_networks/plot_20_lenet.py",
+        ),
+        *(
+            "classifier.logits(sample.test_images).argmax(axis=1) == sample.test_labels",
+            "classifier.logits(sample.train_images).argmax(axis=1) == sample.train_labels",
+        ),
+    ),
+    Mistake(
+        *("20", "the test images choose the rate", "examples/3_networks/plot_20_lenet.py"),
+        *(
+            '    classifier = fit(config, out=f"{folder}/run", on_epoch=curve.append)\n',
+            "    from dataclasses import replace\n\n"
+            '    tested, config = load_dataset("sample"), replace(config, learning_rate=0.01)\n'
+            "    for rate in (0.01, 0.05, 0.1):\n"
+            "        records, tried = [], replace(config, learning_rate=rate)\n"
+            '        found = fit(tried, out=f"{folder}/{rate}", on_epoch=records.append)\n'
+            "        share = np.mean(found.logits(tested.test_images).argmax(axis=1) == tested.test_labels)\n"
+            "        if rate == 0.01 or share > best:\n"
+            "            best, config, curve, classifier = share, tried, records, found\n",
+        ),
+    ),
+    Mistake(
+        *("20", "no momentum", "examples/3_networks/plot_20_lenet.py"),
+        *('"batch_size": 20, "epochs"', '"batch_size": 20, "momentum": 0.0, "epochs"'),
+    ),
+    Mistake(
+        *("20", "responses are shown without their sign", "examples/3_networks/plot_20_lenet.py"),
+        *("montage(maps, 1.72,", "montage(abs(maps), 1.72,"),
+    ),
+    Mistake(
+        *("26", "the draw nearest to the signal is kept", "examples/2_theory/plot_26_reconstruction.py"),
+        *(
+            "next(y for y, value in draws if value < 1e-4)",
+            "min((y for y, value in (next(draws) for _ in range(20)) if value < 1e-4),"
+            " key=lambda y: squared_error(resample(y, d), signal))",
+        ),
+    ),
 )
 
 
-def failure_of(folder: Path, page: Path) -> str:
+def failure_of(folder: Path, page: Path, *arguments: str) -> str:
     """The error that ends a page in a copy, in a line, and nothing if it ends well."""
     environment = {**os.environ, "HCNN_EXAMPLES": "small", **ENVIRONMENT, "PYTHONPATH": str(folder)}
-    command = [sys.executable, str(folder / page)]
+    command = [sys.executable, str(folder / page), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     said = done.stderr.strip().splitlines()
     errors = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]  # more lines may follow
@@ -288,8 +372,10 @@ def main() -> int:
                 assert text.count(mistake.old) == 1, f"{mistake.file} does not have once: {mistake.old}"
                 changed.write_text(text.replace(mistake.old, mistake.new), "utf-8")
                 failure = failure_of(folder, path)
+                if not failure and mistake.file.startswith("examples/"):
+                    failure = failure_of(folder, Path("scripts", "blind_pages.py"), page)
                 changed.write_text(text, "utf-8")
-                is_noticed = failure.startswith("AssertionError")
+                is_noticed = failure.startswith("AssertionError") or "LOOKS AT ITS TEST SET" in failure
                 noticed, missed = noticed + is_noticed, missed + (not is_noticed)
                 verdict = "noticed" if is_noticed else "NOT NOTICED"
                 print(f"{path.stem.removeprefix('plot_')}: {mistake.what}: {verdict} {failure[:100]}", flush=True)

@@ -288,6 +288,21 @@ def test_aliasing_says_what_translations_of_attributes_change() -> None:
     assert said == tuple(f"{value:.0f}" for value in (min(means), max(means), largest))
 
 
+def test_gpu_page_says_how_much_faster_others_were() -> None:
+    record = (ROOT / "benchmarks" / "results" / "gpu-h200" / "peers.md").read_text("utf-8")
+    page = " ".join((ROOT / "docs" / "gpu.md").read_text("utf-8").split())
+    best, *_, resnet20 = rows(record, "| step, ms | float32 | tf32 | PyTorch float32 | tf32 | bf16 |")
+    ratios = [float(best[2]) / float(time) for time in best[4].split(" to ")] + [
+        float(resnet20[1]) / float(resnet20[3])
+    ]
+    assert f"PyTorch was {min(ratios):.1f} to {max(ratios):.1f} times as fast in these steps at equal precision" in page
+    few = [
+        row for row in rows(record, "| convolution, ms | here | cupyx | PyTorch float32 | tf32 |") if row[0][0] in "123"
+    ]
+    slower = [float(row[1]) / float(time) for row in few for time in re.findall(r"\d+\.\d+", " ".join(row[2:4]))]
+    assert len(few) == 6 and f"took up to {max(slower):.0f} times as long" in page
+
+
 def test_performance_has_the_tables_on_record() -> None:
     assert SPEED in (ROOT / "docs" / "performance.md").read_text("utf-8")
 

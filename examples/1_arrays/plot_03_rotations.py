@@ -29,8 +29,7 @@ image = resize(camera() / 255.0, (n, n), anti_aliasing=True)
 # --------------------------------
 # One filter, an edge detector, at four angles. The angle ``a`` is the new attribute, the last axis.
 
-grid = np.arange(-3, 4)
-edge = -np.outer(grid, np.ones(7)) * np.exp(-(grid[:, None] ** 2 + grid**2) / 4)
+edge = np.outer(np.arange(3, -4, -1), np.ones(7))
 w = np.stack([np.rot90(edge, a) for a in range(4)], axis=-1)  # (7, 7, 4)
 
 

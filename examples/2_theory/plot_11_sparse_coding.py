@@ -76,7 +76,6 @@ for depth in depths:
     for name, parameters in (("ISTA", start), ("LISTA", learned)):
         excess[name].append(loss_of(parameters, tested) / losses.mean() - 1)
         print(f"{depth} layers of {name}: {excess[name][-1]:.1%} above the least loss")
-
     as_it_is = sparse_loss(tested, ista(tested, dictionary, penalty, iterations=depth), dictionary, penalty)
     assert np.isclose(excess["ISTA"][-1], as_it_is.mean() / losses.mean() - 1), "it is compared with ISTA"
 

@@ -57,23 +57,23 @@ fitted = (terms >= 60) & (terms <= n)
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 axes[0].imshow(cartoon, cmap="gray")
 axes[0].set(title="cartoon", xticks=[], yticks=[])
-slopes = {}
+slopes, parts = {}, [(terms >= 30) & (terms <= n // 4), fitted, (terms >= 200) & (terms <= 4 * n)]
 for name, coefficients in bases.items():
     energy = np.sort(coefficients**2)[::-1]
     errors = np.cumsum(energy[::-1])[::-1][terms] / energy.sum()
-    slopes[name] = np.polyfit(np.log(terms[fitted]), np.log(errors[fitted]), 1)[0]
-    axes[1].loglog(terms, errors, label=f"{name}: {slopes[name]:.2f}, theory {theory[name]}")
-    parts = (terms >= 30) & (terms <= n // 4), (terms >= 200) & (terms <= 4 * n)
-    others = [np.polyfit(np.log(terms[part]), np.log(errors[part]), 1)[0].round(2) for part in parts]
-    print(f"{name:22} slope {slopes[name]:.2f}, theory {theory[name]}; from 30 and 200 terms on", *others)
+    slopes[name] = [np.polyfit(np.log(terms[part]), np.log(errors[part]), 1)[0] for part in parts]
+    axes[1].loglog(terms, errors, label=f"{name}: {slopes[name][1]:.2f}, theory {theory[name]}")
+    print(f"{name:22} slopes from 30, 60 and 200 terms on", np.round(slopes[name], 3), "theory", theory[name])
 axes[1].axvspan(terms[fitted][0], terms[fitted][-1], color="0.93", zorder=0)
 axes[1].set(xlabel="terms n", ylabel="squared error / squared norm", title="n largest terms; slopes fitted in gray")
 axes[1].legend()
-assert all(abs(slopes[name] - theory[name]) < 0.1 for name in theory)
+differences = np.array([slopes[name][1] - theory[name] for name in theory])
+assert np.allclose(differences, (-0.058, -0.034, 0.048) if SMALL else (-0.017, 0.026, 0.017), atol=2e-3), "one range"
+assert all(np.all(np.diff(slopes[name]) < 0) for name in list(bases)[1:]), "wavelets' errors fall faster and faster"
 
 # %%
-# The slopes are asymptotic, for images without pixels. On a grid errors of wavelets fall faster beyond n terms, where
-# the edge's pixels are reached. The range was chosen after the curves had been seen; two more are printed.
+# The slopes, -0.52, -0.97 and -0.98 at 1024 x 1024, are asymptotic, for images without pixels. On this grid errors of
+# wavelets fall faster with more terms. The one range was chosen after the curves were seen; two more are printed.
 #
 # Curvelets
 # ---------
