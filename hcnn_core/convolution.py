@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
@@ -308,10 +309,12 @@ def convolve_cotangents(
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
 
 
-def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray) -> EngineArray:
+def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray, plan: Any = None) -> EngineArray:
     """Convolve operands of one dtype; the problem describes them and is validated."""
     if problem.plain:
-        plan = make_plan(problem, x)
+        plan = plan or make_plan(problem, x)
+        if hasattr(plan, "fastest"):
+            plan = plan.fastest(xp, "forward", (x, w), partial(forward, xp, problem, x, w))
         if xp is np and getattr(getattr(plan, "transform", None), "frequencies", 0) != 1:  # or may go by spectra
             return _in_range(lambda x, w: (plan.forward(np, x, w),), (x, w), ((0, 1),))[0]
         return plan.forward(xp, x, w)
@@ -327,12 +330,15 @@ def adjoints(
     x: EngineArray | None,
     w: EngineArray | None,
     ans: EngineArray | None = None,
+    plan: Any = None,
 ) -> tuple[EngineArray | None, EngineArray | None, EngineArray | None]:
     """Cotangents of x, if w is given, and of w, if x is given, as `convolve_cotangents` returns them."""
     if g.shape != problem.y_shape:
         raise ValueError(f"g has shape {g.shape}; the result of this convolution has {problem.y_shape}")
     if problem.plain:
-        plan = make_plan(problem, g if x is None else x)
+        plan = plan or make_plan(problem, g if x is None else x)
+        if hasattr(plan, "fastest"):
+            plan = plan.fastest(xp, "adjoints", (g, x, w, ans), partial(adjoints, xp, problem, g, x, w, ans))
         if xp is np and ans is None and getattr(getattr(plan, "transform", None), "frequencies", 0) != 1:
             pull = lambda g, x, w: plan.adjoints(np, g, x, w)[:2]  # noqa: E731
             return (*_in_range(pull, (g, x, w), ((0, 2), (0, 1))), None)

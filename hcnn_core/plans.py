@@ -77,7 +77,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     >>> print(explain(np.ones(4096), np.ones(9), 0, boundary="zero", method="direct").splitlines()[-1])
     There is one choice.
     """
-    from hcnn_core._engines.measuring import words_of  # here, because it imports engines
+    from hcnn_core._engines.measuring import memory_of, words_of  # here, because it imports engines
 
     xp, x, w = operands("x", x, "w", w)
     problem = make_problem(x.shape, w.shape, axes, **options)
@@ -89,15 +89,14 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     choices, seconds = planner.priced(request)
     estimated = planner.estimate(choices, seconds, request.passes).name
     device = planner.device_for(request.library)
-    of_problem = f"{words_of(device, dtype_name(x.dtype))} {planner.described(problem, request.batch)}"
+    words, of_problem = words_of(device, dtype_name(x.dtype)), planner.described(problem, request.batch)
     measured = {}
     if device.may_measure and "measure" in problem.method:
         machine = store.machine_of(device.may_measure, card_of(xp))
-        measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
-        measured = {asked: times for asked, times in measured.items() if times}
-    lines = _table(
-        of_problem.partition(", batch")[0], [choice.name for choice in choices], seconds, measured, estimated
-    )
+        of = {"y": (x, w), "dx": (g := xp.empty(0), w), "dw": (g, x), "dxdw": (g, x, w)}  # it is not known how g lies
+        measured = {a: t for a in ASKED if (t := store.recall(machine, f"{a} {words}{memory_of(of[a])} {of_problem}"))}
+    head = f"{words} {of_problem.partition(', batch')[0]}"
+    lines = _table(head, [choice.name for choice in choices], seconds, measured, estimated)
     if request.passes and len(choices) > 1:
         lines.append("By tensor cores that is float32's choice, unless another promises half its time.")
     if slid := planner.without_transform(choices, request.passes):

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
+from operator import methodcaller
 from typing import Any
 
 from hcnn_core._engines import wisdom
@@ -42,6 +43,16 @@ _one_by_one = threading.RLock()
 """Measurements would disturb each other."""
 
 
+def _method(name: str) -> Any:
+    """Return a plan's method of this name."""
+
+    def method(self: Measured, xp: Any, *operands: Any) -> Any:
+        call = methodcaller(name, xp, *operands)
+        return call(self.fastest(xp, name, operands, call))
+
+    return method
+
+
 class Measured:
     """The plan of a problem that is measured: for its result and its cotangents, when they are first asked for.
 
@@ -56,39 +67,36 @@ class Measured:
         self.book = book
         self._plans: dict[tuple[Any, ...], Any] = {}
 
-    def forward(self, xp: Any, x: Any, w: Any, bias: Any = None) -> Any:
-        """As a plan's."""
-        return self._fastest(xp, "y", x, lambda plan: plan.forward(xp, x, w, bias)).forward(xp, x, w, bias)
+    forward, forward_and_marginal, adjoints = map(_method, ("forward", "forward_and_marginal", "adjoints"))
 
-    def forward_and_marginal(self, xp: Any, x: Any, w: Any, bias: Any, axis: int) -> Any:
-        """As a plan's."""
-        plan = self._fastest(xp, "y", x, lambda plan: plan.forward(xp, x, w, bias))
-        return plan.forward_and_marginal(xp, x, w, bias, axis)
-
-    def adjoints(self, xp: Any, g: Any, x: Any, w: Any, ans: Any = None) -> Any:
-        """As a plan's."""
-        asked = "dx" * (w is not None) + "dw" * (x is not None)
-        return self._fastest(xp, asked, g, lambda plan: plan.adjoints(xp, g, x, w, ans)).adjoints(xp, g, x, w, ans)
-
-    def _fastest(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> Any:
-        """Return the fastest plan for what is asked of arrays like this one."""
-        key = asked, like.dtype, str(like.device), self.device.passes(dtype_name(like.dtype))
+    def fastest(self, xp: Any, name: str, operands: tuple[Any, ...], run: Callable[[Any], object]) -> Any:
+        """Return the fastest plan for a call of a method, of arrays that lie in memory as these; `run` is the call."""
+        dtype, device = operands[0].dtype, operands[0].device
+        strides = tuple([getattr(a, "strides", a) for a in operands])
+        key = name, strides, dtype, str(device), self.device.passes(dtype_name(dtype))
         if key not in self._plans:
             with _one_by_one:
                 if key not in self._plans:
-                    self._plans[key] = self.choices[self._find(xp, asked, like, run)].make()
+                    self._plans[key] = self.choices[self._find(xp, name, operands, run)].make()
         return self._plans[key]
 
-    def _find(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> str:
+    def _find(self, xp: Any, name: str, operands: tuple[Any, ...], run: Callable[[Any], object]) -> str:
         """Return the name of the fastest choice: what is known, or else what is measured now."""
+        like, second, third, last, *_ = (*operands, None, None)
+        if name == "adjoints":
+            asked, elu = "dx" * (third is not None) + "dw" * (second is not None), last
+        else:
+            asked, elu = "y" if last is None else f"y+marginal{last}", third
+        asked, memory = asked + "+elu" * (elu is not None), memory_of(operands)
         machine = wisdom.machine_of(self.device.may_measure, card_of(xp))
-        problem = f"{asked} {words_of(self.device, dtype_name(like.dtype))} {self.described}"
-        if known := self._first(wisdom.recall(machine, problem, self.book)):
+        problem = f"{asked} {words_of(self.device, dtype_name(like.dtype))}{memory} {self.described}"
+        if known := next(filter(self.choices.__contains__, wisdom.recall(machine, problem, self.book)), ""):
             return known
         if threads_for() < worker_count() or is_recording(xp):
             return self.estimated
-        plan_of = cache(lambda name: self.choices[name].make())
-        runs = {name: partial(lambda name: run(plan_of(name)), name) for name in self.choices}
+        plan_of, held = cache(lambda name: self.choices[name].make()), dict[str, object]()
+        # a result is held until the next one is made, as callers do, so that it does not take the same memory
+        runs = {name: partial(lambda name: held.update(last=run(plan_of(name))), name) for name in self.choices}
         try:
             times = race(runs, partial(self.device.clock, xp))
         except MemoryError:
@@ -96,11 +104,16 @@ class Measured:
             if self.book is None:
                 return self.estimated
             times = {self.estimated: math.inf}  # so that where more is free, bits repeat
-        return self._first(wisdom.keep(machine, problem, times, self.book)) or min(times, key=times.__getitem__)
+        kept = wisdom.keep(machine, problem, times, self.book)  # the fastest first
+        return next(filter(self.choices.__contains__, kept), min(times, key=times.__getitem__))
 
-    def _first(self, names: Iterable[str]) -> str:
-        """Return the first name of a choice that there is; of times, the fastest."""
-        return next((name for name in names if name in self.choices), "")
+
+def memory_of(operands: Iterable[Any]) -> str:
+    """Return the strides of arrays, or "C", where one does not lie in C order."""
+    arrays = [a for a in operands if hasattr(a, "flags")]
+    if all(a.flags.c_contiguous for a in arrays):
+        return ""
+    return f" with strides {' '.join('C' if a.flags.c_contiguous else str(a.strides) for a in arrays)},"
 
 
 def words_of(device: Device, dtype: str) -> str:

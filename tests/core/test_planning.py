@@ -11,8 +11,11 @@ import re
 import stat
 import threading
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +30,8 @@ from hcnn_core import (
     _problem,
     _tuning,
     convolve,
+    convolve_elu,
+    convolve_elu_marginal,
     convolve_vjp_x,
     explain,
     linear_operator,
@@ -37,8 +42,10 @@ from hcnn_core import (
 from hcnn_core._engines import devices, measuring, planner
 from hcnn_core._engines import wisdom as store
 from hcnn_core._problem import make_problem
+from hcnn_core._threads import threads_for
 from hcnn_core._tuning import Book, current_planning
 from hcnn_core.backend import is_recording, seconds_on_device
+from hcnn_core.convolution import convolve_cotangents
 from tests.core.oracle import Problem, assert_close, noise, problems
 
 X, W = noise(0, (3, 40, 24), "float32"), noise(1, (5, 3), "float32")
@@ -103,6 +110,99 @@ def test_all_choices_that_may_win_agree_with_the_definition(problem: Problem, da
     g_x, g_w, _ = made.adjoints(np, g, problem.x, problem.w)
     assert_close(g_x, problem.transpose_x(g), g, problem.w)
     assert_close(g_w, problem.transpose_w(g), g, problem.x)
+
+
+class Recorder:
+    """A plan that notes its calls: the method, where arrays lie, threads, and whether the result before is held."""
+
+    def __init__(self, choice: Any, calls: list[Any]) -> None:
+        self.plan, self.calls = choice.make(), calls
+        self.transform = getattr(self.plan, "transform", None)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.plan, name)  # AttributeError where there is none
+
+        def call(xp: Any, *operands: Any) -> Any:
+            is_held = bool(self.calls) and self.calls[-1][-1]() is not None
+            results = method(xp, *operands)
+            made = next(a for a in results if a is not None) if isinstance(results, tuple) else results
+            places = [(a.ctypes.data, a.strides) if isinstance(a, np.ndarray) else a for a in (*operands, None)[:4]]
+            self.calls.append(((name, *places, threads_for()), is_held, weakref.ref(made)))
+            return results
+
+        return call
+
+
+def laid_out(array: Any, how: str) -> Any:
+    """Return equal values that lie in C order, in Fortran's, at each second place, or from the last to the first."""
+    if how == "steps":
+        return np.repeat(array, 2, -1)[..., ::2]
+    return np.ascontiguousarray(array[::-1])[::-1] if how == "backwards" else np.array(array, order=how)
+
+
+BIAS = noise(2, (3, 1, 1), "float32")
+CALLS: dict[str, Callable[..., Any]] = {
+    "y": convolve,
+    "y+elu": lambda x, w, axes, **options: convolve_elu(x, w, BIAS, axes, **options),
+    "y+marginal1+elu": lambda x, w, axes, **options: convolve_elu_marginal(x, w, BIAS, axes, 1, **options),
+    "dx": partial(convolve_cotangents, X[::-1], wanted=(True, False)),
+    "dw": partial(convolve_cotangents, X[::-1], wanted=(False, True)),
+    "dxdw": partial(convolve_cotangents, np.asfortranarray(X)),
+    "dxdw+elu": partial(convolve_cotangents, X, ans=X),
+}
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(list(CALLS)), *[st.sampled_from(["C", "F", "steps", "backwards"])] * 2)
+def test_what_is_measured_is_the_call(asked: str, of_x: Any, of_w: Any) -> None:
+    """The same method of arrays at the same place, on as many threads, while the result before is held."""
+    forget_everything()
+    store.forget()
+    x, w = laid_out(X, of_x), laid_out(W, of_w)
+    calls: list[Any] = []
+    measured: Any = planner.measured
+
+    def recorded(request: Any) -> Any:
+        found = measured(request)
+        for name, choice in found.choices.items():
+            found.choices[name] = SimpleNamespace(make=partial(Recorder, choice, calls))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch, winner(lambda names: names[0]) as races:
+        patch.setattr(planner, "measured", recorded)
+        for _ in range(2):
+            CALLS[asked](x, w, (1, 2), method="measure", **OPTIONS)
+    ((tried),) = races
+    assert len(tried) > 2 and len(calls) == len(tried) + 2
+    assert all(call == calls[-1][0] for call, *_ in calls)
+    assert all(is_held for _, is_held, _ in calls[1 : len(tried)])
+    (line,) = wisdom().splitlines()[2:]
+    assert line.startswith(f"{asked} float32 ")
+
+
+def test_arrays_that_lie_otherwise_are_measured_apart() -> None:
+    layouts = [laid_out(X, how) for how in ("C", "F", "steps", "backwards")]
+    with winner(lambda names: names[-1]) as races:
+        for count, x in enumerate(layouts, 1):
+            for again in (x, x.copy(order="K")) if count < 3 else (x,):
+                convolve(again, W, (1, 2), method="measure", **OPTIONS)
+                assert len(races) == count
+            measured = f"with strides {x.strides} C, (3, 40" if count > 1 else "float32 (3, 40"
+            assert measured in store.sentences(plans.ASKED)
+            assert "Fastest, result" in explain(x, W, (1, 2), method="measure", **OPTIONS)
+        assert "Fastest" not in explain(X, W[::-1], (1, 2), method="measure", **OPTIONS)
+
+
+@pytest.mark.parametrize(("way", "warned"), [("CpuPlan direct direct", 0), ("FFTPlan all axes at once", 1)])
+def test_only_spectra_are_said_to_spread_what_is_not_finite(way: str, warned: int) -> None:
+    x = X.copy()
+    x[0, 20, 20] = np.nan
+    with winner(lambda names: way), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        convolve(x, W, (1, 2), method="measure", **OPTIONS)
+        said.clear()
+        y = convolve(x, W, (1, 2), method="measure", **OPTIONS)
+    assert len(said) == warned == int(np.isnan(y).sum() > 15)
 
 
 def test_the_fastest_wins_by_a_clock() -> None:
@@ -595,13 +695,13 @@ def test_a_gpu_is_timed_by_events_and_never_while_it_records() -> None:
     found.device = devices.CUPY
     run = lambda made: clock.__setitem__(0, clock[0] + (1.0 if type(made).__name__ == "BlockPlan" else 4.0))  # noqa: E731
     recording[0] = True
-    assert is_recording(cupy) and found._find(cupy, "y", X, run) == found.estimated
+    assert is_recording(cupy) and found._find(cupy, "forward", (X, W), run) == found.estimated
     recording[0] = False
-    assert found._find(cupy, "y", X, run) == "BlockPlan all axes at once" != found.estimated
+    assert found._find(cupy, "forward", (X, W), run) == "BlockPlan all axes at once" != found.estimated
     assert wisdom().splitlines()[1].startswith("Card; ")
     recording[0] = True
-    on_device: Any = SimpleNamespace(dtype=X.dtype, device=[0])  # CuPy's devices cannot be hashed
-    assert type(found._fastest(cupy, "y", on_device, run)).__name__ == "BlockPlan"  # it is known
+    on_device: Any = SimpleNamespace(dtype=X.dtype, strides=X.strides, device=[0])  # CuPy's devices cannot be hashed
+    assert type(found.fastest(cupy, "forward", (on_device, W), run)).__name__ == "BlockPlan"  # it is known
 
 
 def test_a_table_explains(capsys: pytest.CaptureFixture[str]) -> None:
