@@ -6,6 +6,8 @@ with a seed that they were not fitted to: it prints how much longer the choice o
 what share of the problems it takes at most `CLOSE` times as long, and how long at worst. More tables do the same for
 usual convolutions, and for awkward ones; these are never fitted. In the same rounds run the plans that measurements
 find (`planning("measure")`), with the time that finding them took, and after how many calls it is paid for.
+
+With `--json` a run goes on where an earlier one ended. What a whole file says is judged by the model as it is now.
 """
 
 from train.commands.process import prepare
@@ -17,6 +19,7 @@ import json
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +34,7 @@ from benchmarks.machine import describe_machine
 from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.choice import AtOnce, Choice
 from hcnn_core._engines.devices import NUMPY, Request
+from hcnn_core._engines.generic.block_plan import BlockPlan
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import DEFAULT, Costs, Units
 
@@ -145,8 +149,13 @@ def draw(rng: np.random.Generator) -> Case:
     )  # fmt: skip
 
 
+def operands(problem: Problem, rng: np.random.Generator) -> list[Any]:
+    """Random x, w and g."""
+    return [rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape)]
+
+
 def choices(problem: Problem) -> dict[str, Choice]:
-    """Every choice by its name: d or f for each axis, or one FFT along all axes at once."""
+    """Every choice by its name: d or f for each axis, or FFTs along all axes, at once or by blocks."""
     return {name_of(choice): choice for choice in NUMPY.choices(described(problem))}
 
 
@@ -156,20 +165,21 @@ def described(problem: Problem) -> Request:
 
 
 def name_of(choice: Choice) -> str:
-    return "at once" if isinstance(choice, AtOnce) else "".join(method[0] for method in choice.methods)
+    if isinstance(choice, AtOnce):
+        return "blocks" if isinstance(choice.plan, BlockPlan) else "at once"
+    return "".join(method[0] for method in choice.methods)
 
 
 def estimate(choice: Choice) -> float:
     return cost_model.seconds(choice, DEFAULT.costs)
 
 
-def timed(case: Case, rng: np.random.Generator) -> tuple[dict[str, list[float]], float]:
+def timed(case: Case, arrays: Sequence[Any]) -> tuple[dict[str, list[float]], float]:
     """Seconds of each round, forward plus transpose, for the choices that the model does not find far too slow.
 
     One more name is that of the measured plan; then the seconds that measuring took, once all was compiled.
     """
-    problem = case.problem
-    x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
+    problem, (x, w, g) = case.problem, arrays
     options = choices(problem)
     estimates = {name: estimate(choice) for name, choice in options.items()}
     least = min(estimates.values())
@@ -277,7 +287,7 @@ def summary_of_measured(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file; time only what it has not")
     parser.add_argument("--problems", type=int, default=200, help="random convolutions to fit [200]")
     parser.add_argument("--seed", type=int, default=0, help="of those [0]")
     options = parser.parse_args()
@@ -286,34 +296,50 @@ def main() -> None:
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     print(f"{options.problems} problems of seed {options.seed}\n")
-    observations, random = [], []
-    while len(random) < options.problems:
+    path, cases = options.json, {"random": list[Case](), "usual": CASES, "awkward": AWKWARD}
+    record: dict[str, Any] = {**machine, "seed": options.seed, **{name: [] for name in cases}}
+    record |= json.loads(path.read_text()) if path and path.exists() else {}
+
+    def time_unless_known(name: str, number: int, case: Case) -> None:
+        arrays, rows = operands(case.problem, rng), record[name]
+        if number == len(rows) or name_of(planner.choose(described(case.problem))) not in rows[number]["seconds"]:
+            rows[number:] = [compared(case, *timed(case, arrays)), *rows[number + 1 :]]
+            print(f"\r{name} {number + 1}", end="", file=sys.stderr, flush=True)
+            if path:
+                path.write_text(json.dumps(record, indent=1) + "\n")
+
+    while len(cases["random"]) < options.problems:
         case = draw(rng)
-        choices_of = choices(case.problem)
-        if min(map(estimate, choices_of.values())) > MOST_SECONDS or math.prod(case.problem.y_shape) > 1 << 24:
-            continue
-        rounds, planning = timed(case, rng)
-        seconds = medians(rounds)
+        promised = min(map(estimate, choices(case.problem).values()))
+        if promised <= MOST_SECONDS and math.prod(case.problem.y_shape) <= 1 << 24:
+            cases["random"].append(case)
+            time_unless_known("random", len(cases["random"]) - 1, case)
+    for name in ("usual", "awkward"):
+        for number, case in enumerate(cases[name]):
+            time_unless_known(name, number, case)
+    for name in cases:
+        known = zip(cases[name], record[name], strict=True)
+        record[name] = [compared(case, row["seconds"], row["planning_ms"] / 1e3) for case, row in known]
+    observations = []
+    for case, row in zip(cases["random"], record["random"], strict=True):
+        choices_of, seconds = choices(case.problem), medians(row["seconds"])
         best = min(seconds.values())
         observations += [
             (cost_model.units_of(choices_of[n]), s) for n, s in seconds.items() if n != MEASURED and s < NEAR * best
         ]
-        random.append(compared(case, rounds, planning))
     coefficients = fitted(observations)
     for name, value in coefficients.items():
         print(f"{name} = {value:.2g}  # in use: {getattr(DEFAULT.costs, name):.2g}")
-    errors = [math.log2(cost_model.seconds_of(units, DEFAULT.costs) / seconds) for units, seconds in observations]
+    prices = [sum(getattr(DEFAULT.costs, name) * n for name, n in units.items()) for units, _ in observations]
+    errors = [math.log2(price / seconds) for price, (_, seconds) in zip(prices, observations, strict=True)]
     print(f"estimates with what is in use: off by 2^{statistics.mean(map(abs, errors)):.2f} in the mean")
-    groups = {"random": random}
-    for name, cases in (("usual", CASES), ("awkward", AWKWARD)):
-        groups[name] = [compared(case, *timed(case, rng)) for case in cases]
-    for name, rows in groups.items():
+    for name in cases:
+        rows = record[name]
         print(f"\n{name} convolutions: {summary(rows)}" + (". The worst:" if name == "random" else ""))
         print(summary_of_measured(rows))
         print_table(sorted(rows, key=lambda row: -row["regret"])[:10] if name == "random" else rows)
-    if options.json:
-        record = {**machine, "seed": options.seed, "coefficients": coefficients, **groups}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    if path:
+        path.write_text(json.dumps({**record, "coefficients": coefficients}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ CASES += [
     for length in lengths
     for batch in ((1, 8) if length == 8 else (1,))
 ]
+CASES += [Case(f"{n} to {n} on 12^4", (8, n, *(12,) * 4), (3,) * 4, n) for n in (4, 8, 16, 32, 64)]
 MOST_MIB = 12_000
 """Ways that would hold more than this at once are not run."""
 
@@ -325,14 +326,14 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     """A table, a row for each way; factors above 1 are in our favour."""
     text = ["| case | way | ms | of ours | MiB | of ours |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
-        ours = row["ways"]["module"]
+        ours, case = row["ways"]["module"], f"{row['batch']} x {row['case']}"
         for name, figures in row["ways"].items():
             if "skipped" in figures:
-                text.append(f"| {row['case']} | {name} | - | - | - | {figures['skipped']} |")
+                text.append(f"| {case} | {name} | - | - | - | {figures['skipped']} |")
             else:
                 factors = [figures[key] / ours[key] if ours.get(key) else math.nan for key in ("ms", "mib")]
                 numbers = f"{figures['ms']:.1f} | {factors[0]:.2f}x | {figures['mib']:.0f} | {factors[1]:.2f}x"
-                text.append(f"| {row['case']} | {name} | {numbers} |")
+                text.append(f"| {case} | {name} | {numbers} |")
     return text
 
 
@@ -364,7 +365,11 @@ def main() -> None:
     from benchmarks.machine import describe_machine
 
     rows = [
-        {"case": case.name, "ways": {name: in_its_process(i, name, options) for name in options.ways}}
+        {
+            "case": case.name,
+            "batch": case.x[0],
+            "ways": {name: in_its_process(i, name, options) for name in options.ways},
+        }
         for i, case in cases.items()
     ]
     frameworks = {name: metadata.version(name) for name in ("torch", "jax") if find_spec(name)}

@@ -23,43 +23,37 @@ Units = dict[str, float]
 class Costs:
     """Seconds per unit of work of a convolution and its transpose, float32, on two cores.
 
-    Fitted by ``python -m benchmarks.convolve_costs`` to 200 random problems of at most 2^20 samples.
+    Fitted by ``python -m benchmarks.convolve_costs`` to 200 random problems, as two Intel processors compute them.
     benchmarks/results/convolve_costs.txt compares the choices that follow from them with the best ones.
     """
 
-    plan: float = 0.00015
-    """The fixed part of a call."""
-    transform: float = 0.00022
+    plan: float = 6.7e-05
+    """The fixed part of a call; SciPy's FFTs of one filter take as long again along each axis."""
+    transform: float = 0.00021
     """Added to it where axes are transformed: of the signal, of the result, and of the filter."""
-    library: float = 0.00036
+    library: float = 0.00033
     """Added to it where the transform is the library's FFT."""
-    call: float = 0.00016
-    """The fixed part of the FFT along all axes at once."""
-    fft_pass: float = 4.4e-09
-    """A sample in that FFT, per axis. Lengths with large prime factors cost more."""
-    block_point: float = 8e-10
+    fft_pass: float = 2.6e-09
+    """A sample in an FFT along all axes at once, per axis. Lengths with large prime factors cost more."""
+    block_point: float = 5.4e-10
     """A point of the FFT of a block, times log2 of its length and two."""
-    mac: float = 1.2e-11
+    mac: float = 8.7e-12
     """A multiply-add in full register tiles."""
-    gathered_mac: float = 1.6e-10
+    gathered_mac: float = 9.4e-11
     """A multiply-add of im2col and the library's product."""
-    dft_mac: float = 1e-10
+    dft_mac: float = 5.5e-11
     """A multiply-add of straight-line DFTs, or of DFT matrices with few columns."""
-    long_dft_mac: float = 1.8e-10
-    """A multiply-add of straight-line DFTs too long for the registers."""
-    copy: float = 5.8e-10
+    copy: float = 1.2e-10
     """A sample copied."""
-    transposed: float = 4.8e-09
+    transposed: float = 2e-09
     """A sample copied into an order in which another axis is last."""
-    fft_point: float = 2.1e-09
+    fft_point: float = 1.5e-09
     """A point of the library's FFT, times log2 of the length."""
-    scattered: float = 6.5e-09
+    scattered: float = 3.3e-09
     """A sample added one by one."""
-    line: float = 5.1e-07
-    """A line of positions that is multiplied by a filter matrix."""
-    gathered: float = 6.3e-09
+    gathered: float = 2e-09
     """A sample that im2col copies."""
-    piece: float = 4.7e-06
+    piece: float = 1.5e-06
     """A box of samples that im2col copies: one per tap, and one more where the tap crosses a periodic boundary."""
     slid_mac: float = 7.4e-15
     """On a GPU, a product of TensorFloat-32 where filters slide along attributes: counted, not measured."""
@@ -68,8 +62,8 @@ class Costs:
 
 
 OTHER_COSTS = Costs(
-    plan=0, transform=1e-5, library=2e-4, call=2e-4, fft_pass=4.2e-12, mac=2.9e-13, gathered_mac=1.5e-11,
-    dft_mac=5.8e-13, copy=2.9e-12, transposed=1.2e-11, fft_point=3.5e-12, scattered=2.9e-12, line=0, gathered=2.4e-9,
+    plan=0, transform=1e-5, library=2e-4, fft_pass=4.2e-12, mac=2.9e-13, gathered_mac=1.5e-11,
+    dft_mac=5.8e-13, copy=2.9e-12, transposed=1.2e-11, fft_point=3.5e-12, scattered=2.9e-12, gathered=2.4e-9,
     piece=3e-5, block_point=1e-11,
 )  # fmt: skip
 """Costs for other libraries than NumPy: those of CuPy on one H200, in float32.

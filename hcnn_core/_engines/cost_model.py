@@ -15,12 +15,7 @@ from hcnn_core._tuning import Costs, Units
 
 def seconds(choice: Choice, costs: Costs, passes: int = 0) -> float:
     """Predicted time of `convolve` and its transposes, by so many products of TensorFloat-32 for each (0: by none)."""
-    return seconds_of(units_of(choice, passes), costs)
-
-
-def seconds_of(units: Units, costs: Costs) -> float:
-    """Predicted time of some work."""
-    return float(sum(getattr(costs, name) * count for name, count in units.items()))
+    return float(sum(getattr(costs, name) * count for name, count in units_of(choice, passes).items()))
 
 
 def units_of(choice: Choice, passes: int = 0) -> Units:
@@ -48,8 +43,7 @@ def _order(arrangement: Arrangement) -> Units:
         return {}
     shape = arrangement.problem.x_shape
     wanted = [axis for axis in arrangement.x_order if shape[axis] > 1]
-    current = sorted(wanted)
     units: Units = {"transform": 1}
-    if wanted != current:
-        units["copy" if wanted[-1] == current[-1] else "transposed"] = math.prod(shape)
+    if wanted != sorted(wanted):
+        units["copy" if wanted[-1] == max(wanted) else "transposed"] = math.prod(shape)
     return units

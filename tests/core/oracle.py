@@ -310,7 +310,7 @@ ENGINES = st.fixed_dictionaries(
         "transpose_elements": st.sampled_from([1, DEFAULT.transpose_elements]),
         "inner_elements": st.sampled_from([1, 1, DEFAULT.inner_elements]),  # 1: outer batch axes stay where they lie
         # -1: one filter goes by FFT along all axes at once
-        "costs": st.sampled_from([-1, 1, DEFAULT.costs.call]).map(lambda call: replace(DEFAULT.costs, call=call)),
+        "costs": st.sampled_from([-1, 1, DEFAULT.costs.plan]).map(lambda plan: replace(DEFAULT.costs, plan=plan)),
     }
 )
 """Sizes by which a plan chooses its engine, some set so that small inputs reach each of them."""

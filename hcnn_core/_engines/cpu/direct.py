@@ -179,7 +179,7 @@ class DirectProducts:
         return contiguous(total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1)).reshape(count, rows, -1)
 
     def units(self, matrices: Matrices) -> Units:
-        """Multiply-adds of full register tiles, lines, and copies of the extended signal and of its cotangent."""
+        """Multiply-adds of full register tiles, and copies of the extended signal and of its cotangent."""
         m, t = matrices, self.taps
         line, phases = t.out_lengths[-1] * t.batch, math.prod(t.stride)
         lines = m.entries * t.results / line
@@ -190,7 +190,6 @@ class DirectProducts:
         units: Units = defaultdict(
             float,
             mac=lines * t.count * (result + (0 if t.uneven else of_x) + of_w),
-            line=lines / register_tiles.lines_at_once(line),
             copy=samples * (t.count > 1) + results * phases,  # each phase of the cotangent of x reads the result once
         )
         if phases > 1:

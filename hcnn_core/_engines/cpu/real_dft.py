@@ -32,9 +32,6 @@ from hcnn_core.backend import DeviceTables, dtype_name
 LIMIT = 20
 """Instructions per sample up to which straight-line code is fast. Long prime lengths take more."""
 
-IN_REGISTERS = 32
-"""Most samples of a straight-line DFT that fit the registers."""
-
 GRID = 256
 """A grid of this many points takes twice as long per point in straight-line DFTs, for few positions fit in cache."""
 
@@ -209,15 +206,11 @@ class RealDFT(ByTable[NDArray]):
         return math.prod(self._kernel_rows) * math.prod(axis.size for axis in self.axes)
 
     def units(self, of_x: int, of_w: int, of_y: int) -> Units:
-        """Instructions, more where numbers do not fit the registers or the cache, and copies as of DFT matrices."""
-        macs = self.analysis_macs * of_x + self.kernel_macs * of_w + self.synthesis_macs * of_y
-        lengths = [axis.length for axis in self.axes]
+        """Instructions, more where numbers do not fit the cache, and copies as of DFT matrices."""
+        macs: float = self.analysis_macs * of_x + self.kernel_macs * of_w + self.synthesis_macs * of_y
+        macs *= 1 + math.prod(axis.length for axis in self.axes) / GRID
         entries = self.frequencies * self.aliases * self.planes
-        return {
-            "long_dft_mac" if max(lengths) > IN_REGISTERS else "dft_mac": macs * (1 + math.prod(lengths) / GRID),
-            "copy": entries * of_x,
-            "scattered": entries * of_w,
-        }
+        return {"dft_mac": macs, "copy": entries * of_x, "scattered": entries * of_w}
 
     def analyze(self, xp: Any, x: NDArray) -> NDArray:
         rows = self.frequencies, self.aliases * self.planes

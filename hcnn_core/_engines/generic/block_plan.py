@@ -59,7 +59,8 @@ class BlockPlan(FFTPlan):
         """Count points of blocks, times the logarithm of their number in one and two; several axes are transposed."""
         points = sum(map(math.log2, self.padded), 2 * self.count) * self.points
         points *= -(-self.counts[-1] // self.alone) * self.alone / self.counts[-1]
-        return {"call": 1, "block_point": points, "transposed": (self.count - 1) * self.points}
+        calls: Units = {"plan": 1 + self.count} if self.by_scipy else {"library": 1}
+        return {**calls, "block_point": points, "transposed": (self.count - 1) * self.points}
 
     def _result(self, xp: Any, x: Array, w: Array) -> Array:
         y = self._sliding(xp, x, self._spectrum(xp, w), self.halo, [size - 1 for size in self.sizes])

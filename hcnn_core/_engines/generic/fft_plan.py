@@ -68,13 +68,13 @@ class FFTPlan:
         """Count samples read and written by each pass over memory, of the convolution and of both adjoints.
 
         A call of cuFFT along several axes takes a pass for each of them and one for zeros around samples. SciPy takes
-        one along each axis, the last axis first, and copies x into larger grids.
+        one along each axis, the last axis first, which begins as a plan does, and copies x into larger grids.
         """
         if not self.by_scipy:
             rests = (roughness(n, CUFFT_PRIMES) for n in self.padded)  # for which cuFFT takes several FFTs
             rough = math.prod(1.0 if rest == 1 else 1.5 if rest <= 127 else 4.0 for rest in rests)
-            return {"call": 1, "fft_pass": 3 * (self.count * rough + 2) * (2 * self.points + math.prod(self.padded))}
-        units: Units = {"call": 1, "fft_pass": 0, "copy": 0}
+            return {"library": 1, "fft_pass": 3 * (self.count * rough + 2) * (2 * self.points + math.prod(self.padded))}
+        units: Units = {"plan": 1 + self.count, "fft_pass": 0, "copy": 0}
         for i, length in enumerate(self.padded):
             # the axes before this one are not padded yet
             of_x, of_y, of_w = (
