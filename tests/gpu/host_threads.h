@@ -11,8 +11,10 @@ static thread_local dim3 threadIdx, blockIdx;
 static dim3 blockDim, gridDim;
 
 namespace host {
-constexpr unsigned MOST_BLOCKS = 2;  // along each axis of a grid: they follow each other, so more show nothing new
 static thread_local unsigned current;
+
+// The first block along an axis of a grid, then the last: they follow each other, so those between show nothing new.
+static unsigned after(unsigned block, unsigned count) { return block + 1 < count ? count - 1 : count; }
 
 // A place where so many threads meet. Two barriers take turns: ThreadSanitizer lets a thread that leaves one late see what
 // others have done until they came to the same one again.
@@ -32,9 +34,9 @@ static void run(dim3 grid, dim3 block, dim3, const Body& kernel) {
     for (unsigned t = 0; t < block.x; ++t)
         threads.emplace_back([=, &kernel] {
             current = threadIdx.x = t;
-            for (unsigned z = 0; z < min(grid.z, MOST_BLOCKS); ++z)
-            for (unsigned y = 0; y < min(grid.y, MOST_BLOCKS); ++y)
-            for (unsigned x = 0; x < min(grid.x, MOST_BLOCKS); ++x) {
+            for (unsigned z = 0; z < grid.z; z = after(z, grid.z))
+            for (unsigned y = 0; y < grid.y; y = after(y, grid.y))
+            for (unsigned x = 0; x < grid.x; x = after(x, grid.x)) {
                 of_block.wait(turn_of_block);
                 if (t == 0) poison();
                 of_block.wait(turn_of_block);

@@ -29,6 +29,8 @@ from hcnn_core import (
     patch_moments_vjp,
     precision,
 )
+from hcnn_core._engines.cuda import plan as _cuda_plan
+from hcnn_core._engines.cuda.implicit import TILES_OF_TAPS
 from hcnn_core._tuning import tuned
 from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.normalization import normalized_and_moments
@@ -63,14 +65,16 @@ def work() -> None:
     with tuned(device_blocks=1):
         y = convolve(x, w, 2, sum_axes=1, boundary="zero", method="direct")
         convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
-    x, w = of(0, 24, 16, 8), of(1, 24, 3, 32)  # three stages: a buffer is filled again
-    with precision("tf32"), tuned(device_blocks=1):  # by tiles
+    x, w = of(0, 20, 16, 20), of(1, 20, 3, 20)  # three stages and eights: buffers are filled again
+    with precision("tf32"), tuned(device_blocks=1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda_plan, "SLOWER", 0)  # by tiles, though channels, rows and batch fill no last ones
         y = convolve(x, w, 1, sum_axes=0, boundary="zero", method="direct")
         convolve_vjp_w(y, x, w, 1, sum_axes=0, boundary="zero", method="direct")
     x, w = of(0, 3, 4, 5, 9), of(1, 2, 3, 2, 5)  # several taps outside a tile
     with tuned(device_blocks=2):
-        y = convolve(x, w, (0, 1, 2, 3), boundary="periodic", method="direct")
-        convolve_vjp_w(y, x, w, (0, 1, 2, 3), boundary="periodic", method="direct")
+        boundary = "periodic", "periodic", "periodic", "zero"
+        y = convolve(x, w, (0, 1, 2, 3), boundary=boundary, method="direct")
+        convolve_vjp_w(y, x, w, (0, 1, 2, 3), boundary=boundary, method="direct")
     x = of(0, 5, 6, 600)
     patch_moments(x, (0, 1), (3, 3), boundary="zero")
     with tuned(device_blocks=4):
@@ -96,7 +100,8 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
         missing("no g++ or setarch, for programs with ThreadSanitizer")
     found = Launches(tmp_path_factory.mktemp("header"))
     precompile_header(found.folder, *FLAGS)
-    with in_place_of_cupy(found), np.errstate(all="ignore"):
+    with in_place_of_cupy(found), np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TILES_OF_TAPS, 1, 4)  # so that the last taps are fewer than those that a block has at a time
         work()
     return found
 
@@ -217,6 +222,16 @@ def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> No
     [
         ("implicit_taps", "taken = there && filter < FILTERS;", "taken = there;"),
         ("row_sums", "count = min(length, positions - first)", "count = length"),
+        # the batch's tail of g, and taps beyond the last
+        ("summed_taps", "first_row + row < RESULTS && first_n + n < batch;", "first_row + row < RESULTS;"),
+        ("summed_taps", "first_tap + t < ALL_TAPS ? offsets[first_tap + t] * EIGHT : 0", "offsets[first_tap + t]"),
+        ("implicit_taps", "there && first_tap + k < taps ?", "there ?"),
+        # positions beyond the last; channels beyond the last; what no place reads; elements behind a line
+        ("implicit", "there[v] = own + v < positions && place >= 0;", "there[v] = place >= 0;"),
+        ("summed", "places[e] >= 0 && c < CHANNELS && first_n + n < batch;", "places[e] >= 0 && first_n + n < batch;"),
+        ("single", "there ? x[at_a * step_a", "true ? x[at_a * step_a"),
+        ("spread", "if (places[q] < 0 || p >= in_line) continue;", "if (places[q] < 0) continue;"),
+        ("gram", "p < all / PIECE; p += step", "p <= all / PIECE; p += step"),
     ],
 )
 def test_a_read_beyond_an_array_is_noticed(
