@@ -23,15 +23,20 @@ LAYER = {"tf32": 0.9, "float32": 2.6}
 TIMES = 1.1
 """How many times the best of cupyx and PyTorch in float32 a primitive may take."""
 
+RIVAL = 1.3
+"""How many times PyTorch's conv2d, on a filter of as many numbers as its Toeplitz matrix, a layer in tf32 may take."""
+
 LAUNCHES = 250
 
 
 def rows(text: str) -> Iterator[tuple[str, str, str, str, str]]:
     """What, what was asked, what was found, whether that is met, and PyTorch or the best of others."""
     step = dict(re.findall(r"^(?!PyTorch)(\S+): ([\d.]+) ms a step", text, re.MULTILINE))
+    alone = dict(re.findall(r"^(\S+): .* ([\d.]+) by replays alone", text, re.MULTILINE))
     peer = dict(re.findall(r"^PyTorch (\S+): ([\d.]+) ms a step", text, re.MULTILINE))
     for spec, most in STEPS.items():
         yield f"step of {spec}", f"{most} ms", *_found(step.get(spec), most), peer.get(spec, "")
+        yield f"{spec}, by replays alone", f"{most} ms", *_found(alone.get(spec), most), peer.get(spec, "")
     calls = {
         name: {way.strip(): float(ms) for way, ms in re.findall(r"([A-Za-z][A-Za-z0-9 ]*?) (\d+\.\d+)", times)}
         for name, times in re.findall(r"^([^:\n]+): ((?:here|PyTorch|nd|fft).*)$", text, re.MULTILINE)
@@ -40,6 +45,9 @@ def rows(text: str) -> Iterator[tuple[str, str, str, str, str]]:
         one = calls.get("a layer", {})
         other = one.get(f"PyTorch {products}")
         yield f"a layer, {products}", f"{most} ms", *_found(one.get(f"here {products}"), most), str(other or "")
+        if products == "tf32":
+            times = f"{one['here tf32'] / other:.2f}" if other and "here tf32" in one else None
+            yield "a layer, tf32, beside conv2d", f"{RIVAL} times", *_found(times, RIVAL), ""
     for name, ways in calls.items():
         others = [ms for way, ms in ways.items() if not way.startswith("here") and "tf32" not in way]
         if others and "here float32" in ways:

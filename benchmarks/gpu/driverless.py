@@ -541,8 +541,8 @@ def without_driver(*, differs: bool = False, device: str = "H100") -> tuple[Any,
     class RawModule:
         """CuPy's, whose kernels compare their arguments with their parameters."""
 
-        def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
-            self.code, self.module = code, cupy_module(code=code, options=options)
+        def __init__(self, *, code: str, options: tuple[str, ...] = (), **more: Any) -> None:
+            self.code, self.module = code, cupy_module(code=code, options=options, **more)
 
         def get_function(self, name: str) -> Any:
             return CheckedKernel(driver, get_function(self.module, name), self.code, name)

@@ -11,7 +11,7 @@ python=${PYTHON:-python3 -m}     # tests put a stand-in for the driver here
 steps="hcnn-best:tf32:100:32 hcnn-best:float32:100:32 hcnn-best:tf32:100:16 hcnn-best:float32:100:16 resnet20:tf32:128:32
   resnet20:float32:128:32"
 peers="hcnn-best:tf32:100:32 hcnn-best:bf16:100:32 hcnn-best:float32:100:32 hcnn-best:tf32:100:16 resnet20:tf32:128:32
-  resnet20:bf16:128:32 resnet20:float32:128:32"
+  resnet20:bf16:128:32 resnet20:float32:128:32 hcnn-best:float32:100:16"
 limited() {  # SECONDS COMMAND ...: no longer than what is left of all
   local left=$((all - SECONDS + began))
   timeout -k 3 $((left < $1 ? (left > 0 ? left : 1) : $1)) ${before:-} $python "${@:2}" 2>&1
@@ -20,24 +20,26 @@ run() {
   echo "== $((SECONDS - began)) s: ${before:-} ${*:2}"
   limited "$@" || echo "== ended by itself, status $?"
 }
-lacks() { ! grep -q "^$1: [0-9]" "$out/first.txt"; }  # ROW: whether it has no number yet
+has() { grep -q "^$1" "$out/first.txt"; }  # ROW: whether it is there
 {
-  run 60 benchmarks.gpu.values
-  if command -v compute-sanitizer >/dev/null; then before="compute-sanitizer --error-exitcode 9" run 60 benchmarks.gpu.values; fi
-  for s in $steps; do lacks "$s" && limited 90 benchmarks.gpu.peers steps "$s" >/dev/null & done; wait  # compiles all
-  for s in $steps; do lacks "$s" && run 30 benchmarks.gpu.peers steps "$s"; done
+  if has "values: 0 wrong"; then run 20 benchmarks.gpu.values card; else run 60 benchmarks.gpu.values; fi
+  if ! command -v compute-sanitizer >/dev/null; then echo "== no compute-sanitizer here"
+  else has ".*ERROR SUMMARY: 0 errors" || before="compute-sanitizer --error-exitcode 9" run 60 benchmarks.gpu.values; fi
+  for s in $steps; do has "$s: [0-9]" || limited 90 benchmarks.gpu.peers steps "$s" >/dev/null & done; wait  # compiles all
+  for s in $steps; do has "$s: [0-9]" || run 30 benchmarks.gpu.peers steps "$s"; done
   # a process for each: Dynamo compiles a function for eight kinds of arguments at most
-  for s in $peers; do lacks "PyTorch $s" && run 60 benchmarks.gpu.peers_torch "$s"; done
-  grep -q "^a layer: here" "$out/first.txt" || run 90 benchmarks.gpu.peers convolutions
+  for s in $peers; do has "PyTorch $s: [0-9]" || run 60 benchmarks.gpu.peers_torch "$s"; done
+  IFS=$'\n' read -rd "" -a done < <(sed -n 's/^\([a-z0-9 ,]*\): here float32 [0-9].*/\1/p' "$out/first.txt")
+  run 90 benchmarks.gpu.peers convolutions "${done[@]}"
   for s in hcnn-best:tf32:100:32 hcnn-best:float32:100:32 resnet20:tf32:128:32; do
-    grep -q "^$s: .* ms of kernels" "$out/first.txt" || run 30 benchmarks.gpu.peers profile $s
+    has "$s: .* ms of kernels" || run 30 benchmarks.gpu.peers profile $s
   done
 } | tee -a "$out/first.txt"
 run 10 benchmarks.gpu.asked "$out/first.txt" | tee "$out/asked.txt"
 {
   run 120 benchmarks.gpu.passes "$out"
   for products in float32 tf32; do
-    run 50 benchmarks.gpu.networks --preset hcnn-best --precision $products --sizes 16
+    has "16 pixels, $products: [0-9]" || run 50 benchmarks.gpu.networks --preset hcnn-best --precision $products --sizes 16
   done
   run 190 benchmarks.gpu.choices "$out"
 } | tee -a "$out/first.txt"

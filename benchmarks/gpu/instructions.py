@@ -16,6 +16,9 @@ a cycle and scheduler, on the multiprocessor with the most blocks. These are cou
 - Of CuPy's kernels only bytes count.
 
 A floor is no prediction: kernels of earlier commits took 2.2 to 3.6 times as long as this (gpu-h200/README.md).
+
+`--device H200 SPEC FILE` also writes what `peers profile` sets beside a card's times: a line for each launch of a
+kernel of this project, in their order, with its grid, bytes, multiply-adds, and least microseconds.
 """
 
 from train.commands.process import prepare
@@ -30,7 +33,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -279,11 +282,19 @@ def row_of(launch: Launch, device: Device) -> Row:
 COLUMNS = "launches", "waves", "instructions", "mma", "registers", "spilled", "blocks", "bytes ms", "issue ms", "mma ms"
 
 
-def table(launches: list[Launch], device: Device) -> list[str]:
+def floors(launches: list[Launch], rows: list[Row]) -> Iterable[str]:
+    """A line for each launch of a kernel of this project."""
+    for launch, row in zip(launches, rows, strict=True):
+        if launch.own:
+            grid, work = "x".join(map(str, launch.grid)), work_of(launch)
+            moved = sum(access.bytes for access in work.accesses)
+            yield f"{row.label};{grid};{moved:.0f};{work.flop / 2:.0f};{1e6 * row.least:.2f}"
+
+
+def table(of_launches: list[Row]) -> list[str]:
     """The rows of a step, those of one kernel with the same code and grid together."""
     rows: dict[Any, Row] = {}
-    for launch in launches:
-        row = row_of(launch, device)
+    for row in map(replace, of_launches):
         key = (row.label, row.loop, row.mma, row.registers) if row.mma else row.label
         if (known := rows.setdefault(key, row)) is not row:
             known.launches += 1
@@ -306,7 +317,7 @@ def table(launches: list[Launch], device: Device) -> list[str]:
         said.append(f"| {row.label} | " + " | ".join(map(str, numbers)) + " |")
     blank = " |" * (len(COLUMNS) - 1)
     said.append(f"| CuPy's | {others['launches']:.0f} |{blank} {1e3 * others['least']:.3f} |")
-    said.append(f"| step | {len(launches)} |{blank} {1e3 * sum(row.least for row in ordered):.2f} |")
+    said.append(f"| step | {len(of_launches)} |{blank} {1e3 * sum(row.least for row in ordered):.2f} |")
     return said
 
 
@@ -331,8 +342,11 @@ def main() -> None:
     preset, products, batch, side = sys.argv[3].split(":")
     cupy, driver = without_driver(device=device.limits)
     launches = listen(cupy, driver, preset, None, int(batch), precision=products, size=(int(side), int(side)))
+    rows = [row_of(launch, device) for launch in launches]
     print(f"## {sys.argv[3]}, {device.architecture} ({device.name})\n")
-    print("\n".join([*table(launches, device), ""]))
+    print("\n".join([*table(rows), ""]))
+    for path in sys.argv[4:]:
+        Path(path).write_text("\n".join([*floors(launches, rows), ""]), "utf-8")
     sys.stdout.flush()
     os._exit(0)  # what CuPy does when it is unloaded is not ours to see
 

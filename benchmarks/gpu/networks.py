@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_map, value_and_grad
-from benchmarks.gpu.stages import ROUNDS, WARM_UP, fresh, poisoned_memory, seconds
+from benchmarks.gpu.stages import ROUNDS, WARM_UP, fresh, poisoned_memory, seconds, without_numba
 from benchmarks.step import Step
 from hcnn_core import precision
 from hcnn_core._tuning import tuned
@@ -96,14 +96,16 @@ def main() -> None:
         settings["strided_layers"] = tuple(options.strided_layers)
     for side in options.sizes:
         seed = fresh()[1]
-        expected = values(np, settings, side, "float64", seed)
+        with without_numba():
+            expected = values(np, settings, side, "float64", seed)
         with poisoned_memory(cupy):
             once, again = (values(cupy, settings, side, "float32", seed) for _ in range(2))
         apart = errors(once, expected)
         worst = max(apart, key=lambda k: apart[k])
         same = all(np.array_equal(once[k], again[k]) for k in once)
         print(
-            f"{side} pixels: loss {apart['loss']:.1g}, logits {apart['logits']:.1g}, worst {worst} {apart[worst]:.1g}; "
+            f"{side} pixels, {options.precision}: loss {apart['loss']:.1g}, "
+            f"logits {apart['logits']:.1g}, worst {worst} {apart[worst]:.1g}; "
             f"{'the same bits again' if same else 'OTHER BITS'} (seed {seed})",
             flush=True,
         )
@@ -112,7 +114,7 @@ def main() -> None:
             with tuned(**({name: int(value)} if pair else {})):
                 median, graph = step_of(cupy, settings, options.batch_size, side)
             print(
-                f"{side} pixels{', ' * bool(pair)}{pair}: {1e3 * median:.2f} ms a step, "
+                f"{side} pixels, {options.precision}{', ' * bool(pair)}{pair}: {1e3 * median:.2f} ms a step, "
                 f"{options.batch_size / median:.0f} images/s, {'a graph' if graph else 'kernel by kernel'}",
                 flush=True,
             )

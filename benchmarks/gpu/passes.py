@@ -3,7 +3,8 @@
 Sums and marginals beside CuPy's, filters that slide along attributes on tensor cores beside spectra, each as one layer
 of the paper's network with 100 images; summed channels from tiles, as ResNet-20 has them, beside `apply`. What is gone
 from the code has the milliseconds that it took on an H200 at commit 30f3344 (benchmarks/results/gpu-h200/peers.md).
-Values of both ways are compared.
+Then sizes beside others: values of attribute 1 that a warp of `implicit` keeps, and blocks among which positions are
+shared out. Values of both ways are compared.
 """
 
 from train.commands.process import prepare
@@ -19,9 +20,10 @@ from typing import Any
 
 from benchmarks.gpu.stages import Table, in_turns
 from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision
+from hcnn_core._engines.cuda import implicit as _implicit
 from hcnn_core._engines.devices import CUPY, Request
 from hcnn_core._problem import Problem, make_problem
-from hcnn_core._tuning import current
+from hcnn_core._tuning import current, tuned
 from hcnn_core.backend import get_namespace
 from hcnn_core.moments import patch_filter
 
@@ -108,14 +110,51 @@ def layers(cupy: Any, table: Table) -> None:
             _products(cupy, table, f"{channels} channels, {side} x {side}", products, problem, METHOD[:2])
 
 
-def _products(cupy: Any, table: Table, layer: str, products: str, problem: Problem, methods: tuple[str, ...]) -> None:
+def sizes(cupy: Any, table: Table) -> None:
+    """Two beside four values of attribute 1 a warp, forward; 396 beside 1,024 blocks, for the filters' cotangent."""
+    for layer, side in (("32 x 32", 32), ("16 x 16", 16)):
+        problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **LAYERS[layer][1])
+        (two, four), x, w = _plans(cupy, problem, METHOD)
+        with precision("tf32"):
+            kept, _implicit.TILES[1, False] = _implicit.TILES[1, False], 2
+            two.forward(cupy, x, w)  # which keeps to it
+            _implicit.TILES[1, False] = kept
+            ways = {name: lambda p=p, x=x, w=w: p.forward(cupy, x, w) for name, p in (("new", two), ("old", four))}
+            beside(cupy, table, f"{layer}, tf32: forward, TILES 2 beside {kept}", ways)
+        _blocks(cupy, table, layer, problem, METHOD)
+    for channels, side in ((16, 32), (64, 8)):
+        shapes = (128, side, side, channels), (channels, 3, 3, channels)
+        problem = make_problem(*shapes, AXES[:2], sum_axes=3, boundary="zero", method="direct")
+        _blocks(cupy, table, f"{channels} channels, {side} x {side}", problem, METHOD[:2])
+
+
+def _blocks(cupy: Any, table: Table, layer: str, problem: Problem, methods: tuple[str, ...]) -> None:
+    (plan, _), x, w = _plans(cupy, problem, methods)
+
+    def by(blocks: int) -> Any:
+        with tuned(device_blocks=blocks):
+            return plan.adjoints(cupy, g, x, None)[1]
+
+    with precision("tf32"):
+        g = plan.forward(cupy, x, w)
+        ways = {"new": lambda: by(396), "old": lambda: by(1024)}
+        beside(cupy, table, f"{layer}, tf32: w's cotangent, 396 blocks beside 1024", ways)
+
+
+def _plans(cupy: Any, problem: Problem, methods: tuple[str, ...]) -> tuple[tuple[Any, Any], Any, Any]:
+    """Two plans whose filters slide whatever is chosen otherwise, and random samples and filters."""
     rng, request = cupy.random.default_rng(0), Request(problem, True, ((), problem.batch_axes), "cupy", current())
-    new, old = (CUPY.by_axis(methods, request).make() for _ in range(2))
-    old._implicit, new._seconds = None, lambda: math.inf  # whatever is chosen otherwise
+    one, other = (CUPY.by_axis(methods, request).make() for _ in range(2))
+    one._seconds = other._seconds = lambda: math.inf
     n, rows, columns, *others = problem.x_shape
     x = rng.standard_normal((*others, rows, columns, n), dtype=cupy.float32)
-    x = x.transpose(-1, -3, -2, *range(len(others)))
     w = rng.standard_normal(problem.w_shape, dtype=cupy.float32)
+    return (one, other), x.transpose(-1, -3, -2, *range(len(others))), w
+
+
+def _products(cupy: Any, table: Table, layer: str, products: str, problem: Problem, methods: tuple[str, ...]) -> None:
+    (new, old), x, w = _plans(cupy, problem, methods)
+    old._implicit = None
     with precision(products):
         g = new.forward(cupy, x, w)
         kinds: dict[str, Callable[[Any], Any]] = {
@@ -134,7 +173,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     cupy = get_namespace("cupy")
     table = Table(out, "passes", ["what", "ms", "ms before", "relative difference"])
-    for part in (sums, normalisation, patches, layers):
+    for part in (sums, normalisation, patches, layers, sizes):
         part(cupy, table)
     for row in table:
         print(" | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))

@@ -16,9 +16,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+except ImportError as error:
+    raise SystemExit(f"PyTorch's steps are not timed: {error}") from None
 
 ELU_SQUARED = 0.6449419
 """Mean square of the ELU of a normal variable."""

@@ -7,12 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from benchmarks.gpu import values
 from benchmarks.gpu.asked import rows
+from benchmarks.gpu.peers import FLOORS, Counted, beside_floors, counted
+from hcnn_core._engines.cuda.plan import CudaPlan
 
 ROOT = Path(__file__).parents[2]
 PRINTED = """
 == 91 s: benchmarks.gpu.peers steps
-hcnn-best:tf32:100:32: 5.50 ms a step, a graph
+hcnn-best:tf32:100:32: 5.50 ms a step, a graph, 5.10 by replays alone
 hcnn-best:float32:100:32: 14.30 ms a step, a graph
 resnet20:tf32:128:32: RuntimeError: no memory
 PyTorch hcnn-best:tf32:100:32: 12.30 ms a step
@@ -26,6 +32,8 @@ hcnn-best:tf32:100:32: 5.20 ms of kernels in 244 launches
 def test_rows_say_what_was_asked_and_found() -> None:
     found = {row[0]: row[1:] for row in rows(PRINTED)}
     assert found["step of hcnn-best:tf32:100:32"] == ("6.0 ms", "5.50", "yes", "12.30")
+    assert found["hcnn-best:tf32:100:32, by replays alone"] == ("6.0 ms", "5.10", "yes", "12.30")
+    assert found["a layer, tf32, beside conv2d"] == ("1.3 times", "0.45", "yes", "")
     assert found["step of hcnn-best:float32:100:32"] == ("13.0 ms", "14.30", "no, 1.10 times", "")
     assert found["step of resnet20:tf32:128:32"] == ("2.0 ms", "not measured", "", "")
     assert found["a layer, tf32"] == ("0.9 ms", "0.85", "yes", "1.87")
@@ -40,7 +48,8 @@ def test_parts_that_fail_or_last_end_by_themselves(tmp_path: Path) -> None:
 echo "$@" >> {tmp_path}/called
 case "$1 $2" in
     "benchmarks.gpu.peers steps") echo "hcnn-best:tf32:100:32: 5.50 ms a step" ;;
-    "benchmarks.gpu.peers convolutions") sleep 60 ;;
+    "benchmarks.gpu.peers convolutions") echo "plane by 5: here float32 0.5"; sleep 60 ;;
+    "benchmarks.gpu.values "*) echo "values: 0 wrong" ;;
     benchmarks.gpu.asked*) exec {sys.executable} -m "$@" ;;
     *) exit 3 ;;
 esac
@@ -66,7 +75,7 @@ esac
     assert called.splitlines()[-1].startswith("benchmarks.gpu.choices")
     assert "ended by itself, status 3" in done.stdout and "status 124" in done.stdout
     assert "| step of hcnn-best:tf32:100:32 | 6.0 ms | 5.50 | yes |  |" in (tmp_path / "out/asked.txt").read_text()
-    assert called.count("peers_torch") == 7  # a process a row
+    assert called.count("peers_torch") == 8  # a process a row
     (tmp_path / "called").unlink()
     subprocess.run(
         ["bash", "benchmarks/gpu/first.sh", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, timeout=60,
@@ -74,3 +83,37 @@ esac
     )  # fmt: skip
     again = (tmp_path / "called").read_text()
     assert "peers steps hcnn-best:tf32:100:32" not in again and "peers steps hcnn-best:float32:100:32" in again
+    assert "peers convolutions plane by 5\n" in again and "values card" in again and "values\n" not in again
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_values_are_compared(
+    kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exactly: bool
+) -> None:
+    """Those of kernels on the processor differ by rounding; where that is too much, most are wrong."""
+    if exactly:
+        monkeypatch.setattr(values, "PROBLEMS", {})
+        monkeypatch.setattr(values, "ROUNDING", {"float32": 1e-9})
+    monkeypatch.setattr(CudaPlan, "slides", CudaPlan.slides)  # which is replaced, and put back
+    monkeypatch.setattr(values, "card", lambda: None)
+    monkeypatch.setattr(values, "get_namespace", lambda name: np)
+    monkeypatch.setattr(sys, "argv", ["values"])
+    kernels_on_host.clear()
+    with pytest.raises(SystemExit) as ended:
+        values.main()
+    *lines, last = capsys.readouterr().out.splitlines()
+    wrong = sum(", WRONG" in line for line in lines)
+    assert last == f"values: {wrong} wrong" and ended.value.code == (wrong > 0) == exactly
+    assert {"gram", "spread", "normalize_rows", "row_sums_back", "add_terms"} <= set(kernels_on_host)
+    assert exactly or {"implicit", "implicit_taps", "summed", "summed_taps", "single"} <= set(kernels_on_host)
+
+
+def test_launches_stand_beside_what_was_counted() -> None:
+    known = [Counted("implicit, forward", "9x1x1", 2e6, 3e6, 0.5), Counted("implicit, back", "4x1x1", 1e6, 1e6, 0.25)]
+    seen = [("implicit", 1.0), ("copy", 0.1), ("implicit", 1.5)]
+    back, forward, copy = beside_floors(seen, known)
+    assert "1.500 ms    1 launches, longest 1.500, least 0.250 (6.0 times), 0.00 TB/s" in back and "back 4x1x1" in back
+    assert "least 0.500 (2.0 times)" in forward and "least" not in copy
+    (none, *lines) = beside_floors(seen, [Counted("implicit_taps", "1x1x1", 1, 1, 1), *known])
+    assert "no floors" in none and not any("least" in line for line in lines)
+    assert counted("hcnn-best:tf32:100:32") and all(counted(path.stem) for path in FLOORS.iterdir())
