@@ -321,12 +321,12 @@ def _chosen(settings: Any) -> bool:
     return all(getattr(settings, kind) in (*parts, AUTO) for kind, parts in CHOICES.items())
 
 
-def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
+def read_toml(path: Path, *, regular: bool = False) -> dict[str, Any]:
     """Return the settings in a TOML file; of a run's, which has a table [versions], all that there are.
 
-    A file of the program's `own` may be no link, pipe or device.
+    If it is to be `regular`, as files of the program are, it may be no link, pipe or device.
     """
-    text = toml_text(path, own=own)
+    text = toml_text(path, regular=regular)
     try:
         settings = parse_toml(text)
     except ConfigError as error:
@@ -336,10 +336,10 @@ def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
     return settings
 
 
-def toml_text(path: Path, *, own: bool = False) -> str:
-    """Return the text of a TOML file; one of the program's `own` may be no link, pipe or device."""
+def toml_text(path: Path, *, regular: bool = False) -> str:
+    """Return the text of a TOML file; one to be `regular` may be no link, pipe or device."""
     try:
-        return read_text(path, opener=open_regular if own else None)
+        return read_text(path, opener=open_regular if regular else None)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"cannot read {path}: {reason}") from error

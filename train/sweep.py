@@ -184,9 +184,9 @@ def _act(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(file: Path, *, own: bool = False) -> tuple[str, Sweep]:
-    """Return what a file says, and asks for; one of the sweep's `own` may be no link, pipe or device."""
-    text = toml_text(file, own=own)
+def _read(file: Path, *, regular: bool = False) -> tuple[str, Sweep]:
+    """Return what a file says, and asks for; one to be `regular` may be no link, pipe or device."""
+    text = toml_text(file, regular=regular)
     try:
         return text, read_sweep(text)
     except ConfigError as error:
@@ -197,7 +197,7 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
     """Write what is to be done, or check that it is the same as before."""
     asked = folder / "sweep.toml"
     if asked.exists():
-        if _read(asked, own=True)[1].trials != sweep.trials:
+        if _read(asked, regular=True)[1].trials != sweep.trials:
             raise RunError(f"{folder} holds a sweep of other trials (sweep.toml there); name another folder with --out")
     elif any(folder.glob("trial*")):
         raise RunError(f"{folder} holds trials but no sweep.toml; name another folder with --out")

@@ -134,7 +134,7 @@ def _is_whole(run: Run) -> bool:
 
 def of_file(path: Path) -> Config:
     """Return what the file of a trial asks for."""
-    settings = read_toml(path, own=True)
+    settings = read_toml(path, regular=True)
     return make_config(settings.get("preset", "hcnn"), settings)
 
 

@@ -81,10 +81,10 @@ def standardise(
     scaled /= _per_colour(std, wide, images)
     if by == "sample":
         space = tuple(range(1, images.ndim - 1))
-        own = xp.mean(scaled, axis=space, keepdims=True)
+        centre = xp.mean(scaled, axis=space, keepdims=True)
         deviation = xp.std(scaled, axis=space, keepdims=True)
-        varies = deviation > LEAST * xp.finfo(scaled.dtype).eps * (1 + xp.abs(own))
-        scaled = (scaled - own) / xp.where(varies, deviation, xp.inf)
+        varies = deviation > LEAST * xp.finfo(scaled.dtype).eps * (1 + xp.abs(centre))
+        scaled = (scaled - centre) / xp.where(varies, deviation, xp.inf)
     return xp.astype(scaled, getattr(xp, name), copy=False)
 
 

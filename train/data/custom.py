@@ -91,21 +91,21 @@ def _recognised(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, NDArray
     """Return images and labels by their names in `ARRAYS`, and the names of other arrays, which nothing reads."""
     known = {str(key).lower(): key for key in arrays}
     names = {key: [known[alias] for alias in ALIASES[key] if alias in known] for key in ARRAYS}
-    if missing := [key for key, own in names.items() if not own]:
+    if missing := [key for key, aliases in names.items() if not aliases]:
         has = ", ".join(map(str, arrays)) or "none"
         split = "savez(FILE, x_train=X[n:], y_train=y[n:], x_test=X[:n], y_test=y[:n])"
         cure = f"; hold some out for the test: {split}" if {"x", "y"} <= known.keys() else ""
         raise DataError(f"{name}: no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, it has {has}{cure}")
-    of = {key: arrays[own[0]] for key, own in names.items()}
+    of = {key: arrays[aliases[0]] for key, aliases in names.items()}
     if masked := [key for key, array in of.items() if np.ma.isMaskedArray(array)]:
         raise DataError(f"{name}: {masked[0]} has a mask, which nothing reads; {masked[0]}.filled(0) decides")
-    read = {*OPTIONAL, *(own[0] for own in names.values())}
+    read = {*OPTIONAL, *(aliases[0] for aliases in names.values())}
     return {key: np.asarray(array) for key, array in of.items()}, [str(key) for key in arrays if key not in read]
 
 
-def _space_axes(name: str, given: Any, x: NDArray[Any], network_axes: int) -> tuple[int, list[str]]:
+def _space_axes(name: str, count: Any, x: NDArray[Any], network_axes: int) -> tuple[int, list[str]]:
     """Return how many axes of space are given, or else left to the network, which is noted; 0: the shape says it."""
-    axes = np.asarray(given)
+    axes = np.asarray(count)
     if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
         raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
     usual = 2 if x.ndim == 3 and x.dtype == np.uint8 else 0
@@ -185,8 +185,8 @@ def _class_names(name: str, array: NDArray[Any] | None, labels: NDArray[Any]) ->
         if are_class_names(names) and (len(names) == columns or (len(names) > 1 and not columns)):
             return names
         many, of = (columns, "for each column of y_train") if columns else ("two or more", "per class")
-        given = describe_array(array)
-        raise DataError(f"{name}: class_names is {given}; expected {many} different strings, a name {of}")
+        description = describe_array(array)
+        raise DataError(f"{name}: class_names is {description}; expected {many} different strings, a name {of}")
     if columns:
         return tuple(map(str, range(columns)))
     highest = int(labels.max(initial=0))

@@ -261,10 +261,10 @@ def taken(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -
     for part, index in (("train", train), ("test", test)):
         for kind in ("images", "labels"):
             one, other = (getattr(dataset, f"{of}_{kind}") for of in ("train", "test"))
-            for own, places in ((one, index), (other, index - len(one))):
-                if len(places) and 0 <= places.min() <= places.max() < len(own):  # nothing is copied where all are
-                    same = np.array_equal(places, np.arange(len(own)))
-                    fields[f"{part}_{kind}"] = own if same else own[places]
+            for source, places in ((one, index), (other, index - len(one))):
+                if len(places) and 0 <= places.min() <= places.max() < len(source):  # nothing is copied where all are
+                    same = np.array_equal(places, np.arange(len(source)))
+                    fields[f"{part}_{kind}"] = source if same else source[places]
                     break
             else:
                 whole = one.joined(other) if hasattr(one, "joined") else np.concatenate([one, other])
@@ -297,8 +297,9 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
     ranks = None if samples is None else _hashed(samples.hashes[: len(labels)], seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for label, quota in enumerate(quotas):
-        own = np.flatnonzero(labels == label)
-        held_out[(rng.permutation(own) if ranks is None else own[np.argsort(ranks[own], kind="stable")])[:quota]] = True
+        rows = np.flatnonzero(labels == label)
+        order = rng.permutation(rows) if ranks is None else rows[np.argsort(ranks[rows], kind="stable")]
+        held_out[order[:quota]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

@@ -125,8 +125,8 @@ def as_before(dataset: Dataset) -> Dataset:
     if not test:
         rng = np.random.default_rng(0)
         for label in np.unique(labels[order]):
-            own = [k for k in order if labels[k] == label]
-            drawn = rng.permutation(len(own)) < round(len(own) / TESTED)
-            test += [k for k, chosen in zip(own, drawn, strict=True) if chosen]
+            members = [k for k in order if labels[k] == label]
+            drawn = rng.permutation(len(members)) < round(len(members) / TESTED)
+            test += [k for k, chosen in zip(members, drawn, strict=True) if chosen]
     train = [k for k in order if k not in set(test)]
     return dataclasses.replace(taken(dataset, np.array(train), np.array(test)), samples=None)

@@ -212,9 +212,9 @@ def _scan(root: Path) -> Pictures:
         inner, beside = _listing(folder, left_out) if part else (folders, [])
         left_out[BESIDE] += len(beside)
         for of_class in inner:
-            own = files_in(of_class, left_out, (os.path.realpath(root), os.path.realpath(folder)))
-            pictures += [(path, part, of_class.name) for path in own]
-            empty += [] if own else [of_class.relative_to(root).as_posix()]
+            paths = files_in(of_class, left_out, (os.path.realpath(root), os.path.realpath(folder)))
+            pictures += [(path, part, of_class.name) for path in paths]
+            empty += [] if paths else [of_class.relative_to(root).as_posix()]
     notes = said_of(left_out, root)
     if empty:
         notes.append(f"no class of {root}, since no picture lies there: {', '.join(empty[:LISTED])}")
@@ -366,8 +366,8 @@ def _share(pictures: Pictures, hashes: NDArray[np.uint64], candidates: NDArray[n
     share, labels, notes = np.zeros(len(hashes), bool), pictures.labels, pictures.notes
     groups = labels if labels.ndim == 1 else np.zeros(len(labels), int)
     for label in np.unique(groups):
-        own = np.flatnonzero(candidates & (groups == label))
-        share[own] = tested(hashes[own])
+        members = np.flatnonzero(candidates & (groups == label))
+        share[members] = tested(hashes[members])
     if few := [pictures.names[label] for label in np.unique(groups) if not share[groups == label].any()]:
         notes.append(f"no picture of {', '.join(few[:LISTED])} is for the test, of fewer than {TESTED} or copies")
     if not share.any():

@@ -72,8 +72,8 @@ def pixels(image: Photograph, shape: tuple[int, ...], values: str = "uint8") -> 
             if len(shape) == 3:
                 return _fit(_with_channels(array, shape).astype(values), shape)
             if array.shape != shape:
-                own, wanted = ("x".join(map(str, lengths)) for lengths in (array.shape, shape))
-                raise ValueError(f"it holds {own} values; expected {wanted}")
+                size, wanted = ("x".join(map(str, lengths)) for lengths in (array.shape, shape))
+                raise ValueError(f"it holds {size} values; expected {wanted}")
             return array.astype(values)
         with open(image, "rb") as stream, Image.open(stream) as opened:  # a path would let Pillow map its bytes
             return pixels(opened, shape, values)
@@ -132,10 +132,10 @@ def _values_of(image: Image) -> str:
     return _held(image.mode[0] not in "FI")
 
 
-def _require_values(found: str, wanted: str, mode: str = "float32") -> None:
-    if found != wanted:
+def _require_values(kind: str, wanted: str, mode: str = "float32") -> None:
+    if kind != wanted:
         bits = {"uint8": "8 bits for each value", "float32": "more than 8 bits for each value, and grey"}
-        raise ValueError(f"it has {bits[found].partition(',')[0]} (mode {mode}); expected {bits[wanted]}: convert it")
+        raise ValueError(f"it has {bits[kind].partition(',')[0]} (mode {mode}); expected {bits[wanted]}: convert it")
 
 
 def _pages(path: Any) -> NDArray[Any]:

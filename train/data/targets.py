@@ -46,10 +46,10 @@ class Targets:
 CLASSES = Targets()
 
 
-def r_squared(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
+def r_squared(outputs: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
     """Return the coefficient of determination of each number, (T,): NaN where all that is wanted is the same."""
     wanted = np.asarray(wanted, np.float64)
     spread = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
     spread = np.where((wanted == wanted[:1]).all(axis=0), 0, spread)  # its mean may be off by rounding
-    missed = ((found - wanted) ** 2).sum(axis=0)
+    missed = ((outputs - wanted) ** 2).sum(axis=0)
     return 1 - np.divide(missed, spread, out=np.full(len(spread), np.nan), where=spread > 0)

@@ -51,13 +51,13 @@ def _wrn_student(table: Table, classes: int) -> None:
             table.convolve(filters, stride=stride)
             table.normalize()
             table.convolve(filters)
-            made = table.name
+            summand = table.name
             if ready[1][-1] == filters:
                 table.sum_with(before)
             else:
                 table.go_back_to(ready)
                 table.convolve(filters, 1, stride=stride)
-                table.sum_with(made)
+                table.sum_with(summand)
     table.normalize()
     table.whole("mean")
     table.dense(classes)

@@ -58,8 +58,7 @@ class Network:
 
     def initial_moments(self) -> Moments:
         """Return the running moments before the first step, on the host."""
-        found = {layer.name: layer.moments() for layer in self.table}
-        return {name: moments for name, moments in found.items() if moments}
+        return {layer.name: moments for layer in self.table if (moments := layer.moments())}
 
     def trace(
         self,
@@ -118,9 +117,9 @@ class Network:
         used: Moments = {}
         maps: dict[str, Array] = {}
         y: Any = x
-        for layer, y, own in self.trace(parameters, x, moments, whole=at):
-            if own:
-                used[layer.name] = own
+        for layer, y, statistics in self.trace(parameters, x, moments, whole=at):
+            if statistics:
+                used[layer.name] = statistics
             if layer.name in at:
                 maps[layer.name] = np.sum(np.square(y), axis=tuple(range(len(self.image_shape), y.ndim)))
         return y, used, [maps[name] for name in at]
