@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -21,8 +20,9 @@ from train.data.cifar import INFO
 from train.data.custom import is_custom
 from train.data.folder import named_folder
 from train.data.readers import FILE
+from train.networks.architecture import ARCHITECTURES, ArchitectureSettings
 from train.networks.hierarchical import HierarchicalSettings
-from train.networks.registry import ARCHITECTURES, DEFAULT, PRESETS
+from train.networks.registry import PRESETS
 from train.recipes.augmentations import (
     AUGMENTATIONS,
     AffineSettings,
@@ -64,7 +64,6 @@ class DataSettings(RunSettings):
         "what images have mean 0 and deviation 1 by: each channel over the training part, or in each sample by itself",
         choices=STANDARDS,
     )
-    architecture: str = setting(DEFAULT, "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
 
 class RecipeSettings(RunSettings):
@@ -88,6 +87,9 @@ class BackendSettings(RunSettings):
 
 MOST = 2**53
 """The largest whole number that a setting but the seed is: up to it each is a number of float64 too."""
+
+REACH = {int: (MOST, f"between {-MOST} and {MOST}"), float: (sys.float_info.max, "finite")}
+"""The largest size of a number of each type, and what a message says of it."""
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "architecture": ARCHITECTURES,
@@ -126,6 +128,7 @@ class Config(
     ScheduleSettings,
     RecipeSettings,
     HierarchicalSettings,
+    ArchitectureSettings,
     DataSettings,
 ):
     """Everything that determines a run, apart from the data themselves.
@@ -145,7 +148,7 @@ class Config(
             )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
-        for name, reason in unused(self).items():
+        for name, reason in unused(vars(self)).items():
             if (value := getattr(self, name)) != getattr(type(self), name):
                 raise ConfigError(f"{name} is {value!r}, which {reason}")
         if AUTO not in (self.task, self.loss) and self.task not in LOSSES[self.loss].tasks:
@@ -179,11 +182,6 @@ class Config(
         if self.validation_size >= 0:
             return self.validation_size
         return images // 10 if _is_own(self.dataset) else 0
-
-    @property
-    def sections(self) -> tuple[type[Section], ...]:
-        """The sections of settings that its architecture takes beside those of every run."""
-        return ARCHITECTURES[self.architecture].sections
 
 
 def with_dataset(config: Config, dataset: str) -> Config:
@@ -235,23 +233,23 @@ def config_class() -> type[Config]:
     return _extended[more]
 
 
-def unused(settings: Any, kinds: Collection[str] = CHOICES.keys()) -> dict[str, str]:
+def unused(settings: Mapping[str, Any], kinds: Collection[str] = CHOICES.keys()) -> dict[str, str]:
     """Return the settings that do nothing, since their part is not chosen, each with what it is for.
 
-    `settings` are a configuration's or those that one is to be made of, complete; `kinds` are the choices to look at.
+    `settings` are all of a configuration's, or of what one is to be made of; `kinds` are the choices to look at.
     """
     reasons: dict[str, str] = {}
     for section in sections():
         names = [f.name for f in section.own()]
-        if section.needs and not getattr(settings, section.needs):
+        if section.needs and not settings[section.needs]:
             needed = section.needs
             reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"
             reasons |= dict.fromkeys(names, reason)
         for kind in kinds:
-            takers = [repr(name) for name, part in CHOICES[kind].items() if section in part.sections]
-            chosen = getattr(settings, kind)
-            if takers and repr(chosen) not in (*takers, repr(AUTO)):
-                has_no = getattr(CHOICES[kind][chosen], "title", f"{kind} {chosen!r}")
+            parts, chosen = CHOICES[kind], settings[kind]
+            takers = [repr(name) for name, part in parts.items() if section in part.sections]
+            if takers and repr(chosen) not in takers and chosen in [*parts]:  # else it is "auto", or refused by itself
+                has_no = getattr(parts[chosen], "title", f"{kind} {chosen!r}")
                 reason = f"is for {kind} {' or '.join(takers)}; {has_no} has no such setting: leave it out"
                 reasons |= dict.fromkeys(names, reason)
     return reasons
@@ -289,36 +287,35 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     ConfigError
         If the preset or a setting is unknown, or a value is of the wrong type or out of range.
     """
-    changes = {key: v.item() if isinstance(v, np.generic) else v for key, v in (changes or {}).items()}
+    changes = {name: v.item() if isinstance(v, np.generic) else v for name, v in (changes or {}).items()}
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}{meant(preset, PRESETS)}; choose {', '.join(PRESETS)}")
     if (other := changes.get("preset", preset)) != preset:
         raise ConfigError(f"preset is {other!r} among the settings that change {preset!r}; name one of the two")
     cls = config_class()
-    known = {f.name: f.default for f in dataclasses.fields(cls)}
-    for key in changes:
-        if key not in known:
-            raise ConfigError(f"no setting is called {key!r}{meant(key, known)}")
-    settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
-    if "image_sizes" in changes and "image_shares" not in changes:
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    for name in changes:
+        if name not in defaults:
+            raise ConfigError(f"no setting is called {name!r}{meant(name, defaults)}")
+    settings = _beside(preset, changes) | changes
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+    idle = unused(defaults | values, RECIPE).keys() - changes.keys()  # of the preset's own recipe
+    return cls(**{name: value for name, value in values.items() if name not in idle})
+
+
+def _beside(preset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a preset, and of a data set, that hold beside some changes."""
+    settings: dict[str, Any] = {**PRESETS[preset], "preset": preset}
+    if "image_sizes" in changes:
         settings["image_shares"] = ()
-    if "made_for" not in changes and not changes.keys().isdisjoint(IN_PIXELS):
+    if not changes.keys().isdisjoint(IN_PIXELS):
         settings["made_for"] = 0  # these are pixels of the images that there are
-    if "validation_size" not in changes and _is_own(str(settings.get("dataset", Config.dataset))):
+    chosen = {"dataset": Config.dataset, "architecture": Config.architecture} | settings | dict(changes)
+    if _is_own(str(chosen["dataset"])):
         settings.pop("validation_size", None)  # a number for the preset's own images
-    if architecture := ARCHITECTURES.get(str(settings.get("architecture", Config.architecture))):
-        settings = {**architecture.of_dataset.get(str(settings.get("dataset")), {}), **settings}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    complete = SimpleNamespace(**{**known, **values})
-    if _chosen(complete):
-        for name in unused(complete, RECIPE).keys() - changes.keys():  # of the preset's own recipe
-            values.pop(name, None)
-    return cls(**values)
-
-
-def _chosen(settings: Any) -> bool:
-    """Whether every choice is of a part that there is."""
-    return all(getattr(settings, kind) in (*parts, AUTO) for kind, parts in CHOICES.items())
+    if architecture := ARCHITECTURES.get(str(chosen["architecture"])):
+        settings = {**architecture.of_dataset.get(str(chosen["dataset"]), {}), **settings}
+    return settings
 
 
 def read_toml(path: Path, *, regular: bool = False) -> dict[str, Any]:
@@ -368,9 +365,7 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = {f.name: f.default for f in dataclasses.fields(config_class()) if f.name != "preset"}
     complete = defaults | {"made_for": 0} | {name: value for name, value in settings.items() if name != "planning"}
-    if _chosen(SimpleNamespace(**complete)):
-        complete |= {name: defaults[name] for name in unused(SimpleNamespace(**complete), RECIPE)}
-    return complete
+    return complete | {name: defaults[name] for name in unused(complete, RECIPE)}
 
 
 def to_toml(config: Config, versions: Mapping[str, str]) -> str:
@@ -399,38 +394,39 @@ def field_type(f: dataclasses.Field[Any]) -> tuple[type, int | None]:
 def _check(f: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError unless the value is one the setting may take."""
     kind, count = field_type(f)
-    if count is not None and (not isinstance(value, tuple) or (count and len(value) != count)):
+    if count is not None and not (isinstance(value, tuple) and len(value) == (count or len(value))):
         raise ConfigError(f"{f.name} is {value!r}; give {count or 'any number of'} values of type {kind.__name__}")
-    for item in value if count is not None else (value,):
-        allowed: Any = (int, float) if kind is float else (kind,)
-        if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
+    accepted: Any = (int, float) if kind is float else kind
+    for item in (value,) if count is None else value:
+        if isinstance(item, bool) != (kind is bool) or not isinstance(item, accepted):
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
-        if kind is str and not _is_text(item):
-            raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
-        if (names := choices(f)) and item not in names:
-            raise ConfigError(f"{f.name} is {item!r}{meant(item, names)}; choose {', '.join(names)}")
-        if kind is int and f.name != "seed" and not abs(item) <= MOST:
-            raise ConfigError(f"{f.name} is {item}; it must be between {-MOST} and {MOST}")
-        low, high = f.metadata["low"], f.metadata["high"]
-        if kind is float and not abs(item) <= sys.float_info.max:
-            raise ConfigError(f"{f.name} is {item}; it must be finite")
-        if (low is not None and item < low) or (high is not None and item > high):
-            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise ConfigError(f"{f.name} is {item}; it must be {bounds}")
+        if kind is str:
+            _check_text(f, item)
+        elif kind in REACH:
+            _check_number(f, item, *REACH[kind])
+
+
+def _check_text(f: dataclasses.Field[Any], text: str) -> None:
+    """Raise ConfigError unless a text can be recorded and is one of the setting's choices, if it has some."""
+    if text.encode(errors="ignore").decode() != text:  # it has bytes that a path had and UTF-8 has not
+        raise ConfigError(f"{f.name} is {text!r}, which is not UTF-8 and cannot be recorded; give it another name")
+    if (names := choices(f)) and text not in names:
+        raise ConfigError(f"{f.name} is {text!r}{meant(text, names)}; choose {', '.join(names)}")
+
+
+def _check_number(f: dataclasses.Field[Any], number: float, most: float, reach: str) -> None:
+    """Raise ConfigError unless a number is of a size that can be recorded and within the setting's bounds."""
+    if f.name != "seed" and not abs(number) <= most:
+        raise ConfigError(f"{f.name} is {number}; it must be {reach}")
+    low, high = f.metadata["low"], f.metadata["high"]
+    if (low is not None and number < low) or (high is not None and number > high):
+        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ConfigError(f"{f.name} is {number}; it must be {bounds}")
 
 
 def _is_own(dataset: str) -> bool:
     """Whether images are the user's own."""
     return dataset not in INFO and is_custom(named_folder(dataset))
-
-
-def _is_text(value: str) -> bool:
-    """Whether a string has no bytes that a path had and UTF-8 has not."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _toml_value(value: Any) -> str:

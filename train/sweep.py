@@ -18,6 +18,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -84,61 +85,63 @@ def read_sweep(text: str) -> Sweep:
         raise ConfigError(f"{unknown[0]!r} is no key of a sweep; choose {', '.join(sorted(KEYS))}")
     settings, variants, grid, random = (_table(content, name) for name in ("settings", "variants", "grid", "random"))
     for name, changed in variants.items():
-        if not isinstance(changed, dict):
-            raise ConfigError(f"variants.{name} is {changed!r}; give a table of settings, {{}} for none")
+        _require(isinstance(changed, dict), f"variants.{name}", changed, "give a table of settings, {} for none")
     for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"grid.{name} is {values!r}; give a list of values")
+        _require(isinstance(values, list) and values != [], f"grid.{name}", values, "give a list of values")
     seeds = content.get("seeds", [settings.get("seed", 0)])
-    if not isinstance(seeds, list) or not seeds:
-        raise ConfigError(f"seeds is {seeds!r}; give a list of numbers")
-    names = [{"variant": name} for name in variants] or [{}]
+    _require(isinstance(seeds, list) and seeds != [], "seeds", seeds, "give a list of numbers")
+    named = [({"variant": name}, changed) for name, changed in variants.items()] or [({}, {})]
     draws = _whole("random.draws", random.pop("draws", 1), 1)
-    if (count := len(names) * math.prod(map(len, grid.values())) * draws * len(seeds)) > MOST_TRIALS:
+    if (count := len(named) * math.prod(map(len, grid.values())) * draws * len(seeds)) > MOST_TRIALS:
         raise ConfigError(f"{count} trials; a sweep has at most {MOST_TRIALS}")
     rng = np.random.default_rng(_whole("random.seed", random.pop("seed", 0), 0))
     drawn = [{key: _draw(rng, key, among) for key, among in random.items()} for _ in range(draws)]
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     trials: list[Trial] = []
-    preset = settings.pop("preset", "hcnn")
-    for name, combination, draw, seed in itertools.product(names, combinations, drawn, seeds):
-        changed, chosen = variants.get(name.get("variant", ""), {}), combination | draw | {"seed": seed}
-        keys = [*changed, *combination, *draw, "seed"]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            where = "as the list seeds alone" if twice[0] == "seed" else "in one of variants, grid and random"
-            raise ConfigError(f"{twice[0]} is varied in two places, so that one would not count; give it {where}")
-        if "test" in keys:
-            raise ConfigError("test is varied; a sweep never reads the test set: leave it out")
-        changes = settings | changed | chosen
-        config = make_config(changes.pop("preset", preset), changes | {"test": False})
-        if not config.held_out(MOST):
-            raise ConfigError(
-                f"validation_size is {config.validation_size}; a sweep compares trials on images held out: give how "
-                "many under settings"
-            )
-        trials.append(Trial(len(trials) + 1, name | chosen, config))
-    limits = [_positive(content, name, math.inf) for name in ("minutes", "total_minutes")]
-    return Sweep(tuple(trials), limits[0], limits[1], _whole("workers", content.get("workers", 1), 1))
+    for (name, changed), combination, draw, seed in itertools.product(named, combinations, drawn, seeds):
+        config = _config(settings, changed, combination, draw, {"seed": seed})
+        trials.append(Trial(len(trials) + 1, name | combination | draw | {"seed": seed}, config))
+    minutes, total = (_positive(content, name) for name in ("minutes", "total_minutes"))
+    return Sweep(tuple(trials), minutes, total, _whole("workers", content.get("workers", 1), 1))
 
 
-def _table(content: dict[str, Any], name: str) -> dict[str, Any]:
+def _config(settings: Mapping[str, Any], *varied: Mapping[str, Any]) -> Config:
+    """Return the settings of a trial: those of all, changed in several places, each of them in one alone."""
+    keys = [key for changes in varied for key in changes]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        where = "as the list seeds alone" if twice[0] == "seed" else "in one of variants, grid and random"
+        raise ConfigError(f"{twice[0]} is varied in two places, so that one would not count; give it {where}")
+    if "test" in keys:
+        raise ConfigError("test is varied; a sweep never reads the test set: leave it out")
+    changes = {key: value for part in (settings, *varied, {"test": False}) for key, value in part.items()}
+    config = make_config(changes.pop("preset", "hcnn"), changes)
+    what = "a sweep compares trials on images held out: give how many under settings"
+    _require(config.held_out(MOST) > 0, "validation_size", config.validation_size, what)
+    return config
+
+
+def _require(fits: bool, name: str, value: Any, what: str) -> None:
+    if not fits:
+        raise ConfigError(f"{name} is {value!r}; {what}")
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     table = content.get(name, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{name} is {table!r}; it is a table: [{name}]")
+    _require(isinstance(table, dict), name, table, f"it is a table: [{name}]")
     return dict(table)
 
 
-def _positive(content: Mapping[str, Any], name: str, default: float) -> float:
-    value = content.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{name} is {value!r}; give a number, more than 0")
+def _positive(content: Mapping[str, Any], name: str) -> float:
+    value = content.get(name, math.inf)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    _require(fits, name, value, "give a number, more than 0")
     return float(value)
 
 
 def _whole(name: str, value: Any, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"{name} is {value!r}; give a whole number, {low} or more")
-    return value
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    _require(fits, name, value, f"give a whole number, {low} or more")
+    return int(value)
 
 
 def _draw(rng: np.random.Generator, name: str, among: Any) -> Any:
@@ -155,9 +158,8 @@ def _draw(rng: np.random.Generator, name: str, among: Any) -> Any:
                 return float(rng.uniform(low, high))
             case {"low": int() | float() as low, "high": int() | float() as high, "log": True} if 0 < low <= high:
                 return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    raise ConfigError(
-        f"random.{name} is {among!r}; give a list to choose from, or {{low = 1e-4, high = 1e-2, log = true}}"
-    )
+    what = "give a list to choose from, or {low = 1e-4, high = 1e-2, log = true}"
+    raise ConfigError(f"random.{name} is {among!r}; {what}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -388,32 +390,29 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
     groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
     for row in rows:  # the same drawn or given twice is no other seed
         groups.setdefault(tuple(str(row[name]) for name in names), {})[row["seed"]] = row
-    shown = {
-        settings: tuple(_shown(next(iter(of.values()))[name]) for name in names) for settings, of in groups.items()
-    }
-    lines = []
-    for settings, of_seeds in groups.items():
-        group = of_seeds.values()
-        alike = list(shown.values()).count(shown[settings]) > 1  # to so many digits
-        of = [score for row in group if (score := _reached(row))]
-        task, known = of[0][0] if of else None, [score for _, score in of]
-        states = sorted({row["state"] for row in group} - {FINISHED})
-        mean = statistics.fmean(known) if known else -math.inf
-        deviations = [statistics.stdev(known)] if len(known) > 1 else []
-        reached = task.shown(mean, *deviations) if task else "-"
-        seconds = f"{statistics.fmean(row['seconds'] for row in group if not of or _reached(row)):.0f}"
-        cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
-        lines.append((task, mean, cells))
-    lines.sort(key=lambda row: (row[0] is None, row[0] and row[0].name, -row[1]))
-    tasks = [task for task in TASKS.values() if task in {task for task, _, _ in lines}] or [TASKS["classes"]]
+    short = {key: tuple(_shown(next(iter(of.values()))[name]) for name in names) for key, of in groups.items()}
+    alike = Counter(short.values())  # to so many digits
+    lines = [(*_mean(list(of.values())), key if alike[short[key]] > 1 else short[key]) for key, of in groups.items()]
+    tasks = [task for task in TASKS.values() if task in {task for task, *_ in lines}] or [TASKS["classes"]]
+    lines.sort(key=lambda line: ([*tasks, None].index(line[0]), -line[1]))
     head = [
         *(f"`{name}`" for name in names),
         f"{' or '.join(f'held-out {task.title}' for task in tasks)}, ± deviation over seeds",
-        "seconds",
-        "trials",
-        "not finished",
+        *("seconds", "trials", "not finished"),
     ]
-    return Table(head, [cells for _, _, cells in lines]).markdown()
+    return Table(head, [[*settings, *cells] for _, _, cells, settings in lines]).markdown()
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> tuple[Task | None, float, list[str]]:
+    """Return the task of trials that differ in their seeds, the mean score, and cells of that, time and states."""
+    known = [(row["seconds"], *reached) for row in rows if (reached := _reached(row))]
+    seconds = statistics.fmean([own for own, *_ in known] or [row["seconds"] for row in rows])
+    scores = [score for *_, score in known]
+    task, mean = (known[0][1], statistics.fmean(scores)) if known else (None, -math.inf)
+    deviations = [statistics.stdev(scores)] if len(scores) > 1 else []
+    states = sorted({row["state"] for row in rows} - {FINISHED})
+    shown = task.shown(mean, *deviations) if task else "-"
+    return task, mean, [shown, f"{seconds:.0f}", str(len(scores)), ", ".join(states)]
 
 
 def _shown(value: Any) -> str:

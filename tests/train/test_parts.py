@@ -32,6 +32,9 @@ from train.recipes.augmentations import AUGMENTATIONS, Augmentation, Position, b
 from train.recipes.losses import LOSSES, EntropySettings, Loss, class_targets
 from train.recipes.metrics import METRICS, Metric
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
+from train.recipes.tasks import TASKS
+from train.runs import plot
+from train.runs.report import page
 from train.runs.run import Run
 from train.runs.session import _require_extensible, require_suitable
 from train.runs.step import gradient_step, initial_arrays
@@ -396,6 +399,33 @@ def test_a_new_loss_says_for_which_task_it_is(few_images: Dataset, monkeypatch: 
         ConfigError, match=r"focus is 3\.0, which is for loss 'focal'; loss 'cross-entropy' has no such"
     ):
         suited(make_config("sample", {"focus": 3.0}), (32, 32), "classes", "d")
+
+
+def test_a_loss_is_drawn_and_tabled_under_its_own_name(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held out is measured by the task's own, whatever training makes small."""
+    monkeypatch.setitem(LOSSES, "focal", Loss(_focal, ("classes",), (EntropySettings, FocalSettings)))
+    figures: list[Any] = []
+    monkeypatch.setattr(plot, "write_figure", lambda figure, path: figures.append(figure))
+    records, pages = {}, []
+    for name in ("cross-entropy", "focal"):
+        command(*RUN, "--epochs", 1, "--loss", name, "--out", tmp_path / name).success()
+        records[name] = [{**record, "seconds": 1.0} for record in metrics(tmp_path / name) if "train_loss" in record]
+        pages.append(page(name, make_config("sample"), {}, records[name], ["a", "b"], None, None))
+        plot.plot_learning_curve(records[name], tmp_path / "a.png", name)
+    for runs in (records, {"own": records["cross-entropy"]}, {"other": records["focal"]}):
+        plot.plot_runs(runs, tmp_path / "b.png")
+    own, another = "negative log-likelihood [nats]", "training: {};\nheld out: negative log-likelihood [nats]"
+    titles = [own, another.format("focal"), another.format("cross-entropy, focal"), own, another.format("focal")]
+    assert [figure.axes[0].get_ylabel() for figure in figures] == titles
+    assert {figure.axes[1].get_ylabel() for figure in figures} == {"accuracy [%]"}
+    assert [f'<th scope="col">{title}</th>' in text for title, text in zip(titles, pages, strict=False)] == [True] * 2
+    older = [{"epoch": 1, "train_loss": 0.5}]  # of a version that did not record it
+    assert [TASKS["numbers"].panels(of)["loss"][0] for of in (older, [older[0] | {"loss": "huber"}])] == [
+        "squared error [variances]",
+        "training: huber;\nheld out: squared error [variances]",
+    ]
 
 
 def test_images_are_shown_as_training_sees_them(drawing_command: Command, few_images: Dataset, tmp_path: Path) -> None:

@@ -347,8 +347,8 @@ class PositionNorm:
 class CornerNorm:
     """Moments of the patches of a corner instead of all."""
 
-    def _moments_of_patches(self, x: Any, sharing: Any) -> Any:
-        return super()._moments_of_patches(x[:, :2, :2, :1, :2], sharing)  # type: ignore[misc]
+    def _patch_moments(self, x: Any, shard: Any) -> Any:
+        return super()._patch_moments(x[:, :2, :2, :1, :2], shard)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -58,8 +58,9 @@ def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path)
     parts = ("train_loss", "train_accuracy", *held_out)
     for line in lines[:-1]:
         first = line["epoch"] == 1  # whose first step, the slowest, does not count
-        names = {"epoch", "task", "learning_rate", *parts, *TIMES}
-        assert set(line) == names - (set() if first else {"first_step_seconds"}) and line.pop("task") == "classes"
+        names = {"epoch", "task", "loss", "learning_rate", *parts, *TIMES}
+        assert set(line) == names - (set() if first else {"first_step_seconds"})
+        assert (line.pop("task"), line.pop("loss")) == ("classes", "cross-entropy")
         assert all(np.isfinite(value) for value in line.values())
         assert line["images_per_second"] == pytest.approx(32 / line["seconds"]) or first
         assert line["train_accuracy"] * 32 == round(line["train_accuracy"] * 32)

@@ -71,33 +71,38 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         if hours <= 0:
             return OUT_OF_TIME
         flags += ["--hours", repr(hours)]
-    # a worker that a launcher of MPI started is no reason for its trials to look for others
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
-    if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
-        environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
-    with open(run.path.with_suffix(".log"), "ab", opener=open_regular) as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILD, *flags],
-            stdin=subprocess.PIPE,  # which ends with this process
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C comes to the sweep, which stops its trials
-        )
-        _children.add(process)
-        try:
-            if _stop.is_set():  # since it was started
-                process.terminate()
-            status = process.wait()
-        finally:
-            _children.discard(process)
-            assert process.stdin is not None
-            process.stdin.close()
+    status = _status(flags, threads, run.path.with_suffix(".log"))
     if status in {end for signum in SIGNALS for end in (128 + signum, -signum)}:
         return STOPPED
     if status:
         return IN_USE if _is_in_use(run) else FAILED
     return FINISHED if (run.path / "best.h5").exists() and _is_whole(run) else OUT_OF_TIME
+
+
+def _status(flags: list[str], threads: int, log: Path) -> int:
+    """Train in a process of its own, which `stop_trials` ends, and return its exit status."""
+    # a worker that a launcher of MPI started is no reason for its trials to look for others
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
+    if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
+        environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    with (
+        open(log, "ab", opener=open_regular) as output,
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", CHILD, *flags],
+            stdin=subprocess.PIPE,  # which ends with this process
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # Ctrl-C comes to the sweep, which stops its trials
+        ) as process,
+    ):
+        _children.add(process)
+        try:
+            if _stop.is_set():  # since it was started
+                process.terminate()
+            return process.wait()
+        finally:
+            _children.discard(process)
 
 
 def _is_in_use(run: Run) -> bool:

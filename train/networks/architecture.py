@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from train.networks.network import Network
-from train.settings import Section
+from train.settings import RunSettings, Section, setting
 
 __all__ = ["ATTRIBUTES", "MERGED_FILTERS", "Architecture"]
 
@@ -30,3 +30,13 @@ class Architecture:
     check: Callable[[Any], None] = lambda config: None  # raises ConfigError where settings contradict each other
     refuse: Callable[[Any, Any, int, int], None] = lambda config, size, classes, channels: None
     # ^ the same where training on such images makes no sense; arguments as of `build`
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+"""Every kind of network, by the name that the setting `architecture` has for it."""
+
+
+class ArchitectureSettings(RunSettings):
+    """Which kind of network."""
+
+    architecture: str = setting("hcnn", "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())

@@ -30,8 +30,8 @@ from hcnn_core.shards import Shard
 from hcnn_core.typing import Boundary
 from hcnn_core.updates import Term, weighted_sums
 from train.networks.activations import ACTIVATIONS, Activation
-from train.networks.architecture import Architecture
-from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
+from train.networks.architecture import ARCHITECTURES, Architecture, ArchitectureSettings
+from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Size, Weights, times
 from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
@@ -45,7 +45,7 @@ class NormalizationSettings(MomentSettings):
     epsilon: float = setting(1e-5, "added to the variances that layers divide by", low=0.0)
 
 
-class HierarchicalSettings(NormalizationSettings):
+class HierarchicalSettings(NormalizationSettings, ArchitectureSettings):
     """Settings of hierarchical networks alone."""
 
     scattering: int = setting(
@@ -407,16 +407,10 @@ class FactoredLayer(HierarchicalLayer):
         return super().retained(batch_size) + 8 * self.taps**2
 
     def _patch_moments(self, x: Array, shard: Shard | None) -> tuple[tuple[Array, Array] | None, Weights]:
-        of_sums = self._moments_of_patches(x, {} if shard is None else {"shard": shard})
-        mean, covariance = _of_multiple(of_sums, 1 / self.terms)
+        kernel, sharing = self.kernel_size[: len(self.space)], {} if shard is None else {"shard": shard}
+        of_sums = patch_moments(x, self.space, kernel, boundary=self.boundary[0], **sharing)
+        mean, covariance = _of_multiple(of_sums, 1 / self.terms)  # (T,), (T, T)
         return of_sums, {"mean": mean, "covariance": covariance}
-
-    def _moments_of_patches(self, x: Array, sharing: dict[str, Any]) -> tuple[Array, Array]:
-        """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
-        mean, covariance = patch_moments(
-            x, self.space, self.kernel_size[: len(self.space)], boundary=self.boundary[0], **sharing
-        )
-        return mean, covariance
 
     def _filters(
         self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
@@ -597,56 +591,58 @@ class Kinds:
 
 
 def layers(
-    config: Any, image_size: int | tuple[int, ...], classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
+    config: HierarchicalSettings, image_size: Size, classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
 ) -> list[HierarchicalLayer]:
     """Return the table of the convolutional layers j = 1 .. J-1.
 
     Layer J-1 has a filter for each class, its last attribute (Eq. 7), or K where the head is dense.
     """
-    if HierarchicalSettings not in config.sections:
+    if HierarchicalSettings not in ARCHITECTURES[config.architecture].sections:
         raise ConfigError(f"architecture is {config.architecture!r}, no hierarchical network: take another preset")
-    k, r = config.width, config.attribute_stride
-    in_space, along_attributes = config.boundaries
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    axes = len(size)
-    first = ScatteringLayer.name if config.scattering else IMAGES
-    table: list[HierarchicalLayer] = []
+    x_0 = (*(n // 2**config.scattering for n in size), scattering_channels(config.scattering, channels))
+    last, table = config.depth - 1, list[HierarchicalLayer]()
+    names = [ScatteringLayer.name if config.scattering else IMAGES, *map(name_of, range(1, last))]  # of x_0 .. x_{J-2}
+    factored = kinds.nonlinear if config.nonlinear_factors else kinds.factored
+    means = None if config.skip == "aligned" else config.boundaries[1]
     for j in range(1, config.depth):
-        before = table[-1].outputs if table else ()
-        u = before[:axes] or tuple(n // 2**config.scattering for n in size)
-        attributes, last = min(j - 1, 2), j == config.depth - 1
-        v = (scattering_channels(config.scattering, channels),) if j == 1 else before[-attributes:]
-        steps = (2 if j in config.strided_layers else 1,) * axes
-        back = SKIPS[config.skip] if j > 2 and not last else 0
-        skipped = ((*table[-1].stride[:axes], r), (*steps, r))[-back:] if back else ()
-        means = None if config.skip == "aligned" else along_attributes
-        kind: type[HierarchicalLayer] = kinds.plain
-        if attributes == 2:
-            kind = kinds.nonlinear if config.nonlinear_factors else kinds.factored
+        convolved = _convolved(config, j, table[-1].outputs if table else x_0, len(size))
+        back = SKIPS[config.skip] if 2 < j < last else 0
+        strides = [*(layer.stride for layer in table), convolved["stride"]][-back:]
         table.append(
-            kind(
+            (kinds.plain if j < 3 else factored)(
                 j=j,
-                reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if back == 2 else ())),
-                inputs=(*u, *v),
-                attributes=attributes,
-                kernel_size=(*(config.space_kernel,) * axes, *config.attribute_kernel[2 - attributes :]),
-                stride=(*steps, *(r,) * attributes),
-                boundary=(*(in_space,) * axes, *(along_attributes,) * attributes),
-                filters=classes if last and config.head != "dense" else k,
+                reads=tuple(names[j - 1 - i] for i in range(max(back, 1))),
+                **convolved,
+                filters=classes if j == last and config.head != "dense" else config.width,
                 normalizes=config.normalization == "both",
                 epsilon=config.epsilon,
                 dtype=config.dtype,
                 reduction=config.reduction,
-                terms=before[axes] if len(before) == axes + 3 and config.reduction == "mean" else 1,
-                reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or back),
-                factors=config.factors if attributes == 2 else 0,
-                tells_classes=last,
+                reduces=kinds.reduces and 2 < j < last and not (config.nonlinear_factors or back),
+                tells_classes=j == last,
                 activation=ACTIVATIONS[config.activation],
-                blurs=config.blur and steps[0] > 1,
-                skip=AlignedSkip.over(*skipped, means=means) if back else None,
+                skip=AlignedSkip.over(*(s[: len(size) + 1] for s in strides), means=means) if back else None,
             )
         )
     return table
+
+
+def _convolved(config: HierarchicalSettings, j: int, before: tuple[int, ...], axes: int) -> dict[str, Any]:
+    """Return what layer j convolves of x_{j-1}, an array with these lengths and so many axes in space, and by what."""
+    attributes, (in_space, along_attributes) = min(j - 1, 2), config.boundaries
+    step = 2 if j in config.strided_layers else 1
+    is_mean = config.reduction == "mean" and len(before) == axes + 3  # of three attributes, the first goes (Eq. 6)
+    return {
+        "inputs": before[:axes] + before[-max(attributes, 1) :],
+        "attributes": attributes,
+        "kernel_size": (*(config.space_kernel,) * axes, *config.attribute_kernel[2 - attributes :]),
+        "stride": (*(step,) * axes, *(config.attribute_stride,) * attributes),
+        "boundary": (*(in_space,) * axes, *(along_attributes,) * attributes),
+        "terms": before[axes] if is_mean else 1,
+        "factors": config.factors if attributes == 2 else 0,
+        "blurs": config.blur and step > 1,
+    }
 
 
 def hierarchy(network: Network) -> list[HierarchicalLayer]:
@@ -668,12 +664,7 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
 
 
 def build(
-    config: HierarchicalSettings,
-    image_size: int | tuple[int, ...] = 32,
-    classes: int = 10,
-    channels: int = 3,
-    *,
-    kinds: Kinds = Kinds(),
+    config: HierarchicalSettings, image_size: Size = 32, classes: int = 10, channels: int = 3, *, kinds: Kinds = Kinds()
 ) -> Network:
     """Return the network of some settings; tests give other `kinds`."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size

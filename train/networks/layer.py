@@ -14,6 +14,9 @@ from hcnn_core.shards import Shard
 IMAGES = "images"
 """The name under which layers read the network's input."""
 
+Size = int | tuple[int, ...]
+"""Lengths of the axes of space; one number stands for rows and columns."""
+
 Weights = dict[str, Array]
 """Arrays of one layer by name. Weight decay makes those with several axes smaller: filters, not biases and scales."""
 

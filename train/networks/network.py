@@ -13,6 +13,7 @@ from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 from train.networks.layer import IMAGES, Call, Layer, Moments, Parameters, Signal, State, Weights, times
 from train.pages import Table
+from train.settings import RunSettings
 
 
 class Network:
@@ -20,14 +21,15 @@ class Network:
 
     def __init__(
         self,
-        config: Any,
+        config: RunSettings,
         table: Sequence[Layer],
         image_shape: tuple[int, ...],
         classes: int,
         notes: Sequence[str] = (),
         fallbacks: Sequence[str] = (),
     ) -> None:
-        self.config, self.table, self.classes, self.notes = config, tuple(table), classes, tuple(notes)
+        self.config: Any = config  # its users' Config, which this room may not import; they hand it on whole
+        self.table, self.classes, self.notes = tuple(table), classes, tuple(notes)
         self.image_shape = image_shape
         """Lengths of the axes of space of the images it is made for, and channels."""
         self.fallbacks = tuple(fallbacks)
@@ -103,12 +105,7 @@ class Network:
         return self.with_maps(parameters, x, moments)[:2]
 
     def with_maps(
-        self,
-        parameters: Parameters,
-        x: Array | State,
-        moments: Moments | None = None,
-        *,
-        at: Collection[str] = (),
+        self, parameters: Parameters, x: Array | State, moments: Moments | None = None, *, at: Collection[str] = ()
     ) -> tuple[Array, Moments, list[Array]]:
         """Return logits, moments, and the attention maps (N, u1, ..) of the layers that `at` names, in its order.
 

@@ -6,19 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.networks import hierarchical, lenet
-from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
+from train.networks.architecture import ARCHITECTURES, ATTRIBUTES, MERGED_FILTERS, Architecture, ArchitectureSettings
 from train.networks.baselines import BASELINES
+from train.networks.layer import Size
 from train.networks.network import Network
 from train.networks.presets import SPACE
 from train.settings import ConfigError
 
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
-
-DEFAULT = "hcnn"
-"""The architecture of a configuration that names none."""
-
-ARCHITECTURES: dict[str, Architecture] = {}
-"""Every kind of network, by the name that the setting `architecture` has for it."""
 
 PRESETS: dict[str, Mapping[str, Any]] = {}
 """What each preset changes of the defaults. `hcnn` and `hcnn-plus` are the paper's networks and its recipe."""
@@ -30,24 +25,23 @@ def register(name: str, architecture: Architecture) -> None:
     if taken:
         raise ValueError(f"{', '.join(sorted(taken))}: there is an architecture or a preset of that name; take another")
     ARCHITECTURES[name] = architecture
-    named = {} if name == DEFAULT else {"architecture": name}
+    named = {} if name == ArchitectureSettings.architecture else {"architecture": name}
     PRESETS.update({preset: {**named, **changes} for preset, changes in architecture.presets.items()})
 
 
-for _name, _architecture in {DEFAULT: hierarchical.ARCHITECTURE, "lenet": lenet.ARCHITECTURE, **BASELINES}.items():
+for _name, _architecture in {"hcnn": hierarchical.ARCHITECTURE, "lenet": lenet.ARCHITECTURE, **BASELINES}.items():
     register(_name, _architecture)
 
 
-def architecture_of(config: Any) -> Architecture:
+def architecture_of(config: ArchitectureSettings) -> Architecture:
     """Return the entry of a configuration's architecture."""
     return ARCHITECTURES[config.architecture]
 
 
-def build(config: Any, image_size: int | tuple[int, ...] = 32, classes: int = 10, channels: int = 3) -> Network:
+def build(config: ArchitectureSettings, image_size: Size = 32, classes: int = 10, channels: int = 3) -> Network:
     """Return the network that a configuration describes; weights are drawn by `Network.initialize`.
 
-    One number stands for rows and columns. ConfigError if the architecture does not take such images, signals or
-    volumes.
+    ConfigError if the architecture does not take such images, signals or volumes.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     architecture = architecture_of(config)

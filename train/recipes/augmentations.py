@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from hcnn_core.backend import Array, array_namespace
 from hcnn_core.translation import map_affinely
 from train.data import DatasetInfo, Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
 from train.settings import ConfigError, RunSettings, Section, setting
+
+S = TypeVar("S", bound=Section)
 
 Drawn = dict[str, Any]
 """Random numbers by name, arrays (N, ...) or dictionaries of such."""
@@ -43,8 +45,8 @@ class Position:
     count: int  # images of the set
 
 
-class Augmentation:
-    """A part that changes images."""
+class Augmentation(Generic[S]):
+    """A part that changes images by settings of a class S, which has all of its own."""
 
     sections: ClassVar[tuple[type[Section], ...]]
     """Its settings."""
@@ -55,14 +57,14 @@ class Augmentation:
         """Return whether it does anything."""
         return not self.switches or any(map(vars(settings).get, self.switches))
 
-    def check(self, settings: Any, info: DatasetInfo) -> None:
+    def check(self, settings: S, info: DatasetInfo) -> None:
         """Raise ConfigError where its settings do not suit images, signals or volumes of such sizes and values."""
 
-    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    def draw(self, settings: S, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw its random numbers for the images of a batch."""
         raise NotImplementedError
 
-    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
+    def apply(self, settings: S, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
         """Return changed images; those of `data` have the mean and deviation that these were standardised by."""
         raise NotImplementedError
 
@@ -169,7 +171,7 @@ def _require_images(what: str, info: DatasetInfo) -> None:
         raise ConfigError(f"{what} are for images, which have two axes of space; these data have {axes}")
 
 
-class Move(Augmentation):
+class Move(Augmentation[AlternationSettings]):
     """Translations with zeros, and reflections."""
 
     sections = MoveSettings, AlternationSettings
@@ -195,7 +197,7 @@ def first_mirrored(seed: int, count: int) -> NDArray[np.bool_]:
     return np.random.default_rng([seed, 1]).integers(2, size=count).astype(bool)
 
 
-class Affine(Augmentation):
+class Affine(Augmentation[AffineSettings]):
     """One affine map of each image about its centre, bilinear, with zeros outside."""
 
     sections, switches = (AffineSettings,), ("rotate", "shear", "zoom")
@@ -220,7 +222,7 @@ class Affine(Augmentation):
         return map_affinely(images, drawn["affine"])
 
 
-class Colour(Augmentation):
+class Colour(Augmentation[ColourSettings]):
     """Brightness, contrast and saturation of each image."""
 
     sections, switches = (ColourSettings,), ("brightness", "contrast", "saturation")
@@ -238,7 +240,7 @@ class Colour(Augmentation):
         return recolour(images, drawn["colour"])
 
 
-class Cutout(Augmentation):
+class Cutout(Augmentation[CutoutSettings]):
     """A hidden square."""
 
     sections, switches = (CutoutSettings,), ("cutout",)
@@ -255,7 +257,7 @@ class Cutout(Augmentation):
         return hide(images, *(drawn[f"hidden_{axis}"] for axis in AXES[: images.ndim - 2]))
 
 
-class Resample(Augmentation):
+class Resample(Augmentation[ResampleSettings]):
     """Each axis of space stretched about its centre, by linear interpolation."""
 
     sections, switches = (ResampleSettings,), ("resample",)
@@ -277,7 +279,7 @@ class Resample(Augmentation):
         return images
 
 
-class Noise(Augmentation):
+class Noise(Augmentation[NoiseSettings]):
     """Normal noise, added to each value."""
 
     sections, switches = (NoiseSettings,), ("noise",)
@@ -290,7 +292,7 @@ class Noise(Augmentation):
         return images + array_namespace(images).asarray(drawn["added"])
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
+AUGMENTATIONS: dict[str, Augmentation[Any]] = {
     "move": Move(),
     "affine": Affine(),
     "resample": Resample(),
@@ -301,7 +303,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 """Every part, in the order in which images go through them, and in which numbers are drawn."""
 
 
-def _chosen(settings: RunSettings) -> Iterator[Augmentation]:
+def _chosen(settings: RunSettings) -> Iterator[Augmentation[Any]]:
     return (part for part in AUGMENTATIONS.values() if part.is_on(settings))
 
 

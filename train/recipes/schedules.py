@@ -53,11 +53,19 @@ def _one_cycle(settings: WarmupSettings, step: int, steps_per_epoch: int) -> flo
     return float(done / rising if done < rising else (total - done) / (total - rising))
 
 
+def _constant(settings: RunSettings, step: int, steps_per_epoch: int) -> float:
+    return 1.0
+
+
+def _always(settings: RunSettings, epochs: int) -> bool:
+    return True
+
+
 SCHEDULES: dict[str, Schedule] = {
-    "step": Schedule(_step, lambda settings, epochs: True, (StepSettings,)),
+    "step": Schedule(_step, _always, (StepSettings,)),
     "cosine": Schedule(_cosine),
     "one-cycle": Schedule(_one_cycle, sections=(WarmupSettings,)),
-    "constant": Schedule(lambda settings, step, steps_per_epoch: 1.0, lambda settings, epochs: True),
+    "constant": Schedule(_constant, _always),
 }
 
 

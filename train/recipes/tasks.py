@@ -14,7 +14,7 @@ from hcnn_core.backend import Array, array_namespace
 from hcnn_core.loss import count_right
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
-from train.recipes.losses import LOSSES, EntropySettings, Loss
+from train.recipes.losses import LOSSES, EntropySettings
 from train.settings import AUTO, RunSettings, Section, setting
 
 Names = Sequence[str]
@@ -46,9 +46,9 @@ class Task:
     each: ClassVar[dict[str, tuple[str, int, str]]] = {}  # titles, factors and formats of what records say of an output
     sections: ClassVar[tuple[type[Section], ...]] = (PupilSettings,)  # its settings beside those of every run
 
-    def loss_of(self, settings: TaskSettings) -> Loss:
-        """Return the loss that settings choose."""
-        return LOSSES[self.loss if settings.loss == AUTO else settings.loss]
+    def loss_of(self, settings: TaskSettings) -> str:
+        """Return the name of the loss that settings choose, a key of `LOSSES`."""
+        return self.loss if settings.loss == AUTO else settings.loss
 
     def evaluated(self, outputs: Array, labels: Array) -> Array:
         """Return the mean of its own loss, all images alike."""
@@ -100,11 +100,13 @@ class Task:
         scale, digits, unit = (100, ".2f", " %") if self.percent else (1, ".4f", "")
         return " ± ".join([f"{scale * score:{digits}}{unit}", *(f"{scale * value:{digits}}" for value in deviations)])
 
-    @property
-    def panels(self) -> dict[str, tuple[str, int]]:
-        """What a learning curve shows by name: the title of its axis, and the factor of its values."""
+    def panels(self, records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
+        """Return what curves show by name: the title of the axis, with losses of training, and the factor of values."""
+        trained = dict.fromkeys(record.get("loss", self.loss) for record in records if "train_loss" in record)
+        others = f"training: {', '.join(trained)};\nheld out: {self.measure}"
+        measure = self.measure if trained.keys() <= {self.loss} else others
         shown = (f"{self.title} [%]", 100) if self.percent else (self.title.replace("R^2", "$R^2$"), 1)
-        return {"loss": (self.measure, 1), self.score: shown}
+        return {"loss": (measure, 1), self.score: shown}
 
 
 class _Labels(Task):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.pages import new_figure, prepare_matplotlib
+from train.pages import new_figure
 from train.recipes.tasks import TASKS, Task, task_of
 from train.storage.files import write_atomically
 
@@ -23,14 +23,14 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
         raise ValueError("no epoch is complete yet, so there is no learning curve to draw")
     figure = new_figure(9, 3.6, title)
     task = task_of(records)
-    for axes, key in zip(figure.subplots(1, 2), task.panels, strict=True):
+    for axes, key in zip(figure.subplots(1, 2), task.panels(records), strict=True):
         draw_panel(axes, records, key, task)
     write_figure(figure, path)
 
 
 def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str, task: Task) -> None:
     """Draw the loss or the score of a run over epochs."""
-    label, scale = task.panels[key]
+    label, scale = task.panels(records)[key]
     epochs = [record for record in records if "train_loss" in record]
     test = next((record for record in reversed(records) if f"test_{key}" in record), None)
     for part, name, colour in (("train", "training, augmented", "tab:blue"), ("validation", "held out", "tab:orange")):
@@ -64,22 +64,24 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the loss and the score of several runs over epochs, two panels for each task."""
     if not any(runs.values()):
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
-    tasks = [task_of(records) for records in runs.values()]
-    shown = [(task, *panel) for task in TASKS.values() if task in tasks for panel in task.panels.items()]
-    figure = new_figure(10, 2.25 * len(shown))
-    drawn = figure.subplots(len(shown) // 2, 2, squeeze=False)
-    for axes, (of, key, (label, scale)) in zip(drawn.flat, shown, strict=True):
-        for index, ((name, records), task) in enumerate(zip(runs.items(), tasks, strict=True)):
-            if task is not of:
-                continue
-            for part, style in (("train", "--"), ("validation", "-")):
-                known = [record for record in records if f"{part}_{key}" in record]
-                x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
-                title = f"{literal(name)}, {'training' if part == 'train' else 'held out'}" if known else None
-                look = {"color": f"C{index % 10}", "linewidth": 1, "marker": _marker(known), "markersize": 3}
-                axes.plot(x, y, style, markerfacecolor="none" if part == "train" else None, label=title, **look)
-        _label_axes(axes, label)
-    for losses, scores in drawn:
+    dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none"}
+    parts = ("train", "training", dashed), ("validation", "held out", {"linestyle": "-"})
+    by_task: dict[Task, list[tuple[str, str, Sequence[dict[str, Any]]]]] = {}
+    for index, (name, records) in enumerate(runs.items()):
+        by_task.setdefault(task_of(records), []).append((f"C{index % 10}", literal(name), records))
+    figure = new_figure(10, 4.5 * len(by_task))
+    drawn = figure.subplots(len(by_task), 2, squeeze=False)
+    for row, task in zip(drawn, filter(by_task.get, TASKS.values()), strict=True):
+        panels = task.panels([record for *_, records in by_task[task] for record in records])
+        for axes, (key, (label, scale)) in zip(row, panels.items(), strict=True):
+            for colour, name, records in by_task[task]:
+                for part, said, look in parts:
+                    known = [record for record in records if f"{part}_{key}" in record]
+                    x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
+                    title = f"{name}, {said}" if known else None
+                    axes.plot(x, y, label=title, color=colour, marker=_marker(known), linewidth=1, markersize=3, **look)
+            _label_axes(axes, label)
+        losses, scores = row
         (scores if scores.lines else losses).legend(fontsize=7)
     write_figure(figure, path)
 
@@ -94,32 +96,35 @@ def plot_trials(
     varied: Mapping[str, Sequence[Any]], scores: Sequence[float], tasks: Sequence[Task], path: Path, title: str
 ) -> None:
     """Draw what trials reached over each setting in which they differ, in a row for each task."""
-    prepare_matplotlib()
-    from matplotlib.ticker import MaxNLocator
-
-    shown = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1} or dict(
-        list(varied.items())[:1]
-    )
+    differ = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1}
+    shown = differ or dict(list(varied.items())[:1])
     widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
     rows = [task for task in TASKS.values() if task in tasks]
     figure = new_figure(1 + sum(widths), 3.8 * len(rows), title)
     panels = figure.subplots(len(rows), len(shown), sharey="row", squeeze=False, width_ratios=widths)
     for axes, (task, (name, values)) in zip(panels.flat, itertools.product(rows, shown.items()), strict=True):
-        label, scale = task.panels[task.score]
+        label, scale = task.panels(())[task.score]
         chosen = [i for i, of in enumerate(tasks) if of is task]
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         places = list(values) if numeric else [literal(str(v)) for v in values]
         axes.plot([places[i] for i in chosen], [scale * scores[i] for i in chosen], "o", markersize=4, alpha=0.7)
-        if numeric and 0 < 20 * min(values) <= max(values):
-            axes.set_xscale("log")
-        elif all(isinstance(v, int) for v in values):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if not numeric and max(map(len, places)) > 8:
-            axes.tick_params(axis="x", labelrotation=90)
+        _fit_ticks(axes, places)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
         axes.set_ylabel(f"held-out {label}" if name == next(iter(shown)) else "")
     write_figure(figure, path)
+
+
+def _fit_ticks(axes: Any, places: Sequence[Any]) -> None:
+    """Give an axis the scale and the ticks of its places, which are numbers or names."""
+    from matplotlib.ticker import MaxNLocator
+
+    if isinstance(places[0], str):
+        axes.tick_params(axis="x", labelrotation=90 if max(map(len, places)) > 8 else 0)
+    elif 0 < 20 * min(places) <= max(places):
+        axes.set_xscale("log")
+    elif all(isinstance(place, int) for place in places):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def write_figure(figure: Any, path: Path) -> None:

@@ -108,7 +108,7 @@ def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
     """Loss and score over epochs, a picture each, which stay legible on a telephone."""
     pictures = []
     if any("train_loss" in record for record in records):
-        for key in task.panels:
+        for key in task.panels(records):
             figure = new_figure(4.6, 3.4)
             axes = figure.subplots()
             draw_panel(axes, records, key, task)
@@ -149,7 +149,7 @@ def _results(records: Sequence[Mapping[str, Any]], task: Task) -> Table:
         if "test_accuracy_of_views" in record:
             views = f"{100 * record['test_accuracy_of_views']:.2f} %"
             lines.append(("test images, mean of views", str(record["epoch"]), views, ""))
-    return Table(("images", "epoch", task.title, task.measure), lines, "results")
+    return Table(("images", "epoch", task.title, task.panels(records)["loss"][0]), lines, "results")
 
 
 def _result(record: Mapping[str, Any], part: str, name: str, task: Task) -> tuple[str, str, str, str]:

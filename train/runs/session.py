@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -483,16 +484,12 @@ def figures(result: Result) -> dict[str, float]:
 
 def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
     """Act, and return a function that returns what that gave, or raises its error."""
+    outcome: Future[Any] = Future()
     try:
-        value = action()
+        outcome.set_result(action())
     except Exception as error:
-        raised = error
-
-        def fail() -> Any:
-            raise raised
-
-        return fail
-    return lambda: value
+        outcome.set_exception(error)
+    return outcome.result
 
 
 def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
@@ -564,7 +561,7 @@ def require_suitable(config: Config, info: DatasetInfo) -> None:
 def _smaller(config: Config, fits: int) -> str:
     if fits:
         return f"--batch-size {fits} would fit"
-    names = (f.name for section in config.sections for f in section.own())
+    names = (f.name for section in architecture_of(config).sections for f in section.own())
     sizes = [f"--{name}" for name in names if name in ("width", "factors")]
     return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"
 

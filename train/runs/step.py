@@ -23,7 +23,7 @@ from train.networks.network import Network
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import batch_of
 from train.recipes.averages import averaged, pairs
-from train.recipes.losses import attention_distance, with_teacher
+from train.recipes.losses import LOSSES, attention_distance, with_teacher
 from train.recipes.metrics import METRICS
 from train.recipes.optimizers import Parameter, Progress, direction, initial_state, updated
 from train.recipes.tasks import TASKS
@@ -64,7 +64,7 @@ def gradient_step(
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
     names, of_teacher = ([pair[i] for pair in shared] for i in (0, 1))
     task = TASKS[images.targets.kind]
-    loss_of = task.loss_of(config).of
+    loss_of = LOSSES[task.loss_of(config)].of
     metrics = {name: metric for name, metric in METRICS.items() if task.name in metric.tasks}
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, dict[str, Array]]:

@@ -15,18 +15,7 @@ from train.data.augmentation import LEAST
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint
-from train.runs.dense import (
-    Activation,
-    Convolve,
-    Flatten,
-    Linear,
-    Operation,
-    Parts,
-    Pool,
-    Scale,
-    Whole,
-    dense_steps,
-)
+from train.runs.dense import Activation, Convolve, Flatten, Linear, Operation, Parts, Pool, Scale, Whole, dense_steps
 
 
 class _Squash(nn.Module):

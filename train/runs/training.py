@@ -358,6 +358,7 @@ class Trainer:
         record: dict[str, Any] = {
             "epoch": state.epoch + 1,
             "task": self.task.name,
+            "loss": self.task.loss_of(self.config),
             "learning_rate": learning_rate(
                 self.config, (state.epoch + 1) * self.steps_per_epoch - 1, self.steps_per_epoch
             ),
