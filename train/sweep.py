@@ -406,7 +406,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
 def _mean(rows: Sequence[Mapping[str, Any]]) -> tuple[Task | None, float, list[str]]:
     """Return the task of trials that differ in their seeds, the mean score, and cells of that, time and states."""
     known = [(row["seconds"], *reached) for row in rows if (reached := _reached(row))]
-    seconds = statistics.fmean([own for own, *_ in known] or [row["seconds"] for row in rows])
+    seconds = statistics.fmean([duration for duration, *_ in known] or [row["seconds"] for row in rows])
     scores = [score for *_, score in known]
     task, mean = (known[0][1], statistics.fmean(scores)) if known else (None, -math.inf)
     deviations = [statistics.stdev(scores)] if len(scores) > 1 else []

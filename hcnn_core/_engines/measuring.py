@@ -104,8 +104,8 @@ class Measured:
             if self.book is None:
                 return self.estimated
             times = {self.estimated: math.inf}  # so that where more is free, bits repeat
-        kept = wisdom.keep(machine, problem, times, self.book)  # the fastest first
-        return next(filter(self.choices.__contains__, kept), min(times, key=times.__getitem__))
+        order = wisdom.keep(machine, problem, times, self.book)  # the fastest first
+        return next(filter(self.choices.__contains__, order), min(times, key=times.__getitem__))
 
 
 def memory_of(operands: Iterable[Any]) -> str:
