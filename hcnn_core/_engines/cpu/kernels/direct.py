@@ -200,9 +200,9 @@ def apply_strided(
                     for k in range(some.size):
                         for sample in range(samples):
                             to = out[entry, row, targets[line + k] + sample * stride :]
-                            made = workspace[row, k * size + sample * inner :]
+                            source = workspace[row, k * size + sample * inner :]
                             for i in range(inner):
-                                to[i] = made[i]
+                                to[i] = source[i]
 
 
 @compiled()

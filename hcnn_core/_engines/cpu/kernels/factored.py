@@ -71,12 +71,12 @@ def _prefetch_taps(size: int, x: int, ranges: NDArray) -> None:
 
 @compiled()
 def _expand(
-    expansion: Expansion, at: int, m: int, component: int, group: int, kept: int, analysis: BoundProgram,
+    expansion: Expansion, at: int, m: int, component: int, group: int, whole: int, analysis: BoundProgram,
     workspace: SpectralWorkspace,
 ) -> None:  # fmt: skip
     """Apply a group of filters and the ELU to m positions of a polyphase component of x; write the spectra of that.
 
-    If `kept` is 1, all of z stays; if it is 0, z holds a tile of channels at a time. The next row of x is prefetched,
+    If `whole` is 1, all of z stays; if it is 0, z holds a tile of channels at a time. The next row of x is prefetched,
     since rows are too short for the processor to foresee it.
     """
     filters, shifts, z = expansion.filters[group], expansion.shifts[group], expansion.z
@@ -85,7 +85,7 @@ def _expand(
     begin_step, end_step = expansion.steps_from[component], expansion.steps_from[component + 1]
     for first in range(0, filters.shape[1], TILE_ROWS):
         last = min(first + TILE_ROWS, filters.shape[1])
-        of_tile, to = filters[:, first:last], z[kept * first :]
+        of_tile, to = filters[:, first:last], z[whole * first :]
         for r in range(rows.size):
             if not first and r + 1 < rows.size:
                 _prefetch_taps(m * size, x + rows[r + 1] * size, expansion.prefetched)

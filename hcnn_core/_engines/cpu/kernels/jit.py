@@ -133,14 +133,14 @@ def _unsafe(folder: str, sources: str) -> str:
     """Who else may write to the folder, but not to the sources; "" if nobody may."""
     if os.name != "posix" or not os.path.exists(folder):
         return ""
-    found, source = os.stat(folder), os.stat(sources)
-    if found.st_uid not in (os.getuid(), 0, source.st_uid):
-        return f"it belongs to another user, number {found.st_uid}"
-    if found.st_mode & 0o002 and not source.st_mode & 0o002:
+    status, source = os.stat(folder), os.stat(sources)
+    if status.st_uid not in (os.getuid(), 0, source.st_uid):
+        return f"it belongs to another user, number {status.st_uid}"
+    if status.st_mode & 0o002 and not source.st_mode & 0o002:
         return "every user may write there (chmod go-w mends that)"
-    shared = source.st_mode & 0o020 and source.st_gid == found.st_gid
-    if found.st_mode & 0o020 and found.st_gid != os.getgid() and not shared:
-        return f"the group number {found.st_gid} may write there (chmod g-w mends that)"
+    shared = source.st_mode & 0o020 and source.st_gid == status.st_gid
+    if status.st_mode & 0o020 and status.st_gid != os.getgid() and not shared:
+        return f"the group number {status.st_gid} may write there (chmod g-w mends that)"
     return ""
 
 
@@ -175,10 +175,10 @@ def callback(signature: Any) -> Callable[[Any], Any]:
     """As `numba.cfunc`, with the cache on disk."""
 
     def decorate(function: Any) -> Any:
-        found = CFunc(function, normalize_signature(signature), locals={}, options={})
+        pointer = CFunc(function, normalize_signature(signature), locals={}, options={})
         with suppress(RuntimeError):
-            found._cache = _Cache(function)
-        found.compile()
-        return found
+            pointer._cache = _Cache(function)
+        pointer.compile()
+        return pointer
 
     return decorate

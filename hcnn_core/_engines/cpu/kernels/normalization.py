@@ -132,13 +132,13 @@ def normalize(
         line, begin, count = _place(block, n)
         to, at, whole = out[line] + begin * size, x[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
-        given = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
+        factors = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
         if rectified:
-            _elus(like, 1, to, at, 0, given, whole)
-            _elus(like, 0, to + done, at + done, 0, given, left)
+            _elus(like, 1, to, at, 0, factors, whole)
+            _elus(like, 0, to + done, at + done, 0, factors, left)
         else:
-            _normals(like, 1, to, at, 0, given, whole)
-            _normals(like, 0, to + done, at + done, 0, given, left)
+            _normals(like, 1, to, at, 0, factors, whole)
+            _normals(like, 0, to + done, at + done, 0, factors, left)
 
 
 @compiled()
@@ -162,13 +162,13 @@ def cotangents(
         line, begin, count = _place(block, n)
         at, of, whole = x[line] + begin * size, g[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
-        given = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
+        factors = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
         if rectified:
-            a = _elu_cotangents(like, 1, 0, at, of, given, whole)
-            b = _elu_cotangents(like, 0, 0, at + done, of + done, given, left)
+            a = _elu_cotangents(like, 1, 0, at, of, factors, whole)
+            b = _elu_cotangents(like, 0, 0, at + done, of + done, factors, left)
         else:
-            a = _cotangents(like, 1, 0, at, of, given, whole)
-            b = _cotangents(like, 0, 0, at + done, of + done, given, left)
+            a = _cotangents(like, 1, 0, at, of, factors, whole)
+            b = _cotangents(like, 0, 0, at + done, of + done, factors, left)
         for i in range(SUMS):
             sums[block, i] = np.float64(a[i]) + np.float64(b[i])
 
@@ -194,10 +194,10 @@ def adjoint(
         line, begin, count = _place(block, n)
         to, at, of, whole = out[line] + begin * size, x[line] + begin * size, g[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
-        given = (numbers[line, 0], numbers[line, 1], numbers[line, 2], numbers[line, 3], numbers[line, 4])
+        factors = (numbers[line, 0], numbers[line, 1], numbers[line, 2], numbers[line, 3], numbers[line, 4])
         if rectified:
-            _elu_adjoints(like, 1, to, at, of, given, whole)
-            _elu_adjoints(like, 0, to + done, at + done, of + done, given, left)
+            _elu_adjoints(like, 1, to, at, of, factors, whole)
+            _elu_adjoints(like, 0, to + done, at + done, of + done, factors, left)
         else:
-            _adjoints(like, 1, to, at, of, given, whole)
-            _adjoints(like, 0, to + done, at + done, of + done, given, left)
+            _adjoints(like, 1, to, at, of, factors, whole)
+            _adjoints(like, 0, to + done, at + done, of + done, factors, left)

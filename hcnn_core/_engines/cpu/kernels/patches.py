@@ -27,9 +27,9 @@ def pad(
         if not (periodic1 or 0 <= a < n1):
             row[:] = -centre
             continue
-        line, own = lines[a % n1], row[before2 * inner : before2 * inner + n]
+        line, samples = lines[a % n1], row[before2 * inner : before2 * inner + n]
         for c in range(n):
-            own[c] = line[c] - centre
+            samples[c] = line[c] - centre
         for j in range(more2):
             column = j if j < before2 else j + n2
             to = row[column * inner : (column + 1) * inner]

@@ -28,8 +28,8 @@ def vector_bytes(host: Mapping[str, bool], name: str | None, features: str | Non
     if features is not None:
         width = width if name is None else 16
         for feature in features.split(","):
-            if given := WIDTHS.get(feature[1:]):
-                width = max(width, given) if feature[0] == "+" else min(width, max(16, given // 2))
+            if count := WIDTHS.get(feature[1:]):
+                width = max(width, count) if feature[0] == "+" else min(width, max(16, count // 2))
     return width
 
 
@@ -145,8 +145,8 @@ class Vectors:
         for factor in others:
             p = self.multiply_add(p, r, factor)
         p = self.multiply_add(builder.fmul(p, r), r, r)
-        found = self.multiply_add(power, p, builder.fsub(power, self.constant(1)))
-        return self.choose("<=", c, self.constant(0), found, c)
+        below = self.multiply_add(power, p, builder.fsub(power, self.constant(1)))
+        return self.choose("<=", c, self.constant(0), below, c)
 
     def elu_vjp(self, ans: Any, g: Any) -> Any:
         """Cotangent of the argument of ``ans = elu(.)``: g where ans is positive, g (1 + ans) elsewhere."""
