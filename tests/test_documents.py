@@ -200,6 +200,21 @@ def test_recipes_has_the_gains_of_scattering_before_resnet20() -> None:
         assert f"| {name} | {np.mean(of[name]):.1f} % | {gain} |" in (ROOT / "docs" / "recipes.md").read_text("utf-8")
 
 
+def test_recipes_has_the_runs_of_twenty_epochs_and_what_the_blur_lowers() -> None:
+    recipes = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    losses = []
+    for name in ("base", "blur"):
+        for seed in (0, 1):
+            run = f"benchmarks/results/table1-length/{name}-20-epochs-seed-{seed}"
+            last = json.loads((ROOT / run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+            losses.append(last["validation_tempered_loss"])
+            right = f"{100 * last['validation_accuracy']:.1f} % | {losses[-1]:.3f} |"
+            assert last["epoch"] == 20 and f"| {name}, [seed {seed}](../{run}) | {right}" in recipes
+    zero, one = np.subtract(losses[:2], losses[2:])
+    lower = f"lower by {zero:.3f} and by {one:.3f} nats, {(zero + one) / 2:.3f} in the mean"
+    assert lower in " ".join(recipes.split())
+
+
 def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
     page = (ROOT / "docs" / "symmetries.md").read_text("utf-8")
     counts: dict[str, list[float]] = {}
