@@ -298,11 +298,18 @@ def main() -> None:
     print(f"{options.problems} problems of seed {options.seed}\n")
     path, cases = options.json, {"random": list[Case](), "usual": CASES, "awkward": AWKWARD}
     record: dict[str, Any] = {**machine, "seed": options.seed, **{name: [] for name in cases}}
-    record |= json.loads(path.read_text()) if path and path.exists() else {}
+    if path and path.exists():
+        before = json.loads(path.read_text())
+        if (before["seed"], before["processor"]) != (options.seed, machine["processor"]):
+            raise SystemExit(f"{path} is of seed {before['seed']} and {before['processor']}: name another file")
+        record |= {name: before[name] for name in cases}
+        record["random"] = record["random"][: options.problems]
 
     def time_unless_known(name: str, number: int, case: Case) -> None:
         arrays, rows = operands(case.problem, rng), record[name]
-        if number == len(rows) or name_of(planner.choose(described(case.problem))) not in rows[number]["seconds"]:
+        known = rows[number] if number < len(rows) else {"case": "", "boundary": "", "seconds": {}}
+        is_other = (known["case"], known["boundary"]) != (case.name, case.boundary)
+        if is_other or name_of(planner.choose(described(case.problem))) not in known["seconds"]:
             rows[number:] = [compared(case, *timed(case, arrays)), *rows[number + 1 :]]
             print(f"\r{name} {number + 1}", end="", file=sys.stderr, flush=True)
             if path:

@@ -23,8 +23,8 @@ Units = dict[str, float]
 class Costs:
     """Seconds per unit of work of a convolution and its transpose, float32, on two cores.
 
-    Fitted by ``python -m benchmarks.convolve_costs`` to 200 random problems, as two Intel processors compute them.
-    benchmarks/results/convolve_costs.txt compares the choices that follow from them with the best ones.
+    Fitted by ``python -m benchmarks.convolve_costs`` to 200 random problems on each of two Intel processors.
+    benchmarks/results/convolve_costs.txt compares choices with the best ones.
     """
 
     plan: float = 6.7e-05

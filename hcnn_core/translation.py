@@ -173,15 +173,17 @@ def period(boundary: Extension, n: int) -> int | None:
 @lru_cache(maxsize=1024)
 def circles(problem: Problem) -> tuple[Circle, ...]:
     """Return the circles of a problem's axes that the engines cannot extend."""
-    from scipy.fft import next_fast_len  # takes long to import
-
     along = zip(problem.axes, problem.lengths, problem.kernel_size, problem.stride, problem.boundary, strict=True)
     circles = []
     for (axis, n, size, stride, boundary), method in zip(along, problem.method, strict=True):
         if boundary not in BOUNDARIES:
             before, after = (size - 1) // 2, size // 2
             length = -(-(n + before + after) // stride)
-            length = stride * (length if method == "direct" else next_fast_len(length))
+            if method != "direct":
+                from scipy.fft import next_fast_len  # takes long to import
+
+                length = next_fast_len(length)
+            length *= stride
             if whole := period(boundary, n):
                 length = min(length, whole)
                 before = min(before, length - n)

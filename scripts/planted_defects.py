@@ -216,8 +216,8 @@ DEFECTS = (
     Defect(
         "the temperature is fitted on the images that it is tried on",
         "train/runs/calibration.py",
-        "_loss(z / fitted(other), own)",
-        "_loss(z / fitted((z, own)), own)",
+        "_loss(z / fitted(other), truth)",
+        "_loss(z / fitted((z, truth)), truth)",
         of("calibration"),
     ),
     Defect(
@@ -300,15 +300,15 @@ DEFECTS = (
     Defect(
         "trials of a sweep read the test set",
         "train/sweep.py",
-        'changes | {"test": False}',
-        "changes",
+        'part in (settings, *varied, {"test": False})',
+        "part in (settings, *varied)",
         of("sweep", "combinations or variant or tabled_and"),
     ),
     Defect(
         "the deviation over seeds is that of all possible seeds",
         "train/sweep.py",
-        "statistics.stdev(known)",
-        "statistics.pstdev(known)",
+        "statistics.stdev(scores)",
+        "statistics.pstdev(scores)",
         of("sweep", "deviation or digits or tabled_and"),
     ),
     Defect(
@@ -568,8 +568,8 @@ DEFECTS = (
     Defect(
         "a choice that there is no more is taken",
         "hcnn_core/_engines/measuring.py",
-        'if name in self.choices), "")',
-        'if True), "")',
+        "filter(self.choices.__contains__, wisdom",
+        "filter(bool, wisdom",
         of_core("planning", "damaged"),
     ),
     Defect(

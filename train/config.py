@@ -89,7 +89,7 @@ MOST = 2**53
 """The largest whole number that a setting but the seed is: up to it each is a number of float64 too."""
 
 REACH = {int: (MOST, f"between {-MOST} and {MOST}"), float: (sys.float_info.max, "finite")}
-"""The largest size of a number of each type, and what a message says of it."""
+"""For each type, the largest absolute value of a number, and how a message names the range."""
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "architecture": ARCHITECTURES,
@@ -248,7 +248,7 @@ def unused(settings: Mapping[str, Any], kinds: Collection[str] = CHOICES.keys())
         for kind in kinds:
             parts, chosen = CHOICES[kind], settings[kind]
             takers = [repr(name) for name, part in parts.items() if section in part.sections]
-            if takers and repr(chosen) not in takers and chosen in [*parts]:  # else it is "auto", or refused by itself
+            if takers and repr(chosen) not in takers and chosen in [*parts]:  # other names are refused elsewhere
                 has_no = getattr(parts[chosen], "title", f"{kind} {chosen!r}")
                 reason = f"is for {kind} {' or '.join(takers)}; {has_no} has no such setting: leave it out"
                 reasons |= dict.fromkeys(names, reason)

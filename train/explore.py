@@ -49,21 +49,12 @@ WARNING = (
 )
 
 
-def _images(text: str) -> str:
-    if text not in INFO and not is_custom(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no data set; choose {', '.join(INFO)}, a file {FILE}, or MODULE:FUNCTION"
-        )
-    return text
-
-
 def _arguments(parser: Parser) -> None:
     count, natural = at_least(1), at_least(0)
     parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
     parser.add_argument("--checkpoint", action=Moved, usage="explore NETWORK")
     parser.add_argument(
         "--dataset",
-        type=_images,
         metavar="NAME",
         help=f"{', '.join(INFO)}, a file {FILE}, or MODULE:FUNCTION [images it was trained on]",
     )
@@ -166,6 +157,9 @@ def main(options: argparse.Namespace) -> None:
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
     """Load the images, of the classes that the network knows."""
+    if options.dataset not in (None, *INFO) and not is_custom(options.dataset):
+        choices = f"{', '.join(INFO)}, a file {FILE}, or MODULE:FUNCTION"
+        raise ConfigError(f"--dataset: {options.dataset!r} is no data set; choose {choices}")
     name = options.dataset or checkpoint.config.dataset
     require_named(name, bool(options.dataset), str(options.network))
     kinds: dict[str, Any] = {"axes": len(checkpoint.image_size), "task": checkpoint.targets.kind}

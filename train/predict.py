@@ -72,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _files(path: Path, network: Classifier) -> list[Path]:
-    """Return the files below a path that a network takes, and say what else there is; a file is the only one."""
+    """Return the files below a path that a network takes, or the path of a file, and say what else there is."""
     left_out: Counter[str] = Counter()
     endings = None if network.photograph_shape else endings_for(len(network.checkpoint.image_size))
     files = files_in(path, left_out, known=endings) if path.is_dir() else [path]
@@ -87,7 +87,7 @@ def _files(path: Path, network: Classifier) -> list[Path]:
 
 def _rows(network: Classifier, read: Sequence[tuple[Path, NDArray[Any]]]) -> Iterator[list[str]]:
     """Yield the rows of the samples of files, (N, *space, C) of each."""
-    for _, group in itertools.groupby(read, key=lambda pair: pair[1].dtype):
+    for _, group in itertools.groupby(read, key=lambda pair: (pair[1].dtype, pair[1].shape[1:])):
         alike = list(group)
         names = [f"{path}[{k}]" if len(x) > 1 else str(path) for path, x in alike for k in range(len(x))]
         logits = to_numpy(network.logits(np.concatenate([x for _, x in alike])))

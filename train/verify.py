@@ -104,6 +104,9 @@ def _act(options: argparse.Namespace) -> int:
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
     """Load the images that are asked for, else those of the network, for CIFAR the sample's."""
+    if options.dataset is not None and not is_custom(options.dataset):
+        reason = f"{options.dataset!r} is neither a file {FILE} nor MODULE:FUNCTION"
+        raise ConfigError(f"--dataset: {reason}; leave it out for CIFAR's images")
     name = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
     require_named(name, bool(options.dataset), str(options.network))
     axes = len(checkpoint.image_size) if checkpoint else MADE_FOR.get(options.preset, 0)
@@ -267,14 +270,6 @@ def _make(asked: Path | None) -> Path:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _own_images(text: str) -> str:
-    if not is_custom(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a file {FILE} nor MODULE:FUNCTION; leave it out for CIFAR's images"
-        )
-    return text
-
-
 def _parser() -> Parser:
     choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(Config)}
     parser = Parser(
@@ -290,7 +285,6 @@ def _parser() -> Parser:
     parser.add_argument("--checkpoint", action=Moved, usage="verify NETWORK")
     parser.add_argument(
         "--dataset",
-        type=_own_images,
         metavar=FILE,
         help="images to try it on: such a file, or MODULE:FUNCTION [those it was trained on; for CIFAR, and random "
         "networks, the built-in sample's]",

@@ -11,6 +11,8 @@ from functools import cache, partial
 from operator import methodcaller
 from typing import Any
 
+import numpy as np
+
 from hcnn_core._engines import wisdom
 from hcnn_core._engines.choice import Choice
 from hcnn_core._engines.devices import Device
@@ -109,11 +111,12 @@ class Measured:
 
 
 def memory_of(operands: Iterable[Any]) -> str:
-    """Return the strides of arrays, or "C", where one does not lie in C order."""
+    """Return the axes of arrays, those of the longest strides first, where an array does not lie in C order."""
     arrays = [a for a in operands if hasattr(a, "flags")]
     if all(a.flags.c_contiguous for a in arrays):
         return ""
-    return f" with strides {' '.join('C' if a.flags.c_contiguous else str(a.strides) for a in arrays)},"
+    orders = [np.argsort([-abs(s) for s in a.strides], kind="stable").tolist() for a in arrays]
+    return f" with axes {' '.join(map(str, orders))},"
 
 
 def words_of(device: Device, dtype: str) -> str:

@@ -122,8 +122,9 @@ def sentences(asked: Mapping[str, str]) -> str:
         lines.append(["", *written.splitlines()[:2]][-1])
         for problem, times in _measured(written, lines[-1]).items():
             what, _, where = problem.partition(" ")
+            of, plus, more = what.partition("+")
             ways = "; ".join(f"{in_words(name)} {1e3 * seconds:.4g} ms" for name, seconds in times.items())
-            lines.append(f"{asked.get(what, what)}, {re.sub(', [a-z ]+, batch .*', '', where)}: fastest {ways}")
+            lines.append(f"{asked.get(of, of)}{plus}{more}, {re.sub(', [a-z ]+, batch .*', '', where)}: fastest {ways}")
     return "\n".join(lines)
 
 

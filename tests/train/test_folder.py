@@ -312,6 +312,23 @@ def test_what_is_kept_is_checked_and_follows_the_files(pictures: Path, monkeypat
     assert arrays_of(load_kept(pictures)) != arrays_of(first) and len(reads) == 40
 
 
+def test_pictures_that_are_kept_and_cannot_be_read_any_more_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(20):
+        file = tmp_path / "black" / "ab"[k % 2] / f"{k}.bmp"
+        write(file, np.zeros((8, 8, 3), np.uint8))
+        file.write_bytes(file.read_bytes() + bytes([k]))  # no copy of another
+    load_kept(tmp_path / "black")
+
+    def fail(path: Path, *form: object) -> None:
+        raise OSError("cut")
+
+    monkeypatch.setattr(folder, "pixels", fail)
+    with pytest.raises(DataError, match=r"0\.bmp cannot be read: cut, nor any other of"):
+        load_kept(tmp_path / "black")
+
+
 def test_folders_of_one_name_sizes_and_times_are_told_apart(tmp_path: Path) -> None:
     """By what their files hold."""
     for k, root in enumerate((tmp_path / "one" / "pics", tmp_path / "two" / "pics")):

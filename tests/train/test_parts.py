@@ -416,15 +416,16 @@ def test_a_loss_is_drawn_and_tabled_under_its_own_name(
         plot.plot_learning_curve(records[name], tmp_path / "a.png", name)
     for runs in (records, {"own": records["cross-entropy"]}, {"other": records["focal"]}):
         plot.plot_runs(runs, tmp_path / "b.png")
-    own, another = "negative log-likelihood [nats]", "training: {};\nheld out: negative log-likelihood [nats]"
+    own, another = "negative log-likelihood [nats]", "training: {};\nheld out and test: negative log-likelihood [nats]"
     titles = [own, another.format("focal"), another.format("cross-entropy, focal"), own, another.format("focal")]
     assert [figure.axes[0].get_ylabel() for figure in figures] == titles
     assert {figure.axes[1].get_ylabel() for figure in figures} == {"accuracy [%]"}
-    assert [f'<th scope="col">{title}</th>' in text for title, text in zip(titles, pages, strict=False)] == [True] * 2
+    heads = [f'<th scope="col">{title.replace(chr(10), " ")}</th>' for title in titles[:2]]
+    assert [head in text for head, text in zip(heads, pages, strict=True)] == [True] * 2
     older = [{"epoch": 1, "train_loss": 0.5}]  # of a version that did not record it
     assert [TASKS["numbers"].panels(of)["loss"][0] for of in (older, [older[0] | {"loss": "huber"}])] == [
         "squared error [variances]",
-        "training: huber;\nheld out: squared error [variances]",
+        "training: huber;\nheld out and test: squared error [variances]",
     ]
 
 

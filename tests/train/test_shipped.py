@@ -18,7 +18,7 @@ from tests.remote import Remote, put, take
 from tests.train.commands import made_up
 from tests.train.conftest import Command
 from tests.train.runs import metrics
-from train import Classifier, fit, load
+from train import Classifier, fit, load, predict
 from train.config import make_config
 from train.data import Dataset, Images, dataset_from_arrays, standardise
 from train.data.photographs import fitted, pixels
@@ -353,3 +353,11 @@ def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(command: Command, train
     command("report", path).success()
     command("export", path, tmp_path / "network.h5").success()
     assert checkpoints.load(tmp_path / "network.h5").config.backend == "auto"
+
+
+def test_predict_takes_arrays_of_several_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(tmp_path / f"{rows}.npy") for rows in (32, 40)]
+    for file, rows in zip(files, (32, 40), strict=True):
+        np.save(file, np.zeros((2, rows, 32, 3), np.uint8))
+    assert predict.main(["hcnn-fast", *files]) == 0
+    assert capsys.readouterr().out.count("\n") == 5  # a row for each sample, below the names

@@ -68,7 +68,7 @@ Made = TypeVar("Made")
 
 @dataclasses.dataclass
 class Pictures:
-    """The pictures of a folder, those of a part behind each other, and what there is to say of them."""
+    """The pictures of a folder, part after part, and what there is to say of them."""
 
     root: Path
     files: Sequence[Path]
@@ -79,12 +79,15 @@ class Pictures:
     failed: dict[int, str] = dataclasses.field(default_factory=dict)  # why some cannot be read, by their places
 
     def read(self, action: Callable[[Path], Made], places: Sequence[int]) -> dict[int, Made]:
-        """Return what an action makes of the files at some places, without those that fail; DataError if all do."""
+        """Return what an action makes of the files at some places, without those that fail."""
         results = dict(zip(places, attempt(action, [self.files[k] for k in places]), strict=True))
         self.failed |= {k: one for k, one in results.items() if isinstance(one, str)}
+        return {k: one for k, one in results.items() if not isinstance(one, str)}
+
+    def require_any(self) -> None:
+        """Raise DataError if no file can be read."""
         if len(self.failed) == len(self.files):
             raise DataError(f"{self.unread()[0]}, nor any other of {self.root}")
-        return {k: one for k, one in results.items() if not isinstance(one, str)}
 
     def unread(self) -> list[str]:
         """Return lines that say which cannot be read, and why."""
@@ -310,6 +313,7 @@ def load_folder(name: str, cache: Path, *, mapped: bool = False, task: str = AUT
     table = _table(root)
     pictures = _tabled(root, table, task) if table else _scan(root)
     headers = pictures.read(_header, range(len(pictures.files)))
+    pictures.require_any()
     form = _common(pictures, {k: form for k, (form, _) in headers.items()}, int(match[2] or 0))
     hashes = np.zeros(len(pictures.files), np.uint64)
     hashes[[*headers]] = [digest for _, digest in headers.values()]
@@ -319,6 +323,7 @@ def load_folder(name: str, cache: Path, *, mapped: bool = False, task: str = AUT
     images = _kept(file, pictures, form)
     if images is None:
         images = _decoded(file, pictures, form)
+    pictures.require_any()
     whole, parts = np.ones(len(hashes), bool), np.array(pictures.parts, object)
     whole[[*pictures.failed]] = False
     if TEST not in parts:

@@ -629,7 +629,7 @@ def layers(
 
 
 def _convolved(config: HierarchicalSettings, j: int, before: tuple[int, ...], axes: int) -> dict[str, Any]:
-    """Return what layer j convolves of x_{j-1}, an array with these lengths and so many axes in space, and by what."""
+    """Return the input of layer j, x_{j-1} of the lengths `before`, with its kernel, strides and boundaries."""
     attributes, (in_space, along_attributes) = min(j - 1, 2), config.boundaries
     step = 2 if j in config.strided_layers else 1
     is_mean = config.reduction == "mean" and len(before) == axes + 3  # of three attributes, the first goes (Eq. 6)

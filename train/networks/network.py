@@ -28,7 +28,7 @@ class Network:
         notes: Sequence[str] = (),
         fallbacks: Sequence[str] = (),
     ) -> None:
-        self.config: Any = config  # its users' Config, which this room may not import; they hand it on whole
+        self.config: Any = config  # a train.config.Config, which this package may not import
         self.table, self.classes, self.notes = tuple(table), classes, tuple(notes)
         self.image_shape = image_shape
         """Lengths of the axes of space of the images it is made for, and channels."""

@@ -103,7 +103,7 @@ class Table:
 
 
 def strict_json(content: Mapping[str, Any]) -> bytes:
-    """Return a JSON file that strict parsers read, a line for each item of a list; NaN and infinities are strings."""
+    """Return a JSON file for strict parsers, a line for each item of an outer list; NaN and infinities are strings."""
     parts = []
     for key, value in _plain(content).items():
         if isinstance(value, list):

@@ -46,7 +46,7 @@ class Position:
 
 
 class Augmentation(Generic[S]):
-    """A part that changes images by settings of a class S, which has all of its own."""
+    """A part that changes images; S is the class that has all of its settings."""
 
     sections: ClassVar[tuple[type[Section], ...]]
     """Its settings."""

@@ -103,7 +103,7 @@ class Task:
     def panels(self, records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
         """Return what curves show by name: the title of the axis, with losses of training, and the factor of values."""
         trained = dict.fromkeys(record.get("loss", self.loss) for record in records if "train_loss" in record)
-        others = f"training: {', '.join(trained)};\nheld out: {self.measure}"
+        others = f"training: {', '.join(trained)};\nheld out and test: {self.measure}"
         measure = self.measure if trained.keys() <= {self.loss} else others
         shown = (f"{self.title} [%]", 100) if self.percent else (self.title.replace("R^2", "$R^2$"), 1)
         return {"loss": (measure, 1), self.score: shown}

@@ -149,7 +149,7 @@ def _results(records: Sequence[Mapping[str, Any]], task: Task) -> Table:
         if "test_accuracy_of_views" in record:
             views = f"{100 * record['test_accuracy_of_views']:.2f} %"
             lines.append(("test images, mean of views", str(record["epoch"]), views, ""))
-    return Table(("images", "epoch", task.title, task.panels(records)["loss"][0]), lines, "results")
+    return Table(("images", "epoch", task.title, task.panels(records)["loss"][0].replace("\n", " ")), lines, "results")
 
 
 def _result(record: Mapping[str, Any], part: str, name: str, task: Task) -> tuple[str, str, str, str]:
