@@ -162,7 +162,7 @@ def test_new_kernels_beside_old_ones(tmp_path: Path) -> None:
     for _ in range(2):
         done = python("-m", "benchmarks.gpu.driverless", "--module", "benchmarks.gpu.passes", str(tmp_path))
         rows = [line for line in done.stdout.splitlines() if line.count(" | ") == 3]
-        assert done.returncode == 0 and len(rows) == 56, done.stderr
+        assert done.returncode == 0 and len(rows) == 62, done.stderr
 
 
 def test_tables_keep_no_block_of_results() -> None:

@@ -232,7 +232,7 @@ def of_long_sums(products: str) -> Iterator[Any]:
         problem = Problem(x, w, axes, options)
         g = np.abs(noise(2, problem.y_shape, "float32")) + np.float32(1)
         with pytest.MonkeyPatch.context() as patch, precision(products), tuned(device_blocks=1):
-            patch.setattr(_cuda_plan.CudaPlan, "slides", lambda self, passes: passes)  # whatever is faster
+            patch.setattr(_cuda_plan.CudaPlan, "slides", lambda self, passes, limits: passes)  # whatever is faster
             y, of_w = convolve(x, w, axes, **options), convolve_vjp_w(g, x, w, axes, **options)
         yield from (y / problem.convolution(), of_w / problem.transpose_w(g))
 

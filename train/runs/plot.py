@@ -117,14 +117,12 @@ def plot_trials(
 
 def _fit_ticks(axes: Any, places: Sequence[Any]) -> None:
     """Give an axis the scale and the ticks of its places, which are numbers or names."""
-    from matplotlib.ticker import MaxNLocator
-
     if isinstance(places[0], str):
         axes.tick_params(axis="x", labelrotation=90 if max(map(len, places)) > 8 else 0)
     elif 0 < 20 * min(places) <= max(places):
         axes.set_xscale("log")
     elif all(isinstance(place, int) for place in places):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
 
 
 def write_figure(figure: Any, path: Path) -> None:
