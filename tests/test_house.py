@@ -17,7 +17,7 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_LINES = 47_713
+MOST_LINES = 47_712
 """Of the five packages, CUDA kernels counted. It only falls: a commit that needs more deletes as many elsewhere."""
 
 ENGINES = "hcnn_core._engines"

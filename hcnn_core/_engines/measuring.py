@@ -73,9 +73,8 @@ class Measured:
 
     def fastest(self, xp: Any, name: str, operands: tuple[Any, ...], run: Callable[[Any], object]) -> Any:
         """Return the fastest plan for a call of a method, of arrays that lie in memory as these; `run` is the call."""
-        dtype, device = operands[0].dtype, operands[0].device
-        strides = tuple([getattr(a, "strides", a) for a in operands])
-        key = name, strides, dtype, str(device), self.device.passes(dtype_name(dtype))
+        device = None if xp is np else str(operands[0].device)
+        key = name, device, operands[0].dtype, *[getattr(a, "strides", a) for a in operands]
         if key not in self._plans:
             with _one_by_one:
                 if key not in self._plans:
