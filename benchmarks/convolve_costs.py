@@ -2,8 +2,8 @@
 
 It times random convolutions, each together with its transpose as in training, by every choice of methods in alternating
 rounds. It fits the model's coefficients, in seconds per unit, to these times. To judge the coefficients in use, run it
-with a seed that they were not fitted to. The best choice and that of "auto" are built anew and timed once more. Printed
-is how much longer the latter takes, for what share of the problems it takes at most `CLOSE` times as long, and how long
+with a seed that they were not fitted to. The best choice and that of "auto" are then built anew and timed once more. It
+prints how much longer "auto" takes, for what share of the problems it takes at most `CLOSE` times as long, and how long
 at worst. More tables do the same for usual convolutions, and for awkward ones; these are never fitted. In the same
 rounds run the plans that measurements find (`planning("measure")`), with the time that finding them took, and after how
 many calls it is paid for.
