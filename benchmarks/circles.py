@@ -2,7 +2,7 @@
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.circles --out benchmarks/results/circles
 
-docs/symmetries.md has the protocol. Each network has its own circle, samples, weights and, where the arm has one, order
+benchmarks/results/symmetries/README.md has the protocol. Each network has its own circle, samples, weights and, where the arm has one, order
 of v_1. Networks of an arm are trained side by side in float32. An arm is recorded when it has ended; the same command
 goes on with those that are missing.
 """
@@ -33,7 +33,9 @@ ENOUGH, NEAR, RIDGE = 0.9, 0.25, 0.01
 PERMITTED = 5.0  # points of accuracy
 GAPS = ((3, 3), (3, 4), (3, 5), (3, 8), (4, 4), (4, 5), (5, 5))
 """From the first to the second bump and on to the third, by class: no two of them are turns of each other."""
-USERS, FEW, USED = ("convolution", "dense", "untrained", "oracle"), (20, 50, 200), 10
+USERS = "convolution", "convolution, no penalty", "other order", "tied", "dense", "untrained", "oracle"
+RIVALS = "convolution, no penalty", "dense", "untrained"  # `convolution` is compared with each
+FEW, USED = (20, 50, 200), 10
 
 
 class Arm(NamedTuple):
@@ -317,12 +319,12 @@ def decoys(rng: np.random.Generator) -> Array:
     return speeds
 
 
-def trained_arm(name: str, many: int) -> tuple[list[Circle], list[np.random.Generator], Weights, Weights]:
+def trained_arm(name: str, many: int, seed: int = SEED) -> tuple[list[Circle], list[np.random.Generator], Weights, Weights]:
     """Return the circles of the networks of an arm, their random numbers, and their trained and fixed weights."""
     arm, number = ARMS[name], list(ARMS).index(name)
-    rngs = [np.random.default_rng([SEED, number, k]) for k in range(many)]
+    rngs = [np.random.default_rng([seed, number, k]) for k in range(many)]
     circles = [Circle.draw(arm, rng) for rng in rngs]
-    return circles, rngs, *train(arm, circles, rngs, np.random.default_rng([SEED, number]))
+    return circles, rngs, *train(arm, circles, rngs, np.random.default_rng([seed, number]))
 
 
 def run(name: str, networks: int | None = None) -> list[dict[str, Any]]:
@@ -373,10 +375,10 @@ def three_bumps(one: Circle, count: int, places: range, rng: np.random.Generator
     return (circle @ one.rotation.T).astype(np.float32), label
 
 
-def use(name: str) -> list[dict[str, Any]]:
+def use(name: str, seed: int) -> list[dict[str, Any]]:
     """Freeze x_1 of networks of an arm; train a convolution along v_1 on few samples of half of the circle."""
     arm = "convolution" if name == "oracle" else name
-    circles, rngs, trained, fixed = trained_arm(arm, USED)
+    circles, rngs, trained, fixed = trained_arm(arm, USED, seed)
     whole = [is_whole(row) for row in measure(ARMS[arm], arm, circles, rngs, trained, fixed)]
     frozen = {"h": trained["h"], "a": trained["a"]}
     if name == "oracle":
@@ -389,7 +391,7 @@ def use(name: str) -> list[dict[str, Any]]:
         inputs, classes = (np.stack(arrays) for arrays in zip(*given, strict=True))
         g = np.stack([rng.standard_normal((SIZE, CLASSES)) / SIZE**0.5 for rng in rngs])
         reader = {"g": g, "b": np.zeros((USED, 1, CLASSES))}
-        reader = descend(Arm(smooth=0), reader, frozen, inputs, classes, np.random.default_rng([SEED, count]))
+        reader = descend(Arm(smooth=0), reader, frozen, inputs, classes, np.random.default_rng([seed, count]))
         for k, (one, rng) in enumerate(zip(circles, rngs, strict=True)):
             row = {"arm": name, "network": k, "whole": int(whole[k]), "samples": count}
             for half, places in (("seen", range(SIZE // 2)), ("unseen", range(SIZE // 2, SIZE))):
@@ -418,7 +420,7 @@ def use_table(rows: list[dict[str, Any]]) -> str:
             medians = " | ".join(f"{100 * np.median(part):.1f} %" if part else "" for part in parts)
             lines.append(f"| {name} | {count} | {medians} ({len(found)}) |")
     lines += ["", f"| unseen half, {FEW[1]} samples | pairs with the larger accuracy | p |", "| --- | --- | --- |"]
-    for other in USERS[1:3]:
+    for other in RIVALS:
         test = mannwhitneyu(unseen[USERS[0], FEW[1]], unseen[other, FEW[1]], alternative="greater", method="exact")
         lines.append(f"| {USERS[0]} - {other} | {test.statistic:g} of {USED**2} | {test.pvalue:.2g} |")
     return "\n".join(lines) + "\n"
@@ -461,10 +463,11 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the networks and the table")
     parser.add_argument("--use", action="store_true", help="a use of x_1 on few samples, in place of the arms")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the networks of --use [{SEED}]")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.use:
-        text = use_table([row for name in USERS for row in use(name)])
+        text = use_table([row for name in USERS for row in use(name, options.seed)])
         print(text)
         (options.out / "use.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
         return
