@@ -2,8 +2,8 @@
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.circles --out benchmarks/results/circles
 
-benchmarks/results/symmetries/README.md has the protocol. Each network has its own circle, samples, weights and, where the arm has one, order
-of v_1. Networks of an arm are trained side by side in float32. An arm is recorded when it has ended; the same command
+benchmarks/results/symmetries/README.md has the protocol. Each network has its own circle, samples, weights and, where the
+arm has one, order of v_1. Networks of an arm are trained side by side in float32. An arm is recorded when it has ended; the same command
 goes on with those that are missing.
 """
 
@@ -319,7 +319,9 @@ def decoys(rng: np.random.Generator) -> Array:
     return speeds
 
 
-def trained_arm(name: str, many: int, seed: int = SEED) -> tuple[list[Circle], list[np.random.Generator], Weights, Weights]:
+def trained_arm(
+    name: str, many: int, seed: int = SEED
+) -> tuple[list[Circle], list[np.random.Generator], Weights, Weights]:
     """Return the circles of the networks of an arm, their random numbers, and their trained and fixed weights."""
     arm, number = ARMS[name], list(ARMS).index(name)
     rngs = [np.random.default_rng([seed, number, k]) for k in range(many)]

@@ -152,26 +152,30 @@ def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
     assert f"[{len(read)} runs on record have]" in recipes
 
 
+SYMMETRIES = ROOT / "benchmarks" / "results" / "symmetries" / "README.md"
+
+
 @pytest.mark.parametrize(
     ("page", "file"),
     [
-        ("symmetries", "symmetries/arms.md"),
-        ("symmetries", "symmetries/moved/arms.md"),
-        ("symmetries", "circles/arms.md"),
-        ("symmetries", "circles/use.md"),
-        ("recipes", "attention/arms.md"),
+        (SYMMETRIES, "symmetries/arms.md"),
+        (SYMMETRIES, "symmetries/moved/arms.md"),
+        (SYMMETRIES, "circles/arms.md"),
+        (SYMMETRIES, "circles/use.md"),
+        (SYMMETRIES, "circles/use-again/use.md"),
+        (ROOT / "docs" / "recipes.md", "attention/arms.md"),
     ],
 )
-def test_pages_have_the_tables_on_record(page: str, file: str) -> None:
+def test_pages_have_the_tables_on_record(page: Path, file: str) -> None:
     record = (ROOT / "benchmarks" / "results" / file).read_text("utf-8").split("\n\n{")[0]
-    document = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    document = page.read_text("utf-8")
     assert all(table.strip() in document for table in record.split("\n\n"))
 
 
 @pytest.mark.parametrize("task", ["hue", "sound"])
 def test_symmetries_has_what_is_on_record_of_the_first_layer(task: str) -> None:
     record = (ROOT / "benchmarks" / "results" / task / "arms.md").read_text("utf-8")
-    document = (ROOT / "docs" / "symmetries.md").read_text("utf-8").partition(f"## What was found for {task}")[2]
+    document = SYMMETRIES.read_text("utf-8").partition(f"## What was found for {task}")[2]
     accuracies, places, compared = (
         [line.strip("| ").split(" | ") for line in table.splitlines()[2:]] for table in record.split("\n\n")[:3]
     )
@@ -238,7 +242,7 @@ def test_recipes_has_the_runs_that_say_how_the_error_falls_with_length() -> None
 
 
 def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
-    page = (ROOT / "docs" / "symmetries.md").read_text("utf-8")
+    page = SYMMETRIES.read_text("utf-8")
     counts: dict[str, list[float]] = {}
     odd = [a * np.arange(1, 16) % 16 for a in range(1, 16, 2)]
     for row in results("symmetries/networks.csv"):
@@ -255,6 +259,7 @@ def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
 
 def test_symmetries_has_the_medians_of_the_controls() -> None:
     page, networks = (ROOT / "docs" / "symmetries.md").read_text("utf-8"), results("circles/networks.csv")
+    record = " ".join(SYMMETRIES.read_text("utf-8").split())
 
     def median(arm: str, key: str, whole: bool = False) -> float:
         rows = [row for row in networks if row["arm"] == arm and (circles.is_whole(row) or not whole)]
@@ -265,13 +270,25 @@ def test_symmetries_has_the_medians_of_the_controls() -> None:
     page = " ".join(page.split())
     assert f"{recovered:.2f} of their variance, against {null:.2f} for another network's circle" in page
     reflections = f"{median(one, 'reflections', True):.2f} in the median of the whole networks of `convolution`, "
-    assert f"{reflections}{median(unequal, 'reflections', True):.2f} in those of `unequal bumps`" in page
-    assert f"{median(other, 'recovered', True):.2f}, of `tied` {median(tied, 'recovered', True):.2f}" in page
+    assert f"{reflections}{median(unequal, 'reflections', True):.2f} in those of `unequal bumps`" in record
+    assert f"{median(other, 'recovered', True):.2f}, of `tied` {median(tied, 'recovered', True):.2f}" in record
     odd, even = (median("stride 2", key) for key in ("odd", "even"))
-    assert f"Medians of odd and even s are {odd:.3f} and {even:.3f}" in page
+    assert f"Medians of odd and even s are {odd:.3f} and {even:.3f}" in record
     counts = [sum(circles.is_whole(row) for row in networks if row["arm"] == f"K = {k}") for k in (8, 12, 24, 32)]
-    assert "{}, {}, {} and {} of 12 for K = 8, 12, 24 and 32".format(*counts) in page
-    assert f"({len(networks)} networks, [protocol]" in page
+    assert "{}, {}, {} and {} of 12 for K = 8, 12, 24 and 32".format(*counts) in record
+    found = [sum(circles.is_whole(row) for row in networks if row["arm"] == arm) for arm in (one, other, tied)]
+    again = (ROOT / "benchmarks/results/circles/use-again/use.md").read_text("utf-8")
+    new = [int(re.search(rf"\| {arm} \| 50 .*\((\d+)\)", again)[1]) for arm in (one, other, tied)]  # type: ignore[index]
+
+    def compared(a: int, b: int, c: int, each: int) -> float:
+        """Fisher's test of the two arms with a convolution beside the one with tied weights."""
+        return float(stats.fisher_exact([[a + b, 2 * each - a - b], [c, each - c]]).pvalue)
+
+    first, both = compared(*found, 30), compared(*np.add(found, new), 40)
+    assert f"({sum(found[:2])} of 60) beside 33 % ({found[2]} of 30), p = {first:.3f}" in page
+    assert f"{sum(new[:2])} of 20 beside {new[2]} of 10, together {sum(found[:2] + new[:2])} of 80 beside" in page
+    assert f"beside {found[2] + new[2]} of 40, p = {both:.3f}" in page
+    assert f"{len(networks)} networks ([protocol]" in page
 
 
 def test_recipes_compares_its_first_part_with_the_paper() -> None:
