@@ -71,7 +71,7 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
         )
     filters = np.array(require_floating(np, "w", w))
     problem = make_problem(shape_of("x", shape), filters.shape, axes, **options)
-    moved = tuple(a + 1 for a in problem.axes)  # behind the axis of the columns
+    moved = tuple(a + 1 for a in problem.axes)  # behind the axis of the rows
     chosen: dict[str, Any] = {
         "boundary": problem.boundary,
         "sum_axes": tuple(a + 1 for a in problem.sum_axes),
@@ -79,35 +79,37 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
         "method": problem.method,
     }
 
-    forward = _OnColumns(filters, moved, chosen, problem.x_shape, problem.y_shape, transposed=False)
-    adjoint = _OnColumns(filters.conj(), moved, chosen, problem.y_shape, problem.x_shape, transposed=True)
+    forward = _OnRows(filters, moved, chosen, problem.x_shape, problem.y_shape, transposed=False)
+    adjoint = _OnRows(filters.conj(), moved, chosen, problem.y_shape, problem.x_shape, transposed=True)
     return _make_operator(forward, adjoint)
 
 
-class _OnColumns(NamedTuple):
-    """A convolution of a vector, or of the columns of a matrix, or its transpose."""
+class _OnRows(NamedTuple):
+    """A convolution of flattened signals along the last axis, or its transpose."""
 
     filters: NumpyArray[Any]
     axes: tuple[int, ...]
     options: dict[str, Any]
-    shape: tuple[int, ...]  # of what a column holds
+    shape: tuple[int, ...]  # of what a row holds
     result: tuple[int, ...]
     transposed: bool
 
-    def __call__(self, columns: NumpyArray[Any]) -> NumpyArray[Any]:
-        count = columns.shape[1] if columns.ndim == 2 else 1
-        signals = columns.T.reshape(count, *self.shape)
+    def __call__(self, rows: NumpyArray[Any]) -> NumpyArray[Any]:
+        if rows.shape[-1] != math.prod(self.shape):  # SciPy passes a single column on as it is
+            rows = rows.reshape(-1)
+        count = math.prod(rows.shape[:-1])
+        signals = rows.reshape(count, *self.shape)
         if self.transposed:
             results = convolve_vjp_x(signals, (count, *self.result), self.filters, self.axes, **self.options)
         else:
             results = convolve(signals, self.filters, self.axes, **self.options)
-        return results.reshape(count, math.prod(results.shape[1:])).T
+        return results.reshape(*rows.shape[:-1], math.prod(self.result))
 
-    def conj(self) -> _OnColumns:
+    def conj(self) -> _OnRows:
         return self._replace(filters=self.filters.conj())
 
 
-def _make_operator(forward: _OnColumns, adjoint: _OnColumns) -> LinearOperator:
+def _make_operator(forward: _OnRows, adjoint: _OnRows) -> LinearOperator:
     return _operator_class()(forward, adjoint)
 
 
@@ -117,7 +119,7 @@ def _operator_class() -> Any:
     from scipy.sparse.linalg import LinearOperator  # here, because importing it takes longer than hcnn_core does
 
     class Convolution(LinearOperator):  # type: ignore[misc]  # SciPy has no types
-        def __init__(self, forward: _OnColumns, adjoint: _OnColumns) -> None:
+        def __init__(self, forward: _OnRows, adjoint: _OnRows) -> None:
             super().__init__(forward.filters.dtype, (math.prod(forward.result), math.prod(forward.shape)))
             self.dims, self.dimsd = forward.shape, forward.result
             self._forward, self._backward = forward, adjoint
@@ -125,19 +127,27 @@ def _operator_class() -> Any:
         def __reduce__(self) -> Any:
             return _make_operator, (self._forward, self._backward)
 
-        def _matmat(self, x: Any) -> Any:
+        def _matvec(self, x: Any) -> Any:
             return self._forward(x)
 
-        def _rmatmat(self, x: Any) -> Any:
+        def _rmatvec(self, x: Any) -> Any:
             return self._backward(x)
 
-        _matvec, _rmatvec = _matmat, _rmatmat
+        def _matmat(self, x: Any) -> Any:
+            return self._forward(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+        def _rmatmat(self, x: Any) -> Any:
+            return self._backward(x.swapaxes(-1, -2)).swapaxes(-1, -2)
 
         def dot(self, x: Any) -> Any:
             refuse_notes(x)
             return super().dot(x)
 
-        def _rdot(self, x: Any) -> Any:
+        def rdot(self, x: Any) -> Any:
+            refuse_notes(x)
+            return super().rdot(x)
+
+        def _rdot(self, x: Any) -> Any:  # as SciPy before 1.18 names it
             refuse_notes(x)
             return super()._rdot(x)
 

@@ -300,6 +300,7 @@ def test_the_table_reaches_the_rule_it_names(monkeypatch: pytest.MonkeyPatch) ->
         assert called, case.function
 
 
+@pytest.mark.filterwarnings("ignore:numpy.fix is deprecated:DeprecationWarning")  # from NumPy 2.5 on
 @pytest.mark.parametrize("function", sorted(PLAIN, key=lambda f: f.__name__), ids=lambda f: f.__name__)
 def test_piecewise_constant_functions_are_plain(function: Any) -> None:
     x = np.diag(spaced(6)) if function in MATRICES else spaced(6)

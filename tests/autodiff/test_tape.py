@@ -7,6 +7,7 @@ import gc
 import inspect
 import pickle
 import pydoc
+import re
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -612,7 +613,7 @@ def test_the_cure_that_messages_name() -> None:
 
 def test_help_shows_a_signature_and_the_documentation() -> None:
     shown = pydoc.plain(pydoc.render_doc(autodiff.convolve))
-    assert "convolve(x:" in shown and "boundary:" in shown
+    assert re.search(r"convolve\(\s*x:", shown) and "boundary:" in shown  # from 3.13 on in a line of its own
     assert inspect.getdoc(hcnn_core.convolve).splitlines()[0] in shown
 
 

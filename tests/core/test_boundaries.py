@@ -141,7 +141,7 @@ def test_far_beyond_the_array_is_scipys_rule(n: int, boundary: Any) -> None:
 
 def test_the_table_of_the_docstring_is_true() -> None:
     """What a boundary does to a b c d, and under which name SciPy and NumPy do the same."""
-    rows = re.findall(r"^ +(\w+) +(\w \w \w \| a b c d \| \w \w)  (\w+) +(\w+)", convolve.__doc__ or "", re.M)
+    rows = re.findall(r"^ *(\w+) +(\w \w \w \| a b c d \| \w \w)  (\w+) +(\w+)", convolve.__doc__ or "", re.M)
     assert [row[0] for row in rows] == list(EXTENSIONS)
     x = np.array([1.0, 2.0, 3.0, 4.0])
     letters = dict(zip((0.0, *x), "0abcd", strict=True))

@@ -76,7 +76,8 @@ def test_a_mask_or_a_unit_is_refused_at_every_door(notes: str) -> None:
     united = np.ones(4).view(type("Quantity", (np.ndarray,), {"unit": "m"}))
     x = np.ma.masked_array(np.ones(4), [0, 1, 0, 0]) if notes == "mask" else united
     for of in (op, op.H, op.T, op.H.T):
-        for product in (of.dot, of.matvec, of.rmatvec, of.__call__, lambda x, of=of: of @ x, lambda x, of=of: x @ of):
+        vectors = (of.dot, of.matvec, of.rmatvec, of.__call__, of.rdot, of.__matmul__, of.__rmatmul__)
+        for product in (*vectors, lambda x, of=of: of @ x, lambda x, of=of: x @ of, lambda x, of=of: x * of):
             with pytest.raises(TypeError, match=f"expected an array without a {notes}"):
                 product(x)
         for product in (of.matmat, of.rmatmat, of.dot):
@@ -92,6 +93,18 @@ def test_the_transpose_and_the_adjoint_are_those_of_the_matrix() -> None:
     np.testing.assert_array_equal(op.T.H @ np.eye(4), matrix.conj())
     np.testing.assert_allclose(x[:, :2] @ op, x[:, :2] @ matrix, rtol=0, atol=1e-14)
     assert op.H.dims == op.dimsd == (2,)
+
+
+@pytest.mark.skipif(not hasattr(scipy.sparse.linalg.LinearOperator, "rdot"), reason="SciPy takes batches from 1.18 on")
+@pytest.mark.parametrize("lead", [(4,), (2, 4), (0,), (2, 0)])  # of 4, so that rows could be taken for columns
+def test_batches_of_rows_and_of_matrices(lead: tuple[int, ...]) -> None:
+    op = linear_operator(noise(0, (3,), "complex128"), (4,), 0, boundary="zero")
+    matrix, x = op @ np.eye(4), noise(1, (*lead, 4), "complex128")
+    for of, dense in ((op, matrix), (op.H, matrix.conj().T)):
+        np.testing.assert_allclose(of.matvec(x), x @ dense.T, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(of.rmatvec(x), x @ dense.conj(), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(of @ x.swapaxes(-1, -2), dense @ x.swapaxes(-1, -2), rtol=0, atol=1e-14)
+        np.testing.assert_allclose(x @ of, x @ dense, rtol=0, atol=1e-14)
 
 
 def test_pylops_takes_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
