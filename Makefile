@@ -35,7 +35,7 @@ demo: .venv/.run ## train a small network on the sample images
 	$(BIN) $(DEMO)
 
 test: .venv/.test ## run the tests, on up to 4 processors; PYTEST_ARGS="..." passes options on
-	@sed -n 's/^ *\([0-9]*\) s .*make test: \([0-9]*\) passed.*/\2 tests took \1 s on two quiet cores when last timed/p' $(TEST_TIMES)
+	@sed -n 's/^ *\([0-9]*\) s  *\([0-9]*\) passed.*/\2 tests passed in \1 s when last recorded: $(subst /,\/,$(TEST_TIMES))/p' $(TEST_TIMES) | tail -n 1
 	$(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 narrow: .venv/.test ## test convolution with vectors of 256 bits, as on a processor that has AVX2 and no AVX-512
