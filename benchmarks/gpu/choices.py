@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.stages import Table, seconds
+from benchmarks.gpu.stages import Table, seconds, usable_cupy
 from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.choice import AtOnce, Choice
 from hcnn_core._engines.devices import CUPY
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import current
-from hcnn_core.backend import get_namespace
 from hcnn_core.precisions import PASSES, precision
 
 SECONDS = 170
@@ -192,7 +191,7 @@ def timed(cupy: Any, case: Case, choice: Choice) -> float:
 def main() -> None:
     """Time all ways of all problems, as far as the time goes."""
     begun, out = time.monotonic(), Path(sys.argv[1])
-    cupy = get_namespace("cupy")
+    cupy = usable_cupy()
     out.mkdir(parents=True, exist_ok=True)
     table = Table(out, "choices", ["convolution", "way", "ms by the costs", "ms", "chosen"])
     for case in itertools.chain(MEASURED, PROBLEMS):

@@ -68,6 +68,7 @@ DEVICES = {
     "RTX 3090": {75: 8, 76: 6, 16: 82, 97: 99 << 10, 81: 100 << 10, 111: 1 << 10},
     "A100": {75: 8, 76: 0, 16: 108, 97: 163 << 10, 81: 164 << 10, 111: 1 << 10},
     "H100": {75: 9, 76: 0, 16: 132, 97: 227 << 10, 81: 228 << 10, 111: 1 << 10},
+    "RTX 5090": {75: 12, 76: 0, 16: 170, 97: 99 << 10, 81: 100 << 10, 111: 1 << 10},
 }
 """Attributes by CUDA's numbers: compute capability, multiprocessors, and bytes of shared memory: of a block, of a
 multiprocessor, and taken of it a block."""
@@ -136,6 +137,7 @@ class Driver:
         self.recording: int | None = None
         self.refused: list[str] = []
         self.names: dict[int, tuple[int, str]] = {}
+        self.functions: dict[tuple[int, str], int] = {}
         self.texts: dict[int, str] = {}
         self.compiled: dict[tuple[Any, ...], None] = {}
         self.shared: dict[int, int] = {}
@@ -279,15 +281,17 @@ class Driver:
         return "0000:00:00.0"
 
     def moduleGetFunction(self, module: int, name: str, *_: Any) -> int:
-        self.names[self.handle()] = (module, name)
-        return self.handles
+        if (module, name) not in self.functions:  # a module has one function of a name, whoever asks for it
+            self.functions[module, name] = self.handle()
+            self.names[self.handles] = (module, name)
+        return self.functions[module, name]
 
     def funcSetAttribute(self, function: int, attribute: int, value: int, *_: Any) -> None:
         if attribute == MAX_SHARED_ATTRIBUTE:
             self.shared[function] = value
 
-    def funcGetAttribute(self, *_: Any) -> int:
-        return 64
+    def funcGetAttribute(self, attribute: int, function: int, *_: Any) -> int:
+        return self.shared.get(function, UNASKED_SHARED) if attribute == MAX_SHARED_ATTRIBUTE else 64
 
     def occupancyMaxActiveBlocksPerMultiprocessor(self, *_: Any) -> int:
         return 4
@@ -311,7 +315,7 @@ class Driver:
             or (shared + DECLARED > most and shared + declared_by(self.texts.get(module, ""), name) > most)
         ):
             self.refuse(f"kernel {name} in a grid of {sizes[:3]}, blocks of {sizes[3:]}, {shared} bytes")
-        elif shared > max(UNASKED_SHARED, self.shared.get(function, 0)):
+        elif shared > self.shared.get(function, UNASKED_SHARED):
             self.refuse(f"kernel {name} with {shared} bytes of shared memory, which its attribute does not allow")
         if self.listening:
             text = self.texts.get(module, "")
@@ -442,6 +446,9 @@ class CheckedKernel:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.kernel, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.kernel, name)
 
     def __call__(self, grid: Any, block: Any, arguments: tuple[Any, ...], **options: Any) -> None:
         wanted = parameters(self.text, self.name)

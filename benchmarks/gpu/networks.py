@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_map, value_and_grad
-from benchmarks.gpu.stages import ROUNDS, WARM_UP, fresh, poisoned_memory, seconds, without_numba
+from benchmarks.gpu.stages import ROUNDS, WARM_UP, fresh, poisoned_memory, seconds, usable_cupy, without_numba
 from benchmarks.step import Step
 from hcnn_core import precision
 from hcnn_core._tuning import tuned
-from hcnn_core.backend import get_namespace, to_numpy
+from hcnn_core.backend import to_numpy
 from train.config import make_config
 from train.networks.registry import build
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--tuning", nargs="*", default=[], metavar="NAME=VALUE", help="sizes of `hcnn_core._tuning`")
     options = parser.parse_args()
 
-    cupy = get_namespace("cupy")
+    cupy = usable_cupy()
     settings: dict[str, Any] = {"preset": options.preset, "precision": options.precision}
     if options.strided_layers is not None:
         settings["strided_layers"] = tuple(options.strided_layers)

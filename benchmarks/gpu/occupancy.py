@@ -41,7 +41,7 @@ class Device:
 DEVICES = (
     Device("A100", "sm_80", "A100", 108, 1.41e9, 2.0e12, 7.8e13, 164 << 10, 2048, 32),
     Device("H200", "sm_90", "H100", 132, 1.755e9, BANDWIDTH, MULTIPLY_ADDS, 228 << 10, 2048, 32),
-    Device("RTX 5090", "sm_120", "RTX 3090", 170, 2.407e9, 1.79e12, 5.24e13, 100 << 10, 1536, 24),
+    Device("RTX 5090", "sm_120", "RTX 5090", 170, 2.407e9, 1.79e12, 5.24e13, 100 << 10, 1536, 24),
 )
 
 REGISTER_COUNT, WITH_VALUES = 0x2F, 4

@@ -18,13 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.stages import Table, in_turns
+from benchmarks.gpu.stages import Table, in_turns, reported, usable_cupy
 from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision
 from hcnn_core._engines.cuda import implicit as _implicit
 from hcnn_core._engines.devices import CUPY, Request
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import current, tuned
-from hcnn_core.backend import get_namespace
 from hcnn_core.moments import patch_filter
 
 PATCHES = {"moments of patches": 1.10, "their derivative": 1.78}
@@ -47,10 +46,11 @@ def beside(cupy: Any, table: Table, name: str, ways: dict[str, Callable[[], Any]
     """Time two ways in turns, and add a row with how far their results are apart."""
     if not table.lacks(name):
         return
-    (one, other), (new, old) = (way() for way in ways.values()), in_turns(cupy, ways).values()
-    apart = float(cupy.abs(one - other).max() / cupy.abs(other).max())
-    table.add([name, 1e3 * statistics.median(new), 1e3 * statistics.median(old), apart])
-    cupy.get_default_memory_pool().free_all_blocks()
+    with reported(name):
+        (one, other), (new, old) = (way() for way in ways.values()), in_turns(cupy, ways).values()
+        apart = float(cupy.abs(one - other).max() / cupy.abs(other).max())
+        table.add([name, 1e3 * statistics.median(new), 1e3 * statistics.median(old), apart])
+        cupy.get_default_memory_pool().free_all_blocks()
 
 
 def sums(cupy: Any, table: Table) -> None:
@@ -102,12 +102,15 @@ def layers(cupy: Any, table: Table) -> None:
     for products in ("tf32", "tf32x3"):
         for layer, (side, options) in LAYERS.items():
             problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **options)
-            _products(cupy, table, layer, products, problem, METHOD)
+            with reported(f"{layer}, {products}"):
+                _products(cupy, table, layer, products, problem, METHOD)
         for channels, side in ((16, 32), (64, 32), (64, 8)):
             options = {"sum_axes": 3, "boundary": "zero", "method": "direct"}
             shapes = (128, side, side, channels), (channels, 3, 3, channels)
             problem = make_problem(*shapes, AXES[:2], **options)
-            _products(cupy, table, f"{channels} channels, {side} x {side}", products, problem, METHOD[:2])
+            name = f"{channels} channels, {side} x {side}"
+            with reported(f"{name}, {products}"):
+                _products(cupy, table, name, products, problem, METHOD[:2])
 
 
 def sizes(cupy: Any, table: Table) -> None:
@@ -171,10 +174,11 @@ def main() -> None:
     """Time what the folder's table lacks, and print it."""
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    cupy = get_namespace("cupy")
+    cupy = usable_cupy()
     table = Table(out, "passes", ["what", "ms", "ms before", "relative difference"])
     for part in (sums, normalisation, patches, layers, sizes):
-        part(cupy, table)
+        with reported(part.__name__):
+            part(cupy, table)
     for row in table:
         print(" | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
 

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.choices import MEASURED, Case
-from benchmarks.gpu.stages import ROUNDS, seconds
+from benchmarks.gpu.stages import ROUNDS, reported, seconds, usable_cupy
 from benchmarks.step import Step
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, precision
-from hcnn_core.backend import get_namespace
 
 WARM_UP = 5
 SHOWN = 0.004
@@ -36,14 +35,14 @@ def step_of(spec: str) -> Step:
     """A step of preset:precision:batch:side."""
     preset, products, batch, side = spec.split(":")
     changes: dict[str, Any] = {"precision": products, "size": (int(side), int(side)), "cutout": 0}
-    return Step(preset, None, int(batch), get_namespace("cupy"), **changes)
+    return Step(preset, None, int(batch), usable_cupy(), **changes)
 
 
 def steps(specs: list[str]) -> None:
     """Time steps, as they are launched from the fourth on: as graphs, where they can be recorded, and these alone."""
-    cupy = get_namespace("cupy")
+    cupy = usable_cupy()
     for spec in specs:
-        try:
+        with reported(spec):
             step = step_of(spec)
             for _ in range(WARM_UP):
                 step()
@@ -52,8 +51,6 @@ def steps(specs: list[str]) -> None:
             how = f"a graph, {1e3 * replay(cupy, graph):.2f} by replays alone" if graph else "kernel by kernel"
             print(f"{spec}: {ms:.2f} ms a step, {how}")
             del step, graph
-        except Exception as error:
-            print(f"{spec}: {type(error).__name__}: {str(error)[:200]}")
         gc.collect()
         cupy.get_default_memory_pool().free_all_blocks()
 
@@ -121,48 +118,57 @@ def profile(specs: list[str]) -> None:
     except ImportError as error:
         raise SystemExit(f"{', '.join(specs)}: not seen launch by launch: {error}") from None
 
-    cupy = get_namespace("cupy")
+    cupy = usable_cupy()
     torch.zeros(1, device="cuda")
     for spec in specs:
-        step = step_of(spec)
-        step.take.wanted = False
-        for _ in range(WARM_UP):
-            step()
+        with reported(spec):
+            watch(cupy, spec, watched, (ProfilerActivity.CUDA, ProfilerActivity.CPU))
+
+
+def watch(cupy: Any, spec: str, watched: Any, activities: Any) -> None:
+    """Print the launches of a step, as PyTorch's profiler sees them."""
+    step = step_of(spec)
+    step.take.wanted = False
+    for _ in range(WARM_UP):
+        step()
+    cupy.cuda.Device().synchronize()
+    with watched(activities=activities) as seen:
+        step()
         cupy.cuda.Device().synchronize()
-        with watched(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
-            step()
-            cupy.cuda.Device().synchronize()
-        events = [e for e in seen.events() if str(e.device_type).endswith("CUDA")]
-        events.sort(key=lambda event: event.time_range.start)
-        launches, known = [(e.name, e.time_range.elapsed_us() / 1e3) for e in events], counted(spec)
-        total, least = sum(ms for _, ms in launches), sum(row.least for row in known)
-        of_count = f"; the {len(known)} of a recorded step that were counted take {least:.2f} at least" if known else ""
-        print(f"{spec}: {total:.2f} ms of kernels in {len(launches)} launches{of_count}")
-        print("\n".join(beside_floors(launches, known)))
+    events = [e for e in seen.events() if str(e.device_type).endswith("CUDA")]
+    events.sort(key=lambda event: event.time_range.start)
+    launches, known = [(e.name, e.time_range.elapsed_us() / 1e3) for e in events], counted(spec)
+    total, least = sum(ms for _, ms in launches), sum(row.least for row in known)
+    of_count = f"; the {len(known)} of a recorded step that were counted take {least:.2f} at least" if known else ""
+    print(f"{spec}: {total:.2f} ms of kernels in {len(launches)} launches{of_count}")
+    print("\n".join(beside_floors(launches, known)))
 
 
 def convolutions(done: list[str]) -> None:
     """Time the convolutions that a card has met, but for those that are done, and what else computes them."""
-    cupy = get_namespace("cupy")
+    cupy = usable_cupy()
     for case in MEASURED:
-        if case.name in done:
-            continue
-        rng = cupy.random.default_rng(0)
-        x, w = (rng.standard_normal(shape, dtype=cupy.float32) for shape in (case.x, case.w))
-        found, calls = [], here(case, x, w)
-        for others in (by_ndimage, by_fftconvolve, by_torch):
-            try:
-                calls |= others(case, x, w)
-            except Exception as error:  # one that cannot be loaded here ends none of the others
-                print(f"{others.__name__}, {case.name}: {type(error).__name__}: {str(error)[:80]}")
-        for name, call in calls.items():
-            try:
-                call()
-                found.append(f"{name} {1e3 * statistics.median(seconds(cupy, call) for _ in range(ROUNDS)):.3f}")
-            except Exception as error:
-                found.append(f"{name} {type(error).__name__}: {str(error)[:80]}")
-        print(f"{case.name}: {', '.join(found)}")
-        cupy.get_default_memory_pool().free_all_blocks()
+        if case.name not in done:
+            with reported(case.name):
+                ways_of(cupy, case)
+
+
+def ways_of(cupy: Any, case: Case) -> None:
+    """Time all ways of a convolution."""
+    rng = cupy.random.default_rng(0)
+    x, w = (rng.standard_normal(shape, dtype=cupy.float32) for shape in (case.x, case.w))
+    found, calls = [], here(case, x, w)
+    for others in (by_ndimage, by_fftconvolve, by_torch):
+        with reported(f"{others.__name__}, {case.name}"):  # one that cannot be loaded here ends none of the others
+            calls |= others(case, x, w)
+    for name, call in calls.items():
+        try:
+            call()
+            found.append(f"{name} {1e3 * statistics.median(seconds(cupy, call) for _ in range(ROUNDS)):.3f}")
+        except Exception as error:
+            found.append(f"{name} {type(error).__name__}: {str(error)[:80]}")
+    print(f"{case.name}: {', '.join(found)}")
+    cupy.get_default_memory_pool().free_all_blocks()
 
 
 def here(case: Case, x: Any, w: Any) -> dict[str, Callable[[], Any]]:
@@ -225,7 +231,7 @@ def by_torch(case: Case, x: Any, w: Any) -> dict[str, Callable[[], Any]]:
     if case.name.startswith("a layer"):  # attributes as channels, the filter a block-Toeplitz matrix of as many numbers
         n, *space, a, b = case.x
         x = x.reshape(n, *space, a * b)
-        w = get_namespace("cupy").ones((a * b, 3, 3, a // 2 * (b // 2) * case.w[-1]), x.dtype)
+        w = usable_cupy().ones((a * b, 3, 3, a // 2 * (b // 2) * case.w[-1]), x.dtype)
     elif case.options.get("sum_axes") is None or len(case.axes) > 2:
         return {}
     tx = torch.from_dlpack(x).permute(0, 3, 1, 2).detach().requires_grad_(True)

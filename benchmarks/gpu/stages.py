@@ -93,6 +93,23 @@ class Table(list[list[Any]]):
         return not any(row[: len(key)] == list(key) for row in self)
 
 
+def usable_cupy() -> Any:
+    """CuPy on a card; without one the command ends, and one line says what is missing."""
+    try:
+        return get_namespace("cupy")
+    except RuntimeError as error:
+        raise SystemExit(f"no card can be used: {error}") from None
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Print an error in one line, and go on with what comes next."""
+    try:
+        yield
+    except Exception as error:
+        print(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
+
+
 def environment(cupy: Any, out: Path) -> Result:
     """The card, its driver, and the versions of everything."""
     runtime = cupy.cuda.runtime

@@ -63,7 +63,8 @@ def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., N
     def launch(*arguments: Any, **options: Any) -> None:
         if (device := cupy.cuda.get_device_id()) not in prepared:
             try:
-                compiled.max_dynamic_shared_size_bytes = shared  # of the kernel on this device alone
+                if compiled.max_dynamic_shared_size_bytes < shared:  # of all kernels of one text, on this device alone
+                    compiled.max_dynamic_shared_size_bytes = shared
             except Exception as error:
                 raise RuntimeError(
                     f"the CUDA kernel {name} needs {shared / 1024:.0f} KiB of shared memory, more than this device has "

@@ -194,12 +194,17 @@ for dtype in ("float32", "float64"):
     assert done.returncode == 0, done.stderr
 
 
-def test_each_device_is_told_of_a_kernels_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CuPy tells the current device alone."""
-    device, told, launched = [0], [], []
+def test_each_device_is_told_of_the_most_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy tells the current device alone, of all kernels of one text together."""
+    device, limit, told, launched = [0], {0: 48 << 10, 1: 48 << 10}, [], []
 
     class Compiled:
+        def __getattr__(self, name: str) -> int:
+            assert name == "max_dynamic_shared_size_bytes"
+            return limit[device[0]]
+
         def __setattr__(self, name: str, value: int) -> None:
+            limit[device[0]] = value
             told.append((name, device[0], value))
 
         def __call__(self, *arguments: Any, **options: Any) -> None:
@@ -207,11 +212,13 @@ def test_each_device_is_told_of_a_kernels_shared_memory(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(cuda, "compile_cuda", lambda *_: Compiled())
     monkeypatch.setattr(cupy.cuda, "get_device_id", lambda: device[0])
-    kernel = cuda.kernel.__wrapped__("apply", "float32", (), 1000)
+    asked = 60_000, 1000, 50_000, 70_000
+    kernels = [cuda.kernel.__wrapped__("apply", "float32", (), shared) for shared in asked]
     for device[0] in (0, 1, 0, 1):
-        kernel((1,), (32,), (), shared_mem=1000)
-    assert told == [("max_dynamic_shared_size_bytes", n, 1000) for n in (0, 1)]
-    assert launched == [(((1,), (32,), ()), {"shared_mem": 1000})] * 4
+        for shared, kernel in zip(asked, kernels, strict=True):
+            kernel((1,), (32,), (), shared_mem=shared)
+    assert told == [("max_dynamic_shared_size_bytes", n, shared) for n in (0, 1) for shared in (60_000, 70_000)]
+    assert launched == [(((1,), (32,), ()), {"shared_mem": shared}) for shared in asked] * 4
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("CUDA_ERROR_INVALID_VALUE")

@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks.gpu import values
 from benchmarks.gpu.asked import rows
+from benchmarks.gpu.passes import beside
 from benchmarks.gpu.peers import FLOORS, Counted, beside_floors, counted
+from benchmarks.gpu.stages import Table
 from hcnn_core._engines.cuda.plan import CudaPlan
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +98,7 @@ def test_values_are_compared(
         monkeypatch.setattr(values, "ROUNDING", {"float32": 1e-9})
     monkeypatch.setattr(CudaPlan, "slides", CudaPlan.slides)  # which is replaced, and put back
     monkeypatch.setattr(values, "card", lambda: None)
-    monkeypatch.setattr(values, "get_namespace", lambda name: np)
+    monkeypatch.setattr(values, "usable_cupy", lambda: np)
     monkeypatch.setattr(sys, "argv", ["values"])
     kernels_on_host.clear()
     with pytest.raises(SystemExit) as ended:
@@ -106,6 +108,29 @@ def test_values_are_compared(
     assert last == f"values: {wrong} wrong" and ended.value.code == (wrong > 0) == exactly
     assert {"gram", "spread", "normalize_rows", "row_sums_back", "add_terms"} <= set(kernels_on_host)
     assert exactly or {"implicit", "implicit_taps", "summed", "summed_taps", "single"} <= set(kernels_on_host)
+
+
+@pytest.mark.parametrize(
+    "part", ["values", "values card", "peers steps hcnn:tf32:1:32", "peers convolutions", "passes ."]
+)
+def test_without_a_card_one_line_says_so(part: str) -> None:
+    module, *arguments = part.split()
+    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.gpu.{module}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0:
+        pytest.skip("there is a card")
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("no card can be used: CuPy ")
+
+
+def test_what_fails_is_one_line_and_the_next_begins(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def fails() -> None:
+        raise RuntimeError("no memory\n  at all")
+
+    table = Table(tmp_path, "passes", ["what", "ms", "ms before", "relative difference"])
+    beside(np, table, "a row", {"new": fails, "old": fails})
+    assert capsys.readouterr().out == "a row: RuntimeError: no memory at all\n" and len(table) == 1
 
 
 def test_launches_stand_beside_what_was_counted() -> None:

@@ -487,27 +487,58 @@ def limits() -> None:
 
 def tables(tmp: Path, defect: Callable[[str], str], file: str) -> None:
     """A table is on the device when it can first be read, on whichever stream."""
+    finds_nothing(
+        tmp,
+        defect,
+        file,
+        """
+from hcnn_core.backend import DeviceTables
+DeviceTables().beside(cupy.empty(1), "table", lambda: np.arange(100, dtype=np.int32))
+print(sorted(driver.busy))
+""",
+    )
+
+
+def shared_memory(tmp: Path, defect: Callable[[str], str], file: str) -> None:
+    """Kernels of one text share the limit of their function: they ask for much shared memory, for less, and again."""
+    finds_nothing(
+        tmp,
+        defect,
+        file,
+        """
+import hcnn_core
+zeros = lambda *shape: cupy.zeros(shape, "f")
+for stride, across, out in ((1, 11, 16), (2, 5, 16), (1, 11, 16), (2, 5, 32), (1, 5, 32)):
+    x, w = zeros(4, 8, 8, 8, 16), zeros(3, 3, 7, 11, out)
+    options = dict(boundary="zero", stride=(stride, stride, 2, 2), method=("direct", "direct", "fft", "fft"))
+    with hcnn_core.precision("tf32"):
+        y = hcnn_core.convolve(x, w, (1, 2, 3, 4), **options)
+        hcnn_core.convolve_vjp_x(y, x, w, (1, 2, 3, 4), **options)
+    operands = zeros(32, 3, 3), zeros(32, 1, across, 16), zeros(9), zeros(9, 9), zeros(16)
+    hcnn_core.merge_factors(*operands, lengths=(1, 40), stride=1, boundary="zero", epsilon=1.0)
+print(driver.refused)
+""",
+    )
+
+
+def finds_nothing(tmp: Path, defect: Callable[[str], str], file: str, work: str, settings: str = "") -> None:
+    """Lines on a stand-in for the driver, of a copy of the project with the defect, print an empty list."""
     required("cupy")
     folder = copied(tmp, defect, file)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PLACES_A_TABLE], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )  # fmt: skip
-    assert done.stdout == "[]\n", done.stdout + done.stderr
-
-
-PLACES_A_TABLE = """
+    text = f"""
 import os, sys
 import numpy as np
 from benchmarks.gpu.driverless import without_driver
-cupy, driver = without_driver()
-from hcnn_core.backend import DeviceTables
-like = cupy.empty(1)
-DeviceTables().beside(like, "table", lambda: np.arange(100, dtype=np.int32))
-print(sorted(driver.busy))
+cupy, driver = without_driver({settings})
+{work}
 sys.stdout.flush()
 os._exit(0)
 """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", text], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
@@ -625,6 +656,11 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
     ],
     (f"{CUDA}/launch.py", stand_in): [
         ("no attribute for shared memory above 48 KiB", "if shared else compiled", "if False else compiled"),
+    ],
+    ("hcnn_core/backend/_kernels.py", shared_memory): [
+        ("a limit of shared memory as each kernel asks", "_size_bytes < shared:", "_size_bytes != shared:"),
+        ("a limit of shared memory below 48 KiB", "_size_bytes < shared:", "_size_bytes < max(shared, 49_153):"),
+        ("a limit of shared memory set but once", "_size_bytes < shared:", "_size_bytes == 48 << 10:"),
     ],
     ("hcnn_core/backend/_graphs.py", stand_in): [
         (
@@ -902,7 +938,8 @@ def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
     check(build) if check.__name__.startswith("large_") else check()
 
 
-ON_HOST = [defect for defect in DEFECTS if defect.check not in (stand_in, tables)]
+LAUNCHING = stand_in, tables, shared_memory
+ON_HOST = [defect for defect in DEFECTS if defect.check not in LAUNCHING]
 
 
 @pytest.mark.parametrize("check", [limits, *dict.fromkeys(d.check for d in ON_HOST)], ids=lambda c: c.__name__)
@@ -929,13 +966,13 @@ def test_every_defect_is_planted_in_one_place() -> None:
         assert found == 1, f"{defect}: {defect.text!r} is {found} times in {defect.file}"
 
 
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.check in (stand_in, tables)], ids=str)
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.check in LAUNCHING], ids=str)
 def test_defects_of_launches_are_noticed(defect: Defect, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         defect.check(tmp_path, defect.plant, defect.file)
 
 
-@pytest.mark.parametrize("check", [stand_in, tables])
+@pytest.mark.parametrize("check", LAUNCHING)
 def test_the_stand_in_refuses_nothing_of_what_there_is(check: Callable[..., None], tmp_path: Path) -> None:
     check(tmp_path, lambda text: text, f"{CUDA}/launch.py")
 

@@ -9,6 +9,7 @@ import pytest
 
 from hcnn_core import muon_update_all
 from hcnn_core._engines.cuda import muon as _cuda_muon
+from hcnn_core._engines.cuda import updates as _cuda_updates
 from hcnn_core._tuning import tuned
 from hcnn_core.updates import TINY, Term, weighted_sums
 from tests.core.oracle import eps, noise, poisoned_memory, wide
@@ -52,6 +53,17 @@ def test_values(dtype: str, by: str, request: pytest.FixtureRequest) -> None:
         found = weighted_sums(sums, out=out, where=where)
         assert all(one is other for one, other in zip(found, out, strict=True))
         check(out, expected if where else [np.full(np.shape(e), 7.0) for e in expected], dtype)
+
+
+def test_what_the_kernel_cannot_count_goes_another_way(
+    kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cuda_updates, "MOST", 20)
+    for size in (20, 21):
+        kernels_on_host.clear()
+        found = weighted_sums([[Term(np.ones(size, np.float32), 2.0)], [Term(np.ones(3, np.float32), 4.0)]])
+        assert kernels_on_host == ["weigh"] * (size == 20)
+        check(found, [np.full(size, 2.0), np.full(3, 4.0)], "float32")
 
 
 def test_a_term_that_is_its_own_sum_is_not_the_result() -> None:
