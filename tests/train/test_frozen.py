@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 
 from train import load, resume
 from train.runs import checkpoint as checkpoints
+from train.runs.run import Run, versions
 
 FROZEN = Path(__file__).parent / "frozen"
 RUNS = sorted(path.parent.name for path in FROZEN.glob("*/config.toml"))
@@ -104,3 +107,46 @@ def test_logits_are_what_they_were(name: str) -> None:
     eps = float(np.finfo(classifier.checkpoint.config.dtype).eps)
     np.testing.assert_allclose(found, expected, rtol=0, atol=PER_STEP * eps * np.abs(expected).max())
     assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max()  # they tell images apart
+
+
+def as_recorded(path: Path) -> tuple[list[dict[str, Any]], list[list[float]]]:
+    """Records of metrics.jsonl without times, each with its numbers apart."""
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    numbers = [[v for v in record.values() if isinstance(v, float)] for record in map(timeless, records)]
+    return [timeless(record) for record in records], numbers
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if not re.search("second", name)}
+
+
+def test_a_run_of_a_folder_ends_as_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commit 46b3e9a1 stopped it in the third of four epochs; on its machine every bit is as by that commit.
+
+    The recorded split, flips, shifts, dtype, weights of classes and score hold: best.h5 stays the first of two epochs
+    with the same accuracy.
+    """
+    monkeypatch.chdir(tmp_path)
+    with np.load(FROZEN / "images8.npz") as file:
+        images = np.concatenate([file["x_train"], file["x_test"]])
+    for k, image in enumerate([*images, *np.rot90(images, 2, (1, 2))]):
+        (path := Path("pictures", f"{k % 3 % 2}", f"{k:02}.ppm")).parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"P6 8 8 255\n" + image.tobytes())
+    run = Path(shutil.copytree(FROZEN / "folder" / "half", "run"))
+    found = resume(run).checkpoint
+    expected = checkpoints.load(FROZEN / "folder" / "end.h5")
+    assert (found.config, found.state.best, found.data) == (expected.config, 0.75, expected.data)
+    assert found.state.generator == expected.state.generator
+    assert same_bits(raw(run / "best.h5"), raw(FROZEN / "folder" / "half" / "best.h5"))
+    assert (run / "samples.json").read_bytes() == (FROZEN / "folder" / "half" / "samples.json").read_bytes()
+    (records, numbers), (wanted, of_wanted) = map(as_recorded, (run / "metrics.jsonl", FROZEN / "folder" / "end.jsonl"))
+    ours, theirs = arrays_of(found), arrays_of(expected)
+    computed = "numpy", "scipy", "numba", "machine", "processor"
+    if {name: Run(run).machine().get(name) for name in computed} == {n: versions("numpy")[n] for n in computed}:
+        assert records == wanted and same_bits(ours, theirs)
+    assert [[*record] for record in records] == [[*record] for record in wanted]
+    for a, b in zip(numbers, of_wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3)
+    for key, array in theirs.items():
+        bound = 2 * PER_STEP * np.finfo(np.float32).eps * max(float(np.abs(array).max(initial=0)), 1.0)
+        assert ours[key].dtype == array.dtype and float(np.abs(ours[key] - array).max(initial=0)) <= bound, key
