@@ -2,9 +2,9 @@
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.circles --out benchmarks/results/circles
 
-benchmarks/results/symmetries/README.md has the protocol. Each network has its own circle, samples, weights and, where the
-arm has one, order of v_1. Networks of an arm are trained side by side in float32. An arm is recorded when it has ended; the same command
-goes on with those that are missing.
+results/symmetries/README.md has the protocol. Each network has its own circle, samples, weights and, where the arm has
+one, order of v_1. Networks of an arm are trained side by side in float32. An arm is recorded when it has ended; the
+same command goes on with those that are missing.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 A grey patch of a photograph is tinted: its left half with the hue h, its right half with h + d. The circle of hues has
 length 8. The class is d, from 0 to 7. Turning all hues by s moves no pixel and keeps the class. The network is
 `hcnn-fast` with K = 8 and periodic attributes without strides, so an attribute has one sample for each turn.
-benchmarks/results/symmetries/README.md has the protocol, planted.py what is measured.
+results/symmetries/README.md has the protocol, planted.py what is measured.
 """
 
 from functools import partial

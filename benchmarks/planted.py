@@ -1,7 +1,7 @@
 """What tasks with a planted symmetry have in common: training, the statistic, and the tables of hue.py and sound.py.
 
 A sample has two places on a circle of length 8. The class is the distance between them, so turning the circle keeps it.
-benchmarks/results/symmetries/README.md has the protocols. Networks are appended to networks.csv as they end; the same
+results/symmetries/README.md has the protocols. Networks are appended to networks.csv as they end; the same
 command goes on with those that are missing. `--part 0 2` and `--part 1 2` share them between two processes.
 """
 

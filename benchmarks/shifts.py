@@ -18,7 +18,10 @@ from hcnn_core import log_softmax
 from hcnn_core.backend import Array
 from train import load_dataset
 from train.data import move, split_validation, standardise, train_subset
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
 from train.runs.calibration import tempered_loss
+from train.runs.checkpoint import Checkpoint
 from train.runs.shipped import open_network
 from train.runs.training import restore
 
@@ -33,6 +36,26 @@ def shifted(images: Array) -> Iterator[Array]:
     for down, right in itertools.product((-FAR, 0, FAR), repeat=2):
         rows, columns = np.arange(height) - down, np.arange(width) - right
         yield move(images, np.tile(rows, (count, 1)), np.tile(columns, (count, 1)), max_shift=FAR)
+
+
+def losses(
+    network: Network, parameters: Parameters, moments: Moments, checkpoint: Checkpoint, images: Array, labels: Array
+) -> dict[str, tuple[float, float, float]]:
+    """Return accuracy, loss and tempered loss, of images as they are and of the mean of nine shifts."""
+    logits_of: dict[str, list[Array]] = {"as they are": [], "nine shifts": []}
+    for begin in range(0, len(images), BATCH):
+        pixels = images[begin : begin + BATCH]
+        x = standardise(pixels, checkpoint.channel_mean, checkpoint.channel_std, checkpoint.config.dtype)
+        logits = [network(parameters, y, moments)[0] for y in shifted(x)]
+        logits_of["as they are"].append(logits[len(logits) // 2])
+        logits_of["nine shifts"].append(np.mean(logits, axis=0))
+    found = {}
+    for how, batches in logits_of.items():
+        logits = np.concatenate(batches)
+        right = np.mean(np.argmax(logits, axis=1) == labels)
+        loss = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
+        found[how] = float(right), float(loss), tempered_loss(logits, labels)
+    return found
 
 
 def main() -> None:
@@ -54,20 +77,11 @@ def main() -> None:
         for part, chosen in (("held out", held_out), ("trained on", trained[: options.training])):
             if not len(chosen):
                 continue
-            labels = dataset.train_labels[chosen]
-            logits_of: dict[str, list[Array]] = {"as they are": [], "nine shifts": []}
-            for begin in range(0, len(chosen), BATCH):
-                pixels = dataset.train_images[chosen[begin : begin + BATCH]]
-                x = standardise(pixels, checkpoint.channel_mean, checkpoint.channel_std, config.dtype)
-                logits = [network(parameters, y, moments)[0] for y in shifted(x)]
-                logits_of["as they are"].append(logits[len(logits) // 2])
-                logits_of["nine shifts"].append(np.mean(logits, axis=0))
-            for how, batches in logits_of.items():
-                logits = np.concatenate(batches)
-                right = np.mean(np.argmax(logits, axis=1) == labels)
-                loss = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
+            images, labels = dataset.train_images[chosen], dataset.train_labels[chosen]
+            found = losses(network, parameters, moments, checkpoint, images, labels)
+            for how, (right, loss, tempered) in found.items():
                 line = f"{name:26} {len(labels)} {part + ',':11} {how:14} {100 * right:6.2f} %   {loss:.4f}"
-                print(f"{line}        {tempered_loss(logits, labels):.4f}", flush=True)
+                print(f"{line}        {tempered:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -81,21 +81,22 @@ def peers(data: Path) -> None:
                 record(name, peer, seed, {"test_accuracy": right, "seconds": time.perf_counter() - begin})
 
 
-def train(data: Path) -> None:
-    """Train the preset signal on each set, with five seeds."""
+def figures(data: Any, settings: dict[str, Any]) -> dict[str, float]:
+    """Train the preset signal, and return its accuracy and loss on the test samples."""
     from train import fit, make_config
 
+    with tempfile.TemporaryDirectory() as folder:
+        network = fit(make_config("signal", {"validation_size": 0, **settings}), data, out=Path(folder) / "run")
+    return {key: network.figures[key] for key in ("test_accuracy", "test_loss")}
+
+
+def train(data: Path) -> None:
+    """Train the preset signal on each set, with five seeds."""
     for name in SETS:
         for seed in SEEDS:
-            with tempfile.TemporaryDirectory() as folder:
-                begin = time.perf_counter()
-                network = fit(
-                    make_config("signal", {"seed": seed, "validation_size": 0}),
-                    data / f"{name}.npz",
-                    out=Path(folder) / "run",
-                )
-                figures = {key: network.figures[key] for key in ("test_accuracy", "test_loss")}
-                record(name, "hcnn", seed, {**figures, "seconds": time.perf_counter() - begin})
+            begin = time.perf_counter()
+            found = figures(data / f"{name}.npz", {"seed": seed})
+            record(name, "hcnn", seed, {**found, "seconds": time.perf_counter() - begin})
 
 
 def choose(data: Path) -> None:

@@ -6,7 +6,7 @@ Two tones follow each other: one of pitch p, then one of pitch p + d. An octave 
 each of three octaves; those near the lower and the upper end are quiet, so that going up an octave changes nothing
 (R. N. Shepard, 1964). The class is d, from 0 to 7. Transposing both by s steps keeps it. The network is `signal` with
 K = 8 and periodic attributes without strides, so an attribute has one sample for each step. It is given the wave.
-benchmarks/results/symmetries/README.md has the protocol, planted.py what is measured. `python -m benchmarks.sound known`
+results/symmetries/README.md has the protocol, planted.py what is measured. `python -m benchmarks.sound known`
 puts the statistic to filters that are given.
 """
 

@@ -1,4 +1,4 @@
-"""Plant a symmetry, and see whether learned attributes find it; benchmarks/results/symmetries/README.md has the protocol.
+"""Plant a symmetry, and see whether learned attributes find it; results/symmetries/README.md has the protocol.
 
     python -m benchmarks.symmetries --out benchmarks/results/symmetries
 
