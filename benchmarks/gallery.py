@@ -8,17 +8,18 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
+from scripts.pages import ROOT, pages
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ENVIRONMENT = {
     "MPLBACKEND": "Agg",
     "HCNN_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "CUPY_PYLOPS": "0",
-    "PYTHONPATH": str(EXAMPLES.parent),
+    "PYTHONPATH": str(ROOT),
 }
 
 
@@ -30,8 +31,8 @@ def main() -> None:
     lines = [f"{key}: {value}" for key, value in describe_machine().items()]
     size = os.environ.get("HCNN_EXAMPLES", "full")
     lines += [f"size of the examples: {size}", "", "page                    user   system, seconds"]
-    total = 0.0
-    for page in sorted(EXAMPLES.glob("*/plot_*.py"), key=lambda page: page.name):
+    total, place = 0.0, tempfile.TemporaryDirectory()
+    for page in sorted(pages(Path(place.name)).glob("*/plot_*.py"), key=lambda page: page.name):
         name = page.stem.removeprefix("plot_")
         if options.pages and name[:2] not in options.pages:
             continue

@@ -30,6 +30,7 @@ import sklearn.base  # noqa: E402, F401 - before Sphinx puts something else in t
 
 import hcnn_core  # noqa: E402
 from scripts.clean_notebooks import INSTALL, clean_folder  # noqa: E402
+from scripts.pages import pages  # noqa: E402
 
 project = "hcnn"
 author = copyright = "the hcnn authors"
@@ -91,7 +92,7 @@ for name in left_out:
 warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
 
 sphinx_gallery_conf = {
-    "examples_dirs": ["../examples"],
+    "examples_dirs": [str(pages(ROOT / "docs" / "_build" / "examples"))],
     "gallery_dirs": ["gallery"],
     "filename_pattern": rf"{os.sep}plot_(?!{'|'.join(name.removeprefix('plot_') for name in left_out) or '$'})",
     "within_subsection_order": "FileNameSortKey",

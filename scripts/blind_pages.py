@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from sklearn.pipeline import Pipeline
 import train
 import train.networks.linear
 import wavelets
+from scripts.pages import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,13 +159,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="numbers, such as 21; all by default")
     chosen = parser.parse_args().pages
-    os.environ["HCNN_EXAMPLES"] = "small"
+    os.environ.setdefault("HCNN_EXAMPLES", "small")
     plt.switch_backend("Agg")
+    place = tempfile.TemporaryDirectory()
+    folder = pages(Path(place.name))
     status = 0
     for page in PAGES:
         if chosen and page.number not in chosen:
             continue
-        (path,) = ROOT.glob(f"examples/*/plot_{page.number}_*.py")
+        (path,) = folder.glob(f"*/plot_{page.number}_*.py")
         seen, unseen = (fits_of(path, page, blind=blind) for blind in (False, True))
         differ = [a for a, b in zip(seen, unseen, strict=False) if a != b] or len(seen) != len(unseen)
         status |= bool(differ)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from copies import ROOT, copy_tree
+from pages import pages
 
 ENVIRONMENT = {"MPLBACKEND": "Agg", "HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUPY_PYLOPS": "0"}
 
@@ -342,7 +343,7 @@ MISTAKES = (
 
 def failure_of(folder: Path, page: Path, *arguments: str) -> str:
     """The error that ends a page in a copy, in a line, and nothing if it ends well."""
-    environment = {**os.environ, "HCNN_EXAMPLES": "small", **ENVIRONMENT, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "HCNN_EXAMPLES": "as they are", **ENVIRONMENT, "PYTHONPATH": str(folder)}
     command = [sys.executable, str(folder / page), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     said = done.stderr.strip().splitlines()
@@ -358,6 +359,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         copy_tree(folder)
+        os.environ["HCNN_EXAMPLES"] = "small"
+        pages(folder / "examples")
         for page in sorted({mistake.page for mistake in MISTAKES} & set(options.pages or [m.page for m in MISTAKES])):
             (path,) = (file.relative_to(ROOT) for file in ROOT.glob(f"examples/*/plot_{page}_*.py"))
             failure = failure_of(folder, path)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from scripts.pages import small
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -61,14 +63,13 @@ assert np.all(test > 0), "left out"
     assert len(seen) == 2 and (seen == unseen) == is_blind
 
 
-def test_a_leak_in_a_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_in_a_page_is_noticed(tmp_path: Path) -> None:
     """Page 11, whose network is trained on signals that it is tested on."""
     pytest.importorskip("sklearn")
-    monkeypatch.setenv("HCNN_EXAMPLES", "small")
     blind_pages = runpy.run_path(str(ROOT / "scripts" / "blind_pages.py"))
     blind_pages["plt"].switch_backend("Agg")
     page = next(page for page in blind_pages["PAGES"] if page.number == "11")
     (path,) = ROOT.glob("examples/*/plot_11_*.py")
-    (tmp_path / "page.py").write_text(path.read_text("utf-8").replace("[draw(128) for", "[tested[:128] for"))
+    (tmp_path / "page.py").write_text(small(path).replace("[draw(128) for", "[tested[:128] for"))
     seen, unseen = (blind_pages["fits_of"](tmp_path / "page.py", page, blind=blind) for blind in (False, True))
     assert len(seen) == len(unseen) == 5 and all(a != b for a, b in zip(seen, unseen, strict=True))

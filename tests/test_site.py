@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.clean_notebooks import INSTALL, clean, of_full_size
+from scripts.clean_notebooks import INSTALL, clean
+from scripts.pages import small
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
@@ -56,44 +57,17 @@ def test_examples_keep_to_the_convention(path: Path) -> None:
     text = path.read_text("utf-8")
     assert re.fullmatch(r"plot_\d\d_\w+", path.stem)
     assert (path.parent / "README.txt").is_file()
-    assert ('SMALL = os.environ.get("HCNN_EXAMPLES") == "small"' in text) == ("HCNN_EXAMPLES" in text)
+    assert "HCNN_EXAMPLES" not in text and ast.parse(small(path))
     assert re.search(r"^ *assert ", text, re.MULTILINE), "an example checks what it says"
 
 
-class Full(ast.NodeTransformer):
-    """Takes what an example does where SMALL is false."""
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        self.generic_visit(node)
-        return node.orelse if ast.unparse(node.test) == "SMALL" else node
-
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        self.generic_visit(node)
-        target = ast.unparse(node.targets[0])
-        return None if target in ("SMALL", ast.unparse(node.value)) else node
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        self.generic_visit(node)
-        return node.body if ast.unparse(node.test) == "not SMALL" else node
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_notebooks_have_no_switch(path: Path) -> None:
-    text = path.read_text("utf-8")
-    full = of_full_size(text)
-    assert "SMALL" not in full
-    assert ast.unparse(ast.parse(full)) == ast.unparse(Full().visit(ast.parse(text)))
-
-
 def test_notebooks_are_for_readers() -> None:
-    code = (
-        'import os\n\nimport numpy\n\nSMALL = os.environ.get("HCNN_EXAMPLES") == "small"\nn = (2 if SMALL else 3) + 1'
-    )
+    code = "import numpy\n\nn = 3"
     text = "R\\ :sup:`2` of :func:`hcnn_core.convolve`, see `sphx_glr_gallery_2_theory_plot_09_synthesis.py`"
     cells = [{"cell_type": "markdown", "source": [text]}, {"cell_type": "code", "source": code.splitlines(True)}]
     read, ran = ("".join(cell["source"]) for cell in json.loads(clean(json.dumps({"cells": cells})))["cells"])
     assert read == "R<sup>2</sup> of `hcnn_core.convolve`, see `plot_09_synthesis.ipynb`"
-    assert ran == "import numpy\n\nn = (3) + 1"
+    assert ran == code
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,8 @@ A volume, smoothed and differentiated
 One call of :func:`hcnn_core.convolve` smooths a 3-D volume and takes its three derivatives. The values are those of
 :mod:`scipy.ndimage`, at all five boundaries. From the derivatives we measure the surface of the balls in the volume.
 
-The operator is Eq. (2) of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along three axes, with four filters.
+The operator is Eq. 2 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along three axes, with four filters.
 """
-
-import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,8 +14,7 @@ from scipy import ndimage
 
 from hcnn_core import convolve, convolve_vjp_x
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n = 32 if SMALL else 64
+n = 64
 
 # %%
 # A volume with a known surface

@@ -6,10 +6,8 @@ A signal over space and time, ``x(u1, u2, u3, t)``, goes through an unknown line
 We find the system's 4-D filter by gradient descent, with gradients of :func:`autodiff.convolve`. The result is compared
 with the least-squares solution, which NumPy finds from a design matrix.
 
-The system is Eq. (2) of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along four axes.
+The system is Eq. 2 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along four axes.
 """
-
-import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,9 +17,8 @@ from skimage.util import montage
 from autodiff import convolve, value_and_grad
 from hcnn_core import translate
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 rng = np.random.default_rng(0)
-lengths = (6, 6, 6, 10) if SMALL else (12, 12, 12, 24)  # u1, u2, u3, t
+lengths = (12, 12, 12, 24)  # u1, u2, u3, t
 size, axes = (3, 3, 3, 4), (0, 1, 2, 3)
 
 # %%
@@ -54,7 +51,7 @@ def loss_of(w):
 
 
 largest = np.max(abs(np.fft.fftn(x)) ** 2) / x.size
-steps = 200 if SMALL else 400
+steps = 400
 w, losses, distances = np.zeros(size), [], []
 
 # %%

@@ -10,8 +10,6 @@ Section 3 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ names rotate
 attribute. Group convolutions of networks are those of `arXiv:1602.07576 <https://arxiv.org/abs/1602.07576>`_.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.data import camera
@@ -20,8 +18,7 @@ from skimage.transform import resize
 from hcnn_core import convolve
 from hcnn_core.testing import assert_translation_covariant, covariance_deviations, rounding_bound
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n = 32 if SMALL else 128
+n = 128
 image = resize(camera() / 255.0, (n, n), anti_aliasing=True)
 
 # %%

@@ -11,7 +11,6 @@ This page needs PyTorch and JAX. Where one of them is missing, the site shows th
 
 # sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_04_frameworks.png'
 
-import os
 from functools import partial
 
 import jax
@@ -26,8 +25,7 @@ import hcnn_core.jax
 import hcnn_core.torch
 
 jax.config.update("jax_enable_x64", True)
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n = 4 if SMALL else 6
+n = 6
 options = {"axes": (0, 1, 2, 3), "boundary": "periodic"}
 
 rng = np.random.default_rng(0)

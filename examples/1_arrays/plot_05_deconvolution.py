@@ -23,8 +23,7 @@ from hcnn_core.testing import assert_adjoint
 os.environ.setdefault("CUPY_PYLOPS", "0")  # PyLops imports CuPy where it is installed, which fails without a card
 import pylops
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n = 64 if SMALL else 256
+n = 256
 rng = np.random.default_rng(0)
 picture = resize(camera() / 255.0, (n, n), anti_aliasing=True)
 

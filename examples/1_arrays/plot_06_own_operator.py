@@ -8,16 +8,12 @@ counterexample and reduces it to a small one. The bounds follow from the roundin
 tolerance to choose. The property is that of Section 3 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from hypothesis import given, seed, settings
 
 from hcnn_core import translate
 from hcnn_core.testing import arrays, assert_adjoint, check_translation_covariant
-
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 
 # %%
 # A layer that forgets the border
@@ -72,7 +68,7 @@ def difference_adjoint(y):
 
 
 @seed(0)
-@settings(max_examples=10 if SMALL else 100, database=None, deadline=None)
+@settings(max_examples=100, database=None, deadline=None)
 @given(x=arrays((5, 2)))
 def test_adjoint(adjoint, x):
     """The dot test, for an array x that Hypothesis draws."""

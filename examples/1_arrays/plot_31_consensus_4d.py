@@ -11,16 +11,13 @@ convolution, trained by PyTorch. Where PyTorch is missing, the site shows the sc
 
 # sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_31_consensus_4d.png'
 
-import os
-
 import matplotlib.pyplot as plt
 import torch
 
 from hcnn_core.torch import ConvNd
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 n, most, materials = 8, 3, 10  # cells along each axis, the farthest that a view is moved, kinds of cells
-pairs, steps = (2, 40) if SMALL else (4, 80)
+pairs, steps = 4, 80
 torch.manual_seed(0)
 
 # %%

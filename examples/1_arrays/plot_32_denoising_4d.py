@@ -10,8 +10,6 @@ is missing, the site shows the script without its results.
 
 # sphinx_gallery_thumbnail_path = '_static/thumbnails/plot_32_denoising_4d.png'
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -19,9 +17,8 @@ from scipy import ndimage
 
 from hcnn_core.torch import ConvNd
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-lengths = (8, 8, 8, 10) if SMALL else (12, 12, 12, 12)  # u1, u2, u3, t
-steps, noise = 60 if SMALL else 150, 0.5
+lengths = (12, 12, 12, 12)  # u1, u2, u3, t
+steps, noise = 150, 0.5
 torch.manual_seed(0)
 rng = np.random.default_rng(0)
 

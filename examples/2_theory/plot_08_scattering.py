@@ -11,7 +11,6 @@ Sources: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, sli
 Networks, slides 8 to 11; `arXiv:1101.2286 <https://arxiv.org/abs/1101.2286>`_.
 """
 
-import os
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -21,8 +20,7 @@ from skimage import data
 
 from wavelets import littlewood_paley, morlet_bank, random_warp, scattering, scattering_paths, wavelet_transform
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n, scales = (64, 3) if SMALL else (128, 4)
+n, scales = 128, 4
 
 # %%
 # Morlet wavelets leave some frequencies weak. Divided by the root of their Littlewood-Paley sum they are *tight*: the

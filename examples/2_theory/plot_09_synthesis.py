@@ -10,8 +10,6 @@ Sources: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, sli
 `arXiv:1810.12136 <https://arxiv.org/abs/1810.12136>`_, `arXiv:1911.10017 <https://arxiv.org/abs/1911.10017>`_.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
@@ -20,8 +18,7 @@ from wavelets import lbfgs, moment_distance, phase_harmonic, randomize_phases, s
 from wavelets.harmonics import harmonic_statistics
 from wavelets.processes import decaying_vorticity
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n, scales, iterations = (64, 3, 40) if SMALL else (128, 4, 60)
+n, scales, iterations = 128, 4, 60
 rng = np.random.default_rng(0)
 
 # %%

@@ -10,16 +10,13 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 S&P 500; here are simulated ones, since prices cannot be shipped.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 from wavelets import lbfgs, lognormal_cascade, moment_distance, multifractal_noise, randomize_phases, steerable_bank
 from wavelets.scaling import leverage, scaling_exponents, structure_functions
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-levels, realisations, length = (15, 8, 2**12) if SMALL else (17, 16, 2**13)
+levels, realisations, length = 17, 16, 2**13
 n = 2**levels
 rng = np.random.default_rng(0)
 orders = np.arange(0.5, 4.1, 0.5)

@@ -10,14 +10,11 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 approximations of sparse coding, 2010.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 from wavelets import adam, ista, lista, soft_threshold, sparse_loss
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 rng = np.random.default_rng(0)
 
 # %%
@@ -70,7 +67,7 @@ for depth in depths:
         code = lista(x, dictionary, p["encoder"], np.exp(p["log_threshold"]), iterations=depth)
         return np.mean(sparse_loss(x, code, dictionary, penalty))
 
-    batches = [draw(128) for _ in range(100 if SMALL else 600)]
+    batches = [draw(128) for _ in range(600)]
     assert not np.isin(np.concatenate(batches)[:, 0], tested[:, 0]).any(), "it learns from other signals"
     learned = adam(loss_of, start, batches, rate=3e-3)
     for name, parameters in (("ISTA", start), ("LISTA", learned)):

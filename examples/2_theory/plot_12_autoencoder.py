@@ -10,7 +10,6 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 """
 
 import itertools
-import os
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -21,8 +20,7 @@ from autodiff import convolve_vjp_x
 from train.data import load_dataset
 from wavelets import adam, morlet_bank, principal_components, scattering
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, tested, steps, hidden = (300, 100, 100, 12) if SMALL else (1500, 300, 400, 24)
+count, tested, steps, hidden = 1500, 300, 400, 24
 sample = load_dataset("sample")
 train, test = (a.astype(np.float32) / 255 for a in (sample.train_images[:count], sample.test_images[:tested]))
 

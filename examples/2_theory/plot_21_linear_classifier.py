@@ -9,8 +9,6 @@ Sources: J. Tanner, Theories of Deep Learning, lecture 11, for thresholds as the
 S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slide 22 for scattering, 29 to 32 for dictionaries.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -18,9 +16,8 @@ from train.data import load_dataset
 from train.networks.linear import linear_accuracy
 from wavelets import dwt, ista, learn_dictionary, morlet_bank, principal_components, scattering, soft_threshold
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-sizes = (100, 300) if SMALL else (100, 500, 1500)
-components, atoms, penalty = (24, 48, 0.3) if SMALL else (48, 192, 0.3)
+sizes = (100, 500, 1500)
+components, atoms, penalty = 48, 192, 0.3
 
 sample = load_dataset("sample")
 known, test = (pictures.astype(np.float32) / 255 for pictures in (sample.train_images, sample.test_images))

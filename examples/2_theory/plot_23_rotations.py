@@ -10,17 +10,14 @@ Sources: L. Sifre, S. Mallat, Rotation, Scaling and Deformation Invariant Scatte
 quoted by E. Oyallon, Organising Deep Networks, under "All variabilities are known".
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 from train.networks.linear import linear_accuracy
 from wavelets import morlet_bank, rototranslation_scattering, scattering, scattering_paths
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 n, scales, angles = 32, 3, 8
-sizes, tested = ((8, 16), 24) if SMALL else ((8, 16, 32), 60)  # images of each class
+sizes, tested = (8, 16, 32), 60  # images of each class
 rng = np.random.default_rng(0)
 
 # %%

@@ -10,16 +10,13 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 <https://arxiv.org/abs/1810.12136>`_.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
 from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n, lines = 1024, 128 if SMALL else 384
+n, lines = 1024, 384
 rng = np.random.default_rng(0)
 
 # %%

@@ -11,8 +11,6 @@ prediction? In a *chain* each octave begins with what the one before has made. N
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 23, 24 and 31.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.measure import block_reduce
@@ -23,8 +21,7 @@ from wavelets import adam, ista, learn_dictionary, lista, sparse_loss
 
 rng = np.random.default_rng(0)
 steps, layers = 600, 8  # of descent, and of the network
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-training, testing = (200, 100) if SMALL else (600, 200)  # images
+training, testing = 600, 200  # images
 
 # %%
 # Periodic signals with six jumps, and grey images of CIFAR-10. Each octave replaces two neighbours along each axis by
@@ -135,7 +132,7 @@ def restored(known, tested, width, atoms):
 # %%
 # Errors are relative to those of the true coarser arrays, repeated. At full size signals are drawn three times.
 
-for _ in range(1 if SMALL else 3):
+for _ in range(3):
     print("signals")
     jumps = octaves(signals(200)), octaves(signals(150))
     errors, chain = restored(*jumps, 16, 32)

@@ -10,19 +10,15 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 <https://arxiv.org/abs/1810.12136>`_.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 from wavelets import lbfgs, moment_distance, steerable_bank
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-
 # %%
 # A signal with six jumps.
 
-finest, (d, octaves, steps) = 4, (1024, 9, 200) if SMALL else (4096, 11, 300)
+finest, (d, octaves, steps) = 4, (4096, 11, 300)
 rng = np.random.default_rng(0)
 places, heights = rng.choice(d, 6, replace=False), rng.standard_normal(6)
 signal = np.cumsum(np.bincount(places, heights - heights.mean(), d))

@@ -10,7 +10,6 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 `arXiv:1606.00021 <https://arxiv.org/abs/1606.00021>`_.
 """
 
-import os
 from itertools import islice
 
 import matplotlib.pyplot as plt
@@ -21,8 +20,7 @@ from train import load
 from train.data import load_dataset, standardise
 from wavelets import lbfgs, moment_distance, randomize_phases, steerable_bank, wavelet_transform
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-n, scales, layers, iterations = (64, 3, 3, 60) if SMALL else (128, 4, 5, 100)
+n, scales, layers, iterations = 128, 4, 5, 100
 rng = np.random.default_rng(0)
 
 gravel = data.gravel()[:256, :256].astype(float).reshape(n, 256 // n, n, 256 // n).mean(axis=(1, 3))

@@ -10,7 +10,6 @@ Sources: V. Papyan, Y. Romano and M. Elad, `arXiv:1607.08194 <https://arxiv.org/
 of J. Tanner, Theories of Deep Learning, lecture 11.
 """
 
-import os
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -22,8 +21,7 @@ from hcnn_core import convolve, convolve_vjp_x
 from train import load
 from wavelets import ista, soft_threshold
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, sparsities = (20, (2, 8)) if SMALL else (100, (2, 4, 8, 16))
+count, sparsities = 100, (2, 4, 8, 16)
 n, first, second = 64, 4, 8  # samples of a signal, filters of the two layers
 rng = np.random.default_rng(0)
 

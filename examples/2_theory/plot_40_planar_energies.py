@@ -10,8 +10,6 @@ Sources: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, sli
 Poilvert, `arXiv:1605.04654 <https://arxiv.org/abs/1605.04654>`_, whose molecules are not here.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.special import itj0y0, ive
@@ -19,8 +17,7 @@ from sklearn import linear_model, pipeline, preprocessing
 
 from wavelets import morlet_bank, scattering, scattering_paths
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-sizes, tested = ([40, 160], 80) if SMALL else ([40, 80, 160, 320, 640], 320)
+sizes, tested = [40, 80, 160, 320, 640], 320
 n, bodies, radius, width, scales, angles = 64, 8, 10, 1.5, 5, 6
 count, rng = 3 * sizes[-1] + tested, np.random.default_rng(0)
 
@@ -113,8 +110,7 @@ for ax, (energy, y) in zip(axes[1:], energies.items(), strict=True):
     ax.set(title=energy, xlabel="training configurations", ylabel="error / deviation")
     fourier, first, both, permuted = (np.array(values[-1]) for values in errors.values())  # of three training sets
     assert permuted.min() > 0.8 and np.all(np.array(errors["order 1"][0]) < errors["Fourier"][0])
-    if not SMALL:
-        assert np.all(fourier < first) if energy == "Coulomb" else np.all(both < first)
+    assert np.all(fourier < first) if energy == "Coulomb" else np.all(both < first)
 assert np.all(np.maximum(first, both) < 0.7 * fourier), "of hopping"
 axes[1].legend()
 

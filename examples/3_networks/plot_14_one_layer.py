@@ -8,8 +8,6 @@ CNN*). They trained one layer of fully connected networks on MNIST, and left all
 with a fully connected and a hierarchical network of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ on CIFAR-10.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -19,9 +17,8 @@ from train.data import channel_statistics, load_dataset, resize, standardise
 from train.networks.registry import build
 from wavelets import momentum
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, epochs = (300, 3) if SMALL else (500, 4)
-side, depth, rates, draws = 12, 6, (0.03, 0.1), 1 if SMALL else 3
+count, epochs = 500, 4
+side, depth, rates, draws = 12, 6, (0.03, 0.1), 3
 
 sample = load_dataset("sample")
 statistics = channel_statistics(sample.train_images)

@@ -11,8 +11,6 @@ The layer is linear, with tied weights and a sparse response (reconstruction ICA
 trained without labels. Functions are fitted to its atoms, what filters look for; whitening makes filters rougher.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage import color, data
@@ -20,10 +18,9 @@ from skimage import color, data
 from train import load
 from wavelets import fit_gabor, lbfgs, principal_components, randomize_phases
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 rng = np.random.default_rng(0)
-side, filters = (8, 12) if SMALL else (9, 36)  # taps along each side; filters
-patches, iterations = (2000, 40) if SMALL else (8000, 120)
+side, filters = 9, 36  # taps along each side; filters
+patches, iterations = 8000, 120
 
 # %%
 # Patches of photographs, whitened: their principal components have variance 1. The cost is
@@ -64,7 +61,7 @@ assert np.median(r2) > np.median(control) + 0.1
 # so the good fit of the network that ships says nothing.
 
 w = load("hcnn-fast").merged["layer01"]["w"]  # (colours, 3, 3, filters)
-shipped = np.moveaxis(w, -1, 1).reshape(-1, 3, 3)[: 12 if SMALL else None]
+shipped = np.moveaxis(w, -1, 1).reshape(-1, 3, 3)
 small = [np.median([fit_gabor(f)[1] for f in kind]) for kind in (shipped, rng.standard_normal(shipped.shape))]
 print(f"median R^2 at 3 x 3 taps: {small[0]:.3f} trained, {small[1]:.3f} random numbers")
 assert small[0] - small[1] < (np.median(r2) - np.median(control)) / 2, "so few taps hardly tell"

@@ -7,8 +7,6 @@ attribute v\ :sub:`1` can mean: a rotation of an image, where filters are rotate
 filters are wavelets along log-frequency. Both are checked here, with the word of caution that the paper adds.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.data import camera
@@ -17,15 +15,13 @@ from skimage.transform import resize
 from hcnn_core import convolve, translate
 from hcnn_core.testing import rounding_bound
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-
 # %%
 # Complex Gabor filters at multiples of 45 degrees. Rotating the image by 90 degrees, two of eight angles, rotates each
 # map in space and moves the attribute by two:
 #
 # .. math:: x_1(u, v_1 - \tau) = \rho(x_\tau \star w_{v_1}(r_\tau u)) \quad\text{with}\quad x_\tau(u) = x(r_\tau^{-1} u)
 
-n = 32 if SMALL else 96
+n = 96
 image = resize(camera() / 255.0, (n, n), anti_aliasing=True)
 v, h = np.mgrid[-6:7, -6:7]  # down, and to the right
 angles = np.arange(8) * np.pi / 4  # counter-clockwise, as numpy.rot90 turns
@@ -70,7 +66,7 @@ assert alone > 0.5 and with_space < 1e-9
 # every semitone, dilated copies of one: their width along time is proportional to the period.
 
 rate, bands, transposition = 4000, 48, 3  # samples per second, semitones
-semitones = [0, 4, 7, 12] if SMALL else [0, 4, 7, 12, 7, 4, 0, 5, 9, 12]
+semitones = [0, 4, 7, 12, 7, 4, 0, 5, 9, 12]
 time = np.arange(int(0.25 * rate)) / rate
 
 

@@ -7,12 +7,10 @@ The 4-D filters of a trained network, ``w(u1, u2, v1, v2)`` for each new attribu
 Gaussian, of which structured receptive fields are made (Jacobsen, van Gemert, Lou and Smeulders, 2016)? We keep such
 parts of the filters of all layers and count the images that are still classified right.
 
-The filters of one layer share their spatial factors in Eq. (8) of `arXiv:1703.04140
+The filters of one layer share their spatial factors in Eq. 8 of `arXiv:1703.04140
 <https://arxiv.org/abs/1703.04140>`_, whose rank is at most 9. Section 5.2 calls approximations of trained filters *a
 posteriori* (Denton et al., 2014; Jaderberg et al., 2014).
 """
-
-import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,8 +20,7 @@ from train import load
 from train.data import load_dataset, standardise
 from train.networks.hierarchical import hierarchy
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count = 60 if SMALL else 300
+count = 300
 
 # %%
 # ``merged`` has the 4-D filters that the normalised factors of each layer fold into. ``apply_merged`` is the network
@@ -79,7 +76,7 @@ def cut(layer, rank, way):
     return low.astype("float32"), len(target) * rank * (9 * (way not in bases) + target.shape[-1]), energy
 
 
-ranks = (3, 6, 9) if SMALL else (3, 4, 5, 6, 7, 8, 9)
+ranks = (3, 4, 5, 6, 7, 8, 9)
 found = {}
 for way in ("own terms", "shared", "shared, weighted", *bases):
     for rank in ranks:

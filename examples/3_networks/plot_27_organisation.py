@@ -10,8 +10,6 @@ which neighbours are alike?
 Source: E. Oyallon, Organising Deep Networks; R. R. Coifman, M. Gavish, Harmonic analysis of digital data bases, 2011.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -19,8 +17,7 @@ from train import load
 from train.data import load_dataset, standardise
 from wavelets import dwt, organize
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count = 60 if SMALL else 240  # images
+count = 240  # images
 rng = np.random.default_rng(0)
 
 # %%

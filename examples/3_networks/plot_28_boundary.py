@@ -11,8 +11,6 @@ Source: E. Oyallon, Organising Deep Networks, under "Complexity measure"; `arXiv
 <https://arxiv.org/abs/1703.01775>`_.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import ttest_rel
@@ -21,8 +19,7 @@ from train import load
 from train.data import load_dataset, standardise
 from wavelets import local_support_vectors
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, neighbours = 150 if SMALL else 500, 9
+count, neighbours = 500, 9
 
 classifier = load("hcnn-fast")
 network = classifier.network
@@ -31,7 +28,7 @@ labels = sample.test_labels[:count]
 images = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
 
 # %%
-# Of each layer the mean over the oldest attribute is kept, which is what the next layer reads, Eq. (6). Both networks
+# Of each layer the mean over the oldest attribute is kept, which is what the next layer reads, Eq. 6. Both networks
 # are made of merged filters; the random one has moments for its normalisation as before the first step of training.
 
 by_chance = network.initialize(np.random.default_rng(0))

@@ -7,7 +7,6 @@ rotation makes the other; chirps that rise and fall are signals with the same po
 ones apart, and does it call the mirrored ones by the other name?
 """
 
-import os
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -16,8 +15,7 @@ import numpy as np
 from train import Dataset, fit, make_config
 from train.networks.linear import linear_accuracy
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-SIDE, LENGTH, of_volumes, of_signals, epochs = 12, 96, *((40, 40, 1) if SMALL else (300, 200, 8))
+SIDE, LENGTH, of_volumes, of_signals, epochs = 12, 96, 300, 200, 8
 rng = np.random.default_rng(0)
 
 # %%
@@ -70,8 +68,7 @@ def learned(data, preset, settings):
     with tempfile.TemporaryDirectory() as folder:
         config = make_config(preset, {**settings, "width": 6, "epochs": epochs})
         network = fit(config, data, out=f"{folder}/run", on_epoch=curve.append)
-    if not SMALL:
-        assert curve[-1]["train_loss"] < curve[0]["train_loss"], "it learns"
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"], "it learns"
     found, mirrored = (network.logits(x).argmax(1) for x in (data.test_images, data.test_images[:, ::-1].copy()))
     right, exchanged = np.mean(found == data.test_labels), np.mean(mirrored != data.test_labels)
     print(f"{data.name}: {right:.0%} of {len(found)} right; mirrored, {exchanged:.0%} get the other name")
@@ -86,8 +83,7 @@ by_spectrum = linear_accuracy(spectra, chirps.train_labels, tested, chirps.test_
 print(f"chirps by their spectra: {by_spectrum:.0%}")
 assert of_helices.features(volumes[:1], 3).shape == (1, 3, 3, 3, 2, 3, 6), "three axes of space, three attributes"
 assert of_chirps.axes(4) == ("n", "u1", "v2", "v3", "v4")
-if not SMALL:
-    assert min(*parts, *others) > 0.9 and by_spectrum < 0.65, "the order of frequencies, not which there are"
+assert min(*parts, *others) > 0.9 and by_spectrum < 0.65, "the order of frequencies, not which there are"
 
 # %%
 # Nothing here is measured; ``python -m benchmarks.signals`` is for series that people measured.

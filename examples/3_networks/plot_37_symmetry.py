@@ -8,7 +8,6 @@ circle, and a rotation of :math:`\mathbb R^{16}`, which the network does not kno
 translations along :math:`v_1` explain what the group does to :math:`x_1`?
 """
 
-import os
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -18,8 +17,7 @@ from autodiff import cross_entropy, elu
 from train.attributes.symmetry import translation_explains
 from wavelets import adam
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-many, steps = (2, 100) if SMALL else (6, 2500)
+many, steps = 6, 2500
 SIZE, CLASSES = 16, 7
 v = np.arange(SIZE)
 
@@ -44,7 +42,7 @@ def turn(s, x):
 
 
 # %%
-# Eqs. (3) to (5) without space: 16 numbers become x_1 with 16 samples along v_1, filters along v_1 make v_2, and the
+# Eqs. 3 to 5 without space: 16 numbers become x_1 with 16 samples along v_1, filters along v_1 make v_2, and the
 # sum over v_1 leaves the classes. The penalty asks that neighbours along v_1 differ little; its weight falls to 0. All
 # networks are trained side by side, along a first axis.
 
@@ -105,8 +103,7 @@ for row, (name, results) in zip(axes, found.items(), strict=True):
         ax.set(title=title, xlabel="$v_1$", xticks=[], yticks=[])
     row[0].set_ylabel(f"{name}\ninputs")
 
-if not SMALL:
-    assert whole["smooth along v_1"] > whole["as it is"], "the penalty leads to the group"
+assert whole["smooth along v_1"] > whole["as it is"], "the penalty leads to the group"
 
 # %%
 # Six networks of each kind say little. `docs/symmetries.md` has 30 of each of 14 arms, by a protocol that was fixed

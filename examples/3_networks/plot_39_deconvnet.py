@@ -8,7 +8,6 @@ show the unit, or the image? Sources: M. D. Zeiler and R. Fergus, `arXiv:1311.29
 W. Nie, Y. Zhang and A. Patel, `arXiv:1805.07039 <https://arxiv.org/abs/1805.07039>`_, who find that it is the image.
 """
 
-import os
 from functools import reduce
 
 import matplotlib.pyplot as plt
@@ -22,8 +21,7 @@ from train.attributes.units import receptive_field
 from train.data import load_dataset, standardise
 from train.networks.hierarchical import hierarchy
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, many, depth = (60, 12, 6) if SMALL else (200, 24, 6)
+count, many, depth = 200, 24, 6
 rng = np.random.default_rng(0)
 classifier = load("hcnn-periodic")
 network, layers, trained = classifier.network, hierarchy(classifier.network)[:depth], classifier.merged

@@ -9,7 +9,6 @@ moved by the smallest step that changes the class (`arXiv:1511.04599 <https://ar
 random step of the same length?
 """
 
-import os
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -20,8 +19,7 @@ from autodiff import convolve, grad
 from train.data import channel_statistics, load_dataset, resize, standardise
 from wavelets import adam
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-count, steps, seeds = (200, 200, 1) if SMALL else (400, 400, 3)
+count, steps, seeds = 400, 400, 3
 
 # %%
 # As many vehicles (+1) as animals (-1). Random labels are the true ones in random order. All networks have two

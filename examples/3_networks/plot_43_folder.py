@@ -8,7 +8,6 @@ row for each picture. Here they are the small digits of scikit-learn, and both c
 
 import csv
 import io
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-epochs, per_class = ("2", 12) if SMALL else ("30", 80)
+epochs, per_class = "30", 80
 
 # %%
 # Digits 3, 5 and 8, of 16 x 16 pixels, are written as PNG files: some for training, 30 of each for later.
@@ -61,8 +59,7 @@ rows = list(csv.DictReader(io.StringIO(table)))
 right = np.mean([Path(row["path"]).parent.name == row["class"] for row in rows])
 print(f"{len(rows)} pictures, {100 * right:.0f} % right")
 assert len(rows) == 90
-if not SMALL:
-    assert right > 0.9, "most of the pictures that it has not seen"
+assert right > 0.9, "most of the pictures that it has not seen"
 
 # %%
 # The pictures that it is least sure of.
