@@ -90,7 +90,6 @@ soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliab
 
 mutants: .venv/.test .venv/.docs ## plant defects that tests should notice, and mistakes that pages should
 	$(BIN) scripts/planted_defects.py
-	$(BIN) scripts/planted_mistakes.py
 
 clean: ## remove the environment, build outputs and caches, but not runs/
 	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst

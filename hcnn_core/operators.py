@@ -72,13 +72,8 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
     filters = np.array(require_floating(np, "w", w))
     problem = make_problem(shape_of("x", shape), filters.shape, axes, **options)
     moved = tuple(a + 1 for a in problem.axes)  # behind the axis of the rows
-    chosen: dict[str, Any] = {
-        "boundary": problem.boundary,
-        "sum_axes": tuple(a + 1 for a in problem.sum_axes),
-        "stride": problem.stride,
-        "method": problem.method,
-    }
-
+    chosen: dict[str, Any] = {name: getattr(problem, name) for name in ("boundary", "stride", "method")}
+    chosen["sum_axes"] = tuple(a + 1 for a in problem.sum_axes)
     forward = _OnRows(filters, moved, chosen, problem.x_shape, problem.y_shape, transposed=False)
     adjoint = _OnRows(filters.conj(), moved, chosen, problem.y_shape, problem.x_shape, transposed=True)
     return _make_operator(forward, adjoint)
@@ -95,14 +90,10 @@ class _OnRows(NamedTuple):
     transposed: bool
 
     def __call__(self, rows: NumpyArray[Any]) -> NumpyArray[Any]:
-        if rows.shape[-1] != math.prod(self.shape):  # SciPy passes a single column on as it is
-            rows = rows.reshape(-1)
+        rows = rows if rows.shape[-1] == math.prod(self.shape) else rows.reshape(-1)  # SciPy's column, as it came
         count = math.prod(rows.shape[:-1])
-        signals = rows.reshape(count, *self.shape)
-        if self.transposed:
-            results = convolve_vjp_x(signals, (count, *self.result), self.filters, self.axes, **self.options)
-        else:
-            results = convolve(signals, self.filters, self.axes, **self.options)
+        given: Any = (convolve_vjp_x, (count, *self.result)) if self.transposed else (convolve,)
+        results = given[0](rows.reshape(count, *self.shape), *given[1:], self.filters, self.axes, **self.options)
         return results.reshape(*rows.shape[:-1], math.prod(self.result))
 
     def conj(self) -> _OnRows:
@@ -130,14 +121,8 @@ def _operator_class() -> Any:
         def _matvec(self, x: Any) -> Any:
             return self._forward(x)
 
-        def _rmatvec(self, x: Any) -> Any:
-            return self._backward(x)
-
         def _matmat(self, x: Any) -> Any:
             return self._forward(x.swapaxes(-1, -2)).swapaxes(-1, -2)
-
-        def _rmatmat(self, x: Any) -> Any:
-            return self._backward(x.swapaxes(-1, -2)).swapaxes(-1, -2)
 
         def dot(self, x: Any) -> Any:
             refuse_notes(x)

@@ -1,9 +1,9 @@
-"""The mistakes that ``make mutants`` plants for pages of the gallery: each can be planted as it stands."""
+"""The defects that ``make mutants`` plants: each can be planted as it stands, and pages that look ahead are seen."""
 
 from __future__ import annotations
 
 import runpy
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,22 @@ import pytest
 from scripts.pages import small
 
 ROOT = Path(__file__).resolve().parents[1]
+DEFECTS = tomllib.loads((ROOT / "scripts" / "planted.toml").read_text("utf-8"))["defect"]
 
 
-@pytest.fixture(scope="module")
-def mistakes() -> Any:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        return runpy.run_path(str(ROOT / "scripts" / "planted_mistakes.py"))["MISTAKES"]
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect["what"])
+def test_a_defect_can_be_planted(defect: dict[str, Any]) -> None:
+    assert (ROOT / defect["file"]).read_text("utf-8").count(defect["old"]) == 1
+    assert defect["new"] != defect["old"] and defect["file"].endswith(".py")
+    if "page" in defect:
+        assert len(list(ROOT.glob(f"examples/*/plot_{defect['page']}_*.py"))) == 1 and "tests" not in defect
+    else:
+        assert defect["tests"] and all((ROOT / file).is_file() for file in defect["tests"])
 
 
-def test_planted_texts_occur_once(mistakes: Any) -> None:
-    for mistake in mistakes:
-        assert (ROOT / mistake.file).read_text("utf-8").count(mistake.old) == 1, mistake
-        assert mistake.new != mistake.old and mistake.file.endswith(".py")
-        assert len(list(ROOT.glob(f"examples/*/plot_{mistake.page}_*.py"))) == 1
-
-
-def test_every_page_has_a_planted_mistake(mistakes: Any) -> None:
+def test_every_page_has_a_planted_mistake() -> None:
     pages = {page.name.split("_")[1] for page in ROOT.glob("examples/*/plot_*.py")}
-    assert {mistake.page for mistake in mistakes} == pages
+    assert {defect["page"] for defect in DEFECTS if "page" in defect} == pages
 
 
 @pytest.mark.parametrize(
