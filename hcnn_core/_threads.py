@@ -20,8 +20,8 @@ from ctypes import PyDLL
 from functools import lru_cache, partial
 from queue import SimpleQueue
 
-from hcnn_core._environment import value
 from hcnn_core._tuning import current
+from hcnn_core.environment import value
 
 _inside = threading.local()
 

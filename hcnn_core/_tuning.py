@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from hcnn_core._environment import is_on, require_valid, value
+from hcnn_core.environment import is_on, require_valid, value
 
 MOST_TERMS = 3
 """Most terms of a weighted sum of arrays: what a kernel's argument has room for."""

@@ -88,7 +88,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     request = planner.request_for(problem, x)
     choices, seconds = planner.priced(request)
     estimated = planner.estimate(choices, seconds, request.passes).name
-    device = planner.device_for(request.library)
+    device = request.device
     words, of_problem = words_of(device, dtype_name(x.dtype)), planner.described(problem, request.batch)
     measured = {}
     if device.may_measure and "measure" in problem.method:

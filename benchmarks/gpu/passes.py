@@ -146,7 +146,7 @@ def _blocks(cupy: Any, table: Table, layer: str, problem: Problem, methods: tupl
 
 def _plans(cupy: Any, problem: Problem, methods: tuple[str, ...]) -> tuple[tuple[Any, Any], Any, Any]:
     """Two plans whose filters slide whatever is chosen otherwise, and random samples and filters."""
-    rng, request = cupy.random.default_rng(0), Request(problem, True, ((), problem.batch_axes), "cupy", current())
+    rng, request = cupy.random.default_rng(0), Request(problem, True, ((), problem.batch_axes), CUPY, current())
     one, other = (CUPY.by_axis(methods, request).make() for _ in range(2))
     one._seconds = other._seconds = lambda: math.inf
     n, rows, columns, *others = problem.x_shape

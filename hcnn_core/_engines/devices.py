@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hcnn_core._problem import OPEN, Problem
 from hcnn_core._tuning import Costs, Tuning, current
-from hcnn_core.backend import seconds_of, seconds_on_device
+from hcnn_core.backend import library_of, seconds_of, seconds_on_device
 from hcnn_core.precisions import passes
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Request(NamedTuple):
     """Whether signal and filters are real."""
     batch: BatchAxes
     """Its batch axes outside the convolved axes and inside, each in their order in memory."""
-    library: str
-    """The library of its arrays."""
+    device: Device
+    """What takes its arrays."""
     tuning: Tuning
     passes: int = 0
     """How many products of TensorFloat-32 make one product of float32; 0 for none."""
@@ -258,7 +258,7 @@ def _library_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]
     from hcnn_core._engines.generic.block_plan import BlockPlan
     from hcnn_core._engines.generic.fft_plan import FFTPlan
 
-    device = device_for(request.library)
+    device = request.device
     operands = request.problem, request.real, request.tuning, device is NUMPY, partial(device.engine, "elementwise")
     plans: tuple[FFTPlan, ...] = FFTPlan(*operands), BlockPlan(*operands)
     return [AtOnce(plan, methods) for plan in plans if plan.suits]
@@ -274,7 +274,7 @@ def factored_plan(expansion: Problem, contraction: Problem, tuning: Tuning) -> F
     if len(e.axes) != 2 or e.empty or c.empty:
         return None
     rest = tuple(a for a in c.batch_axes if a not in e.axes)
-    request = Request(c, True, ((), (*e.axes, *rest)), "numpy", tuning)
+    request = Request(c, True, ((), (*e.axes, *rest)), NUMPY, tuning)
     plan = _compiled_by_axis(("fft",) * len(c.axes), request, three_products=True).make()
     positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
     return FactoredPlan(e, c, plan) if isinstance(plan, SpectralPlan) and FactoredPlan.suits(positions) else None
@@ -314,3 +314,8 @@ DEVICES = (NUMPY, CUPY, ANOTHER)
 def device_for(library: str) -> Device:
     """Return the device that takes arrays of a library."""
     return next(device for device in DEVICES if device.owns(library))
+
+
+def device_of(array: Any) -> Device:
+    """Return the device that takes an array."""
+    return device_for(library_of(array))

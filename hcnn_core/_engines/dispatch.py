@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from hcnn_core._engines.devices import device_for, module_of
+from hcnn_core._engines.devices import device_of
 from hcnn_core._engines.devices import has_compiled_kernels as has_compiled_kernels
-from hcnn_core.backend import library_of
 
 
 def native(name: str, like: Any, *others: Any) -> Any:
     """Return the native module of this name, if it takes such an array and what else its `suits` asks for; or None."""
-    return device_for(library_of(like)).native(name, like, *others)
+    return device_of(like).native(name, like, *others)
 
 
 def engine(name: str, like: Any, *others: Any) -> Any:
     """Return the same, or the generic module."""
-    return device_for(library_of(like)).native(name, like, *others) or module_of("generic", name)
+    return device_of(like).engine(name, like, *others)

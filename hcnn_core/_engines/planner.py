@@ -9,12 +9,11 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hcnn_core._engines.devices import Request, factored_plan
-from hcnn_core._engines.devices import device_for as device_for
+from hcnn_core._engines.devices import Request, device_of, factored_plan
 from hcnn_core._engines.dispatch import native
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
-from hcnn_core.backend import AnyArray, Array, dtype_name, library_of
+from hcnn_core.backend import AnyArray, Array, dtype_name
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
@@ -42,20 +41,20 @@ class Convolution(Protocol[AnyArray]):
 
 def make_plan(problem: Problem, like: AnyArray) -> Convolution[AnyArray]:
     """Return the plan for a call; calls with the same shapes, options, kind of numbers and memory layout share it."""
-    request = _unplaced(problem, library_of(like), dtype_name(like.dtype))
+    request = _unplaced(problem, like)
     return _plan_of(request, like.shape, getattr(like, "strides", None))
 
 
 def request_for(problem: Problem, like: Array) -> Request:
     """Return what is asked of the planner by a call with such arrays."""
-    request = _unplaced(problem, library_of(like), dtype_name(like.dtype))
+    request = _unplaced(problem, like)
     return request._replace(batch=_batch_axes(request, like.shape, getattr(like, "strides", None)))
 
 
-def _unplaced(problem: Problem, library: str, dtype: str) -> Request:
+def _unplaced(problem: Problem, like: AnyArray) -> Request:
     """Return what is asked before it is known how the batch lies in memory."""
-    passes = device_for(library).passes(dtype)
-    return Request(problem, not dtype.startswith("complex"), ((), ()), library, current(), passes)
+    device, dtype = device_of(like), dtype_name(like.dtype)
+    return Request(problem, not dtype.startswith("complex"), ((), ()), device, current(), device.passes(dtype))
 
 
 @lru_cache(maxsize=512)
@@ -65,7 +64,7 @@ def _plan_of(request: Request, shape: tuple[int, ...], strides: tuple[int, ...] 
 
 @lru_cache(maxsize=512)
 def _plan_for(request: Request) -> Convolution[Any]:
-    if "measure" in request.problem.method and device_for(request.library).may_measure:
+    if "measure" in request.problem.method and request.device.may_measure:
         return measured(request)
     return choose(request).make()
 
@@ -81,8 +80,8 @@ def measured(request: Request) -> Convolution[Any]:
     near = sorted((i for i in range(len(choices)) if seconds[i] <= most), key=seconds.__getitem__)
     estimated = estimate(choices, seconds, request.passes)
     candidates = {choice.name: choice for choice in [estimated, *(choices[i] for i in near)]}
-    device, problem = device_for(request.library), request.problem
-    return Measured(candidates, estimated.name, described(problem, request.batch), device, problem.book)
+    problem = request.problem
+    return Measured(candidates, estimated.name, described(problem, request.batch), request.device, problem.book)
 
 
 def described(problem: Problem, batch: BatchAxes) -> str:
@@ -122,8 +121,7 @@ def priced(request: Request) -> tuple[list[Choice], list[float]]:
     """All choices and the seconds that they promise; a single choice has no price."""
     from hcnn_core._engines import cost_model
 
-    device = device_for(request.library)
-    choices, costs = device.choices(request), device.estimate(request.tuning)
+    choices, costs = request.device.choices(request), request.device.estimate(request.tuning)
     prices = [cost_model.seconds(choice, costs, request.passes) for choice in choices] if len(choices) > 1 else [0.0]
     return choices, prices
 
@@ -146,7 +144,7 @@ def _batch_axes(request: Request, shape: tuple[int, ...], strides: tuple[int, ..
     outermost, innermost = (extreme(problem.axes, key=stride.__getitem__) for extreme in (max, min))
     outer = tuple(axis for axis in order if stride[axis] > stride[outermost])
     inner = tuple(axis for axis in order if axis not in outer)
-    if problem.sum_axes and device_for(request.library).has_batch_inside:
+    if problem.sum_axes and request.device.has_batch_inside:
         return (), tuple(order)
     samples = math.prod(problem.x_shape[axis] for axis in inner)
     line = samples * problem.x_shape[innermost]

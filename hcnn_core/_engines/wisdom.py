@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from hcnn_core._files import follow_links, read_text, rewrite
 from hcnn_core._threads import asked_for, worker_count
 from hcnn_core._tuning import Book
+from hcnn_core.files import follow_links, read_text, rewrite
 
 FORMAT = "hcnn wisdom 1: convolutions, and milliseconds of the ways to compute them; it may be deleted"
 

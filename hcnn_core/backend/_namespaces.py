@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._environment import require_valid
 from hcnn_core.backend._arrays import AnyArray, Array
+from hcnn_core.environment import require_valid
 from hcnn_core.typing import Array as PublicArray
 
 moveaxis: Callable[..., Any] = np.moveaxis

@@ -26,7 +26,7 @@ from hcnn_core._engines.cpu.kernels import gemm
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.cpu.winograd import WinogradProducts
-from hcnn_core._engines.devices import Request
+from hcnn_core._engines.devices import NUMPY, Request
 from hcnn_core._engines.generic.block_plan import BlockPlan
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.fft_plan import FFTPlan
@@ -240,7 +240,7 @@ def test_automatic_choice_takes_taps_for_short_filters_and_spectra_for_long_ones
     def chosen(n: int, size: int) -> tuple[str, ...]:
         options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1, "method": "auto"}
         problem = make_problem((64, n), (size, 16), 1, **options)
-        return planner.choose(Request(problem, True, ((0,), ()), "numpy", DEFAULT)).methods
+        return planner.choose(Request(problem, True, ((0,), ()), NUMPY, DEFAULT)).methods
 
     assert chosen(1024, 2) == ("direct",)
     assert chosen(1024, 800) == ("fft",)
@@ -250,7 +250,7 @@ def test_what_was_asked_for_is_not_chosen_again() -> None:
     options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1}
     for methods in itertools.product(("direct", "fft"), repeat=3):
         problem = make_problem((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options)
-        assert planner.choose(Request(problem, True, ((), ()), "numpy", DEFAULT)).methods == methods
+        assert planner.choose(Request(problem, True, ((), ()), NUMPY, DEFAULT)).methods == methods
 
 
 @pytest.mark.parametrize("real", [True, False])

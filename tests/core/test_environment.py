@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hcnn_core import _environment as environment
-from hcnn_core._environment import VARIABLES
+from hcnn_core import environment
+from hcnn_core.environment import VARIABLES
 from tests.test_house import PACKAGES, ROOT
 
 PLAIN = {**{name: v for name, v in os.environ.items() if not name.startswith("HCNN_")}, "PYTHONPATH": str(ROOT)}
@@ -40,7 +40,7 @@ def test_every_variable_is_listed_and_read_and_documented() -> None:
     used = set[str]()
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
-            if path.name != "_environment.py":
+            if path.name != "environment.py":
                 used |= variables_of(path.read_text("utf-8"))
     assert used == VARIABLES.keys() == WRONG.keys() == RIGHT.keys()
     assert variables_of("os.environ['HCNN_OTHER']") == {"HCNN_OTHER"}  # the control

@@ -26,7 +26,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcnn_core import (
-    _files,
     _problem,
     _tuning,
     convolve,
@@ -34,6 +33,7 @@ from hcnn_core import (
     convolve_elu_marginal,
     convolve_vjp_x,
     explain,
+    files,
     linear_operator,
     planning,
     plans,
@@ -439,7 +439,7 @@ def test_a_book_that_another_process_holds_is_waited_for_and_then_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(_files, "PATIENCE", 0.1)
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
     file = tmp_path / "notes.txt"
     with open(file, "w") as held, winner(lambda names: names[-1]), planning("measure", file=file):
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -459,16 +459,16 @@ def test_a_lock_counts_on_the_file_that_lies_there(tmp_path: Path, monkeypatch: 
     def late(descriptor: int, operation: int) -> None:
         flock(descriptor, operation)
         if not third:
-            _files.write_atomically(file, b"new")
+            files.write_atomically(file, b"new")
             third.append(open(file))  # noqa: SIM115
             flock(third[0], fcntl.LOCK_EX)
 
-    monkeypatch.setattr(_files, "PATIENCE", 0.05)
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
     monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(OSError, match="another process holds it"):
-        _files.rewrite(file, lambda text: f"{text} and mine")
+        files.rewrite(file, lambda text: f"{text} and mine")
     third[0].close()
-    _files.rewrite(file, lambda text: f"{text} and mine")
+    files.rewrite(file, lambda text: f"{text} and mine")
     assert file.read_text() == "new and mine"
 
 
@@ -732,6 +732,6 @@ def test_choices_of_a_problem_have_names_of_their_own() -> None:
     for shape, axes in (((6, 6, 6), (0, 1, 2)), ((40, 7, 24), (0, 2)), ((64,), 0)):
         for device in devices.DEVICES:
             problem = make_problem(shape, (3,) * np.size(axes), axes, boundary="periodic", stride=2)
-            request = devices.Request(problem, True, ((), ()), "", planner.current())
+            request = devices.Request(problem, True, ((), ()), device, planner.current())
             names = [choice.name for choice in device.choices(request)]
             assert len(set(names)) == len(names)

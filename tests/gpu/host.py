@@ -19,7 +19,7 @@ import pytest
 from autodiff import primitives
 from autodiff._rules import products
 from hcnn_core import convolution
-from hcnn_core._engines import devices, dispatch, planner
+from hcnn_core._engines import devices
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.backend import DeviceLimits, library_of, seconds_of
 
@@ -46,7 +46,7 @@ def in_place_of_cupy(kernel: Callable[..., Any], device: DeviceLimits = DEVICES[
         patch.setattr(_cuda, "device_limits", lambda: device)
         patch.setitem(vars(devices.CUPY), "clock", seconds_of)
         patch.setattr(convolution, "_in_range", lambda run, arrays, _: run(*arrays))  # NumPy's arrays alone
-        for module in (dispatch, planner, products, primitives):
+        for module in (devices, products, primitives):
             patch.setattr(module, "library_of", lambda array: library_of(array) if _own_library else "cupy")
         yield
 

@@ -49,7 +49,7 @@ def test_filters_that_slide_promise_less_than_spectra(
 ) -> None:
     monkeypatch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
     case = next(case for case in MEASURED if case.name == name)
-    request = Request(case.problem(), True, ((), (0,)), "cupy", current())
+    request = Request(case.problem(), True, ((), (0,)), CUPY, current())
     way = CUPY.by_axis(("direct", "direct", "fft", "fft"), request)
     promised = expected(way, gradients=True, products=products)
     assert promised <= expected(way, gradients=True)

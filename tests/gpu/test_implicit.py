@@ -179,7 +179,7 @@ def test_the_cotangent_of_a_marginal_after_an_elu(kernels_on_host: list[str]) ->
 def test_the_choice_for_a_layer_of_the_paper(boundary: str, device: str, products: str, directly: bool) -> None:
     options: dict[str, Any] = {"stride": (1, 1, 2, 2), "boundary": boundary, "method": FFT}
     problem = make_problem((100, 32, 32, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), **options)
-    plan: Any = CUPY.by_axis(FFT, Request(problem, True, ((), problem.batch_axes), "cupy", current())).make()
+    plan: Any = CUPY.by_axis(FFT, Request(problem, True, ((), problem.batch_axes), CUPY, current())).make()
     with pytest.MonkeyPatch.context() as patch, precision(products):
         patch.setattr(_cuda, "device_limits", lambda: DEVICES[device])
         assert bool(plan._by_tensor_cores(np.zeros(1, np.float32))) == directly

@@ -455,7 +455,7 @@ def limits() -> None:
     def kind(x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], **options: Any) -> str:
         defaults: dict[str, Any] = {"boundary": "zero", "sum_axes": (), "stride": 1, "method": "direct"}
         problem = make_problem(x_shape, w_shape, axes, **defaults | options)
-        request = Request(problem, True, ((), problem.batch_axes), "cupy", current())
+        request = Request(problem, True, ((), problem.batch_axes), CUPY, current())
         return CUPY.by_axis(problem.method, request).engine.__name__
 
     assert kind((4, 9), (3,), (1,)) == "CudaPlan"
@@ -470,7 +470,7 @@ def limits() -> None:
 
     for out, slides in (((1 << 13) - 1, True), (1 << 13, False)):  # eight attributes each: rows of blocks
         problem = make_problem((64, 8), (1, out), (1,), boundary="zero", sum_axes=(), stride=1, method="fft")
-        request = Request(problem, True, ((), problem.batch_axes), "cupy", current())
+        request = Request(problem, True, ((), problem.batch_axes), CUPY, current())
         plan: Any = CUPY.by_axis(problem.method, request).make()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "_seconds", lambda: np.inf)

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from hcnn_core import _files
+from hcnn_core import files
 from tests.train.runs import assert_same_run, checkpoints, contents, run_here
 from train import evaluate, explore, load, sweep
 from train.attributes import pictures
@@ -95,7 +95,7 @@ def test_configurations_as_editors_save_them(tmp_path: Path, monkeypatch: pytest
     path.write_text("preset = 'sample'", "utf-16")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
         read_toml(path)
-    monkeypatch.setattr(_files, "MOST_TEXT", 1 << 20)
+    monkeypatch.setattr(files, "MOST_TEXT", 1 << 20)
     with pytest.raises(ConfigError, match="it is longer than 1 MiB"):
         read_toml(Path("/dev/zero"))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hcnn_core
-from hcnn_core._environment import VariableError, require_valid
+from hcnn_core.environment import VariableError, require_valid
 from train.config import ConfigError, meant
 from train.data import DataError, is_function
 from train.extras import NEEDED, install_command

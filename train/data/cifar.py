@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._environment import is_on
+from hcnn_core.environment import is_on
 from train.data import _sample
 from train.data._formats import Layout, read_layout
 from train.data.custom import is_custom, load_custom

@@ -19,7 +19,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from hcnn_core._environment import value
+from hcnn_core.environment import value
 from train.ranks.agreement import Agreement
 from train.ranks.communicator import DistributedError
 

@@ -12,7 +12,7 @@ from _thread import interrupt_main
 from collections.abc import Iterator
 from types import FrameType
 
-from hcnn_core._environment import is_on
+from hcnn_core.environment import is_on
 
 COMPILING = "compiling kernels for this processor (once)"
 """What is said before the first of them is compiled."""

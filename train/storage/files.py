@@ -8,12 +8,12 @@ import re
 import shutil
 from pathlib import Path
 
-from hcnn_core._files import AS_IT_IS as AS_IT_IS
-from hcnn_core._files import HELD as HELD
-from hcnn_core._files import flush_entries as flush_entries
-from hcnn_core._files import open_regular as open_regular
-from hcnn_core._files import read_text as read_text
-from hcnn_core._files import write_atomically as write_atomically
+from hcnn_core.files import AS_IT_IS as AS_IT_IS
+from hcnn_core.files import HELD as HELD
+from hcnn_core.files import flush_entries as flush_entries
+from hcnn_core.files import open_regular as open_regular
+from hcnn_core.files import read_text as read_text
+from hcnn_core.files import write_atomically as write_atomically
 
 PARTIAL = re.compile(r"\..+?(?:\.(\d+))?\.partial")
 """Names of files that are being written, with the writer's process."""

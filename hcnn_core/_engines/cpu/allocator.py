@@ -23,8 +23,8 @@ import numpy as np
 
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
-from hcnn_core._environment import value
 from hcnn_core._tuning import current
+from hcnn_core.environment import value
 
 CACHE_LINE = 64
 """Bytes of a cache line."""

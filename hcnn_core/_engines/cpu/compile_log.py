@@ -19,7 +19,7 @@ from typing import Any
 
 from numba.core import event
 
-from hcnn_core._environment import is_on
+from hcnn_core.environment import is_on
 
 FIRST_PASS, LAST_PASS = "translate_bytecode", "nopython_backend"
 """First and last pass of Numba's compiler. Its event of a whole compilation does not come for codelets."""
