@@ -27,7 +27,7 @@ from numpydoc.validate import Validator, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")  # hcnn has names of these
-INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
+INTERNAL = ("hcnn_core.backend", "hcnn_core.environment", "hcnn_core.files")  # for autodiff and train, not for users
 FACADES = ("train",)  # packages whose users import from the package itself
 FRAMEWORKS = {"hcnn_core.jax": "jax", "hcnn_core.torch": "torch", "train.runs.torch_module": "torch"}  # where installed
 ESTIMATORS = ("HCNNClassifier", "HCNNRegressor")  # checked where scikit-learn is installed

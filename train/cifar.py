@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from train.commands.command_line import Moved, Parser, given_path, run_command, say
+from train.commands.command_line import Parser, given_path, run_command, say
 from train.commands.flags import add_settings, config_of, given_settings
 from train.config import Config, ConfigError
 from train.describe import described
@@ -24,13 +24,6 @@ from train.runs.session import Session
 from train.runs.shipped import list_networks
 
 ACTIONS = ("describe", "evaluate", "resume")
-MOVED = {
-    "--export": "export NETWORK FILE",
-    "--plot": "plot RUN",
-    "--report": "report RUN",
-    "--show-augmented": "augmented --count N --out FILE",
-}
-"""Flags that are commands of `hcnn` now."""
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 
 
@@ -138,8 +131,6 @@ def _parser() -> Parser:
         "--hours", type=_hours, default=math.inf, help="stop after the last epoch that fits; --resume continues"
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
-    for flag, usage in MOVED.items():
-        parser.add_argument(flag, action=Moved, usage=usage)
     add_settings(parser)
     return parser
 

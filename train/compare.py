@@ -40,7 +40,7 @@ class _Record:
         except ConfigError as error:
             raise RunError(f"{run.config_path}: {error}") from error
         metrics = run.read_metrics()
-        config = suited(config, (1,), task_of(metrics).name, str(path))
+        config = suited(config, (1,), task_of(metrics).takes, str(path))
         return cls(path.resolve().name, config, metrics, _coefficients(run, config))
 
     @property

@@ -102,9 +102,6 @@ CHOICES: dict[str, Mapping[str, Any]] = {
 
 RECIPE = CHOICES.keys() - {"architecture"}
 
-IN_PIXELS = "shift", "cutout"
-"""Settings that are scaled from the images that a preset is made for to others."""
-
 
 class Config(
     BackendSettings,
@@ -197,16 +194,21 @@ def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Co
     `shift` and `cutout` are in pixels of images with these axes of space, and `made_for` is 0: a preset gives them for
     the images that `made_for` names. One of a pixel or more keeps a pixel. With one or three axes nothing is scaled.
     """
-    if config.task not in (AUTO, kind):
-        raise ConfigError(f"task is {config.task!r}; {name} has {kind}: leave it out")
+    task = kind if config.task == AUTO else config.task
+    if TASKS[task].takes != kind:
+        raise ConfigError(f"task is {task!r}, which learns {TASKS[task].takes}; {name} has {kind}: leave it out")
     short, made_for = min(lengths), config.made_for
     scaled = {
         setting: max((2 * pixels * short + made_for) // (2 * made_for), 1)  # rounded
-        for setting in IN_PIXELS
+        for setting in in_pixels()
         if made_for and len(lengths) == 2 and (pixels := getattr(config, setting))
     }
-    loss = TASKS[kind].loss if config.loss == AUTO else config.loss
-    return dataclasses.replace(config, made_for=0, task=kind, loss=loss, **scaled)
+    return dataclasses.replace(config, made_for=0, task=task, loss=TASKS[task].loss_of(config), **scaled)
+
+
+def in_pixels() -> list[str]:
+    """Return the settings that are scaled from the images that a preset is made for to others."""
+    return [name for part in AUGMENTATIONS.values() for name in part.pixels]
 
 
 def sections() -> list[type[Section]]:
@@ -239,18 +241,26 @@ def unused(settings: Mapping[str, Any], kinds: Collection[str] = CHOICES.keys())
     `settings` are all of a configuration's, or of what one is to be made of; `kinds` are the choices to look at.
     """
     reasons: dict[str, str] = {}
+    for part in AUGMENTATIONS.values():
+        if part.switches and not any(map(settings.get, part.switches)):
+            others = {f.name for section in part.sections for f in section.own()} - {*part.switches}
+            reasons |= dict.fromkeys(others, f"needs --{' or --'.join(part.switches)}")
+    chosen = {kind: {settings[kind]} for kind in kinds}
+    if chosen.get("loss") == {AUTO}:
+        chosen["loss"] = {task.loss for name, task in TASKS.items() if settings["task"] in (AUTO, name)}
     for section in sections():
         names = [f.name for f in section.own()]
         if section.needs and not settings[section.needs]:
             needed = section.needs
             reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"
             reasons |= dict.fromkeys(names, reason)
-        for kind in kinds:
-            parts, chosen = CHOICES[kind], settings[kind]
-            takers = [repr(name) for name, part in parts.items() if section in part.sections]
-            if takers and repr(chosen) not in takers and chosen in [*parts]:  # other names are refused elsewhere
-                has_no = getattr(parts[chosen], "title", f"{kind} {chosen!r}")
-                reason = f"is for {kind} {' or '.join(takers)}; {has_no} has no such setting: leave it out"
+        for kind, possible in chosen.items():
+            parts, one = CHOICES[kind], next(iter(possible), None)
+            takers = [name for name, part in parts.items() if section in part.sections]
+            if takers and one in parts and possible.isdisjoint(takers):  # other names are refused elsewhere
+                alone = getattr(parts[one], "title", f"{kind} {one!r}")
+                has_no = alone if len(possible) == 1 else "the task's own loss"
+                reason = f"is for {kind} {' or '.join(map(repr, takers))}; {has_no} has no such setting: leave it out"
                 reasons |= dict.fromkeys(names, reason)
     return reasons
 
@@ -308,7 +318,7 @@ def _beside(preset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {**PRESETS[preset], "preset": preset}
     if "image_sizes" in changes:
         settings["image_shares"] = ()
-    if not changes.keys().isdisjoint(IN_PIXELS):
+    if not changes.keys().isdisjoint(in_pixels()):
         settings["made_for"] = 0  # these are pixels of the images that there are
     chosen = {"dataset": Config.dataset, "architecture": Config.architecture} | settings | dict(changes)
     if _is_own(str(chosen["dataset"])):

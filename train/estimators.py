@@ -191,7 +191,7 @@ class _Estimator(BaseEstimator):
         state = State(parameters, {}, moments, {})
         self.checkpoint_: Checkpoint = replace(checkpoint, state=state, config=wide, targets=targets)
         self.config_, self.shape_, self.n_iter_ = wide, x.shape[1:], trainer.state.epoch
-        network = build(wide, x.shape[1:-1], len(names), x.shape[-1])
+        network = build(wide, x.shape[1:-1], self.checkpoint_.outputs, x.shape[-1])
         self._classifier = Classifier(self.checkpoint_, network, parameters, moments)
 
     def _space(self, x: NDArray[Any]) -> tuple[int, ...]:
@@ -311,8 +311,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         return labels.astype(np.int64), tuple(map(str, self.classes_)), weight
 
     def _in_terms_of_y(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
-        exclusive = self.checkpoint_.task.exclusive
-        return np.asarray(self.classes_[outputs.argmax(axis=1)] if exclusive else (outputs > 0).astype(int))
+        task = self.checkpoint_.task
+        return np.asarray(self.classes_[task.chosen(outputs)] if task.takes == "classes" else (outputs > 0).astype(int))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return what the network holds for the probabilities of `classes_`, in their order, (N, n_classes)."""

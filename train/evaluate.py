@@ -92,7 +92,7 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
     _, *lines = test_lines(task, figures(result), *labelled)
     for line in (*lines, *calibration_lines(result, dataset.test_labels)):
         say(line)
-    if not task.exclusive:
+    if not result.confusion.size:
         return
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")

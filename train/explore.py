@@ -20,7 +20,7 @@ from hcnn_core.plans import user_cache
 from train.attributes import report
 from train.attributes.features import AXES, FIRST, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
-from train.commands.command_line import NETWORK, Moved, Parser, at_least, command, given_path, say
+from train.commands.command_line import NETWORK, Parser, at_least, command, given_path, say
 from train.config import ConfigError
 from train.data import FILE, INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
 from train.data.progress import progress_bar
@@ -52,7 +52,6 @@ WARNING = (
 def _arguments(parser: Parser) -> None:
     count, natural = at_least(1), at_least(0)
     parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
-    parser.add_argument("--checkpoint", action=Moved, usage="explore NETWORK")
     parser.add_argument(
         "--dataset",
         metavar="NAME",
@@ -106,7 +105,7 @@ def main(options: argparse.Namespace) -> None:
         raise CheckpointError(
             f"{path} is {architecture.title}, which has no attributes; explore a hierarchical network"
         )
-    if not checkpoint.task.exclusive:
+    if not checkpoint.task.ranks:
         raise CheckpointError(f"{path} predicts {checkpoint.task.name}; explore a network that tells classes apart")
     if checkpoint.config.scattering:
         raise CheckpointError(

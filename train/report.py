@@ -31,7 +31,7 @@ def main(options: argparse.Namespace) -> None:
     require_named(config.dataset, options.dataset is not None, f"report {run.path}")
     test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
-    if (tested or config.held_out(MOST)) and checkpoint.task.exclusive:
+    if (tested or config.held_out(MOST)) and checkpoint.task.softmax:
         dataset = load_dataset(config.dataset, config.data_dir, task=checkpoint.targets.kind)
         require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_fits(path, checkpoint, dataset)

@@ -372,7 +372,7 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
 
 def _reached(row: Mapping[str, Any]) -> tuple[Task, float] | None:
     """Return the task, and the score on images held out, where there is one."""
-    task = task_of([row])
+    task = TASKS[task_of([row]).name]
     score = row.get(f"validation_{task.score}")
     return None if score is None else (task, score)
 

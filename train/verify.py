@@ -15,7 +15,7 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core.backend import to_numpy
-from train.commands.command_line import NETWORK, Moved, Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
 from train.data import FILE, INFO, Dataset, channel_statistics, is_custom, load_dataset, require_varying, standardise
 from train.data.progress import progress_bar
@@ -282,7 +282,6 @@ def _parser() -> Parser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("network", type=given_path, nargs="?", metavar="NETWORK", help=NETWORK)
     which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
-    parser.add_argument("--checkpoint", action=Moved, usage="verify NETWORK")
     parser.add_argument(
         "--dataset",
         metavar=FILE,

@@ -175,11 +175,6 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
         (["--out", "a\0b"], ["--out", "is no path"]),
         (["--data-dir", "\udcff"], ["data_dir is '\\udcff'", "not UTF-8"]),
         (["--describe", "--out", "a"], ["--describe", "remove --out"]),
-        (["--resume", "a", "--plot", "a"], ["--plot is no flag any more: python -m hcnn plot RUN takes its place"]),
-        (
-            ["--export", "a.h5", "b.onnx"],
-            ["--export is no flag any more: python -m hcnn export NETWORK FILE takes its place"],
-        ),
         (["--evaluate", "a.h5", "--train-size", "5"], ["--evaluate", "remove --train-size"]),
     ],
     ids=" ".join,

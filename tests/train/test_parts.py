@@ -7,6 +7,7 @@ import pickle
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.train.conftest import Command
 from tests.train.runs import SMALL as RUN
 from tests.train.runs import assert_same_run, in_step, metrics
 from tests.train.test_distributed import on_ranks
+from train.classifier import load
 from train.config import ConfigError, config_class, make_config, suited, with_defaults
 from train.data import Dataset, DatasetInfo, Images, recolour
 from train.networks import registry
@@ -28,11 +30,12 @@ from train.networks.network import Network
 from train.networks.plain import Table
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
-from train.recipes.augmentations import AUGMENTATIONS, Augmentation, Position, batch_of, draw_batch
+from train.recipes.augmentations import AUGMENTATIONS, Augmentation, Batch, Position, batch_of, draw_batch
 from train.recipes.losses import LOSSES, EntropySettings, Loss, class_targets
 from train.recipes.metrics import METRICS, Metric
+from train.recipes.optimizers import running_means
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
-from train.recipes.tasks import TASKS
+from train.recipes.tasks import TASKS, Task, task_of
 from train.runs import plot
 from train.runs.report import page
 from train.runs.run import Run
@@ -395,10 +398,121 @@ def test_a_new_loss_says_for_which_task_it_is(few_images: Dataset, monkeypatch: 
     assert losses[0] == pytest.approx(losses[1], rel=1e-12) and losses[2] < 0.95 * losses[0]
     with pytest.raises(ConfigError, match="loss is 'focal', which is for classes; the task is labels: leave it out"):
         suited(config, (32, 32), "labels", "d")
-    with pytest.raises(
-        ConfigError, match=r"focus is 3\.0, which is for loss 'focal'; loss 'cross-entropy' has no such"
-    ):
-        suited(make_config("sample", {"focus": 3.0}), (32, 32), "classes", "d")
+    for task, said in (("auto", "the task's own loss"), ("classes", "loss 'cross-entropy'")):  # before data are loaded
+        with pytest.raises(ConfigError, match=rf"focus is 3\.0, which is for loss 'focal'; {said} has no such"):
+            make_config("sample", {"focus": 3.0, "task": task})
+    with pytest.raises(ConfigError, match=r"label_smoothing is 0\.1, which is for .*; loss 'squared' has no such"):
+        make_config("hcnn", {"label_smoothing": 0.1, "task": "numbers"})
+
+
+class MarginSettings(Section):
+    """Settings of a loss whose outputs are no logits."""
+
+    margin: float = setting(1.0, "by which the right class is to be ahead", low=0.0)
+
+
+def _hinge(settings: Any, outputs: Any, batch: Any) -> Any:
+    own = class_targets(EntropySettings(), batch._replace(counts=None), outputs.shape[1])
+    ahead = np.sum(own * outputs, axis=1)[:, None] - outputs
+    return np.mean(np.sum((1 - own) * np.maximum(settings.margin - ahead, 0 * outputs), axis=1))
+
+
+def test_outputs_of_a_hinge_have_no_probabilities(
+    command: Command, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are evaluated by the hinge with its setting, and neither calibrated nor a teacher's."""
+    monkeypatch.setitem(LOSSES, "hinge", Loss(_hinge, ("classes",), (MarginSettings,), logits=False))
+    run = tmp_path / "run"
+    said = command(*RUN, "--epochs", 1, "--loss", "hinge", "--margin", "0.5", "--out", run).success()
+    network, x, y = load(run), few_images.test_images, few_images.test_labels
+    outputs = network.logits(x)
+    loss = _hinge(SimpleNamespace(margin=0.5), outputs, Batch(outputs, y))
+    assert metrics(run)[-1]["test_loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert f"loss {loss:.4f} (hinge)" in said and "calibration" not in said and "nats" not in said
+    assert "validation_tempered_loss" not in metrics(run)[0]
+    with pytest.raises(TypeError, match="have no probabilities: the loss 'hinge' learns no logits"):
+        network.probabilities(x)
+    names = [network.class_names[k] for k in outputs.argmax(axis=1)]
+    task = network.checkpoint.task
+    assert (task.columns(network.class_names, 5), task.cells(outputs, network.class_names, 5)) == (
+        ["class"],
+        [[name] for name in names],
+    )
+    assert task_of(metrics(run)).panels(metrics(run))["loss"] == ("hinge", 1)
+    command(*RUN, "--teacher", run, "--out", tmp_path / "pupil").one_line(1, "predicts classes by the loss 'hinge'")
+
+
+class Ordinal(Task):
+    """Classes in an order: an output for each step from one to the next."""
+
+    name, loss, beside, ranks, sections = "ordinal", "cumulative", -1, False, ()
+
+    def chosen(self, outputs: Any) -> Any:
+        return (outputs > 0).sum(axis=1)
+
+    def right(self, outputs: Any, labels: Any) -> Any:
+        xp = array_namespace(outputs, labels)
+        return xp.sum(xp.astype(xp.sum(xp.astype(outputs > 0, labels.dtype), axis=1) == labels, outputs.dtype))
+
+    def _probabilities(self, outputs: Any) -> Any:
+        above = np.pad(1 / (1 + np.exp(-outputs)), ((0, 0), (1, 1)), constant_values=((0, 0), (1, 0)))
+        return above[:, :-1] - above[:, 1:]
+
+
+def _cumulative(settings: Any, outputs: Any, batch: Any) -> Any:
+    beyond = (batch.labels[:, None] > np.arange(outputs.shape[1])).astype(batch.images.dtype)
+    return np.mean(np.logaddexp(0 * outputs, outputs) - outputs * beyond)
+
+
+def test_a_fourth_task_is_one_entry(
+    command: Command, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "ordinal", Ordinal())
+    monkeypatch.setitem(LOSSES, "cumulative", Loss(_cumulative, ("ordinal",)))
+    run, y = tmp_path / "run", few_images.test_labels
+    said = command(*RUN, "--epochs", 1, "--task", "ordinal", "--out", run).success()
+    network = load(run)
+    outputs = network.logits(few_images.test_images)
+    assert outputs.shape == (len(y), 9) and network.probabilities(few_images.test_images).sum(axis=1) == pytest.approx(
+        1
+    )
+    right = float(((outputs > 0).sum(axis=1) == y).mean())
+    line = f"accuracy {100 * right:.2f} %, loss {float(_cumulative(None, outputs, Batch(outputs, y))):.4f} nats"
+    assert f"test: {line}" in said and line in command("--evaluate", run).success() and "views" not in said
+    assert [metrics(run)[k]["task"] for k in (0, -1)] == ["ordinal"] * 2 and "train_accuracy" in metrics(run)[0]
+    assert network.predict(few_images.test_images[:2]) == [few_images.class_names[k] for k in (outputs[:2] > 0).sum(1)]
+    with pytest.raises(ConfigError, match="task is 'ordinal', which learns classes; d has labels: leave it out"):
+        suited(make_config("sample", {"task": "ordinal"}), (32, 32), "labels", "d")
+
+
+class GridSettings(Section):
+    """Settings of an augmentation that a test adds."""
+
+    grid: int = setting(0, "side of hidden squares in pixels; 0: none", low=0)
+    grid_part: float = setting(0.5, "part that is hidden", low=0.0, high=1.0)
+
+
+class Grid(Augmentation[GridSettings]):
+    sections, switches, pixels = (GridSettings,), ("grid",), ("grid",)
+
+
+def test_an_augmentation_says_what_its_settings_need_and_which_are_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUGMENTATIONS, "grid", Grid())
+    config: Any = suited(make_config("hcnn", {"grid": 8, "grid_part": 0.3, "made_for": 32}), (48, 64), "classes", "d")
+    assert (config.grid, config.shift, config.made_for) == (12, 9, 0)
+    kept: Any = suited(make_config("hcnn", {"grid": 8}), (48, 64), "classes", "d")  # these are pixels of the images
+    assert kept.grid == 8
+    with pytest.raises(ConfigError, match=r"grid_part is 0\.3, which needs --grid"):
+        make_config("hcnn", {"grid_part": 0.3})
+
+
+@pytest.mark.parametrize("name", ["momentum", "betas"])
+def test_what_is_kept_of_running_means_is_less_than_one(name: str) -> None:
+    settings: Any = SimpleNamespace(momentum=0.9, betas=0.9)
+    running_means("momentum", "betas")(settings)
+    setattr(settings, name, 1)
+    with pytest.raises(ConfigError, match=f"{name} is 1; an optimizer with running means takes less than 1"):
+        running_means("momentum", "betas")(settings)
 
 
 def test_a_loss_is_drawn_and_tabled_under_its_own_name(

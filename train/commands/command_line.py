@@ -53,18 +53,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-class Moved(argparse.Action):
-    """Answers with the command that took a flag's place."""
-
-    def __init__(self, *, usage: str, **options: Any) -> None:
-        super().__init__(**options | {"dest": argparse.SUPPRESS, "nargs": "*", "help": argparse.SUPPRESS})
-        self.usage = usage
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """End the process with status 2."""
-        parser.error(f"{self.option_strings[0]} is no flag any more: python -m hcnn {self.usage} takes its place")
-
-
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong; `prog` is "python -m" and the module, unless a command `hcnn` was called."""
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, to_numpy
 from train.data.dataset import Dataset, Samples, taken
-from train.data.folder import HELD_OUT, PARTS, TEST, TESTED, TRAIN
+from train.data.folder import HELD_OUT, TEST, TRAIN
 
 BLOCK = 1000
 """Images whose values are hashed at a time."""
@@ -107,26 +106,3 @@ def samples_of(dataset: Dataset) -> Samples:
             block = np.ascontiguousarray(images[begin : begin + BLOCK])
             hashes += [int.from_bytes(hashlib.sha256(image).digest()[:8], "big") for image in block]
     return Samples(tuple(names), np.array(hashes, np.uint64))
-
-
-def as_before(dataset: Dataset) -> Dataset:
-    """Return the pictures of a folder in the parts of a run that has no description: one in five by a permutation.
-
-    Such a run took `train` and `test` alone for parts.
-    """
-    if dataset.samples is None:
-        return dataset
-    paths = [PurePath(name) for name in dataset.samples.names]
-    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
-    order = sorted(range(len(paths)), key=lambda k: (labels[k], paths[k]))
-    if all(path.parts[0].lower() in PARTS for path in paths):
-        order = [k for k in order if paths[k].parts[0] in (TRAIN, TEST)]
-    test = [k for k in order if paths[k].parts[0] == TEST]
-    if not test:
-        rng = np.random.default_rng(0)
-        for label in np.unique(labels[order]):
-            members = [k for k in order if labels[k] == label]
-            drawn = rng.permutation(len(members)) < round(len(members) / TESTED)
-            test += [k for k, chosen in zip(members, drawn, strict=True) if chosen]
-    train = [k for k in order if k not in set(test)]
-    return dataclasses.replace(taken(dataset, np.array(train), np.array(test)), samples=None)

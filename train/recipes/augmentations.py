@@ -51,7 +51,9 @@ class Augmentation(Generic[S]):
     sections: ClassVar[tuple[type[Section], ...]]
     """Its settings."""
     switches: ClassVar[tuple[str, ...]] = ()
-    """Settings of which one must be on for it to do anything; none: always."""
+    """Settings of which one must be on for it, and its other settings, to do anything; none: always."""
+    pixels: ClassVar[tuple[str, ...]] = ()
+    """Settings in pixels of the images that a preset is made for: they are scaled to others."""
 
     def is_on(self, settings: RunSettings) -> bool:
         """Return whether it does anything."""
@@ -174,7 +176,7 @@ def _require_images(what: str, info: DatasetInfo) -> None:
 class Move(Augmentation[AlternationSettings]):
     """Translations with zeros, and reflections."""
 
-    sections = MoveSettings, AlternationSettings
+    sections, pixels = (MoveSettings, AlternationSettings), ("shift",)
 
     def check(self, settings: AlternationSettings, info: DatasetInfo) -> None:
         _require_below("shift", settings.shift, info.image_shape[:-1])
@@ -243,7 +245,7 @@ class Colour(Augmentation[ColourSettings]):
 class Cutout(Augmentation[CutoutSettings]):
     """A hidden square."""
 
-    sections, switches = (CutoutSettings,), ("cutout",)
+    sections, switches, pixels = (CutoutSettings,), ("cutout",), ("cutout",)
 
     def check(self, settings: CutoutSettings, info: DatasetInfo) -> None:
         _require_below("cutout", settings.cutout, info.image_shape[:-1])

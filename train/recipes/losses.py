@@ -43,6 +43,8 @@ class Loss(NamedTuple):
     """Names of the tasks that it is for."""
     sections: tuple[type[Section], ...] = ()
     """What settings it takes beside those of every run."""
+    logits: bool = True
+    """Whether what a network learns by it are logits, which have probabilities."""
 
 
 def _cross_entropy(settings: EntropySettings, logits: Array, batch: Batch) -> Array:
@@ -63,7 +65,7 @@ def _squared(settings: RunSettings, numbers: Array, batch: Batch) -> Array:
 LOSSES = {
     "cross-entropy": Loss(_cross_entropy, ("classes",), (EntropySettings,)),
     "logistic": Loss(_logistic, ("labels",)),
-    "squared": Loss(_squared, ("numbers",)),
+    "squared": Loss(_squared, ("numbers",), logits=False),
 }
 
 

@@ -23,10 +23,13 @@ class Metric(NamedTuple):
     """The number of two steps, or of two ranks' parts of one that `of_step` gives, from both."""
     of_epoch: Callable[[float, int], float] = operator.truediv
     """What is recorded as train_NAME, from the number of all steps, and how many images, or gradients, it is of."""
-    tasks: tuple[str, ...] = ("classes", "labels", "numbers")
-    """Names of the tasks that it is for."""
+    is_score: bool = False
+    """Whether it is for those tasks alone whose score has its name."""
 
 
-METRICS = {
-    "accuracy": Metric(lambda task, logits, batch: task.right(logits, batch.labels), tasks=("classes", "labels"))
-}
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Return the metrics that are for a task, by name."""
+    return {name: metric for name, metric in METRICS.items() if not metric.is_score or task.score == name}
+
+
+METRICS = {"accuracy": Metric(lambda task, logits, batch: task.right(logits, batch.labels), is_score=True)}

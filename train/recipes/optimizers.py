@@ -175,9 +175,15 @@ def _adamw(
     return moved, {"mean": list(means), "square": list(squares)}
 
 
-def _check_means(settings: MomentumSettings) -> None:
-    if settings.momentum == 1:
-        raise ConfigError("momentum is 1; an optimizer with running means takes less than 1")
+def running_means(*names: str) -> Callable[[OptimizerSettings], None]:
+    """Return a check that settings, the parts kept of running means, are less than 1."""
+
+    def check(settings: OptimizerSettings) -> None:
+        for name in names:
+            if vars(settings)[name] == 1:
+                raise ConfigError(f"{name} is 1; an optimizer with running means takes less than 1")
+
+    return check
 
 
 EPSILON = 1e-8
@@ -194,7 +200,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
         ("mean", "square"),
         _adamw,
         (MomentumSettings, SquareSettings, DecaySettings),
-        _check_means,
+        running_means("momentum", "square_decay"),
         lambda mean, square: -mean / (np.sqrt(square) + EPSILON),
     ),
 }

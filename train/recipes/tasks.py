@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -35,34 +36,50 @@ class Task:
     Outputs, labels and what follows from them are arrays, those of `NDArray` on the host.
     """
 
-    name: ClassVar = "classes"  # one of `train.data.targets.KINDS`
-    loss: ClassVar = "cross-entropy"  # its own, a key of `LOSSES`, by which it is evaluated
-    measure: ClassVar = "negative log-likelihood [nats]"  # what that is, and its unit
+    name: ClassVar = "classes"  # its key in `TASKS`
+    takes: ClassVar = "classes"  # the labels that it learns, one of `train.data.targets.KINDS`
+    settings: Any = EntropySettings  # of that loss: defaults, or the run's
+    beside: ClassVar = 0  # how many more outputs it has than there are names of classes, labels or numbers
+    loss = "cross-entropy"  # a key of `LOSSES`, by which it is evaluated: its own, or the run's; see `learned`
+    measure = "negative log-likelihood [nats]"  # what that is, and its unit
     score: ClassVar = "accuracy"  # its name in records; at most 1, and higher is better
     title: ClassVar = "accuracy"  # the score in words
     words: ClassVar = "{}"  # how a line names a score
     percent: ClassVar = True  # whether the score is shown as a percentage
-    exclusive: ClassVar = True  # whether an image has one class: confusion, calibration, views and teachers are of such
+    ranks: ClassVar = True  # whether the largest output is of the class that is predicted: views and the explorer ask
     each: ClassVar[dict[str, tuple[str, int, str]]] = {}  # titles, factors and formats of what records say of an output
     sections: ClassVar[tuple[type[Section], ...]] = (PupilSettings,)  # its settings beside those of every run
+
+    @property
+    def logits(self) -> bool:
+        """Whether the outputs are logits, which have probabilities."""
+        return LOSSES[self.loss].logits
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the softmax of the outputs is the probability of each class: teachers, calibration and pages ask."""
+        return self.ranks and self.logits
 
     def loss_of(self, settings: TaskSettings) -> str:
         """Return the name of the loss that settings choose, a key of `LOSSES`."""
         return self.loss if settings.loss == AUTO else settings.loss
 
     def evaluated(self, outputs: Array, labels: Array) -> Array:
-        """Return the mean of its own loss, all images alike."""
-        return LOSSES[self.loss].of(EntropySettings, outputs, Batch(outputs, labels))
+        """Return the mean of its loss, all images alike."""
+        return LOSSES[self.loss].of(self.settings, outputs, Batch(outputs, labels))
 
     def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
         """Return the score, NaN where there is none, and what else is recorded; deviations are those of numbers."""
-        return float(np.mean(outputs.argmax(axis=1) == labels)), {}
+        return float(np.mean(self.chosen(outputs) == labels)), {}
+
+    def chosen(self, outputs: Host) -> Host:
+        """Return the class of each image, (N,)."""
+        return outputs.argmax(axis=1)
 
     def confusion(self, outputs: Host, labels: Host) -> NDArray[np.int64]:
-        """Return how many images of class i (row) are taken for class j (column); zeros where there are no classes."""
-        counts = np.zeros((outputs.shape[1],) * 2, np.int64)
-        if self.exclusive:
-            np.add.at(counts, (labels, outputs.argmax(axis=1)), 1)
+        """Return how many images of class i (row) are taken for class j (column); none without classes."""
+        counts = np.zeros((outputs.shape[1] - self.beside,) * 2, np.int64)
+        np.add.at(counts, (labels, self.chosen(outputs)), 1)
         return counts
 
     def right(self, outputs: Array, labels: Array) -> Array:
@@ -70,26 +87,42 @@ class Task:
         return count_right(outputs, labels)
 
     def probabilities(self, outputs: Array) -> Array:
-        """Return the probability of each class or label; TypeError where there are none."""
+        """Return the probability of each class or label; TypeError where the outputs are no logits."""
+        if not self.logits:
+            raise TypeError(
+                f"this network predicts {self.name}, which have no probabilities: the loss {self.loss!r} learns no "
+                "logits; logits and predict return them"
+            )
+        return self._probabilities(outputs)
+
+    def _probabilities(self, outputs: Array) -> Array:
         return array_namespace(outputs).exp(log_softmax(outputs))
+
+    @property
+    def _unit(self) -> str:
+        return "nats" if self.logits else f"({self.loss})"
 
     def predicted(self, outputs: Host, names: Names) -> list[Any]:
         """Return what is predicted of each image, by names."""
-        return [names[index] for index in outputs.argmax(axis=1)]
+        return [names[index] for index in self.chosen(outputs)]
 
     def columns(self, names: Names, top: int) -> Names:
         """Return the titles of `cells`."""
+        if not self.logits:
+            return ["class"]
         places = ["", *(f"_{place}" for place in range(2, min(top, len(names)) + 1))]
         return [f"{word}{place}" for place in places for word in ("class", "probability")]
 
     def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
         """Return a row of a table for each image: its most probable classes, or of other tasks all outputs."""
+        if not self.logits:
+            return [[name] for name in self.predicted(outputs, names)]
         ranked = [(row, np.argsort(-row, kind="stable")[:top]) for row in self.probabilities(outputs)]
         return [[cell for k in best for cell in (names[k], f"{row[k]:.6f}")] for row, best in ranked]
 
     def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
         """Yield what a record says of a test; `views` are those that an accuracy is by the mean of."""
-        yield f"accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats"
+        yield f"accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} {self._unit}"
         if "test_accuracy_of_views" in test:
             yield f"accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of {views}"
         if "test_balanced_accuracy" in test:
@@ -110,8 +143,8 @@ class Task:
 
 
 class _Labels(Task):
-    name, loss, measure, title = "labels", "logistic", "cross-entropy of a label [nats]", "labels right"
-    words, exclusive, sections = "{} of the labels", False, ()
+    name, takes, loss, measure = "labels", "labels", "logistic", "cross-entropy of a label [nats]"
+    title, words, ranks, sections = "labels right", "{} of the labels", False, ()
     each: ClassVar = {"right": ("right", 100, "{:.2f} %")}
 
     def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
@@ -119,11 +152,14 @@ class _Labels(Task):
         of_each = {f"right_{k}": float(part) for k, part in enumerate(right.mean(axis=0))}
         return float(right.mean()), {"all_right": float(right.all(axis=1).mean()), **of_each}
 
+    def confusion(self, outputs: Host, labels: Host) -> NDArray[np.int64]:
+        return np.zeros((0, 0), np.int64)
+
     def right(self, outputs: Array, labels: Array) -> Array:
         xp = array_namespace(outputs, labels)
         return xp.sum(xp.astype((outputs > 0) == labels, outputs.dtype)) / labels.shape[1]
 
-    def probabilities(self, outputs: Array) -> Array:
+    def _probabilities(self, outputs: Array) -> Array:
         xp = array_namespace(outputs)
         return xp.exp(-xp.logaddexp(0 * outputs, -outputs))
 
@@ -137,14 +173,15 @@ class _Labels(Task):
         return [tuple(np.array(names)[row > 0].tolist()) for row in outputs]
 
     def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
-        yield f"{100 * test['test_accuracy']:.2f} % of the labels right, loss {test['test_loss']:.4f} nats"
+        yield f"{100 * test['test_accuracy']:.2f} % of the labels right, loss {test['test_loss']:.4f} {self._unit}"
         yield f"all labels right of {100 * test['test_all_right']:.2f} % of the images"
         for k, name in enumerate(names):
             yield f"{name}: {100 * test[f'test_right_{k}']:.2f} % right"
 
 
 class _Numbers(_Labels):
-    name, loss, measure, score, title = "numbers", "squared", "squared error [variances]", "r2", "mean R^2"
+    name, takes, loss, measure = "numbers", "numbers", "squared", "squared error [variances]"
+    score, title = "r2", "mean R^2"
     words, percent = "R^2 {}", False
     each: ClassVar = {
         "error": ("root mean squared error [units of the data]", 1, "{:.4g}"),
@@ -157,9 +194,6 @@ class _Numbers(_Labels):
         details = {f"error_{k}": float(error) for k, error in enumerate(errors)}
         details |= {f"r2_{k}": float(value) for k, value in enumerate(fits) if np.isfinite(value)}
         return (float(np.nanmean(fits)) if np.isfinite(fits).any() else math.nan), details
-
-    def probabilities(self, outputs: Array) -> Array:
-        raise TypeError("this network predicts numbers, which have no probabilities; logits and predict return them")
 
     def predicted(self, outputs: Host, names: Names) -> list[Any]:
         return [tuple(row) for row in outputs.tolist()]
@@ -185,12 +219,28 @@ class TaskSettings(RunSettings):
     loss: str = setting(AUTO, "what is made small; auto: the task's own", choices=LOSSES.keys())
 
 
+def learned(settings: TaskSettings, kind: str) -> Task:
+    """Return the task of settings on labels of a kind, one of `train.data.targets.KINDS`.
+
+    Outputs that a loss makes no logits are evaluated by that loss.
+    """
+    return _by(TASKS[kind if settings.task == AUTO else settings.task], settings.loss, settings)
+
+
+def takes(settings: TaskSettings) -> str:
+    """Return the labels that settings ask for, one of `train.data.targets.KINDS`, or "auto"."""
+    return TASKS[settings.task].takes if settings.task in TASKS else settings.task
+
+
 def task_of(records: Sequence[Mapping[str, Any]]) -> Task:
-    """Return the task that lines of metrics.jsonl name; of older ones, which do not, that of their metrics."""
+    """Return the task that lines of metrics.jsonl name; of older ones, which do not, classes."""
     known = {name: value for record in records for name, value in record.items()}
-    if known.get("task") in TASKS:
-        return TASKS[known["task"]]
-    if known.keys() & {"validation_all_right", "test_all_right"}:
-        return TASKS["labels"]
-    scored = "train_loss" not in known or any(name.endswith("_accuracy") for name in known)
-    return TASKS["classes" if scored else "numbers"]
+    return _by(TASKS.get(known.get("task", ""), TASKS["classes"]), known.get("loss", AUTO))
+
+
+def _by(task: Task, loss: str, settings: Any = EntropySettings) -> Task:
+    if LOSSES.get(loss, LOSSES[task.loss]).logits == task.logits:
+        return task
+    task = copy.copy(task)
+    task.loss, task.measure, task.settings = loss, loss, settings
+    return task

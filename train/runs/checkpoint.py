@@ -22,8 +22,8 @@ import numpy as np
 
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import DTYPES, LARGEST_IMAGE, MOST_AXES, Dataset, are_class_names
-from train.data.targets import CLASSES, Targets
-from train.recipes.tasks import TASKS, Task
+from train.data.targets import CLASSES, KINDS, Targets
+from train.recipes.tasks import Task, learned
 from train.storage.files import write_atomically
 from train.storage.hdf5 import DENSEST, LIBVER, opened, read_array, unreadable, write_array
 
@@ -91,7 +91,12 @@ class Checkpoint:
     @property
     def task(self) -> Task:
         """What its network does."""
-        return TASKS[self.targets.kind]
+        return learned(self.config, self.targets.kind)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers its network gives."""
+        return len(self.class_names) + self.task.beside
 
     @property
     def image_size(self) -> tuple[int, ...]:
@@ -265,7 +270,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:  # noqa: C901
     if checkpoint.values not in DTYPES:
         yield f"values is {checkpoint.values!r}"
     kind, statistics = checkpoint.targets.kind, (checkpoint.targets.mean, checkpoint.targets.std)
-    if kind not in TASKS or any((array is None) == (kind == "numbers") for array in statistics):
+    if kind not in KINDS or any((array is None) == (kind == "numbers") for array in statistics):
         yield f"targets is {kind!r}, with or without data/target_mean and data/target_std"
     elif kind == "numbers" and not all(
         array.shape == (len(checkpoint.class_names),) and np.isfinite(array).all() for array in statistics

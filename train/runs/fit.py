@@ -14,6 +14,7 @@ from train.config import Config, ConfigError
 from train.data import Images, MappedImages, Targets, balanced_weights
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
+from train.recipes.tasks import learned
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.run import Run
 from train.runs.teacher import Teacher
@@ -88,7 +89,8 @@ def trainer_on(
         labels = data.labels[data.trained]
         counts = balanced_weights(labels, len(data.names))[labels] * (1.0 if counts is None else counts)
     train = images(data.trained, counts)
-    network = build(config, data.images.shape[1:-1], len(data.names), data.images.shape[-1])
+    outputs = len(data.names) + learned(config, data.targets.kind).beside
+    network = build(config, data.images.shape[1:-1], outputs, data.images.shape[-1])
     other = teacher and Teacher.of(xp, *teacher, config, train)
     if other and config.attention_transfer and not other.shared(network):
         raise CheckpointError(

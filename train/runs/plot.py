@@ -66,15 +66,17 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
     dashed: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "none"}
     parts = ("train", "training", dashed), ("validation", "held out", {"linestyle": "-"})
-    by_task: dict[Task, list[tuple[str, str, Sequence[dict[str, Any]]]]] = {}
+    by_task: dict[tuple[str, str], tuple[Task, list[tuple[str, str, Sequence[dict[str, Any]]]]]] = {}
     for index, (name, records) in enumerate(runs.items()):
-        by_task.setdefault(task_of(records), []).append((f"C{index % 10}", literal(name), records))
+        task = task_of(records)
+        of_task = by_task.setdefault((task.name, task.measure), (task, []))
+        of_task[1].append((f"C{index % 10}", literal(name), records))
     figure = new_figure(10, 4.5 * len(by_task))
     drawn = figure.subplots(len(by_task), 2, squeeze=False)
-    for row, task in zip(drawn, filter(by_task.get, TASKS.values()), strict=True):
-        panels = task.panels([record for *_, records in by_task[task] for record in records])
+    for row, (_, (task, alike)) in zip(drawn, sorted(by_task.items()), strict=True):
+        panels = task.panels([record for *_, records in alike for record in records])
         for axes, (key, (label, scale)) in zip(row, panels.items(), strict=True):
-            for colour, name, records in by_task[task]:
+            for colour, name, records in alike:
                 for part, said, look in parts:
                     known = [record for record in records if f"{part}_{key}" in record]
                     x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]

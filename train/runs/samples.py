@@ -10,7 +10,7 @@ import numpy as np
 
 from train.config import Config, ConfigError
 from train.data import INFO, Dataset, split_validation, train_subset
-from train.data.description import Description, as_before, labels_checksum, samples_of
+from train.data.description import Description, labels_checksum, samples_of
 from train.data.folder import TEST
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.run import DATA
@@ -73,8 +73,6 @@ def own_samples(
 def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say, use: str, other: str) -> Dataset:
     """Do the same without a description, by its digest or by the checksum of labels of an older run."""
     config, size = checkpoint.config, checkpoint.config.train_size
-    if use != "another" and not checkpoint.data:
-        dataset = as_before(dataset)
     part = train_subset(dataset, size) if use != "another" and 0 < size < len(dataset.train_labels) else dataset
     parts = split(part, config)
     digest = Description.of(part, parts[1], checkpoint.channel_mean, checkpoint.channel_std).digest

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import SPARE, array_namespace, to_numpy
-from train.config import IN_PIXELS, Config, ConfigError, suited
+from train.config import Config, ConfigError, in_pixels, suited
 from train.data import (
     FILE,
     INFO,
@@ -41,7 +41,7 @@ from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
 from train.recipes.schedules import SCHEDULES, image_size
-from train.recipes.tasks import TASKS, Task, task_of
+from train.recipes.tasks import TASKS, Task, takes, task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.augmented import augmented
 from train.runs.calibration import calibration_error, tempered_loss
@@ -204,7 +204,7 @@ class Session:
         """Return the images, or refuse a batch that cannot fit: before they are read, where their size is known."""
         if config.dataset in INFO and self.given is None:
             self._require_memory(xp, config, INFO[config.dataset])
-        kind = self.own[1].targets.kind if self.own else config.task
+        kind = self.own[1].targets.kind if self.own else takes(config)
         options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0), "task": kind}
         options |= {"mapped": True} if self.ranks.size > 1 else {}
         dataset = self.given or load_dataset(config.dataset, config.data_dir, **options)
@@ -328,9 +328,9 @@ class Session:
         if not run.writes:
             return
         shown, task = None, trainer.task
-        if task.exclusive and result is not None:
+        if task.softmax and result is not None:
             shown = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
-        elif task.exclusive and trainer.held_out is not None:
+        elif task.softmax and trainer.held_out is not None:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
         names, weights = trainer.class_names, trainer.state.evaluated
@@ -514,7 +514,7 @@ def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str
     """Yield what to know of the sizes of training images, and of what a preset gives in pixels."""
     *lengths, _ = dataset.image_shape
     extent = tuple(lengths)
-    if scaled := [name for name in IN_PIXELS if getattr(config, name) != getattr(preset, name)]:
+    if scaled := [name for name in in_pixels() if getattr(config, name) != getattr(preset, name)]:
         values = ", ".join(f"{name} {getattr(config, name)} in place of {getattr(preset, name)}" for name in scaled)
         flags = " or ".join(f"--{name}" for name in scaled)
         yield f"{values}: scaled from images of {preset.made_for} pixels to {min(extent)}; {flags} takes pixels"
@@ -578,7 +578,7 @@ def test_lines(
 
 def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[str]:
     """Yield how far a test's confidence is from its accuracy."""
-    if len(labels) > 1 and result.task.exclusive:
+    if len(labels) > 1 and result.task.softmax:
         loss, error = tempered_loss(result.logits, labels), calibration_error(result.logits, labels)
         yield (
             f"test: loss {loss:.4f} nats after one temperature, fitted on the other half of the images; "

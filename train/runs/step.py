@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from autodiff import tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
-from hcnn_core._environment import is_on
 from hcnn_core.backend import Array, lasting_memory, record, write
+from hcnn_core.environment import is_on
 from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
 from train.data import Images, resize
@@ -24,9 +24,9 @@ from train.ranks.ranks import Ranks
 from train.recipes.augmentations import batch_of
 from train.recipes.averages import averaged, pairs
 from train.recipes.losses import LOSSES, attention_distance, with_teacher
-from train.recipes.metrics import METRICS
+from train.recipes.metrics import metrics_of
 from train.recipes.optimizers import Parameter, Progress, direction, initial_state, updated
-from train.recipes.tasks import TASKS
+from train.recipes.tasks import learned
 from train.runs.teacher import Teacher
 
 Arrays = dict[str, Any]
@@ -63,9 +63,9 @@ def gradient_step(
     ranks = ranks or Ranks()
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
     names, of_teacher = ([pair[i] for pair in shared] for i in (0, 1))
-    task = TASKS[images.targets.kind]
+    task = learned(config, images.targets.kind)
     loss_of = LOSSES[task.loss_of(config)].of
-    metrics = {name: metric for name, metric in METRICS.items() if task.name in metric.tasks}
+    metrics = metrics_of(task)
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, dict[str, Array]]:
         weights, share = arrays["parameters"], float(inputs["share"]) if ranks.size > 1 else None

@@ -72,7 +72,7 @@ class Teacher:
 def network_of(checkpoint: Checkpoint, config: Config) -> Network:
     """Return a teacher's network in the dtype of its pupil."""
     settings = replace(checkpoint.config, dtype=config.dtype)
-    return build(settings, checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels)
+    return build(settings, checkpoint.image_size, checkpoint.outputs, checkpoint.channels)
 
 
 def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config: Config) -> None:
@@ -82,8 +82,9 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
             f"--teacher {path} takes images that are standardised by {by}, here it is by {config.standardize}; give "
             f"--standardize {by}"
         )
-    if not teacher.task.exclusive:
-        raise CheckpointError(f"--teacher {path} predicts {teacher.task.name}; name a network of classes")
+    if not teacher.task.softmax:
+        by = f"{teacher.task.name} by the loss {teacher.task.loss!r}"
+        raise CheckpointError(f"--teacher {path} predicts {by}; name a network of classes with probabilities")
     teachers, data = (f"{len(a.class_names)} classes of {times(a.image_shape)} images" for a in (teacher, dataset))
     if teachers != data:
         raise CheckpointError(

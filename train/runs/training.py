@@ -27,9 +27,9 @@ from train.networks.registry import build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.averages import parts
-from train.recipes.metrics import METRICS
+from train.recipes.metrics import METRICS, metrics_of
 from train.recipes.schedules import image_size, learning_rate
-from train.recipes.tasks import TASKS, Task
+from train.recipes.tasks import TASKS, Task, learned
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling
 from train.runs.calibration import tempered_loss
@@ -75,7 +75,7 @@ def evaluate(
     xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, ranks: Ranks | None = None
 ) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
-    count, task, ranks = data.images.shape[0], TASKS[data.targets.kind], ranks or Ranks()
+    count, task, ranks = data.images.shape[0], learned(network.config, data.targets.kind), ranks or Ranks()
     loss, outputs = 0.0, np.zeros((count, network.classes), data.dtype)
     merged = network.opened(parameters, moments)
     for part in batches(_most(network, ranks), count, ranks, "evaluation"):
@@ -108,7 +108,7 @@ def evaluate_views(
 ) -> Result:
     """Return an evaluation with what the mean of the logits of several views classifies right, if there are others."""
     config, count, hits = network.config, data.images.shape[0], 0
-    if not (config.flip or config.shift) or not result.task.exclusive:
+    if not (config.flip or config.shift) or not result.task.ranks:
         return result
     ranks, merged = ranks or Ranks(), network.opened(parameters, moments)
     for part in batches(_most(network, ranks), count, ranks, "other views"):
@@ -117,7 +117,7 @@ def evaluate_views(
         with precision(config.precision):
             whole = xp.asarray(result.logits[part])
             logits = sum((merged(parameters, view, moments)[0] for view in others), start=whole)
-        hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+        hits += int(result.task.right(logits, labels))
     if ranks.size > 1:
         hits = int(ranks.all_reduce(xp.asarray(np.array([hits], np.float64)))[0])
     return replace(result, averaged=hits / count)
@@ -150,7 +150,7 @@ def first_not_finite(
 
 def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Network, Parameters, Moments]:
     """Return a checkpoint's network with its weights and running moments on a device."""
-    sizes = checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels
+    sizes = checkpoint.image_size, checkpoint.outputs, checkpoint.channels
     require_weights(config, *sizes)
     network, state = build(config, *sizes), checkpoint.state
     parameters = network.initialize(np.random.default_rng(0))
@@ -181,7 +181,7 @@ class Trainer:
         self.labels = labels_checksum([train.labels] + ([held_out.labels] if held_out else []))
         self.data = ""  # SHA-256 of the description of the samples
         self.versions, self.class_names = versions, class_names
-        self.task = TASKS[train.targets.kind]
+        self.task = learned(config, train.targets.kind)
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
@@ -366,7 +366,7 @@ class Trainer:
             **{
                 f"train_{name}": of.of_epoch(held, self.steps_per_epoch if of.of_gradients else self.count)
                 for name, held in state.metrics.items()
-                if (of := METRICS.get(name)) and self.task.name in of.tasks  # else one that the program had before
+                if (of := metrics_of(self.task).get(name))  # else one that the program had before
             },
         }
         self._require_finite(*TRAINED)
@@ -384,7 +384,7 @@ class Trainer:
             score = -record["train_loss"]
             if math.isfinite(result.accuracy):  # no R^2 where all numbers are the same
                 record[f"validation_{self.task.score}"] = score = result.accuracy
-            if len(result.logits) > 1 and self.task.exclusive:
+            if len(result.logits) > 1 and self.task.softmax:
                 record["validation_tempered_loss"] = tempered_loss(result.logits, to_numpy(self.held_out.labels))
             record["evaluation_seconds"] = time.perf_counter() - begin
         self._require_finite("moments")
