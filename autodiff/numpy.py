@@ -22,7 +22,6 @@ __all__ = ["array", "asanyarray", "asarray", "ascontiguousarray", "asfortranarra
 
 SEQUENCES = {
     *(numpy.concatenate, numpy.stack, numpy.vstack, numpy.hstack, numpy.dstack, numpy.column_stack),
-    *(numpy.select, numpy.linalg.multi_dot),
 }
 """Functions of sequences of arrays: a list among their arguments is no array, but those in it are."""
 
@@ -85,10 +84,8 @@ class _Function:
         self._depth = 1 if function in SEQUENCES else 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.__wrapped__ is not numpy.block:  # whose lists say where each array is
-            args = tuple(_without_lists(arg, self._depth) for arg in args)
-            kwargs = {name: _without_lists(arg, self._depth) for name, arg in kwargs.items()}
-        return self.__wrapped__(*args, **kwargs)
+        args = tuple(_without_lists(arg, self._depth) for arg in args)
+        return self.__wrapped__(*args, **{name: _without_lists(arg, self._depth) for name, arg in kwargs.items()})
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["__wrapped__"], name)

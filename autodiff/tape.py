@@ -581,13 +581,11 @@ class Traced:
         self._node = node
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        handler = _handler(ufunc) if method == "__call__" else HANDLERS.get((ufunc, method))
+        handler = _handler(ufunc) if method == "__call__" else None
         if kwargs.get("out") is not None:
             in_place()
         if handler is None:
             raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
-        if method != "__call__":
-            return _checked(getattr(ufunc, method), handler, inputs, kwargs)
         if kwargs:
             raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
         return handler(*(_listed(x, self) for x in inputs))
@@ -668,7 +666,6 @@ class Traced:
     repeat = _method(np.repeat)
     trace = _method(np.trace)
     diagonal = _method(np.diagonal)
-    cumprod = _method(np.cumprod)
     round = _method(np.round)
     argsort = _method(np.argsort)
     argpartition = _method(np.argpartition)
@@ -687,8 +684,6 @@ class Traced:
     __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _reflected(np.floor_divide)
     __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
     __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
-    __divmod__ = _method(np.divmod)
-    __rdivmod__ = _reflected(np.divmod)
     __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
     __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
     __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)

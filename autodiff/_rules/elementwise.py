@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import as_array, composite, nonzero, over_norm, rule
+from autodiff._rules.table import composite, nonzero, over_norm, rule
 from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array
 
@@ -51,7 +50,6 @@ rule(np.log1p, lambda ans, x: lambda g: g / (x + 1))
 rule(np.log2, lambda ans, x: lambda g: g / (LOG2 * x))
 rule(np.log10, lambda ans, x: lambda g: g / (LOG10 * x))
 rule(np.sqrt, lambda ans, x: lambda g: g / (2 * ans))
-rule(np.cbrt, lambda ans, x: lambda g: g / (3 * np.square(ans)))
 rule(np.square, lambda ans, x: lambda g: g * (2 * x))
 rule(np.reciprocal, lambda ans, x: lambda g: -g * np.square(ans))
 rule(np.sin, lambda ans, x: lambda g: g * np.cos(x))
@@ -73,7 +71,6 @@ rule(np.deg2rad, lambda ans, x: lambda g: g * DEGREE)
 rule(np.radians, lambda ans, x: lambda g: g * DEGREE)
 rule(np.rad2deg, lambda ans, x: lambda g: g / DEGREE)
 rule(np.degrees, lambda ans, x: lambda g: g / DEGREE)
-rule(np.unwrap, lambda ans, p, discont=None, axis=-1, *, period=2 * math.pi: lambda g: g)
 
 
 @composite(np.nan_to_num)
@@ -153,12 +150,8 @@ rule(np.add, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: g)
 rule(np.subtract, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g)
 rule(np.multiply, lambda ans, x, y: lambda g: g * y, lambda ans, x, y: lambda g: g * x)
 rule(np.divide, lambda ans, x, y: lambda g: g / y, lambda ans, x, y: lambda g: -g * ans / y)
-rule(np.fmod, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.rint((x - ans) / y))
-rule(np.heaviside, None, lambda ans, x1, x2: lambda g: np.where(x1 == 0, g, 0))
-rule(np.copysign, lambda ans, x, y: lambda g: np.where(np.signbit(x) == np.signbit(y), g, -g), None)
 rule(np.ldexp, lambda ans, x1, x2: lambda g: np.ldexp(g, x2), None)
 rule(np.remainder, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.floor_divide(x, y))
-composite(np.divmod)(lambda x1, x2: (np.floor_divide(x1, x2), np.remainder(x1, x2)))
 rule(
     np.arctan2,
     lambda ans, x, y: lambda g: by_square_of_hypot(g, y, np.hypot(x, y)),
@@ -193,7 +186,6 @@ def power_vjp_y(ans: Array, x: Array, y: Array) -> Any:
 
 
 rule(np.power, power_vjp_x, power_vjp_y)
-rule(np.float_power, power_vjp_x, power_vjp_y)
 
 
 def extremum_vjp(ans: Array, x: Array, y: Array) -> Any:
@@ -215,19 +207,6 @@ _where = rule(
 @composite(np.where)
 def where(condition: Array, *choices: Array) -> Any:
     return _where(getval(condition), *choices) if choices else np.where(getval(condition))
-
-
-@composite(np.select)
-def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
-    beside = next((part for part in (*choicelist, default) if hasattr(part, "__array_function__")), None)
-    parts = [part if type(part) in (int, float, complex) else as_array(part, beside) for part in (*choicelist, default)]
-    dtype = np.result_type(*(getattr(part, "dtype", part) for part in parts))
-    chosen = parts.pop()
-    for condition, part in zip(reversed(condlist), reversed(parts), strict=True):
-        if hasattr(condition, "dtype") and condition.dtype.kind != "b":
-            raise TypeError(f"numpy.select takes conditions of dtype bool, not {condition.dtype}")
-        chosen = np.where(condition, part, chosen)
-    return chosen.astype(dtype)
 
 
 @composite(np.clip)

@@ -81,14 +81,6 @@ def irfft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = Non
     return _irfft(_resized(a, n // 2 + 1, axis), n, axis, norm)
 
 
-def hfft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:
-    return irfft(np.conj(a), n, axis, INVERSE[norm])
-
-
-def ihfft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:
-    return np.conj(rfft(a, n, axis, INVERSE[norm]))
-
-
 def _grid(a: Array, s: Sequence[int | None] | None, axes: Sequence[int] | None, halved: bool = False) -> Any:
     """Return the lengths of a transform along several axes and the axes; `halved` says that the last is half stored."""
     if axes is None:
@@ -153,7 +145,7 @@ def _shift(direction: int) -> Callable[..., Array]:
 
 
 _TRANSFORMS: dict[str, Callable[..., Array]] = {
-    **{"fft": fft, "ifft": ifft, "rfft": rfft, "irfft": irfft, "hfft": hfft, "ihfft": ihfft},
+    **{"fft": fft, "ifft": ifft, "rfft": rfft, "irfft": irfft},
     **{"fftn": fftn, "ifftn": ifftn, "rfftn": rfftn, "irfftn": irfftn},
     **{"fft2": _planar(fftn), "ifft2": _planar(ifftn), "rfft2": _planar(rfftn), "irfft2": _planar(irfftn)},
     **{"fftshift": _shift(1), "ifftshift": _shift(-1)},

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import Shape, as_array, as_floats, axes_of, blank, composite, constant, rule
-from autodiff.functional import vjp
-from autodiff.tape import WIDE, defvjp, defvjp_argnums, getval, primitive
+from autodiff._rules.table import Shape, as_array, axes_of, blank, composite, constant, rule
+from autodiff.tape import WIDE, defvjp, getval, primitive
 from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
 
 
@@ -84,90 +83,11 @@ def partition(a: Array, kth: Any, axis: int | None = -1, kind: str = "introselec
     return take_along_axis(a, np.argpartition(getval(a), kth, axis=axis), axis)
 
 
-@composite(np.compress)
-def compress(condition: Any, a: Array, axis: int | None = None, out: None = None) -> Array:
-    if np.ndim(condition) != 1:
-        raise ValueError(f"numpy.compress takes a condition with 1 axis, not {np.ndim(condition)}")
-    return take(a, np.flatnonzero(condition).tolist(), axis)
-
-
-@composite(np.extract)
-def extract(condition: Any, arr: Array) -> Array:
-    return np.ravel(arr)[np.nonzero(np.ravel(getval(condition)))[0]]
-
-
-@composite(np.delete)
-def delete(arr: Array, obj: Any, axis: int | None = None) -> Array:
-    if axis is None:
-        arr, axis = np.ravel(arr), 0
-    return take(arr, np.delete(np.arange(np.shape(arr)[axis]), obj).tolist(), axis)
-
-
-@composite(np.insert)
-def insert(arr: Array, obj: Any, values: Array, axis: int | None = None) -> Array:
-    arr, values = as_array(arr, values), as_array(values, arr)
-    if axis is None:
-        arr, axis = np.ravel(arr), 0
-    (axis,) = axes_of(axis, np.ndim(arr))
-    obj = obj if isinstance(obj, slice | int) else to_numpy(getval(obj))
-    obj = obj.astype(int) if np.size(obj) == 0 else obj
-    shape, length = np.insert(blank(arr), obj, blank(values), axis).shape, np.shape(arr)[axis]
-    added = shape[axis] - length
-    values = np.reshape(values, (1,) * (np.ndim(arr) - np.ndim(values)) + np.shape(values)).astype(arr.dtype)
-    values = moveaxis(values, 0, axis) if np.ndim(obj) == 0 and not isinstance(obj, slice) else values
-    values = np.broadcast_to(values, (*shape[:axis], added, *shape[axis + 1 :]))
-    order = np.insert(np.arange(length), obj, np.arange(length, length + added))
-    return take(np.concatenate([arr, values], axis), order.tolist(), axis)
-
-
 @composite(np.bincount)
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Array:
     numbers = to_numpy(x)
     shape = np.bincount(numbers, blank(weights), minlength).shape
     return scatter(np.asarray(weights, np.float64, like=weights), numbers.tolist(), shape)
-
-
-# Interpolation
-
-
-@primitive
-def _interp(x: Array, xp: Array, fp: Array, left: Any, right: Any, period: float | None) -> Array:
-    return np.interp(x, xp, fp, left, right, period)
-
-
-@composite(np.interp)
-def interp(x: Array, xp: Array, fp: Array, left: Any = None, right: Any = None, period: float | None = None) -> Array:
-    beside = next(a for a in (x, xp, fp) if hasattr(a, "__array_function__"))
-    return _interp(*(as_floats(as_array(a, beside)) for a in (x, xp, fp)), left, right, period)
-
-
-def interp_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
-    def interpolated(*values: Array) -> Array:
-        arguments = dict(zip(argnums, values, strict=True))
-        return _interpolated(*(arguments.get(i, arg) for i, arg in enumerate(args)))
-
-    return lambda g: vjp(interpolated, *(args[i] for i in argnums))[1](g)
-
-
-def _interpolated(x: Array, xp: Array, fp: Array, left: Any, right: Any, period: float | None) -> Array:
-    """Interpolation written in functions that have derivatives; at a sample, the slope is that to the right of it."""
-    if period is not None:
-        period, left, right = abs(period), None, None
-        x, xp = np.remainder(x, period), np.remainder(xp, period)
-        order = np.argsort(getval(xp))
-        xp, fp = xp[order], fp[order]
-        xp, fp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period]), np.concatenate([fp[-1:], fp, fp[:1]])
-    intervals = np.shape(xp)[0] - 1
-    at = np.clip(np.searchsorted(getval(xp), getval(x), "right") - 1, 0, max(intervals - 1, 0))
-    value = fp[at]
-    if intervals:
-        width = xp[at + 1] - xp[at]
-        value = value + (fp[at + 1] - value) / np.where(width == 0, 1, width) * (x - xp[at])
-    value = np.where(x < xp[0], fp[0] if left is None else left, value)
-    return np.where(x > xp[-1], fp[-1] if right is None else right, value)
-
-
-defvjp_argnums(_interp, interp_vjp)
 
 
 # Diagonals and differences
@@ -197,11 +117,6 @@ def diag(v: Array, k: int = 0) -> Array:
     return scatter(v, ((along + max(-k, 0)).tolist(), (along + max(k, 0)).tolist()), (size, size))
 
 
-@composite(np.diagflat)
-def diagflat(v: Array, k: int = 0) -> Array:
-    return diag(np.ravel(v), k)
-
-
 @composite(np.diff)
 def diff(a: Array, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Array:
     if n == 0:
@@ -216,15 +131,6 @@ def diff(a: Array, n: int = 1, axis: int = -1, prepend: Any = None, append: Any 
     for _ in range(n):
         a = a[_along(axis, 1, None)] - a[_along(axis, None, -1)]
     return a
-
-
-@composite(np.ediff1d)
-def ediff1d(ary: Array, to_end: Any = None, to_begin: Any = None) -> Array:
-    before, after = ([] if x is None else [np.ravel(as_array(x, ary))] for x in (to_begin, to_end))
-    ary = np.ravel(ary)
-    for end in (*before, *after):
-        np.empty(0, end.dtype).astype(ary.dtype, casting="same_kind")  # or NumPy's error
-    return np.concatenate([*before, ary[1:] - ary[:-1], *after]).astype(ary.dtype)
 
 
 @composite(np.gradient)

@@ -156,27 +156,6 @@ def column_stack(tup: Sequence[Array]) -> Array:
     return concatenate([array if np.ndim(array) > 1 else np.reshape(array, (-1, 1)) for array in _arrays(tup)], 1)
 
 
-@composite(np.block)
-def block(arrays: Any) -> Array:
-    def depth_of(part: Any) -> int:
-        return 1 + max(map(depth_of, part)) if isinstance(part, list) else 0
-
-    def rank_of(part: Any) -> int:
-        return max(map(rank_of, part)) if isinstance(part, list) else int(np.ndim(part))
-
-    depth = depth_of(arrays)
-    ndim = max(depth, rank_of(arrays))
-    beside = next((part for part in _leaves([arrays]) if hasattr(part, "__array_function__")), None)
-
-    def joint(part: Any, level: int) -> Array:
-        if isinstance(part, list):
-            return concatenate([joint(inner, level + 1) for inner in part], level - depth)
-        part = as_array(part, beside)
-        return np.reshape(part, (1,) * (ndim - np.ndim(part)) + np.shape(part))
-
-    return joint(arrays, 0)
-
-
 @composite(np.broadcast_arrays)
 def broadcast_arrays(*args: Array, subok: bool = False) -> tuple[Array, ...]:
     shape = np.broadcast_shapes(*map(np.shape, args))
@@ -224,8 +203,6 @@ def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
 composite(np.hsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0 if np.ndim(ary) == 1 else 1))
 composite(np.vsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0))
 composite(np.dsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 2))
-if hasattr(np, "unstack"):  # from NumPy 2.1
-    composite(np.unstack)(lambda x, axis=0: tuple(moveaxis(x, axis, 0)))
 
 
 @composite(np.linspace)

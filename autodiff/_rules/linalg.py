@@ -266,11 +266,6 @@ def eig(a: Array) -> Any:
     return RESULTS["eig"](*_eig(a))
 
 
-@composite(np.linalg.eigvals)
-def eigvals(a: Array) -> Array:
-    return _eig(a)[0]
-
-
 def svd_vjp(argnums: Shape, ans: Any, args: Any, kwargs: Any) -> Any:
     u, s, vh = ans
 
@@ -313,9 +308,6 @@ def svd(a: Array, full_matrices: bool = True, compute_uv: bool = True, hermitian
             "the vectors that fill up the larger basis have no derivative"
         )
     return RESULTS["svd"](*_svd(a))
-
-
-composite(np.linalg.svdvals)(lambda x: _svd(x)[1])
 
 
 def qr_vjp(argnums: Shape, ans: Any, args: Any, kwargs: Any) -> Any:
@@ -414,15 +406,3 @@ def _matrix_norm(x: Array, ord: Any) -> Array:
     raise ValueError(
         f"numpy.linalg.norm of matrices takes the order 'fro', 'nuc', 1, 2, inf or their negatives, not {ord!r}"
     )
-
-
-@composite(np.linalg.vector_norm)
-def vector_norm(x: Array, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Array:
-    axes = axes_of(axis, np.ndim(x))
-    rest = [i for i in range(np.ndim(x)) if i not in axes]
-    flat = np.reshape(np.transpose(x, (*rest, *axes)), (*(np.shape(x)[i] for i in rest), -1))
-    result = norm(flat, ord, -1)
-    return np.reshape(result, kept(np.shape(x), axis)) if keepdims else result
-
-
-composite(np.linalg.matrix_norm)(lambda x, *, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-import operator
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
+from autodiff._rules.table import Shape, as_array, axes_of, composite, rule
 from autodiff.tape import defvjp, defvjp_argnums, primitive
 from hcnn_core import matmul as recorded_matmul
 from hcnn_core.backend import Array, library_of, moveaxis
@@ -110,20 +107,6 @@ def outer(a: Array, b: Array, out: None = None) -> Array:
     return np.expand_dims(np.ravel(a), 1) * np.ravel(b)
 
 
-def _outer_by(ufunc: Any) -> Callable[..., Array]:
-    """Return the method outer of a ufunc: of all pairs of elements."""
-
-    def pairs(A: Array, B: Array) -> Array:
-        A, B = as_array(A, B), as_array(B, A)
-        return ufunc(np.reshape(A, (*np.shape(A), *(1,) * np.ndim(B))), B)
-
-    return pairs
-
-
-for _ufunc in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum):
-    composite((_ufunc, "outer"))(_outer_by(_ufunc))
-
-
 @composite(np.kron)
 def kron(a: Array, b: Array) -> Array:
     a, b = as_array(a, b), as_array(b, a)
@@ -149,40 +132,6 @@ def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1,
     return np.stack(product, axisc)
 
 
-@composite(np.vecdot, np.linalg.vecdot)
-def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
-    x1, x2 = (moveaxis(as_array(x, y), axis, -1) for x, y in ((x1, x2), (x2, x1)))
-    if np.shape(x1)[-1] != np.shape(x2)[-1]:
-        raise ValueError(f"numpy.vecdot of vectors of lengths {np.shape(x1)[-1]} and {np.shape(x2)[-1]}: they differ")
-    return np.sum(np.conj(x1) * x2, axis=-1)
-
-
-if hasattr(np, "matvec"):  # from NumPy 2.2
-    composite(np.matvec)(lambda x1, x2: np.squeeze(matmul(x1, np.expand_dims(x2, -1)), -1))
-    composite(np.vecmat)(lambda x1, x2: np.squeeze(matmul(np.expand_dims(np.conj(x1), -2), x2), -2))
-
-
-@composite(np.linalg.multi_dot)
-def multi_dot(arrays: Sequence[Array], *, out: None = None) -> Array:
-    return functools.reduce(dot, arrays)
-
-
-@composite(np.linalg.matrix_power)
-def matrix_power(a: Array, n: int) -> Array:
-    n = operator.index(n)
-    if n < 0:
-        a, n = np.linalg.inv(a), -n
-    if n == 0:
-        return np.broadcast_to(constant(np.eye(np.shape(a)[-1], dtype=a.dtype), a), np.shape(a))
-    result: Any = None
-    while n:  # by squaring
-        if n % 2:
-            result = a if result is None else result @ a
-        n //= 2
-        a = a @ a if n else a
-    return result
-
-
 @composite(np.convolve)
 def convolve(a: Array, v: Array, mode: Any = "full") -> Array:
     a, v = (np.atleast_1d(as_array(x, y)) for x, y in ((a, v), (v, a)))
@@ -199,42 +148,6 @@ defvjp(_convolve, lambda ans, a, v: lambda g: _valid(g, v), lambda ans, a, v: la
 def _valid(g: Array, v: Array) -> Array:
     """Return the correlation of g with v, where v lies inside g."""
     return np.convolve(g, np.flip(v))[len(v) - 1 : len(g)]
-
-
-@composite(np.correlate)
-def correlate(a: Array, v: Array, mode: str = "valid") -> Array:
-    a, v = (np.atleast_1d(as_array(x, y)) for x, y in ((a, v), (v, a)))
-    if len(a) < len(v):
-        return np.conj(np.flip(correlate(v, a, mode)))
-    return convolve(a, np.conj(np.flip(v)), mode)
-
-
-@composite(np.polyval)
-def polyval(p: Array, x: Array) -> Array:
-    p, x = as_array(p, x), as_array(x, p)
-    value: Any = np.zeros_like(x)
-    for coefficient in p:
-        value = value * x + coefficient
-    return value
-
-
-@composite(np.vander)
-def vander(x: Array, N: int | None = None, increasing: bool = False) -> Array:
-    if np.ndim(x) != 1:
-        raise ValueError(f"numpy.vander takes an array with 1 axis, not {np.ndim(x)}")
-    x = x.astype(np.promote_types(x.dtype, int))
-    columns = [np.ones_like(x), *[x] * (len(x) if N is None else N)]
-    columns = list(itertools.accumulate(columns, operator.mul))[:-1]
-    return np.stack(columns if increasing else columns[::-1], axis=1) if columns else np.reshape(x, (-1, 1))[:, :0]
-
-
-composite(np.linalg.matmul)(lambda x1, x2: matmul(x1, x2))
-composite(np.linalg.outer)(lambda x1, x2: outer(x1, x2))
-composite(np.linalg.tensordot)(lambda x1, x2, *, axes=2: tensordot(x1, x2, axes))
-composite(np.linalg.cross)(lambda x1, x2, *, axis=-1: cross(x1, x2, axis=axis))
-composite(np.linalg.diagonal)(lambda x, *, offset=0: np.diagonal(x, offset, -2, -1))
-composite(np.linalg.trace)(lambda x, *, offset=0, dtype=None: np.trace(x, offset, -2, -1, dtype=dtype))
-composite(np.linalg.matrix_transpose)(lambda x: swap(x))
 
 
 @composite(np.einsum)

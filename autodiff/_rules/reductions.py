@@ -248,60 +248,6 @@ def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = Fa
     return (result, scale.astype(dtype)) if returned else result
 
 
-def cumprod_vjp(ans: Array, a: Array, axis: Any = None) -> Any:
-    def products(a: Array) -> Array:  # of 2, 4, 8, ... elements, so that zeros are factors like any other
-        flat = axis is None or np.ndim(a) == 0
-        a = np.ravel(a) if flat else moveaxis(a, axis, 0)
-        step = 1
-        while step < len(a):
-            a = np.concatenate([a[:step], a[step:] * a[:-step]])
-            step *= 2
-        return a if flat else moveaxis(a, 0, axis)
-
-    return lambda g: vjp(products, a)[1](g)[0]
-
-
-_cumprod = _reduction(np.cumprod, cumprod_vjp)
-
-
-@composite(np.cumprod)
-def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
-    return _cumprod(a if dtype is None else a.astype(dtype), axis=axis)
-
-
-def _cumulative(name: str, running: Callable[..., Array], start: float) -> Callable[..., Array]:
-    """Return the array API's running sum or product, which may begin with that of no elements."""
-
-    def cumulative(
-        x: Array, axis: int | None = None, dtype: Any = None, out: None = None, include_initial: bool = False
-    ) -> Array:
-        if axis is None and np.ndim(x) != 1:
-            raise ValueError(f"numpy.{name} of an array with {np.ndim(x)} axes needs axis")
-        axis = 0 if axis is None else axis
-        result = running(x, axis, dtype)
-        if not include_initial:
-            return result
-        shape = [1 if place == axis % np.ndim(x) else n for place, n in enumerate(np.shape(x))]
-        return np.concatenate([constant(np.full(shape, start, result.dtype), x), result], axis)
-
-    return cumulative
-
-
-composite(np.cumulative_sum)(_cumulative("cumulative_sum", np.cumsum, 0))
-composite(np.cumulative_prod)(_cumulative("cumulative_prod", cumprod, 1))
-
-
-@composite(np.trapezoid)
-def trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
-    y, (along,) = as_array(y, x), axes_of(axis, np.ndim(y))
-    if x is not None:
-        x = as_array(x, y)
-        dx = np.diff(x, axis=-1 if np.ndim(x) == 1 else axis)
-        dx = np.reshape(dx, (-1,) + (1,) * (np.ndim(y) - 1 - along)) if np.ndim(x) == 1 else dx
-    before = (slice(None),) * along
-    return sum(dx * (y[(*before, slice(1, None))] + y[(*before, slice(None, -1))]) / 2, axis)
-
-
 @composite(np.cov)
 def cov(m: Array, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None) -> Array:
     def variables(x: Array, one: bool) -> Array:
@@ -326,32 +272,6 @@ def corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Array:
     return covariance / np.expand_dims(scale, 1) / scale
 
 
-def _reduce_by(reduction: Callable[..., Array]) -> Callable[..., Array]:
-    """Return the method reduce of a ufunc, which takes the first axis where none is given."""
-
-    def reduce(
-        array: Array,
-        axis: Any = 0,
-        dtype: Any = None,
-        out: None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = None,
-    ) -> Array:
-        array = array if dtype is None else array.astype(dtype)
-        return reduction(array, axis, keepdims=keepdims, initial=initial, where=where)
-
-    return reduce
-
-
-composite((np.add, "reduce"))(_reduce_by(sum))
-composite((np.multiply, "reduce"))(_reduce_by(prod))
-composite((np.maximum, "reduce"))(_reduce_by(max))
-composite((np.minimum, "reduce"))(_reduce_by(min))
-composite((np.add, "accumulate"))(lambda array, axis=0, dtype=None, out=None: np.cumsum(array, axis, dtype))
-composite((np.multiply, "accumulate"))(lambda array, axis=0, dtype=None, out=None: cumprod(array, axis, dtype))
-
-
 # Order statistics
 
 
@@ -366,20 +286,6 @@ def median(
     return _of_sorted(a, axis, keepdims, middle)
 
 
-@composite(np.percentile)
-def percentile(
-    a: Array,
-    q: Any,
-    axis: Any = None,
-    out: None = None,
-    overwrite_input: bool = False,
-    method: str = "linear",
-    keepdims: bool = False,
-) -> Array:
-    q = q / 100 if type(q) in (int, float) else np.true_divide(q, 100)
-    return quantile(a, q, axis, out, overwrite_input, method, keepdims)
-
-
 @composite(np.quantile)
 def quantile(
     a: Array,
@@ -391,16 +297,16 @@ def quantile(
     keepdims: bool = False,
 ) -> Array:
     if method != "linear":
-        raise TypeError(f"numpy.quantile and percentile on traced values take the method 'linear', not {method!r}")
+        raise TypeError(f"numpy.quantile on traced values takes the method 'linear', not {method!r}")
 
     if np.iscomplexobj(a):
-        raise TypeError("numpy.quantile and percentile take real numbers, not complex ones")
+        raise TypeError("numpy.quantile takes real numbers, not complex ones")
 
     def between(ordered: Array) -> Array:
         last = np.shape(ordered)[-1] - 1
         positions = np.asarray(q) * last
         if not np.all((positions >= 0) & (positions <= last)):
-            raise ValueError("quantiles lie from 0 to 1, percentiles from 0 to 100")
+            raise ValueError("quantiles lie from 0 to 1")
         lower = np.floor(positions).astype(int)
         low, high = ordered[..., lower.tolist()], ordered[..., np.minimum(lower + 1, last).tolist()]
         if positions.dtype.kind in "iu":
@@ -434,73 +340,8 @@ def _sorted(a: Array, axis: Any) -> Array:
     return np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
 
 
-# Without NaN
-
-
-def _without(a: Array, fill: float) -> Array:
-    return np.where(np.isnan(a), fill, a)
-
-
-@composite(np.nansum)
-def nansum(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return sum(_without(a, 0), axis, dtype, keepdims=keepdims)
-
-
-@composite(np.nanprod)
-def nanprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return prod(_without(a, 1), axis, dtype, keepdims=keepdims)
-
-
-@composite(np.nancumsum)
-def nancumsum(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
-    return np.cumsum(_without(a, 0), axis=axis, dtype=dtype)
-
-
 @composite(np.nanmean)
 @_in_single
 def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return mean(_without(a, 0), axis, dtype, keepdims=keepdims, where=np.logical_not(np.isnan(a)))
-
-
-@composite(np.nanvar)
-@_in_single
-def nanvar(
-    a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
-) -> Array:
-    present = np.logical_not(np.isnan(a))
-    variance = var(_without(a, 0), axis, dtype, None, ddof, keepdims, where=present)
-    return np.where(np.sum(present, axis=axis, keepdims=keepdims) > ddof, variance, np.nan)
-
-
-@composite(np.nanstd)
-@_in_single
-def nanstd(
-    a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
-) -> Array:
-    return _root(nanvar(a, axis, dtype, out, ddof, keepdims))
-
-
-@composite(np.nanmax)
-def nanmax(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return max(_without(a, -np.inf), axis, keepdims=keepdims) + _all_missing(a, axis, keepdims)
-
-
-@composite(np.nanmin)
-def nanmin(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return min(_without(a, np.inf), axis, keepdims=keepdims) + _all_missing(a, axis, keepdims)
-
-
-def _all_missing(a: Array, axis: Any, keepdims: bool) -> Array:
-    """NaN where every element is, else 0."""
-    return np.where(np.all(np.isnan(a), axis=axis, keepdims=keepdims), np.nan, 0).astype(real_dtype(a))
-
-
-@composite(np.nanmedian)
-def nanmedian(
-    a: Array, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False
-) -> Array:
-    ordered = _sorted(a, axis)  # NaN comes last
-    count = np.sum(np.logical_not(np.isnan(ordered)), axis=-1, keepdims=True)
-    middle = np.concatenate([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, np.shape(ordered)[-1] - 1)], axis=-1)
-    result = mean(np.take_along_axis(ordered, middle, -1), -1)
-    return np.reshape(result, kept(np.shape(a), axis)) if keepdims else result
+    missing = np.isnan(a)
+    return mean(np.where(missing, 0, a), axis, dtype, keepdims=keepdims, where=np.logical_not(missing))

@@ -79,7 +79,7 @@ T3 = normal(2, 3, 4)
 CASES = [
     *(Case(f, f, (X,)) for f in (np.negative, np.positive, np.exp, np.expm1, np.exp2, np.square, np.sin, np.cos)),
     *(Case(f, f, (X,)) for f in (np.arctan, np.sinh, np.cosh, np.tanh, np.arcsinh, np.conjugate, np.real, np.imag)),
-    *(Case(f, f, (POSITIVE,)) for f in (np.log, np.log1p, np.log2, np.log10, np.sqrt, np.cbrt, np.reciprocal)),
+    *(Case(f, f, (POSITIVE,)) for f in (np.log, np.log1p, np.log2, np.log10, np.sqrt, np.reciprocal)),
     *(Case(f, f, (UNIT,)) for f in (np.tan, np.arcsin, np.arccos, np.arctanh)),
     *(Case(f, f, (spaced(3, 4),)) for f in (np.absolute, np.fabs)),
     Case(np.arccosh, np.arccosh, (POSITIVE + 1,)),
@@ -256,18 +256,11 @@ CASES = [
     Case(np.angle, lambda z: np.angle(z, deg=True), (Z,)),
     Case(np.real_if_close, np.real_if_close, (Z,)),
     Case(np.real_if_close, np.real_if_close, (X,)),
-    Case(np.unwrap, np.unwrap, (np.cumsum(between(0.5, 4, 7)),)),
-    Case(np.fmod, np.fmod, (spaced(3, 4), POSITIVE + 0.06)),
-    Case(np.copysign, np.copysign, (spaced(3, 4), spaced(4) - 0.9)),
-    Case(np.heaviside, lambda h: np.heaviside([0.0, 1.0, 0.0, -1.0], h), (X,)),
     Case(np.ldexp, lambda x: np.ldexp(x, 3), (X,)),
     Case(np.logaddexp2, np.logaddexp2, (X, Y)),
-    Case(np.float_power, np.float_power, (POSITIVE, X)),
-    Case(np.float_power, lambda x: np.float_power(x, 3), (X,)),
     Case(np.power, lambda x: x ** [1, 2, 3, 0], (POSITIVE,)),
     Case(np.multiply, lambda x: [1.0, 2.0, 3.0, 4.0] * x + np.multiply(x, (4, 3, 2, 1)), (X,)),
     Case(np.array, lambda x: x * [x[0, 0], 2.0, x[1, 1], x[0, 2]], (X,)),
-    Case(np.select, lambda x, y: np.select([x > 1, x > 0], [x**2, y], 3.0), (spaced(3, 4), Y)),
     Case(np.array, lambda x: np.array([[x[0, 0], 1.0], [x[1, 1] ** 2, 2]], like=x), (X,)),
     Case(np.array, lambda x, y: np.array([x, y], like=x), (X, Y)),
     Case(np.array, lambda x: np.array(x, ndmin=3, like=x), (X,)),
@@ -286,8 +279,8 @@ CASES = [
         for f in (np.sum, np.mean, np.var, np.prod)
     ),
     *(Case(f, lambda a, f=f: f(a, where=chosen(a)), (cplx(3, 4),)) for f in (np.sum, np.mean, np.var, np.std)),
-    *(Case(f, f, (spaced(3, 4),)) for f in (np.ptp, np.median, np.cumprod)),
-    *(Case(f, lambda a, f=f: f(a, axis=0), (spaced(2, 3, 4),)) for f in (np.ptp, np.median, np.cumprod)),
+    *(Case(f, f, (spaced(3, 4),)) for f in (np.ptp, np.median)),
+    *(Case(f, lambda a, f=f: f(a, axis=0), (spaced(2, 3, 4),)) for f in (np.ptp, np.median)),
     Case(np.ptp, lambda a: np.ptp(a, -1, keepdims=True), (spaced(3, 4),)),
     Case(np.median, lambda a: np.median(a, (0, 2), keepdims=True), (spaced(2, 3, 4),)),
     Case(np.median, lambda a: np.median(a, -1), (spaced(3, 5),)),
@@ -296,47 +289,19 @@ CASES = [
         np.quantile, lambda a: np.quantile(a, [[0.0, 1.0], [0.5, 0.9]], axis=(0, 2), keepdims=True), (spaced(2, 3, 4),)
     ),
     Case(np.quantile, lambda a: np.quantile(a, 0.5), (normal(1),)),
-    Case(np.percentile, lambda a: np.percentile(a, [10, 70], axis=0), (spaced(5, 3),)),
-    Case(np.cumprod, lambda a: np.cumprod(a, axis=1), (X * MASK,)),
     Case(np.average, np.average, (X,)),
     Case(np.average, lambda a: np.average(a, 1, weights=[1, 2, 3, 4]), (X,)),
     Case(np.average, lambda a, w: np.average(a, weights=w, returned=True), (X, POSITIVE)),
     Case(np.average, lambda a, w: np.average(a, (2, 0), weights=w, keepdims=True), (T3, between(1, 2, 4, 2))),
     Case(np.average, lambda w: np.average(X.tolist(), 0, w), (POSITIVE,)),
-    Case(np.trapezoid, np.trapezoid, (X,)),
-    Case(np.trapezoid, lambda y, x: np.trapezoid(y, x), (X, np.arange(4.0) ** 2)),
-    Case(np.trapezoid, lambda y: np.trapezoid(y, dx=0.5, axis=0), (T3,)),
     Case(np.cov, np.cov, (X,)),
     Case(np.cov, lambda x, y: np.cov(x, y, rowvar=False, bias=True), (X, Z)),
     Case(np.cov, np.cov, (normal(5),)),
     Case(np.corrcoef, np.corrcoef, (normal(3, 7),)),
-    *(
-        Case(f, lambda a, f=f: f(np.where(chosen(a), a, np.nan), axis=1), (spaced(3, 4),))
-        for f in (np.nansum, np.nanprod, np.nanmean, np.nanvar, np.nanstd, np.nanmax, np.nanmin, np.nancumsum)
-    ),
-    *(
-        Case(np.nanmedian, lambda a, axis=axis: np.nanmedian(np.where(chosen(a), a, np.nan), axis), (a,))
-        for axis, a in ((None, spaced(3, 4)), (1, spaced(3, 4)), ((0, -1), spaced(2, 3, 5)))
-    ),
-    *(
-        Case(f, lambda a, f=f: f(np.where(chosen(a), a, np.nan), keepdims=True), (spaced(3, 4),))
-        for f in (np.nansum, np.nanmean, np.nanmax, np.nanmin, np.nanmedian)
-    ),
-    Case(np.nanvar, lambda a: np.nanvar(np.where(chosen(a), a, np.nan), 0, ddof=1), (cplx(7, 2),)),
-    *(
-        Case((f, "reduce"), lambda a, f=f: f.reduce(a) + f.reduce(a, axis=1, keepdims=True), (spaced(3, 4),))
-        for f in (np.add, np.multiply, np.maximum, np.minimum)
-    ),
-    *(
-        Case((f, "accumulate"), lambda a, f=f: f.accumulate(a) + f.accumulate(a, axis=-1), (X,))
-        for f in (np.add, np.multiply)
-    ),
-    *(
-        Case((f, "outer"), lambda a, b, f=f: f.outer(a, b), (spaced(3, 4), POSITIVE[0]))
-        for f in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum)
-    ),
+    Case(np.nanmean, lambda a: np.nanmean(np.where(chosen(a), a, np.nan), axis=1), (spaced(3, 4),)),
+    Case(np.nanmean, lambda a: np.nanmean(np.where(chosen(a), a, np.nan), keepdims=True), (spaced(3, 4),)),
     # shapes
-    *(Case(f, f, (X,)) for f in (np.fliplr, np.flipud, np.matrix_transpose, np.diagflat, np.ediff1d)),
+    *(Case(f, f, (X,)) for f in (np.fliplr, np.flipud, np.matrix_transpose)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, 2), (T3,)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, 0, 2), (T3,)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, -1, -2), (T3,)),
@@ -350,36 +315,14 @@ CASES = [
     Case(np.sort, lambda a: np.sort(a, axis=None), (spaced(3, 4),)),
     Case(np.partition, lambda a: np.partition(a, 2), (spaced(3, 4),)),
     Case(np.partition, lambda a: np.partition(a, (1, 3), axis=None), (spaced(3, 4),)),
-    Case(np.compress, lambda a: np.compress([True, False, True], a, axis=0), (X,)),
-    Case(np.extract, lambda a: np.extract(a > 0, a), (spaced(3, 4),)),
-    Case(np.delete, lambda a: np.delete(a, [1, 3]), (X,)),
-    Case(np.delete, lambda a: np.delete(a, slice(0, 2), axis=1), (X,)),
     Case(np.diag, np.diag, (X,)),
     Case(np.diag, lambda a: np.diag(a, -1), (X,)),
     Case(np.diag, lambda a: np.diag(a, 2), (normal(3),)),
     Case(np.diag, lambda a: np.diag(a, -1), (cplx(3),)),
-    Case(np.insert, lambda a, b: np.insert(a, 1, b, axis=1), (X, normal(3))),
-    Case(np.insert, lambda a, b: np.insert(a, -1, b, axis=1), (T3, normal(2, 2, 4))),
-    Case(np.insert, lambda a, b: np.insert(a, [0, 5, 5], b), (X, normal(3))),
-    Case(np.insert, lambda a, b: np.insert(a, [1], b, axis=0), (X, normal(2, 4))),
-    Case(np.insert, lambda a: np.insert(a, slice(0, 2), [[1.5]], axis=0), (X,)),
-    *(
-        Case(np.interp, lambda x, xp, fp, k=k: np.interp(x, xp, fp, **k), (spaced(3, 4), xp, fp))
-        for xp, fp, k in (
-            (np.array([-1.0, -0.2, 0.6, 1.3, 2.7]), normal(5), {}),
-            (np.array([-1.0, -0.2, 0.6, 1.3, 2.7]), cplx(5), {"left": 1.5, "right": 0.5j}),
-            (np.array([0.1, 0.7, 1.2, 3.6]), normal(4), {"period": -2.0}),
-            (np.array([0.4]), normal(1), {}),
-        )
-    ),
-    Case(np.interp, lambda x, left: np.interp(x, [0, 1, 1, 2], [1, 2, 3, 5], left), (X, np.asarray(0.3))),
-    Case(np.interp, lambda fp: np.interp(0.3, [0.0, 1.0], fp), (normal(2),)),
     Case(np.bincount, lambda w: np.bincount([0, 3, 1, 3], w, minlength=6), (normal(4),)),
-    Case(np.diagflat, lambda a: np.diagflat(a, 1), (X,)),
     Case(np.diff, np.diff, (X,)),
     Case(np.diff, lambda a: np.diff(a, 2, axis=0, prepend=0), (T3,)),
     Case(np.diff, lambda a, b: np.diff(a, append=b), (X, normal(3, 2))),
-    Case(np.ediff1d, lambda a: np.ediff1d(a, to_end=[1.0, 2.0], to_begin=3.0), (normal(5),)),
     Case(np.gradient, np.gradient, (normal(4, 5),)),
     Case(np.gradient, lambda a: np.gradient(a, 0.5, axis=-1, edge_order=2), (T3,)),
     Case(np.gradient, lambda a: np.gradient(a, 2, 0.1), (X,)),
@@ -400,9 +343,6 @@ CASES = [
         for shape in ((), (3,), (2, 3))
     ),
     Case(np.atleast_2d, lambda a, b: np.atleast_2d(a, b), (normal(3), X)),
-    Case(np.block, lambda a, b: np.block([[a, 2.0 * b], [b, a]]), (X, Y)),
-    Case(np.block, lambda a, b: np.block([a, b, 1.0]), (normal(3), normal(2))),
-    Case(np.block, lambda a: np.block([[a, np.ones_like(a)], [1.0, 2.0, a[0], a[0, :2]]]), (X,)),
     Case(np.broadcast_arrays, lambda a, b: np.broadcast_arrays(a, b), (X, normal(4))),
     *(
         Case(np.meshgrid, lambda *x, k=k: np.meshgrid(*x, **k), (normal(2), normal(3), normal(4)))
@@ -414,7 +354,6 @@ CASES = [
     Case(np.hsplit, lambda a: np.hsplit(a, 2), (normal(4),)),
     Case(np.vsplit, lambda a: np.vsplit(a, [1]), (X,)),
     Case(np.dsplit, lambda a: np.dsplit(a, 2), (T3,)),
-    *(Case(np.unstack, lambda a: np.unstack(a, axis=1), (X,)) for _ in range(hasattr(np, "unstack"))),
     Case(np.linspace, lambda a, b: np.linspace(a, b, 5), (X, Y)),
     Case(np.linspace, lambda a: np.linspace(a, 2, 4, endpoint=False, retstep=True), (X,)),
     Case(np.linspace, lambda a: np.linspace(0, a, axis=-1), (normal(2),)),
@@ -423,42 +362,17 @@ CASES = [
     Case(np.kron, np.kron, (normal(2), T3)),
     Case(np.cross, np.cross, (normal(4, 3), normal(3))),
     Case(np.cross, lambda a, b: np.cross(a, b, axisa=0, axisc=0), (normal(3, 4), normal(4, 3))),
-    Case(np.linalg.vecdot, lambda a, b: np.linalg.vecdot(a, b, axis=0), (Z, Z2)),
-    Case(np.linalg.vecdot, lambda a, b: np.linalg.vecdot(a, b), (Z, X)),
-    Case(np.vecdot, np.vecdot, (Z, Z2)),
-    *(Case(np.matvec, np.matvec, (T3, normal(2, 4))) for _ in range(hasattr(np, "matvec"))),
-    *(Case(np.vecmat, np.vecmat, (cplx(2, 3), T3)) for _ in range(hasattr(np, "vecmat"))),
-    Case(np.linalg.multi_dot, lambda a, b: np.linalg.multi_dot([a, b, a]), (X, normal(4, 3))),
-    *(
-        Case(np.linalg.matrix_power, lambda a, n=n: np.linalg.matrix_power(a, n), (well_conditioned(2, 3, 3) / 4,))
-        for n in (0, 1, 2, 5, -2)
-    ),
     *(
         Case(np.convolve, lambda a, v, mode=mode: np.convolve(a, v, mode), (normal(m), normal(n)))
         for mode in ("full", "same", "valid")
         for m, n in ((5, 3), (3, 6), (4, 4))
     ),
-    *(
-        Case(np.correlate, lambda a, v, mode=mode: np.correlate(a, v, mode), (cplx(m), cplx(n)))
-        for mode in ("full", "same", "valid")
-        for m, n in ((6, 3), (3, 5), (4, 4))
-    ),
-    Case(np.polyval, np.polyval, (normal(4), X)),
-    Case(np.vander, np.vander, (normal(3),)),
-    Case(np.vander, lambda x: np.vander(x, 4, increasing=True), (cplx(3),)),
     Case(np.dot, lambda a: np.dot(a, 2.0) + np.dot(3, a), (X,)),
     Case(np.dot, lambda a: np.dot(a, [1.0, 2.0, 3.0, 4.0]), (X,)),
     Case(np.inner, lambda a: np.inner(a, 2.0), (X,)),
     Case(np.outer, lambda a: np.outer([1.0, 2.0], a), (X,)),
     Case(np.einsum, lambda a, b: np.einsum(a, [0, 1], b, [1, 2], [2, 0]), (X, normal(4, 2))),
     Case(np.einsum, lambda a: np.einsum(a, [..., 1, 1]), (normal(2, 3, 3),)),
-    Case(np.linalg.matmul, np.linalg.matmul, (X, normal(4, 2))),
-    Case(np.linalg.outer, np.linalg.outer, (normal(3), normal(2))),
-    Case(np.linalg.tensordot, np.linalg.tensordot, (T3, normal(3, 4, 5))),
-    Case(np.linalg.cross, np.linalg.cross, (normal(2, 3), normal(2, 3))),
-    Case(np.linalg.diagonal, lambda a: np.linalg.diagonal(a, offset=1), (T3,)),
-    Case(np.linalg.trace, np.linalg.trace, (T3,)),
-    Case(np.linalg.matrix_transpose, np.linalg.matrix_transpose, (T3,)),
     # linear algebra
     Case(np.linalg.det, np.linalg.det, (normal(3, 2) @ normal(2, 3),)),
     Case(np.linalg.det, np.linalg.det, (np.stack([np.diag([2.0, 0.0, 3.0]), well_conditioned(3, 3)]),)),
@@ -477,10 +391,6 @@ CASES = [
     Case(np.linalg.eigh, lambda a: spectral(np.sin, *np.linalg.eigh(a)), (cplx(3, 3),)),
     Case(np.linalg.eigvalsh, np.linalg.eigvalsh, (cplx(3, 3),)),
     *(
-        Case(np.linalg.eigvals, np.linalg.eigvals, (a,))
-        for a in (symmetric(4), normal(4, 4), normal(2, 3, 3), cplx(3, 3))
-    ),
-    *(
         Case(np.linalg.eig, lambda a: np.abs(np.linalg.eig(a)[1]), (a,))
         for a in (symmetric(3), normal(2, 4, 4), cplx(3, 3))
     ),
@@ -494,7 +404,6 @@ CASES = [
         Case(np.linalg.svd, lambda a: rescaled(*np.linalg.svd(a, full_matrices=False)), (a,))
         for a in (cplx(4, 3), cplx(3, 4))
     ),
-    Case(np.linalg.svdvals, np.linalg.svdvals, (T3,)),
     *(Case(np.linalg.qr, np.linalg.qr, (normal(*shape),)) for shape in ((4, 3), (3, 3), (2, 4, 3))),
     Case(np.linalg.qr, lambda a: np.linalg.qr(a, mode="r"), (cplx(4, 3),)),
     Case(np.linalg.lstsq, lambda a, b: np.linalg.lstsq(a, b)[:2], (normal(5, 3), normal(5, 2))),
@@ -503,11 +412,6 @@ CASES = [
     *(Case(np.linalg.norm, lambda x, p=p: np.linalg.norm(x, p, 0, keepdims=True), (Z,)) for p in (np.inf, -np.inf, 3)),
     *(Case(np.linalg.norm, lambda x, p=p: np.linalg.norm(x, p), (X,)) for p in ("nuc", 2, -2, 1, -1, np.inf, -np.inf)),
     Case(np.linalg.norm, lambda x: np.linalg.norm(x, "nuc", axis=(0, 2), keepdims=True), (T3,)),
-    Case(np.linalg.vector_norm, np.linalg.vector_norm, (T3,)),
-    Case(
-        np.linalg.vector_norm, lambda x: np.linalg.vector_norm(x, ord=3, axis=(0, 2), keepdims=True), (spaced(2, 3, 4),)
-    ),
-    Case(np.linalg.matrix_norm, lambda x: np.linalg.matrix_norm(x, ord="nuc", keepdims=True), (T3,)),
     Case(np.linalg.solve, lambda a: np.linalg.solve(a, [1.0, 2.0, 3.0]), (well_conditioned(3, 3),)),
     # special functions
     *(Case(f, f, (X,)) for f in (sp.erf, sp.erfc, sp.erfcx, sp.dawsn, sp.ndtr, sp.log_ndtr, sp.expit, sp.log_expit)),
@@ -532,8 +436,6 @@ CASES = [
             (np.fft.fft, Z),
             (np.fft.ifft, Z),
             (np.fft.rfft, X),
-            (np.fft.hfft, Z),
-            (np.fft.ihfft, X),
         )
         for n, norm in ((None, None), (3, "ortho"), (7, "forward"))
     ),
@@ -542,7 +444,7 @@ CASES = [
         for x in (X, Z)
         for n, norm in ((None, None), (7, "ortho"), (4, "forward"), (1, None))
     ),
-    *(Case(f, lambda x, f=f: f(x, axis=0), (Z,)) for f in (np.fft.fft, np.fft.ifft, np.fft.irfft, np.fft.hfft)),
+    *(Case(f, lambda x, f=f: f(x, axis=0), (Z,)) for f in (np.fft.fft, np.fft.ifft, np.fft.irfft)),
     *(Case(f, f, (cplx(2, 3, 4),)) for f in (np.fft.fft2, np.fft.ifft2, np.fft.irfft2, np.fft.fftn, np.fft.irfftn)),
     *(Case(f, f, (T3,)) for f in (np.fft.rfft2, np.fft.rfftn, np.fft.ifftn, np.fft.fftshift, np.fft.ifftshift)),
     *(
@@ -551,13 +453,5 @@ CASES = [
     ),
     Case(np.fft.fftshift, lambda x: np.fft.fftshift(x, axes=1), (X,)),
     Case(np.fft.ifftshift, lambda x: np.fft.ifftshift(x, (0, -1)), (T3,)),
-    *(
-        Case(f, lambda x, f=f, first=first: f(x, axis=1, include_initial=first), (x,))
-        for f in (np.cumulative_sum, np.cumulative_prod)
-        for x in (T3, Z)
-        for first in (False, True)
-    ),
-    Case(np.cumulative_sum, np.cumulative_sum, (normal(4),)),
     Case(np.astype, lambda x: np.astype(x, np.float64), (X,)),
-    Case(np.divmod, lambda x, y: np.divmod(x, y)[1], (spaced(3, 4), between(2.1, 2.9, 3, 4))),
 ]

@@ -56,7 +56,7 @@ def test_jacobian_of_complex_outputs() -> None:
 
 
 def test_jacobians_are_differentiable() -> None:
-    check_grads(jacobian(lambda x: np.cumprod(x, axis=1)))(X[:2])
+    check_grads(jacobian(lambda x: np.prod(x, axis=1)))(X[:2])
     j = jacobian(jacobian(lambda x: x**3))(X[0])
     expected = np.zeros((4, 4, 4))
     expected[np.arange(4), np.arange(4), np.arange(4)] = 6 * X[0]

@@ -376,7 +376,7 @@ def test_powers_at_zero() -> None:
     np.testing.assert_array_equal(grad(lambda x: np.sum(x ** np.arange(3)))(np.zeros(3)), [0, 1, 0])
 
 
-@pytest.mark.parametrize("function", [np.power, np.float_power])
+@pytest.mark.parametrize("function", [np.power])
 def test_powers_with_the_exponent_zero_have_second_derivatives(function: Any) -> None:
     check_grads(function)(np.array([2.0, 3.0, 0.5]), np.array([0.0, 2.0, 1.0]))
     assert hessian(lambda z: function(z[0], z[1]))(np.array([2.0, 0.0]))[0].tolist() == [0, 0.5]
@@ -391,7 +391,6 @@ def test_integers_beside_floats_lose_no_digits(n: Any) -> None:
     check_grads(lambda x: np.arctan2(x, n))(x)
     check_grads(lambda x: np.arctan2(n, x))(x)
     check_grads(lambda x: np.maximum(n, 1) ** x)(x)
-    check_grads(lambda x: np.float_power(np.maximum(n, 1), x))(x)
 
 
 def test_complex_powers_of_negative_numbers() -> None:
@@ -525,7 +524,7 @@ def test_einsum_of_any_subscripts(data: st.DataObject) -> None:
         (lambda x: np.gradient(x, [1.0, 2.0, 4.0], axis=0), r"numpy\.gradient on traced values takes one number"),
         (np.arctan2.reduce, r"numpy\.arctan2\.reduce has no derivative here"),
         (lambda x: np.add.reduceat(x, [0, 1]), r"numpy\.add\.reduceat has no derivative here"),
-        (lambda x: np.add.reduce(x, out=X), r"in-place writes"),
+        (lambda x: np.add.reduce(x), r"numpy\.add\.reduce has no derivative here"),
         (np.spacing, r"numpy\.spacing has no derivative here"),
         (lambda x: np.frompyfunc(abs, 1, 1)(x), r"has no derivative here"),
         (lambda x: np.exp(x, where=X > 0), r"numpy\.exp on traced values does not take where"),
@@ -565,7 +564,6 @@ def test_what_has_no_rule_says_so(call: Callable[[Any], Any], message: str) -> N
         (lambda x: np.array([[x[0], x[1]], [x[0]]], like=x), r"parts of shapes \[\(1, 4\), \(2, 4\)\]"),
         (lambda x: np.cross(x, x), r"vectors of length 3, not 4 and 4"),
         (lambda x: np.diag(x[None]), r"1 or 2 axes, not 3"),
-        (np.vander, r"an array with 1 axis, not 2"),
         (lambda x: np.pad(x, 1, "edge", stat_length=2), r"mode 'edge' takes no stat_length; maximum, mean"),
         (lambda x: np.gradient(x[:1]), r"of order 1 needs 2 elements along axis 0"),
         (lambda x: np.fft.fft(x, 0), r"a transform of 0 points"),

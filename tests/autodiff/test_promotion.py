@@ -123,7 +123,7 @@ def test_a_rule_of_the_wrong_precision_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 def test_every_dtype_that_is_asked_for_is_numpys() -> None:
     calls = [(case, dtype, call) for case in CASES for dtype, call in with_dtypes(case)]
-    assert len({case.function for case, *_ in calls}) > 20
+    assert len({case.function for case, *_ in calls}) >= 16
     reports = [
         (case.function, dtype, precision, report)
         for case, dtype, call in calls
@@ -207,7 +207,6 @@ def test_powers_of_integers_of_few_bits(y: Any) -> None:
     [
         lambda x, n: np.diag(x, n(2)),
         lambda x, n: np.diag(x, n(200)),
-        lambda x, n: np.diagflat(x, n(1)),
         lambda x, n: np.trace(np.outer(x, x), n(1)),
         lambda x, n: np.diagonal(np.outer(x, x), n(1)),
         lambda x, n: np.tile(x, n(200)),
@@ -228,13 +227,6 @@ def test_options_that_are_integers_of_few_bits(call: Any) -> None:
     np.testing.assert_array_equal(pull_of_few(np.ones_like(value))[0], pull(np.ones_like(value))[0])
 
 
-def test_interpolation_between_samples_at_integers_of_few_bits() -> None:
-    at = np.array([0, 100, 255], np.uint8)
-    slope = grad(lambda x: np.interp(x, at[::-1][::-1], np.array([0.0, 1.0, 3.0])))(150.0)
-    assert slope == pytest.approx(2 / 155, rel=1e-14)
-    assert grad(lambda x: np.interp(x, np.array([-128, 127], np.int8), np.array([0.0, 1.0])))(3.0) == 1 / 255
-
-
 @pytest.mark.parametrize("order", [None, 2])
 def test_second_derivatives_of_norms_at_zero(order: Any) -> None:
     zero = np.zeros(3)
@@ -244,13 +236,6 @@ def test_second_derivatives_of_norms_at_zero(order: Any) -> None:
     assert not hessian(lambda x: np.sum(np.linalg.norm(np.outer(x, x), order, axis=1)))(zero).any()
     x = np.array([1.0, 2.0, 2.0])
     np.testing.assert_allclose(hessian(np.linalg.norm)(x), (np.eye(3) - np.outer(x, x) / 9) / 3, rtol=1e-12, atol=1e-15)
-
-
-def test_polynomials_without_coefficients_are_zero() -> None:
-    x = np.array([np.inf, np.nan, 2.0])
-    value, pull = vjp(lambda x: np.polyval([], x), x)
-    assert value.tolist() == np.polyval([], x).tolist() == [0, 0, 0]
-    assert pull(np.ones(3))[0].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("statistic", [np.var, np.std])

@@ -108,7 +108,7 @@ def test_matrices_and_masked_arrays_are_refused(array: Any, cure: str) -> None:
 
 
 def test_the_deviation_of_equal_elements_has_the_gradient_zero() -> None:
-    for call in (np.std, lambda x: np.sum(np.std(x, axis=0)), lambda x: np.nanstd(x, keepdims=True)[0]):
+    for call in (np.std, lambda x: np.sum(np.std(x, axis=0))):
         for x in (np.array([3.0]), np.full(4, 0.5)):
             assert np.array_equal(grad(call)(x), np.zeros_like(x))
     assert np.array_equal(
@@ -151,13 +151,10 @@ def test_powers_of_a_list() -> None:
         lambda x: np.sum(x, initial=1.0),
         lambda x: np.diff(x, prepend=0.0),
         lambda x: np.gradient(x, 0.5),
-        lambda x: np.trapezoid(x, dx=0.5),
         lambda x: np.linspace(x, 2.0, 3),
         lambda x: np.linalg.solve(np.diag(x), [1.0, 2.0, 3.0]),
-        lambda x: np.polyval(x, 2.0),
         lambda x: np.convolve(x, [1.0, 2.0]),
         lambda x: x ** [1, 2, 3],
-        lambda x: np.select([x > 1], [x], 2.0),
     ],
 )
 def test_numbers_and_lists_beside_single_precision_promote_as_in_numpy(call: Any) -> None:
