@@ -1,9 +1,7 @@
 """Wavelets, scattering, phase harmonics and sparse codes of NumPy, CuPy and traced arrays."""
 
-from wavelets.boundary import local_support_vectors
 from wavelets.descent import adam, lbfgs, momentum
 from wavelets.filters import FilterBank, littlewood_paley, morlet_bank, steerable_bank
-from wavelets.gabor import fit_gabor
 from wavelets.harmonics import (
     from_rectified,
     harmonic_statistics,
@@ -11,12 +9,10 @@ from wavelets.harmonics import (
     rectified_transform,
     rectifier_coefficient,
 )
-from wavelets.organization import organize
 from wavelets.orthogonal import daubechies_filter, dwt, idwt
 from wavelets.principal import Principal, principal_components
 from wavelets.processes import decaying_vorticity, lognormal_cascade, multifractal_noise, random_warp, randomize_phases
 from wavelets.rotations import rototranslation_scattering
-from wavelets.scaling import leverage, scaling_exponents, structure_functions
 from wavelets.scattering import scattering, scattering_paths
 from wavelets.sparse import hard_threshold, ista, learn_dictionary, lista, soft_threshold, sparse_loss
 from wavelets.synthesis import moment_distance
@@ -29,7 +25,6 @@ __all__ = [
     "daubechies_filter",
     "decaying_vorticity",
     "dwt",
-    "fit_gabor",
     "from_rectified",
     "hard_threshold",
     "harmonic_statistics",
@@ -38,16 +33,13 @@ __all__ = [
     "ista",
     "lbfgs",
     "learn_dictionary",
-    "leverage",
     "lista",
     "littlewood_paley",
-    "local_support_vectors",
     "lognormal_cascade",
     "moment_distance",
     "momentum",
     "morlet_bank",
     "multifractal_noise",
-    "organize",
     "phase_harmonic",
     "principal_components",
     "random_warp",
@@ -55,12 +47,10 @@ __all__ = [
     "rectified_transform",
     "rectifier_coefficient",
     "rototranslation_scattering",
-    "scaling_exponents",
     "scattering",
     "scattering_paths",
     "soft_threshold",
     "sparse_loss",
     "steerable_bank",
-    "structure_functions",
     "wavelet_transform",
 ]

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from wavelets import lbfgs, lognormal_cascade, moment_distance, multifractal_noise, randomize_phases, steerable_bank
-from wavelets.scaling import leverage, scaling_exponents, structure_functions
+from wavelets.transform import wavelet_transform
 
 levels, realisations, length = 17, 16, 2**13
 n = 2**levels
@@ -46,6 +46,18 @@ for ax, (name, x) in zip(axes, steps.items(), strict=True):
 # and, where that is not 0, more than five above 0. Finite scales bias all exponents alike. Those of a finite sample
 # become linear in q beyond some q, so they are asserted for q <= 2 alone.
 
+
+def structure_functions(x, bank, orders):
+    """S(j, q) = E abs(x * psi_j)^q: the mean over positions and realisations, (J, Q)."""
+    moduli = np.abs(wavelet_transform(x, bank, -1)[1]).astype(float)[..., 0]  # (..., n, J); one orientation
+    return np.stack([np.mean(moduli**q, axis=tuple(range(x.ndim))) for q in orders], axis=-1)
+
+
+def scaling_exponents(moments, first, last):
+    """The slopes zeta(q) of log2 S(j, q) over j = first .. last, by least squares."""
+    return np.polyfit(np.arange(first, last + 1), np.log2(moments[first : last + 1]), 1)[0]
+
+
 octaves = levels - 5
 bank = steerable_bank(n, octaves)
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -71,6 +83,14 @@ ax.legend()
 # Leverage
 # --------
 # Falls raise later variances. L is negative for positive lags and zero for negative ones: time has a direction.
+
+
+def leverage(x, lags):
+    """L(tau) for tau = -lags .. lags; the mean over t leaves out what lies beyond the ends."""
+    x, n = x.astype(float), x.shape[-1]
+    pairs = [(slice(max(k, 0), n + min(k, 0)), slice(max(-k, 0), n - max(k, 0))) for k in range(-lags, lags + 1)]
+    return np.array([np.mean(x[..., a] ** 2 * x[..., b]) for a, b in pairs]) / np.mean(x**2) ** 1.5
+
 
 lags = 60
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")

@@ -3,7 +3,7 @@ Organise what has no order
 ==========================
 
 "Organization is a key": of a questionnaire, put people side by side who answer alike, and questions that are answered
-alike, each with the help of the other (:func:`wavelets.organize`). A hierarchical network of `arXiv:1703.04140
+alike, each with the help of the other. A hierarchical network of `arXiv:1703.04140
 <https://arxiv.org/abs/1703.04140>`_ convolves along its attributes, so these have an order already. Is it an order in
 which neighbours are alike?
 
@@ -12,13 +12,58 @@ Source: E. Oyallon, Organising Deep Networks; R. R. Coifman, M. Gavish, Harmonic
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from train import load
 from train.data import load_dataset, standardise
-from wavelets import dwt, organize
+from wavelets import dwt
 
 count = 240  # images
 rng = np.random.default_rng(0)
+
+# %%
+# An order stands for a binary tree, whose folders are its halves, their halves and so on. The distance of two rows is
+# that of their means over the folders of columns, all levels together. Rows are ordered by the second eigenvector of
+# their affinities, and each half again by itself. Rows and columns take turns.
+
+
+def over_folders(vectors):
+    """Means over the folders of all levels, whose squared distances add up to a mean over folders for each level."""
+    n = vectors.shape[1]
+    levels = []
+    for folders in (min(2**level, n) for level in range(int(np.ceil(np.log2(n))) + 1)):
+        begins = [part[0] for part in np.array_split(np.arange(n), folders)]
+        levels.append(np.add.reduceat(vectors, begins, axis=1) / np.diff([*begins, n]) / np.sqrt(folders))
+    return np.concatenate(levels, axis=1)
+
+
+def halved(affinity, members):
+    """Members by the second eigenvector of their affinities, and each half of them again, in the direction given."""
+    if len(members) < 3:
+        return members
+    near = affinity[np.ix_(members, members)]
+    root = np.sqrt(near.sum(1))
+    second = np.linalg.eigh(near / np.outer(root, root))[1][:, -2] / root
+    members = members[np.argsort(second * np.sign(second @ (2 * np.arange(len(members)) - len(members) + 1)))]
+    half = (len(members) + 1) // 2
+    return np.concatenate([halved(affinity, members[:half]), halved(affinity, members[half:])])
+
+
+def ordered(vectors):
+    """An order of vectors in which neighbours are near each other."""
+    distances = cdist(vectors, vectors, "sqeuclidean")
+    scale = np.median(distances[~np.eye(len(vectors), dtype=bool)])
+    return halved(np.exp(-distances / scale), np.arange(len(vectors)))
+
+
+def organize(matrix):
+    """Orders of rows and columns; the first is by the entries alone."""
+    rows = ordered(matrix)
+    for _ in range(2):
+        columns = ordered(over_folders(matrix[rows].T))
+        rows = ordered(over_folders(matrix[:, columns]))
+    return rows, ordered(over_folders(matrix[rows].T))
+
 
 # %%
 # 64 people answer 128 questions with yes or no. The chance of a yes is smooth in an order of people and questions that

@@ -3,9 +3,8 @@ The boundary between classes, layer by layer
 ============================================
 
 A network has to contract space and to keep classes apart. How complex is the boundary that is left, at each depth? A
-*k-local support vector* is an image most of whose k nearest neighbours are of other classes
-(:func:`wavelets.local_support_vectors`); the fewer, the simpler the boundary. We count them in the layers of the
-network that ships, and in one with random weights.
+*k-local support vector* is an image most of whose k nearest neighbours are of other classes; the fewer, the simpler the
+boundary. We count them in the layers of the network that ships, and in one with random weights.
 
 Source: E. Oyallon, Organising Deep Networks, under "Complexity measure"; `arXiv:1703.01775
 <https://arxiv.org/abs/1703.01775>`_.
@@ -17,7 +16,6 @@ from scipy.stats import ttest_rel
 
 from train import load
 from train.data import load_dataset, standardise
-from wavelets import local_support_vectors
 
 count, neighbours = 500, 9
 
@@ -58,10 +56,21 @@ def spread(x, labels):
     return distances[same & ~np.eye(len(x), dtype=bool)].mean() / distances[~same].mean()
 
 
+def local_support_vectors(x, labels):
+    """Whether most of the k nearest of the others are of other classes, for k = 1, 2, ...: (images, neighbours)."""
+    x = x.reshape(len(x), -1).astype(float)
+    x -= x.mean(0)  # or squares of what all have in common take the digits
+    squares = (x**2).sum(1)
+    distances = squares[:, None] + squares - 2 * x @ x.T
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
+    return 2 * np.cumsum(labels[nearest] != labels[:, None], axis=1) > np.arange(1, neighbours + 1)
+
+
 shares, ratios, changes = {}, {}, {}
 for name, weights in filters.items():
     found = features(weights)
-    counted = [local_support_vectors(x, labels, neighbours).astype(float) for x in found]
+    counted = [local_support_vectors(x, labels).astype(float) for x in found]
     vectors = [c.mean(0) for c in counted]
     shares[name], ratios[name] = np.array(vectors), [spread(x, labels) for x in found]
     groups = np.array([[spread(x[k::5], labels[k::5]) for k in range(5)] for x in (found[0], found[-1])])
