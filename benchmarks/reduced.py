@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from train.data import load_dataset
 from train.data.augmentation import resize
-from train.data.cifar import load_dataset
 from train.networks.scattering import ScatteringLayer
 
 

@@ -56,7 +56,7 @@ from tests.train.runs import (
     metrics,
     saved_state,
 )
-from train import cifar, compare, evaluate, explore, export, plot, report, sweep, verify
+from train import cifar, compare, data, evaluate, explore, export, plot, report, sweep, verify
 from train.attributes import hubs, meaning, organisation
 from train.commands import trial
 from train.config import Config
@@ -756,13 +756,13 @@ class Soak:
         said = run / "said"
         said.touch()
         if self.rng.random() < 0.5:
-            kind, path, load = "classes", run / "a.h5", evaluate.load_dataset
+            kind, path, load = "classes", run / "a.h5", evaluate.load
             whole = checkpoint.load(self.reference / "best.h5")
             classes = tuple(f"{self.drawn(HOSTILE)}{n}" for n in range(len(whole.class_names)))
             checkpoint.save(path, dataclasses.replace(whole, class_names=classes), {})
-            evaluate.load_dataset = lambda name, folder: dataclasses.replace(load(name, folder), class_names=classes)
+            evaluate.load = lambda *given: dataclasses.replace(load(*given), class_names=classes)
             command = Command(("--evaluate", path), output=str(said))
-            evaluate.load_dataset = load
+            evaluate.load = load
         else:
             kind, name = "run", self.drawn(HOSTILE).strip("/.")[:60] or "x"
             shutil.copytree(self.reference, run / name)
@@ -852,10 +852,10 @@ def few_images() -> None:
         **{f"test_{kind}": getattr(sample, f"test_{kind}")[:30] for kind in ("images", "labels")},
     )
 
-    def load(name: str, folder: Path, **options: Any) -> Dataset:
-        return few if name == "sample" else load_dataset(name, folder, **options, download=False)
+    def load(name: str, *given: Any, **options: Any) -> Dataset:
+        return few if name == "sample" else data.load(name, *given, **options, download=False)
 
-    evaluate.load_dataset = session.load_dataset = explore.load_dataset = load
+    evaluate.load = session.load = explore.load = load
     meaning.PERMUTATIONS = organisation.ORDERS = hubs.SAMPLES = 19
 
 

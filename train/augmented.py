@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> None:
         raise RunError(f"{target} is there already; name a new file with --out")
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
     dataset = Session(dataset=loaded).load(np, config)
-    config = suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
+    config = suited(config, dataset.image_shape[:-1], dataset.task, dataset.name)
     require_suitable(config, dataset.info)
     statistics, by = channel_statistics(dataset.train_images), config.standardize
     data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)

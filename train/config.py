@@ -17,11 +17,13 @@ import numpy as np
 from hcnn_core.precisions import PRECISIONS
 from train.data.augmentation import STANDARDS
 from train.data.cifar import INFO
-from train.data.custom import is_custom
-from train.data.folder import named_folder
+from train.data.dataset import LARGEST_IMAGE
+from train.data.folder import is_folder, named_folder, sized
 from train.data.readers import FILE
+from train.data.reading import Reading, is_custom
 from train.networks.architecture import ARCHITECTURES, ArchitectureSettings
 from train.networks.hierarchical import HierarchicalSettings
+from train.networks.presets import MADE_FOR
 from train.networks.registry import PRESETS
 from train.recipes.augmentations import (
     AUGMENTATIONS,
@@ -37,7 +39,7 @@ from train.recipes.averages import AverageSettings
 from train.recipes.losses import LOSSES, EntropySettings, TeacherSettings
 from train.recipes.optimizers import OPTIMIZERS, NesterovSettings, OptimizerSettings, SquareSettings
 from train.recipes.schedules import SCHEDULES, ScheduleSettings, StepSettings, WarmupSettings
-from train.recipes.tasks import TASKS, PupilSettings, TaskSettings
+from train.recipes.tasks import TASKS, PupilSettings, TaskSettings, takes
 from train.settings import AUTO, ConfigError, RunSettings, Section, choices, meant, setting
 from train.storage.files import open_regular, read_text
 
@@ -50,7 +52,13 @@ class DataSettings(RunSettings):
     preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
     dataset: str = setting(
         "cifar10",
-        f"images to train on: {', '.join(INFO)}, a file {FILE}, a folder DIR (DIR/:64 for 64x64), or MODULE:FUNCTION",
+        f"images to train on: {', '.join(INFO)}, a file {FILE}, a folder DIR, or MODULE:FUNCTION",
+    )
+    size: int = setting(
+        0,
+        "pixels a side of the pictures of a folder, also DIR/:64; 0 for their own, or 32 where they differ",
+        low=0,
+        high=LARGEST_IMAGE,
     )
     data_dir: str = setting("data", "folder that holds, or will hold, the data set")
     train_size: int = setting(0, "training images used, the first ones; 0 for all", low=0)
@@ -138,6 +146,9 @@ class Config(
             _check(f, getattr(self, f.name))
         if self.dataset not in INFO:
             object.__setattr__(self, "dataset", named_folder(self.dataset))
+        dataset, size = sized(self.dataset) if is_folder(self.dataset) else (self.dataset, (0,))
+        object.__setattr__(self, "dataset", dataset)
+        object.__setattr__(self, "size", size[0] if size else self.size)
         if self.dataset not in INFO and not is_custom(self.dataset):
             raise ConfigError(
                 f"dataset is {self.dataset!r}{meant(self.dataset, INFO)}; choose {', '.join(INFO)}, a file {FILE}, "
@@ -162,6 +173,11 @@ class Config(
             )
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
+
+    @property
+    def reading(self) -> Reading:
+        """What these settings tell of the data: the axes that a preset is for, the task, and the size of pictures."""
+        return Reading(MADE_FOR.get(self.preset, 0), takes(self), (self.size,) * 2 if self.size else ())
 
     def held_out(self, images: int) -> int:
         """Return how many of so many training images are held out.
@@ -310,7 +326,10 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     settings = _beside(preset, changes) | changes
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
     idle = unused(defaults | values, RECIPE).keys() - changes.keys()  # of the preset's own recipe
-    return cls(**{name: value for name, value in values.items() if name not in idle})
+    config = cls(**{name: value for name, value in values.items() if name not in idle})
+    if changes.get("size") and not is_folder(config.dataset):
+        raise ConfigError(f"size is {changes['size']}, which is for the pictures of a folder; leave it out")
+    return config
 
 
 def _beside(preset: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Print a network as a table: `python -m hcnn describe --preset hcnn`."""
 
 import argparse
-from typing import Any
 
 from train.commands.command_line import command, say
 from train.commands.flags import add_settings, config_of
 from train.config import Config, ConfigError
-from train.data import INFO, Dataset, is_function, load_dataset
-from train.networks.presets import MADE_FOR
+from train.data import INFO, Dataset, is_function, load
 from train.networks.registry import build
 
 
@@ -23,6 +21,5 @@ def described(config: Config, data: Dataset | None = None) -> str:
         raise ConfigError(
             f"a description calls no function, and dataset is {config.dataset!r}; give a file of such images"
         )
-    options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0), "task": config.task}
-    info = INFO.get(config.dataset) or (data or load_dataset(config.dataset, config.data_dir, **options)).info
+    info = INFO.get(config.dataset) or (data or load(config.dataset, config.reading, config.data_dir)).info
     return build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe()

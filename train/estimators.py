@@ -22,7 +22,6 @@ from train.data import DatasetInfo, Targets, channel_statistics, require_varying
 from train.data.dataset import MOST_AXES
 from train.data.labels import is_one_hot
 from train.data.progress import no_bars
-from train.data.targets import kind_of
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
@@ -44,7 +43,7 @@ except ModuleNotFoundError:
 NAMED = "epochs", "width", "depth", "learning_rate", "batch_size"
 
 OF_A_RUN = (
-    *("preset", "seed", "dataset", "data_dir", "train_size", "validation_size", "validation_every", "test"),
+    *("preset", "seed", "dataset", "data_dir", "size", "train_size", "validation_size", "validation_every", "test"),
     *("init_from", "task", "teacher", "teacher_share", "temperature", "attention_transfer"),
 )
 """Settings that `fit` takes from elsewhere, or has no use for."""
@@ -62,6 +61,7 @@ class _Estimator(BaseEstimator):
     """What both kinds have in common: a kind says what targets are, and what they are called again."""
 
     _validation: ClassVar[dict[str, bool]]
+    _task: ClassVar[str] = ""  # what is learned, where targets do not say it
 
     preset: str | None = None
     _: KW_ONLY
@@ -145,11 +145,12 @@ class _Estimator(BaseEstimator):
 
     def _learn(self, x: NDArray[Any], y: NDArray[Any], names: tuple[str, ...], weight: NDArray[np.float64]) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
-        config = self._config(x, names, kind_of(y))
+        task = self._task or ("classes" if y.ndim == 1 else "labels")
+        config = self._config(x, names, task)
         rows = np.array(sorted(np.flatnonzero(weight), key=lambda n: _digest(x[n], y[n])))
         held_out = rows[:0]
         if self.early_stopping:
-            X: Any = SimpleNamespace(name="X", kind=kind_of(y), train_labels=y[rows], samples=None)
+            X: Any = SimpleNamespace(name="X", task=task, train_labels=y[rows], samples=None)
             parts = split_validation(X, math.ceil(self.validation_fraction * len(rows)), config.seed)
             rows, held_out = (rows[part] for part in parts)
         counts = weight[rows]
@@ -160,7 +161,7 @@ class _Estimator(BaseEstimator):
             counts = np.ones(len(rows))
         order, n = np.concatenate([rows, held_out]), len(rows)
         x, y = x[order], y[order]
-        targets, statistics = Targets.of(y[:n], counts), channel_statistics(x[:n])
+        targets, statistics = Targets.of(task, y[:n], counts), channel_statistics(x[:n])
         require_varying("X", *statistics)
         if targets.std is not None and not np.isfinite(targets.std).all():
             raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
@@ -335,6 +336,7 @@ class HCNNRegressor(RegressorMixin, _Estimator):
     """
 
     _validation: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
+    _task: ClassVar[str] = "numbers"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from train.commands.command_line import NETWORK, Parser, command, given_path, say
 from train.commands.flags import add_network, given_settings
 from train.config import Config
-from train.data import INFO, DatasetInfo, Images, load_dataset
+from train.data import INFO, DatasetInfo, Images, load
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.pages import Table
@@ -66,8 +66,7 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
     require_named(config.dataset, "dataset" in settings, action)
     if config.dataset in INFO:
         require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
-    kinds: dict[str, Any] = {"axes": len(checkpoint.image_size), "task": checkpoint.targets.kind}
-    dataset = load_dataset(config.dataset, config.data_dir, **kinds)
+    dataset = load(config.dataset, checkpoint.reading(config), config.data_dir)
     for note in dataset.notes:
         say(note)
     require_same_kind(path, checkpoint, config.dataset, dataset.info)
@@ -104,7 +103,7 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
 def require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str, data: DatasetInfo) -> None:
     """Refuse images of another shape, or of another number of classes, than a network was trained on."""
     trained = checkpoint.image_shape, len(checkpoint.class_names), checkpoint.targets.kind
-    both = trained, (data.image_shape, data.classes, data.kind)
+    both = trained, (data.image_shape, data.classes, data.task)
     if both[0] != both[1]:
         kinds = [f"{count} {kind} of {'x'.join(map(str, shape))} images" for shape, count, kind in both]
         raise CheckpointError(

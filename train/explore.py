@@ -22,7 +22,7 @@ from train.attributes.features import AXES, FIRST, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
 from train.commands.command_line import NETWORK, Parser, at_least, command, given_path, say
 from train.config import ConfigError
-from train.data import FILE, INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
+from train.data import FILE, INFO, DataError, Dataset, is_custom, load, spread, train_subset
 from train.data.progress import progress_bar
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import ATTRIBUTES, architecture_of
@@ -161,8 +161,8 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) ->
         raise ConfigError(f"--dataset: {options.dataset!r} is no data set; choose {choices}")
     name = options.dataset or checkpoint.config.dataset
     require_named(name, bool(options.dataset), str(options.network))
-    kinds: dict[str, Any] = {"axes": len(checkpoint.image_size), "task": checkpoint.targets.kind}
-    dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir, **kinds)
+    config = checkpoint.config
+    dataset = load(name, checkpoint.reading(config), options.data_dir or config.data_dir)
     if tuple(checkpoint.class_names) != tuple(dataset.class_names):
         raise CheckpointError(
             f"{options.network} tells {len(checkpoint.class_names)} classes apart "

@@ -5,7 +5,7 @@ import argparse
 from train.commands.command_line import Parser, command, given_path, say
 from train.commands.flags import add_network, given_settings
 from train.config import MOST
-from train.data import Images, load_dataset
+from train.data import Images, load
 from train.evaluate import network_for_use, require_same_kind
 from train.extras import require_installed
 from train.runs import checkpoint as checkpoints
@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> None:
     test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
     if (tested or config.held_out(MOST)) and checkpoint.task.softmax:
-        dataset = load_dataset(config.dataset, config.data_dir, task=checkpoint.targets.kind)
+        dataset = load(config.dataset, checkpoint.reading(config), config.data_dir)
         require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_fits(path, checkpoint, dataset)
         dataset = own_samples(path, checkpoint, config, dataset, say, "test")

@@ -17,10 +17,9 @@ from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
-from train.data import FILE, INFO, Dataset, channel_statistics, is_custom, load_dataset, require_varying, standardise
+from train.data import FILE, INFO, Dataset, channel_statistics, is_custom, load, require_varying, standardise
 from train.data.progress import progress_bar
 from train.networks.network import Network
-from train.networks.presets import MADE_FOR
 from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
@@ -109,8 +108,9 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | N
         raise ConfigError(f"--dataset: {reason}; leave it out for CIFAR's images")
     name = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
     require_named(name, bool(options.dataset), str(options.network))
-    axes = len(checkpoint.image_size) if checkpoint else MADE_FOR.get(options.preset, 0)
-    dataset = load_dataset(options.dataset or name, download=False, axes=axes)
+    config = checkpoint.config if checkpoint else make_config(options.preset or "hcnn")
+    reading = checkpoint.reading(config) if checkpoint else config.reading
+    dataset = load(options.dataset or name, reading, download=False)
     if checkpoint and checkpoint.image_shape != dataset.image_shape:
         wanted, size = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
         raise ConfigError(

@@ -76,7 +76,7 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
             for user in (describe, evaluate, report, session):
-                patch.setattr(user, "load_dataset", lambda name, data_dir, **options: dataset)
+                patch.setattr(user, "load", lambda name, reading, data_dir, **options: dataset)
         try:
             status = importlib.import_module(module).main(words)
         except SystemExit as stop:
@@ -115,7 +115,7 @@ def explore_here(dataset: Dataset | None, *arguments: object) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
-            patch.setattr(explore, "load_dataset", lambda name, data_dir, **options: dataset)
+            patch.setattr(explore, "load", lambda name, reading, data_dir, **options: dataset)
         patch.setattr(meaning, "PERMUTATIONS", 19)
         patch.setattr(hubs, "SAMPLES", 19)
         patch.setattr(organisation, "ORDERS", 19)

@@ -134,7 +134,7 @@ def test_what_no_memory_holds_is_refused_before_any_work(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[object, ...]
 ) -> None:
     free(monkeypatch, 2**40)
-    monkeypatch.setattr(session, "load_dataset", None)
+    monkeypatch.setattr(session, "load", None)
     command(*SMALL, *flags, "--out", tmp_path / "run").one_line(1, "needs about", "GiB", "are free")
     assert list(tmp_path.iterdir()) == []
 

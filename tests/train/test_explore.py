@@ -229,10 +229,10 @@ def test_a_function_is_called_only_where_the_command_line_names_it(
 
 
 def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str, data_dir: Any, **options: Any) -> Dataset:
+    def missing(*given: Any, **options: Any) -> Dataset:
         raise DataError("cifar10 is not in DIR")
 
-    monkeypatch.setattr(explore, "load_dataset", missing)
+    monkeypatch.setattr(explore, "load", missing)
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         assert explore.main([str(first_run[0] / "best.h5"), "--out", str(tmp_path / "p")]) == 1

@@ -17,7 +17,7 @@ from autodiff import check_grads, grad
 from tests.train.runs import run_here
 from train import compare, load
 from train.config import Config, ConfigError, make_config
-from train.data import DataError, Targets, class_notes, dataset_from_arrays, load_dataset
+from train.data import DataError, Reading, Targets, class_notes, dataset_from_arrays, load_dataset
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
@@ -60,7 +60,7 @@ def test_the_loss_of_labels_and_of_numbers() -> None:
 def test_numbers_are_standardised_and_scored_in_their_units() -> None:
     rng = np.random.default_rng(0)
     y, weight = rng.standard_normal((9, 3)) * (1, 50, 0) + (5, -7, 2), rng.integers(0, 3, 9)
-    targets = Targets.of(y, weight)
+    targets = Targets.of("numbers", y, weight)
     repeated = np.repeat(y, weight, axis=0)
     np.testing.assert_allclose(targets.mean, repeated.mean(axis=0))
     np.testing.assert_allclose(targets.std, [*repeated[:, :2].std(axis=0), 1])
@@ -271,8 +271,8 @@ SEVERAL = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])[CLASSES]
     ],
 )
 def test_how_labels_are_understood(labels: np.ndarray[Any, Any], task: str, kind: str, said: str) -> None:
-    data = dataset_from_arrays("mine", arrays(labels), task=task)
-    assert data.kind == kind and (said in data.notes[0] if said else data.notes == ())
+    data = dataset_from_arrays("mine", arrays(labels), Reading(task=task))
+    assert data.task == kind and (said in data.notes[0] if said else data.notes == ())
     expected = CLASSES if kind == "classes" else labels.reshape(12, -1)
     assert np.array_equal(data.train_labels, expected)
 
@@ -280,7 +280,7 @@ def test_how_labels_are_understood(labels: np.ndarray[Any, Any], task: str, kind
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float32])
 def test_one_hot_labels_are_refused_with_the_cure(dtype: Any) -> None:
     for labels in (ONE_HOT, ONE_HOT[:, :2][CLASSES < 2]):
-        with pytest.raises(DataError, match=r"one-hot: .* give --task classes or its argmax\(axis=1\)"):
+        with pytest.raises(DataError, match=r"one-hot: .* give --task classes .* or its argmax\(axis=1\)"):
             dataset_from_arrays("mine", arrays(labels.astype(dtype)))
     pytest.importorskip("sklearn")
     from train import HCNNClassifier
@@ -333,7 +333,7 @@ def test_labels_of_a_table_beside_a_folder(tmp_path: Path, kind: str, place: str
     header = ["name", *(["label"] if kind == "classes" else ["a", "b"])]
     (tmp_path / place).write_text("\n".join(",".join(row) for row in [header, *rows, ["gone.png", *rows[0][1:]]]))
     data = load_dataset(tmp_path / "pics", tmp_path / "kept")
-    assert data.kind == kind and data.samples is not None
+    assert data.task == kind and data.samples is not None
     assert data.class_names == (tuple(map(str, range(11))) if kind == "classes" else ("a", "b"))
     found = np.concatenate([data.train_labels, data.test_labels])
     expected = [values[name] for name in data.samples.names]

@@ -9,7 +9,7 @@ from typing import Any
 
 from train.commands.command_line import Parser, given_path, say, say_called
 from train.config import CHOICES, Config, field_type, make_config, read_toml, sections
-from train.data import FILE, INFO, Dataset, has_axes, is_function, load_dataset
+from train.data import FILE, INFO, Dataset, has_axes, is_function, load
 from train.networks.presets import BY_AXES, SPACE
 from train.settings import choices
 
@@ -111,7 +111,8 @@ def config_of(options: argparse.Namespace, *, calls: bool = False) -> tuple[Conf
     if reads and not {"preset", "architecture"} & settings.keys():
         if called:
             say_called(dataset, options.config)
-        data = load_dataset(dataset, str(settings.get("data_dir", Config.data_dir)))
+        reading = make_config("hcnn", {name: settings[name] for name in ("task",) if name in settings}).reading
+        data = load(dataset, reading, str(settings.get("data_dir", Config.data_dir)))
         axes = len(data.image_shape) - 1
         settings["preset"] = BY_AXES[axes]
         if axes != 2:

@@ -12,12 +12,6 @@ from train.data.augmentation import resize as resize
 from train.data.augmentation import standardise as standardise
 from train.data.augmentation import views as views
 from train.data.cifar import INFO as INFO
-from train.data.cifar import load_dataset as load_dataset
-from train.data.custom import UNNAMED as UNNAMED
-from train.data.custom import dataset_from_arrays as dataset_from_arrays
-from train.data.custom import has_axes as has_axes
-from train.data.custom import is_custom as is_custom
-from train.data.custom import is_function as is_function
 from train.data.dataset import DataError as DataError
 from train.data.dataset import Dataset as Dataset
 from train.data.dataset import DatasetInfo as DatasetInfo
@@ -32,4 +26,13 @@ from train.data.dataset import train_subset as train_subset
 from train.data.images import Images as Images
 from train.data.mapped import MappedImages as MappedImages
 from train.data.readers import FILE as FILE
+from train.data.reading import UNNAMED as UNNAMED
+from train.data.reading import Reading as Reading
+from train.data.reading import dataset_from_arrays as dataset_from_arrays
+from train.data.reading import has_axes as has_axes
+from train.data.reading import is_custom as is_custom
+from train.data.reading import is_function as is_function
+from train.data.reading import load as load
+from train.data.reading import load_dataset as load_dataset
+from train.data.targets import AUTO as AUTO
 from train.data.targets import Targets as Targets

@@ -1,4 +1,4 @@
-"""Data sets by name: CIFAR-10 and CIFAR-100, found on disk or downloaded, the embedded sample, and one's own images."""
+"""Data sets by name: CIFAR-10 and CIFAR-100, found on disk or downloaded, and the embedded sample."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ import numpy as np
 from hcnn_core.environment import is_on
 from train.data import _sample
 from train.data._formats import Layout, read_layout
-from train.data.custom import is_custom, load_custom
 from train.data.dataset import IMAGE_SHAPE, DataError, Dataset, DatasetInfo
 from train.data.download import Progress, fetch, show_progress
-from train.data.folder import named_folder
-from train.data.labels import AUTO
 from train.data.mapped import map_layout
-from train.data.readers import FILE
 from train.storage.files import user_path
-
-__all__ = ["INFO", "DataError", "Dataset", "load_dataset"]
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz"
 
@@ -64,75 +58,16 @@ LAYOUTS = {
 }
 
 
-def load_dataset(
-    name: str | os.PathLike[str],
-    data_dir: str | os.PathLike[str] = "data",
-    *,
-    download: bool = True,
-    progress: Progress = show_progress,
-    mapped: bool = False,
-    axes: int = 0,
-    task: str = AUTO,
+def load_cifar(
+    name: str, data_dir: Path, *, download: bool = True, progress: Progress = show_progress, mapped: bool = False
 ) -> Dataset:
-    """Load a data set; CIFAR is downloaded first if it is not there.
-
-    CIFAR is looked for in `data_dir` and its subfolders in its binary form, unpacked or as the official archive
-    (``cifar-10-batches-bin``, ``cifar-10-binary.tar.gz``, ``cifar-100-binary``, ``cifar-100-binary.tar.gz``);
-    `data_dir` may be that folder itself. Shorter files in the same format load too, and so does a folder of which each
-    file is compressed as NAME.xz. CIFAR-100 is labelled by its fine labels.
-
-    Parameters
-    ----------
-    name : str or path
-        ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
-        the package. Or one's own images: a folder, a file of arrays, or ``"MODULE:FUNCTION"``, see `train.data.custom`,
-        `train.data.folder` and `train.data.readers`. Of a folder that has a known name, ``"sample/"`` or a path.
-    data_dir : path, optional
-        Where CIFAR's files are, or where the archive goes, and what is decoded of a folder's files.
-    download : bool, optional
-        Whether to fetch the official archive when nothing is found.
-    progress : callable, optional
-        Called as ``progress(file, bytes done, bytes in all)`` during a download.
-    mapped : bool, optional
-        Whether images stay in their files until they are wanted, as `MappedImages`; where the files are not whole
-        binary ones in a folder, they are loaded all the same.
-    axes : int, optional
-        Axes of space that the network takes: what one's own arrays have where their shape leaves it open.
-    task : {"auto", "classes", "labels", "numbers"}, optional
-        What the labels of one's own images are; by default their dtype and shape say it, see `train.data.labels`.
-
-    Returns
-    -------
-    Dataset
-        Its images and labels.
-
-    Raises
-    ------
-    ValueError
-        If `name` is none of these.
-    DataError
-        If the files are missing and cannot be had, or are damaged, or hold something else.
-
-    Notes
-    -----
-    Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
-    machines that the files reach one by one.
-    """
-    if not isinstance(name, str) or name not in INFO:
-        name = named_folder(name)
-    data_dir = user_path(data_dir)
-    if is_custom(name):
-        return load_custom(name, data_dir, mapped=mapped, axes=axes, task=task)
+    """Return one of `INFO`, see `train.data.reading.load_dataset`; CIFAR is downloaded first if it is not there."""
     if name == "sample":
         images, labels, count = _sample.load()
         classes = tuple(CLASS_NAMES["cifar10"].split())
         notes = ("sample is the set that comes with the package; the folder is --dataset sample/",)
         said = notes if os.path.isdir(name) else ()
         return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:], said)
-    if name not in LAYOUTS:
-        raise ValueError(
-            f"dataset is {name!r}; choose {', '.join(map(repr, INFO))}, a file {FILE}, a folder or MODULE:FUNCTION"
-        )
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     layout = LAYOUTS[name]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.targets import Targets, kind_of
+from train.data.targets import AUTO, KINDS, Targets
 
 IMAGE_SHAPE = (32, 32, 3)
 """Of CIFAR."""
@@ -24,7 +24,7 @@ DTYPES = ("uint8", "int16", "uint16", "float32", "float64")
 MOST_AXES = 3
 """Of space: one for signals, two for images, three for volumes."""
 
-KINDS = {1: "signals", 2: "images", 3: "volumes"}
+SPACE = {1: "signals", 2: "images", 3: "volumes"}
 """What data with so many axes of space are called."""
 
 LARGEST_IMAGE = 2**15
@@ -42,7 +42,7 @@ class DatasetInfo:
     image_shape: tuple[int, ...]  # lengths of the axes of space of an image, and channels
     classes: int  # how many classes there are
     nbytes: int  # memory that the images take from now on until training begins
-    kind: str = "classes"  # or labels, or numbers, and then `classes` is how many of them there are
+    task: str = "classes"  # or labels, or numbers, and then `classes` is how many of them there are
     values: str = "uint8"  # dtype of the images
 
 
@@ -74,6 +74,8 @@ class Dataset:
         What there is to say of it: files that cannot be read, for one.
     samples : Samples, optional
         Names, hashes and parts of the samples; of files alone, others are known by their values.
+    task : {"auto", "classes", "labels", "numbers"}, optional
+        What is learned; by default the dtype of the labels says it.
 
     Raises
     ------
@@ -89,11 +91,16 @@ class Dataset:
     test_labels: NDArray[np.int64]
     notes: tuple[str, ...] = ()
     samples: Samples | None = dataclasses.field(default_factory=lambda: None)  # numpydoc takes None for an attribute
+    task: str = AUTO
 
     def __post_init__(self) -> None:
         """Hold every array to its contract."""
-        names = self.class_names
-        few = hasattr(self.train_labels, "dtype") and kind_of(self.train_labels) != "classes"
+        names, dtype = self.class_names, getattr(self.train_labels, "dtype", None)
+        if self.task == AUTO:
+            object.__setattr__(self, "task", next((kind for kind, of in KINDS.items() if dtype == of), "classes"))
+        if self.task not in KINDS:
+            raise DataError(f"{self.name}: task is {self.task!r}; choose {', '.join(KINDS)}")
+        few = self.task != "classes"
         if not are_class_names(names) or len(names) < 2 - few:
             many = "different strings, one for each" if few else "two or more different strings, one for each class"
             raise DataError(f"{self.name}: class_names is {names!r}; expected {many}")
@@ -112,18 +119,13 @@ class Dataset:
     @property
     def units(self) -> str:
         """What it holds: signals, images or volumes."""
-        return KINDS[len(self.image_shape) - 1]
-
-    @property
-    def kind(self) -> str:
-        """What is learned: classes, labels or numbers."""
-        return kind_of(self.train_labels)
+        return SPACE[len(self.image_shape) - 1]
 
     @property
     def info(self) -> DatasetInfo:
         """What a network must know of it; training copies the training images once."""
         images = self.train_images
-        return DatasetInfo(self.image_shape, len(self.class_names), images.nbytes, self.kind, str(images.dtype))
+        return DatasetInfo(self.image_shape, len(self.class_names), images.nbytes, self.task, str(images.dtype))
 
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
         """Raise DataError unless images and labels are a pair as documented."""
@@ -135,15 +137,12 @@ class Dataset:
                 )
         _check_images(f"{self.name}: {part}_images", images)
         name, count, names = f"{self.name}: {part}_labels", len(images), len(self.class_names)
-        if labels.dtype in (np.bool_, np.float64) and labels.dtype == self.train_labels.dtype:
-            if labels.shape != (count, names):
-                raise DataError(f"{name} has shape {labels.shape}; expected ({count}, {names}), as class_names")
-            _check_finite(name, labels)
-        elif labels.dtype != np.int64 or labels.shape != (count,):
-            raise DataError(
-                f"{name} is {describe_array(labels)}; expected int64 of shape ({count},), a label per image"
-            )
-        elif count and not 0 <= labels.min() <= labels.max() < names:
+        dtype, shape = KINDS[self.task], (count,) if self.task == "classes" else (count, names)
+        if labels.dtype != dtype or labels.shape != shape:
+            each = "a label per image" if self.task == "classes" else "a column for each of class_names"
+            raise DataError(f"{name} is {describe_array(labels)}; expected {dtype} of shape {shape}, {each}")
+        _check_finite(name, labels)
+        if self.task == "classes" and count and not 0 <= labels.min() <= labels.max() < names:
             raise DataError(f"{name} lie in {labels.min()}..{labels.max()}; expected 0..{names - 1}")
 
 
@@ -190,10 +189,10 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
 def require_varying_numbers(dataset: Dataset, index: NDArray[np.int64]) -> None:
     """Raise DataError if a number to predict is the same for all training samples that are kept, or too large."""
     labels = dataset.train_labels[index]
-    if dataset.kind == "numbers" and not (finite := np.isfinite(Targets.of(labels).std)).all():
+    if dataset.task == "numbers" and not (finite := np.isfinite(Targets.of(dataset.task, labels).std)).all():
         name = dataset.class_names[int(finite.argmin())]
         raise DataError(f"{name} has values so large that their squares overflow; make its unit larger")
-    if dataset.kind == "numbers" and (same := (labels == labels[:1]).all(axis=0)).any():
+    if dataset.task == "numbers" and (same := (labels == labels[:1]).all(axis=0)).any():
         name, value = dataset.class_names[int(same.argmax())], labels[0, int(same.argmax())]
         raise DataError(f"{name} is {value:g} for all training samples of {dataset.name}; leave it out")
 
@@ -210,7 +209,7 @@ def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.floa
 
 def class_notes(dataset: Dataset, index: NDArray[np.int64], weights: str = "none") -> list[str]:
     """Return what there is to say of the classes of the training images that are kept, and of the test images."""
-    if dataset.kind != "classes":
+    if dataset.task != "classes":
         labels, why = dataset.train_labels[index], "is the same for all training samples: nothing can be learned of it"
         same = np.flatnonzero((labels == labels[:1]).all(axis=0))
         return [f"the label {dataset.class_names[k]} {why}" for k in same]
@@ -284,7 +283,7 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
     labels, samples = dataset.train_labels, dataset.samples
     if samples is not None and samples.held_out is not None:
         return np.flatnonzero(~laid_down(dataset)), np.flatnonzero(laid_down(dataset))
-    if dataset.kind != "classes":
+    if dataset.task != "classes":
         labels = np.zeros(len(labels), np.int64)
     if not 0 <= count < len(labels):
         raise ValueError(

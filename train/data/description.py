@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, to_numpy
 from train.data.dataset import Dataset, Samples, taken
-from train.data.folder import HELD_OUT, TEST, TRAIN
+from train.data.labels import HELD_OUT, TEST, TRAIN
 
 BLOCK = 1000
 """Images whose values are hashed at a time."""
@@ -36,7 +36,7 @@ class Description:
         samples, images = samples_of(dataset), dataset.train_images
         parts = np.full(len(samples.names), TEST, f"<U{len(HELD_OUT)}")
         parts[: len(images)], parts[held_out] = TRAIN, HELD_OUT
-        about: dict[str, Any] = {"kind": dataset.kind, "classes": dataset.class_names, "shape": dataset.image_shape}
+        about: dict[str, Any] = {"kind": dataset.task, "classes": dataset.class_names, "shape": dataset.image_shape}
         about |= {"values": str(images.dtype), "mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
         about |= {part: int((parts == part).sum()) for part in (TRAIN, HELD_OUT, TEST)}
         return cls(about, samples.names, parts, samples.hashes)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.dataset import DataError, Dataset, Samples
-from train.data.labels import AUTO, kind_of_labels, labels_as
+from train.data.labels import HELD_OUT, TEST, TRAIN, Reading
 from train.data.mapped import MappedImages
 from train.data.photographs import MODES, endings, pixels, shape_of
 from train.data.progress import progress_bar
@@ -38,11 +38,6 @@ NAME = re.compile(r"(.+?)[/\\]*(?::(\d+))?")
 
 LISTED = 20
 """Files of which it is said what is wrong with them; of more their number."""
-
-TRAIN, HELD_OUT, TEST = "train", "held out", "test"
-PARTS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(("test", "testing"), TEST)
-PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), HELD_OUT)
-"""Parts by the names of folders, in small letters."""
 
 OF_OTHERS = ("@eaDir", "__MACOSX", "__pycache__")
 """Folders in which other programs keep what they make of pictures."""
@@ -76,6 +71,7 @@ class Pictures:
     labels: NDArray[Any]  # as a `Dataset` has them
     names: tuple[str, ...]  # of the classes, labels or numbers
     notes: list[str]
+    task: str = "classes"
     failed: dict[int, str] = dataclasses.field(default_factory=dict)  # why some cannot be read, by their places
 
     def read(self, action: Callable[[Path], Made], places: Sequence[int]) -> dict[int, Made]:
@@ -107,6 +103,13 @@ def named_folder(name: str | os.PathLike[str]) -> str:
     if match is None or is_data_file(name) or not user_path(match[1]).is_dir():
         return os.fspath(name)
     return f"{match[1]}/" + (f":{match[2]}" if match[2] else "")
+
+
+def sized(name: str) -> tuple[str, tuple[int, ...]]:
+    """Return the name of a folder without its size, and the size: (64, 64) of DIR/:64, () of DIR/."""
+    match = NAME.fullmatch(name)
+    assert match is not None
+    return f"{match[1]}/", (int(match[2]),) * 2 if match[2] else ()
 
 
 def is_folder(name: str) -> bool:
@@ -177,11 +180,11 @@ def _listing(
     return folders, files
 
 
-def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
+def _parts(root: Path, folders: Sequence[Path], words: Mapping[str, str]) -> dict[str, Path]:
     """Return the folders of a folder that are its parts, in order; none where they are classes."""
     files = {folder: files_in(folder, Counter(), (os.path.realpath(root),)) for folder in folders}
-    named = _named_parts(files)
-    parts = {PARTS[folder.name.lower()]: folder for folder in named}
+    named = _named_parts(files, words)
+    parts = {words[folder.name.lower()]: folder for folder in named}
     others = [folder.name for folder in folders if files[folder] and folder not in named]
     names = ", ".join(folder.name for folder in named)
     if list(parts) == [TRAIN] and others:
@@ -192,23 +195,23 @@ def _parts(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
         raise DataError(f"{root} has folders {names}, two for one part; keep one")
     if parts and others:
         raise DataError(f"{root} has {others[0]} beside the parts {names}; move it away")
-    if len(others) > 1 and all(name.lower() in PARTS for name in others):
+    if len(others) > 1 and all(name.lower() in words for name in others):
         raise DataError(f"{root} has {', '.join(others)} without classes; put the pictures of each class into a folder")
     return {part: parts[part] for part in (TRAIN, HELD_OUT, TEST) if part in parts}
 
 
-def _named_parts(files: Mapping[Path, Sequence[Path]]) -> list[Path]:
+def _named_parts(files: Mapping[Path, Sequence[Path]], words: Mapping[str, str]) -> list[Path]:
     """Return the folders named like parts that hold folders of pictures, and the empty ones beside them."""
-    named = [folder for folder in files if folder.name.lower() in PARTS]
+    named = [folder for folder in files if folder.name.lower() in words]
     nested = [folder for folder in named if {path.parent for path in files[folder]} - {folder}]
     return [folder for folder in named if nested and (folder in nested or not files[folder])]
 
 
-def _scan(root: Path) -> Pictures:
+def _scan(root: Path, words: Mapping[str, str]) -> Pictures:
     """Return the pictures of a folder, by part and class."""
     left_out: Counter[str] = Counter()
     folders, loose = _listing(root, left_out)
-    left_out[BESIDE], parts = len(loose), _parts(root, folders) or {"": root}
+    left_out[BESIDE], parts = len(loose), _parts(root, folders, words) or {"": root}
     pictures: list[tuple[Path, str, str]] = []  # files, parts and classes
     empty: list[str] = []
     for part, folder in parts.items():
@@ -245,7 +248,7 @@ def _table(root: Path) -> Path | None:
     return None
 
 
-def _tabled(root: Path, table: Path, task: str) -> Pictures:
+def _tabled(root: Path, table: Path, reading: Reading) -> Pictures:
     """Return the pictures that a table names."""
     with open(table, encoding="utf-8-sig", newline="") as stream:
         (_, *columns), *lines = csv.reader(stream)
@@ -257,32 +260,33 @@ def _tabled(root: Path, table: Path, task: str) -> Pictures:
     left_out[f"files {table.suffix}"] -= table.parent == root
     left_out[f"pictures that {table.name} does not name"] = len(files.keys() - rows.keys())
     left_out[f"rows of {table.name} without a picture"] = len(rows.keys() - files.keys())
-    parts = {name: PARTS.get(name.partition("/")[0].lower(), "") for name in files if name in rows}
+    parts = {name: reading.parts.get(name.partition("/")[0].lower(), "") for name in files if name in rows}
     if not all(parts.values()):
         parts = dict.fromkeys(parts, "")
     if not {"", TRAIN} & {*parts.values()}:
         raise DataError(f"{table} names no picture of {root} to train on; names are paths below it")
     order = sorted(parts, key=lambda name: ("", TRAIN, HELD_OUT, TEST).index(parts[name]))
-    labels, names, said = _labels(table, columns, [rows[name] for name in order], task)
+    labels, names, task, said = _labels(table, columns, [rows[name] for name in order], reading)
     chosen, of_parts = [files[name] for name in order], [parts[name] for name in order]
-    return Pictures(root, chosen, of_parts, labels, names, [*said_of(left_out, root), *said])
+    return Pictures(root, chosen, of_parts, labels, names, [*said_of(left_out, root), *said], task)
 
 
 def _labels(
-    table: Path, columns: list[str], rows: list[list[str]], task: str
-) -> tuple[NDArray[Any], tuple[str, ...], list[str]]:
-    """Return the labels in a table's cells, the names of classes, labels or numbers, and notes."""
+    table: Path, columns: list[str], rows: list[list[str]], reading: Reading
+) -> tuple[NDArray[Any], tuple[str, ...], str, list[str]]:
+    """Return the labels in a table's cells, the names of classes, labels or numbers, what they are, and notes."""
     if columns in (["label"], ["class"]):
         names = tuple(sorted({row[0] for row in rows}, key=lambda text: (not text.isdecimal(), len(text), text)))
-        return np.array([names.index(row[0]) for row in rows], np.int64), names, []
+        return np.array([names.index(row[0]) for row in rows], np.int64), names, "classes", []
     try:
         values = np.array(rows, np.float64)
     except ValueError as error:
         raise DataError(f"{table}: {error}; give columns of numbers, or one column `label` of names") from error
     array = values.astype(bool if np.isin(values, (0, 1)).all() else float)
-    kind, said = kind_of_labels(f"{table}", "the columns", array, task)
-    labels = labels_as(f"{table}", "the columns", values, kind)
-    return labels, tuple(columns if len(columns) > 1 or labels.ndim == 2 else map(str, range(labels.max() + 1))), said
+    (labels,), task, said = reading.labels(f"{table}", {"the columns": array})
+    of_classes = task == "classes" and len(columns) == 1
+    names = tuple(map(str, range(labels.max() + 1)) if of_classes else columns)
+    return labels, names, task, said
 
 
 def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -297,24 +301,22 @@ def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return chosen & ~chosen.all()
 
 
-def load_folder(name: str, cache: Path, *, mapped: bool = False, task: str = AUTO) -> Dataset:
+def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = False) -> Dataset:
     """Return the pictures of folders by class as a data set; what is decoded is kept in a folder.
 
     What `train`, `val` and `test` hold, or folders with other names of `PARTS`, are the parts, or else `tested` says
-    what is for the test. Pictures that differ in size are cut to squares of 32 pixels, or of as many as the name says;
+    what is for the test. Pictures that differ in size are cut to squares of 32 pixels, or to the size that is read;
     grey ones stay grey if all are. Where they are `mapped`, or many, they stay in a file. Labels are those of a table,
-    if there is one, and `task` says which of `KINDS` they are.
+    if there is one.
     """
-    match = NAME.fullmatch(name)
-    assert match is not None
-    root = user_path(match[1])
+    root = user_path(name.rstrip("/") or "/")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; name one with --dataset that holds a folder of pictures per class")
     table = _table(root)
-    pictures = _tabled(root, table, task) if table else _scan(root)
+    pictures = _tabled(root, table, reading) if table else _scan(root, reading.parts)
     headers = pictures.read(_header, range(len(pictures.files)))
     pictures.require_any()
-    form = _common(pictures, {k: form for k, (form, _) in headers.items()}, int(match[2] or 0))
+    form = _common(pictures, {k: form for k, (form, _) in headers.items()}, reading.size)
     hashes = np.zeros(len(pictures.files), np.uint64)
     hashes[[*headers]] = [digest for _, digest in headers.values()]
     contents = hashes.tolist(), *form, DECODER, metadata.version("pillow")
@@ -336,7 +338,8 @@ def load_folder(name: str, cache: Path, *, mapped: bool = False, task: str = AUT
     if isinstance(images, MappedImages) and not (mapped or images.size > MOST_HELD):
         chosen = list(map(np.asarray, chosen))
     notes, labels = (*pictures.notes, *pictures.unread()), pictures.labels
-    return Dataset(name, pictures.names, chosen[0], labels[train], chosen[1], labels[test], notes, samples)
+    parts_of = chosen[0], labels[train], chosen[1], labels[test]
+    return Dataset(name, pictures.names, *parts_of, notes, samples, pictures.task)
 
 
 def _header(file: Path) -> tuple[Form, int]:
@@ -346,7 +349,7 @@ def _header(file: Path) -> tuple[Form, int]:
         return form, int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
 
 
-def _common(pictures: Pictures, forms: dict[int, Form], side: int) -> Form:
+def _common(pictures: Pictures, forms: dict[int, Form], wanted: tuple[int, ...]) -> Form:
     """Return what pictures are brought to, of those that can be: no stacks if some are none, and bytes if some are."""
     axes, root = min(len(form.shape) for form in forms.values()), pictures.root
     for k in [k for k, form in forms.items() if len(form.shape) != axes]:
@@ -359,10 +362,10 @@ def _common(pictures: Pictures, forms: dict[int, Form], side: int) -> Form:
         raise DataError(f"{root} has files of {' and '.join(map(str, sorted(channels)))} channels; bring them to one")
     if axes == 4:
         return Form(shapes.most_common(1)[0][0], values)
-    size = (side or SIDE,) * 2 if side or len(sizes) > 1 else max(sizes)
+    size = wanted or ((SIDE,) * 2 if len(sizes) > 1 else max(sizes))
     if sizes - {size}:
         said = f"pictures of {root} that are not {size[0]}x{size[1]} are resized by the shorter side and cropped"
-        pictures.notes.append(said + ("" if side else f"; --dataset {root}/:64 makes them 64x64"))
+        pictures.notes.append(said + ("" if wanted else "; --size 64 makes them 64x64"))
     return Form((*size, max(channels)), values)
 
 

@@ -1,16 +1,69 @@
-"""How labels are understood: as classes, yes/no labels or numbers, and in which cases somebody must say it."""
+"""What is told of data before they are read, and what their labels are by it."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.data.dataset import DataError, describe_array
-from train.data.targets import KINDS
+from train.data.targets import AUTO, KINDS
 
-AUTO = "auto"
+TRAIN, HELD_OUT, TEST = "train", "held out", "test"
+PARTS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(("test", "testing"), TEST)
+PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), HELD_OUT)
+"""Parts by the names of folders, in small letters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What is told of data before they are read, by flags, by arguments or by a checkpoint.
+
+    Parameters
+    ----------
+    axes : int, optional
+        Axes of space, 1 to 3, where the shape of an array leaves them open; 0: the shape has to say it.
+    task : {"auto", "classes", "labels", "numbers"}, optional
+        What labels are; by default their dtype and shape say it.
+    size : tuple of int, optional
+        Pixels along each axis that the pictures of a folder are brought to; by default their own size, or 32 x 32 where
+        they differ.
+    parts : mapping of str to str, optional
+        The part ("train", "held out" or "test") of a folder by its name in small letters.
+
+    Raises
+    ------
+    ValueError
+        If `task` is none of these.
+    """
+
+    axes: int = 0
+    task: str = AUTO
+    size: tuple[int, ...] = ()
+    parts: Mapping[str, str] = dataclasses.field(default_factory=lambda: PARTS, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.task not in (AUTO, *KINDS):
+            raise ValueError(f"task is {self.task!r}; choose {', '.join((AUTO, *KINDS))}")
+
+    def labels(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[list[NDArray[Any]], str, list[str]]:
+        """Return arrays of labels as a `Dataset` has them, which of `KINDS` they are, and lines that say a choice.
+
+        `task` decides. Without it the first array does: integers (N,) or (N, 1) are classes; bools, or integers of
+        several columns, yes/no labels; floats are numbers. DataError for one-hot labels, which may be classes or yes/no
+        labels.
+        """
+        kind, notes = self.task, list[str]()
+        if kind == AUTO:
+            kind, notes = _kind_of(name, *next(iter(arrays.items())))
+        return [_labels_as(kind, f"{name}: {key}", array) for key, array in arrays.items()], kind, notes
+
+
+UNTOLD = Reading()
+"""Of data of which nothing is told."""
 
 
 def is_one_hot(array: NDArray[Any]) -> bool:
@@ -21,19 +74,14 @@ def is_one_hot(array: NDArray[Any]) -> bool:
     return bool(((array == 1).sum(axis=1) == 1).all() and (array != 0).sum() == len(array) and np.ptp(places) > 0)
 
 
-def kind_of_labels(name: str, key: str, array: NDArray[Any], task: str = AUTO) -> tuple[str, list[str]]:
-    """Return which of `KINDS` labels are, and the line that says it where it could be another.
-
-    `task` decides. Without it integers (N,) or (N, 1) are classes; bools, or integers of several columns, yes/no
-    labels; floats are numbers. DataError for one-hot labels, which may be classes or yes/no labels.
-    """
-    if task != AUTO:
-        return task, []
+def _kind_of(name: str, key: str, array: NDArray[Any]) -> tuple[str, list[str]]:
+    """Which of `KINDS` labels are by their dtype and shape, and the line that says it where it could be another."""
     classes, labels, numbers = KINDS
     if is_one_hot(array):
         raise DataError(
-            f"{name}: {key} is {describe_array(array)}, one-hot: each row has a single 1; give --task {classes} or its "
-            f"argmax(axis=1) for classes, --task {labels} for yes/no labels"
+            f"{name}: {key} is {describe_array(array)}, one-hot: each row has a single 1; give --task {classes} (in "
+            f"Python make_config(PRESET, {{'task': '{classes}'}})) or its argmax(axis=1) for classes, --task {labels} "
+            "for yes/no labels"
         )
     if array.dtype.kind == "f":
         whole = array.size and np.isfinite(array).all() and (array == np.rint(array)).all() and not (array < 0).any()
@@ -45,25 +93,25 @@ def kind_of_labels(name: str, key: str, array: NDArray[Any], task: str = AUTO) -
     return classes, []
 
 
-def labels_as(name: str, key: str, array: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Return labels as a `Dataset` has them: classes int64 (N,), yes/no labels bool (N, L), numbers float64 (N, T)."""
+def _labels_as(kind: str, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Labels as a `Dataset` has them: classes int64 (N,), yes/no labels bool (N, L), numbers float64 (N, T)."""
     classes, labels, _ = KINDS
     low, high = (array.min(), array.max()) if array.size and array.dtype.kind in "biuf" else (0, 0)
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         raise DataError(
-            f"{name}: {key} is {describe_array(array)}; expected "
+            f"{name} is {describe_array(array)}; expected "
             "integers from 0 of shape (N,), yes/no labels (N, L), bool or 0 and 1, or numbers, floats (N,) or (N, T)"
         )
     if kind == labels:
         if not 0 <= low <= high <= 1 or (array != np.rint(array)).any():
-            raise DataError(f"{name}: {key} holds {low} to {high}; give yes/no labels as 0 and 1")
+            raise DataError(f"{name} holds {low} to {high}; give yes/no labels as 0 and 1")
         return array.reshape(len(array), -1).astype(np.bool_)
     if kind != classes:
         return array.reshape(len(array), -1).astype(np.float64)
     if is_one_hot(array):
         return array.argmax(axis=1).astype(np.int64)
     if array.size != len(array) or not np.isfinite(array).all() or (array != np.rint(array)).any():
-        raise DataError(f"{name}: {key} is {describe_array(array)}; expected a whole number for each class, (N,)")
+        raise DataError(f"{name} is {describe_array(array)}; expected a whole number for each class, (N,)")
     if not 0 <= int(low) <= int(high) < 2**31:
-        raise DataError(f"{name}: {key} holds {low} to {high}; number the classes from 0")
+        raise DataError(f"{name} holds {low} to {high}; number the classes from 0")
     return array.reshape(-1).astype(np.int64)

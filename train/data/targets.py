@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = ("classes", "labels", "numbers")
+KINDS = {"classes": "int64", "labels": "bool", "numbers": "float64"}
+"""What can be learned, with the dtype that a `Dataset` has it in."""
 
-
-def kind_of(labels: Any) -> str:
-    """Return which of `KINDS` an array is of: bools (N, L) are labels, floats (N, T) numbers, all others classes."""
-    return {"b": KINDS[1], "f": KINDS[2]}.get(np.dtype(labels.dtype).kind, KINDS[0])
+AUTO = "auto"
+"""In place of a kind: the labels themselves say it."""
 
 
 @dataclass(frozen=True)
 class Targets:
     """What a network's outputs stand for: logits of classes or of yes/no labels, or standardised numbers."""
 
-    kind: str = KINDS[0]
+    kind: str = "classes"  # one of `KINDS`
     mean: Any = None  # of each number, (T,), over the training part, in units of the data
     std: Any = None
 
     @classmethod
-    def of(cls, labels: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Targets:
+    def of(cls, kind: str, labels: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Targets:
         """Return those of a training part; a number that is constant has the deviation 1, one too large none finite."""
-        if (kind := kind_of(labels)) != "numbers":
+        if kind != "numbers":
             return cls(kind)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = np.average(labels, axis=0, weights=weights)

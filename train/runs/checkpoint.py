@@ -22,6 +22,7 @@ import numpy as np
 
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import DTYPES, LARGEST_IMAGE, MOST_AXES, Dataset, are_class_names
+from train.data.reading import Reading
 from train.data.targets import CLASSES, KINDS, Targets
 from train.recipes.tasks import Task, learned
 from train.storage.files import write_atomically
@@ -97,6 +98,10 @@ class Checkpoint:
     def outputs(self) -> int:
         """How many numbers its network gives."""
         return len(self.class_names) + self.task.beside
+
+    def reading(self, config: Config) -> Reading:
+        """Return how data are read that its network takes, with other settings than its own."""
+        return Reading(len(self.image_size), self.targets.kind, config.reading.size or self.image_size)
 
     @property
     def image_size(self) -> tuple[int, ...]:

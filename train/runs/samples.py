@@ -11,7 +11,7 @@ import numpy as np
 from train.config import Config, ConfigError
 from train.data import INFO, Dataset, split_validation, train_subset
 from train.data.description import Description, labels_checksum, samples_of
-from train.data.folder import TEST
+from train.data.labels import TEST
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.run import DATA
 from train.storage.files import read_text

@@ -27,13 +27,13 @@ from train.data import (
     channel_statistics,
     class_notes,
     is_function,
-    load_dataset,
+    load,
     require_varying,
     require_varying_numbers,
     train_subset,
 )
-from train.data.custom import MOST_COLOURS
 from train.data.description import Description
+from train.data.reading import MOST_COLOURS
 from train.networks.layer import times
 from train.networks.network import Network
 from train.networks.presets import BY_AXES, MADE_FOR, SPACE
@@ -41,7 +41,7 @@ from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
 from train.recipes.schedules import SCHEDULES, image_size
-from train.recipes.tasks import TASKS, Task, takes, task_of
+from train.recipes.tasks import TASKS, Task, task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.augmented import augmented
 from train.runs.calibration import calibration_error, tempered_loss
@@ -204,10 +204,8 @@ class Session:
         """Return the images, or refuse a batch that cannot fit: before they are read, where their size is known."""
         if config.dataset in INFO and self.given is None:
             self._require_memory(xp, config, INFO[config.dataset])
-        kind = self.own[1].targets.kind if self.own else takes(config)
-        options: dict[str, Any] = {"axes": MADE_FOR.get(config.preset, 0), "task": kind}
-        options |= {"mapped": True} if self.ranks.size > 1 else {}
-        dataset = self.given or load_dataset(config.dataset, config.data_dir, **options)
+        reading = self.own[1].reading(config) if self.own else config.reading
+        dataset = self.given or load(config.dataset, reading, config.data_dir, mapped=self.ranks.size > 1)
         if config.dataset not in INFO or self.given is not None:
             self._require_memory(xp, config, dataset.info)
         for note in dataset.notes:
@@ -237,7 +235,7 @@ class Session:
                     f"batch: start at most {config.batch_size}, or take a larger --batch-size"
                 )
             dataset = self.load(xp, config)
-            require_suitable(suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name), dataset.info)
+            require_suitable(suited(config, dataset.image_shape[:-1], dataset.task, dataset.name), dataset.info)
             if self.teacher:
                 require_same_task(*self.teacher, dataset, config)
             return dataset, versions(xp.__name__)
@@ -250,7 +248,7 @@ class Session:
                 results.append(_kept(load))
             ranks.agree(lambda: None)  # whose turn is later waits
         dataset, packages = ranks.agree(results[0])
-        preset, config = config, suited(config, dataset.image_shape[:-1], dataset.kind, dataset.name)
+        preset, config = config, suited(config, dataset.image_shape[:-1], dataset.task, dataset.name)
         for line in size_notes(preset, config, dataset):
             self.say(line)
         if ranks.size > 1:
@@ -269,7 +267,7 @@ class Session:
         mean, std = channel_statistics(dataset.train_images[index])
         require_varying(config.dataset, mean, std)
         require_varying_numbers(dataset, index)
-        targets = Targets.of(dataset.train_labels[index])
+        targets = Targets.of(dataset.task, dataset.train_labels[index])
         if count and config.validation_size < 0 and (dataset.samples is None or dataset.samples.held_out is None):
             measure = TASKS[targets.kind].title
             self.say(

@@ -17,10 +17,9 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import Array
 from train.config import Config
-from train.data import Dataset, Images, train_subset
-from train.data.custom import UNNAMED
+from train.data import UNNAMED, Dataset, Images, train_subset
 from train.data.description import Description, samples_of
-from train.data.folder import HELD_OUT
+from train.data.labels import HELD_OUT
 from train.networks.layer import Moments, Parameters, times
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of, build

@@ -1,4 +1,7 @@
-"""One's own images: a folder, a file of arrays, or what a function of one's own returns."""
+"""How data are read: what is told of them, once, and the one door to all of them.
+
+A name leads to CIFAR, to the embedded sample, to a folder, to a file of arrays, or to a function of one's own.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,19 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import DTYPES, KINDS, MOST_AXES, DataError, Dataset, are_class_names, describe_array
-from train.data.folder import is_folder, load_folder
-from train.data.labels import AUTO, kind_of_labels, labels_as
+from train.data.cifar import INFO, load_cifar
+from train.data.dataset import DTYPES, MOST_AXES, SPACE, DataError, Dataset, are_class_names, describe_array
+from train.data.download import Progress, show_progress
+from train.data.folder import is_folder, load_folder, named_folder, sized
+from train.data.labels import UNTOLD
+from train.data.labels import Reading as Reading
 from train.data.readers import FILE, is_data_file, reader_of
+from train.data.targets import AUTO
 from train.storage.files import user_path
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -35,10 +41,98 @@ MOST_COLOURS = 4
 """Channels of images that need not say what they are."""
 
 UNNAMED = "unnamed"
-"""What the images of a run are called that a program gave as arrays."""
+"""The name of data that a program gave as arrays."""
 
 HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """MODULE:FUNCTION."""
+
+
+def load(
+    name: str | os.PathLike[str],
+    reading: Reading = UNTOLD,
+    data_dir: str | os.PathLike[str] = "data",
+    *,
+    download: bool = True,
+    progress: Progress = show_progress,
+    mapped: bool = False,
+) -> Dataset:
+    """Load a data set as `load_dataset` does, by all that is told of it."""
+    if not isinstance(name, str) or name not in INFO:
+        name = named_folder(name)
+    data_dir = user_path(data_dir)
+    if name in INFO:
+        return load_cifar(name, data_dir, download=download, progress=progress, mapped=mapped)
+    if name == UNNAMED:
+        raise DataError(
+            f"a program gave these images, and nothing names them; name others with --dataset {FILE} or DIR"
+        )
+    if is_folder(name):
+        name, size = sized(name)
+        return load_folder(name, dataclasses.replace(reading, size=size or reading.size), data_dir, mapped=mapped)
+    if is_function(name):
+        return _from_function(name, reading)
+    if is_data_file(name):
+        return _from_file(name, reading)
+    raise ValueError(
+        f"dataset is {name!r}; choose {', '.join(map(repr, INFO))}, a file {FILE}, a folder or MODULE:FUNCTION"
+    )
+
+
+def load_dataset(
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] = "data",
+    *,
+    download: bool = True,
+    progress: Progress = show_progress,
+    mapped: bool = False,
+    axes: int = 0,
+    task: str = AUTO,
+) -> Dataset:
+    """Load a data set; CIFAR is downloaded first if it is not there.
+
+    CIFAR is looked for in `data_dir` and its subfolders in its binary form, unpacked or as the official archive
+    (``cifar-10-batches-bin``, ``cifar-10-binary.tar.gz``, ``cifar-100-binary``, ``cifar-100-binary.tar.gz``);
+    `data_dir` may be that folder itself. Shorter files in the same format load too, and so does a folder of which each
+    file is compressed as NAME.xz. CIFAR-100 is labelled by its fine labels.
+
+    Parameters
+    ----------
+    name : str or path
+        ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
+        the package. Or one's own images: a folder, a file of arrays, or ``"MODULE:FUNCTION"``, see `train.data.folder`
+        and `train.data.readers`. Of a folder that has a known name, ``"sample/"`` or a path.
+    data_dir : path, optional
+        Where CIFAR's files are, or where the archive goes, and what is decoded of a folder's files.
+    download : bool, optional
+        Whether to fetch the official archive when nothing is found.
+    progress : callable, optional
+        Called as ``progress(file, bytes done, bytes in all)`` during a download.
+    mapped : bool, optional
+        Whether images stay in their files until they are wanted, as `MappedImages`; where the files are not whole
+        binary ones in a folder, they are loaded all the same.
+    axes : int, optional
+        Axes of space that the network takes: what one's own arrays have where their shape leaves it open.
+    task : {"auto", "classes", "labels", "numbers"}, optional
+        What the labels of one's own images are; by default their dtype and shape say it.
+
+    Returns
+    -------
+    Dataset
+        Its images and labels.
+
+    Raises
+    ------
+    ValueError
+        If `name` is none of these.
+    DataError
+        If the files are missing and cannot be had, or are damaged, or hold something else.
+
+    Notes
+    -----
+    Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
+    machines that the files reach one by one.
+    """
+    return load(name, Reading(axes, task), data_dir, download=download, progress=progress, mapped=mapped)
 
 
 def is_function(name: str) -> bool:
@@ -52,39 +146,24 @@ def is_custom(name: str) -> bool:
 
 
 def has_axes(name: str) -> bool:
-    """Return whether what a data set's name leads to may have other axes of space than those of images."""
+    """Return whether the data of this name may have one or three axes of space."""
     return is_data_file(name) or is_function(name)
 
 
-def load_custom(name: str, cache: Path, *, mapped: bool = False, axes: int = 0, task: str = AUTO) -> Dataset:
-    """Load one's own images; what is decoded is kept in a folder; `axes` of space are the network's."""
-    if name == UNNAMED:
-        raise DataError(
-            f"a program gave these images, and nothing names them; name others with --dataset {FILE} or DIR"
-        )
-    if is_folder(name):
-        return load_folder(name, cache, mapped=mapped, task=task)
-    return (_from_function if is_function(name) else _from_file)(name, axes, task)
-
-
-def dataset_from_arrays(name: str, arrays: Mapping[str, Any], network_axes: int = 0, task: str = AUTO) -> Dataset:
-    """Return a data set made of arrays, which may have other usual names; `task` says what the labels are.
-
-    Where they leave open how many axes of space they have, the network says it.
-    """
+def dataset_from_arrays(name: str, arrays: Mapping[str, Any], reading: Reading = UNTOLD) -> Dataset:
+    """Return a data set made of arrays, which may have other usual names."""
     of, unused = _recognised(name, arrays)
-    axes, notes = _space_axes(name, arrays.get("space_axes", 0), of["x_train"], network_axes)
+    axes, notes = _space_axes(name, arrays.get("space_axes", 0), of["x_train"], reading.axes)
     images = [_images(name, key, of[key], axes) for key in ARRAYS[::2]]
     train, test = of["y_train"], of["y_test"]
     columns = [[length for length in labels.shape[1:] if length != 1] for labels in (train, test)]
     if (train.dtype.kind in "iu") != (test.dtype.kind in "iu") or columns[0] != columns[1]:
         both = f"{describe_array(train)} and {describe_array(test)}"
         raise DataError(f"{name}: y_train and y_test are {both}; give both of one kind, with as many columns")
-    kind, said = kind_of_labels(name, "y_train", train, task)
-    labels = [labels_as(name, key, of[key], kind) for key in ARRAYS[1::2]]
+    labels, task, said = reading.labels(name, {key: of[key] for key in ARRAYS[1::2]})
     notes += [*said, *([f"arrays of {name} that are not used: {', '.join(unused)}"] if unused else [])]
     names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
-    return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(notes))
+    return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(notes), task=task)
 
 
 def _recognised(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], list[str]]:
@@ -111,12 +190,12 @@ def _space_axes(name: str, count: Any, x: NDArray[Any], network_axes: int) -> tu
     usual = 2 if x.ndim == 3 and x.dtype == np.uint8 else 0
     if axes or not _is_open(x) or x.ndim - network_axes not in (1, 2) or network_axes == usual:
         return int(axes), []
-    kind, channels = KINDS[network_axes], x.shape[-1] if x.ndim - network_axes == 2 else 1
+    kind, channels = SPACE[network_axes], x.shape[-1] if x.ndim - network_axes == 2 else 1
     said = f"is read as {kind} of {channels} channels, since the network takes {kind}"
     return network_axes, [f"{name}: x_train, {describe_array(x)}, {said}"]
 
 
-def _from_file(path: str, axes: int, task: str) -> Dataset:
+def _from_file(path: str, reading: Reading) -> Dataset:
     if not os.path.isfile(file_path := user_path(path)):
         raise DataError(f"there is no file {path}; name one with --dataset {FILE}")
     known, reader = {*OPTIONAL, *itertools.chain(*ALIASES.values())}, reader_of(path)
@@ -129,10 +208,10 @@ def _from_file(path: str, axes: int, task: str) -> Dataset:
     except Exception as error:  # zipfile, zlib and NumPy fail in many ways on a damaged file
         reason = "an array of Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); make it with numpy.savez of arrays of numbers") from error
-    return dataset_from_arrays(path, arrays, axes, task)
+    return dataset_from_arrays(path, arrays, reading)
 
 
-def _from_function(name: str, axes: int, task: str) -> Dataset:
+def _from_function(name: str, reading: Reading) -> Dataset:
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # a console script does not search the working directory
         sys.path.append(os.getcwd())
@@ -145,7 +224,7 @@ def _from_function(name: str, axes: int, task: str) -> Dataset:
     if isinstance(result, Dataset):
         return dataclasses.replace(result, name=name)
     if isinstance(result, Mapping):
-        return dataset_from_arrays(name, result, axes, task)
+        return dataset_from_arrays(name, result, reading)
     raise DataError(
         f"{name} returned a {type(result).__name__}; expected a mapping of {', '.join(ARRAYS)}, or a Dataset"
     )
@@ -166,7 +245,7 @@ def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]
             "(N, T, C) or (N, T); or volumes (N, D, H, W, C)"
         )
     if not axes and _is_open(array) and (array.ndim == 4 or array.dtype != np.uint8):
-        ones, others = f"{KINDS[array.ndim - 2]} of {array.shape[-1]} channels", f"{KINDS[array.ndim - 1]} of one"
+        ones, others = f"{SPACE[array.ndim - 2]} of {array.shape[-1]} channels", f"{SPACE[array.ndim - 1]} of one"
         raise DataError(
             f"{what}; say with an array space_axes whether these are {ones} ({array.ndim - 2}) or {others} "
             f"({array.ndim - 1}), or with --preset signal or volume"
