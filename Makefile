@@ -4,6 +4,7 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3
 DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
+MARKED ?= not slow
 TEST_EXTRAS ?= [test]
 OLDEST_PYTHON ?= python3.11
 TORCH ?= torch
@@ -34,9 +35,9 @@ help: ## show this list
 demo: .venv/.run ## train a small network on the sample images
 	$(BIN) $(DEMO)
 
-test: .venv/.test ## run the tests, on up to 4 processors; PYTEST_ARGS="..." passes options on
+test: .venv/.test ## run the tests, on up to 4 processors; MARKED= runs slow ones too, PYTEST_ARGS="..." passes options on
 	@sed -n 's/^ *\([0-9]*\) s  *\([0-9]*\) passed.*/\2 tests passed in \1 s when last recorded: $(subst /,\/,$(TEST_TIMES))/p' $(TEST_TIMES) | tail -n 1
-	$(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "$(MARKED)" $(PYTEST_ARGS)
 
 narrow: .venv/.test ## test convolution with vectors of 256 bits, as on a processor that has AVX2 and no AVX-512
 	NUMBA_CPU_FEATURES=-avx512f $(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal \

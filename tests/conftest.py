@@ -13,11 +13,9 @@ from hcnn_core.backend import get_namespace
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # No test is timed: a first call compiles, and machines are shared.
-settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=50, derandomize=True, print_blob=True)
-settings.register_profile(
-    "intense", settings.get_profile("dev"), max_examples=100 * settings.get_profile("dev").max_examples
-)
+settings.register_profile("intense", settings.get_profile("dev"), max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

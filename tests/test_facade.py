@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -176,13 +177,28 @@ def test_a_folder_without_python_files_is_named_too(tmp_path: Path) -> None:
 # Commands
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> None:
+EVERY_COMMAND = """
+import contextlib, io, sys
+from hcnn.__main__ import COMMANDS, main
+for name in COMMANDS:
+    for flag in ("--version", "--no-such-flag"):
+        sys.argv, ended = ["hcnn", name, flag], None
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                ended = main()
+            except SystemExit as end:
+                ended = end.code
+        print([flag, name, ended, out.getvalue(), err.getvalue()])
+"""
+
+
+def test_every_command_says_its_name_and_version(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("raise SystemExit('the user\\'s own')\n")
-    done = python(tmp_path, "-m", "hcnn", name, "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"hcnn {hcnn.__version__}\n", "")
-    done = python(tmp_path, "-m", "hcnn", name, "--no-such-flag")
-    assert done.returncode == 2 and f"hcnn {name}: " in done.stderr, done
+    done = python(tmp_path, "-c", EVERY_COMMAND)
+    assert done.returncode == 0, done.stderr
+    said = [ast.literal_eval(line) for line in done.stdout.splitlines()]
+    assert [one[1:] for one in said[::2]] == [[name, 0, f"hcnn {hcnn.__version__}\n", ""] for name in COMMANDS]
+    assert all(one[2] == 2 and f"hcnn {one[1]}: " in one[4] for one in said[1::2])
 
 
 @pytest.mark.parametrize(
@@ -218,31 +234,30 @@ def test_a_closed_pipe_is_no_failure_to_talk_about(tmp_path: Path, flag: str) ->
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.parametrize(
-    ("before", "call"),
-    [
-        ("x = np.ones((4, 8, 8))", "hcnn.convolve(x, np.ones(3), (1,), boundary='periodic').shape"),
-        ("x = np.ones((4, 128, 128))", "hcnn.convolve(x, np.ones((63, 63)), (1, 2), boundary='periodic').shape"),
-        ("x = np.ones(4)", "hcnn.grad(lambda x: np.sum(hcnn.convolve(x, np.ones(3), 0, boundary='zero')))(x).shape"),
-        ("bank = hcnn.wavelets.morlet_bank((8, 8), 1, 2)", "hcnn.wavelets.scattering(np.ones((8, 8)), bank).shape"),
-    ],
-)
-def test_what_was_called_before_can_be_while_the_interpreter_ends(before: str, call: str) -> None:
-    """Python imports nothing any more then, not even what is loaded."""
-    script = f"""
+AT_THE_END = """
 import numpy as np
 import hcnn
 
-{before}
+x, signal, bank = np.ones((4, 8, 8)), np.ones(4), hcnn.wavelets.morlet_bank((8, 8), 1, 2)
+calls = {
+    "short": lambda: hcnn.convolve(x, np.ones(3), (1,), boundary="periodic").shape,
+    "long": lambda: hcnn.convolve(np.ones((4, 128, 128)), np.ones((63, 63)), (1, 2), boundary="periodic").shape,
+    "grad": lambda: hcnn.grad(lambda x: np.sum(hcnn.convolve(x, np.ones(3), 0, boundary="zero")))(signal).shape,
+    "scattering": lambda: hcnn.wavelets.scattering(np.ones((8, 8)), bank).shape,
+}
 
 class Last:
     def __del__(self, write=print):
-        write({call})
+        write({name: call() for name, call in calls.items()})
 
 last = Last()
-print({call})
+print({name: call() for name, call in calls.items()})
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+
+def test_what_was_called_before_can_be_while_the_interpreter_ends() -> None:
+    """Python imports nothing any more then, not even what is loaded."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert first == second and done.stderr == ""
 

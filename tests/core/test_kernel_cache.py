@@ -187,14 +187,13 @@ def test_code_of_another_processor_is_not_run(package: SmallPackage) -> None:
 
 def test_two_versions_take_turns_on_one_cache(package: SmallPackage) -> None:
     """As two containers do that see the sources at one path: neither runs the other's code."""
-    for added in (1, 2, 1, 2):
+    for added in (1, 2, 1):
         package.add(added)
         assert package.run() == (10 * (1 + added), 0, 1, 1) and package.said == ""
-    assert package.run() == (30, 1, 0, 0)
 
 
-def test_four_processes_fill_an_empty_cache(package: SmallPackage) -> None:
-    processes = [package.start() for _ in range(4)]
+def test_three_processes_fill_an_empty_cache(package: SmallPackage) -> None:
+    processes = [package.start() for _ in range(3)]
     for process in processes:
         assert package.result(process)[0] == 20 and package.said == ""
     assert package.run() == (20, 1, 0, 0) and package.said == ""

@@ -22,7 +22,7 @@ numba = pytest.importorskip("numba")
 from hcnn_core._engines.cpu import register_tiles  # noqa: E402
 from hcnn_core._engines.cpu.direct import taps_of_x  # noqa: E402
 
-PROBLEMS = 500
+PROBLEMS = 200
 LENGTHS = (13, 31, 61, 127, 251, 509, 1021, 2039, 4999, 4, 8, 8, 16, 16, 32)
 """Primes, for which DFTs take long, and lengths that tiles cover. Others are drawn too."""
 KERNELS = (1, 2, 3, 3, 3, 4, 5, 7, 11, 16, 33, 65, 257)

@@ -210,19 +210,14 @@ def test_without_hypothesis(pytester: pytest.Pytester, monkeypatch: pytest.Monke
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "conftest"),
-    [([], ""), (["-p", PLUGIN], ""), ([], f"pytest_plugins = [{PLUGIN!r}]"), (["-p", f"no:{ENTRY_POINT[0]}"], "")],
-)
-def test_installed(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str], conftest: str
-) -> None:
+@pytest.mark.parametrize("arguments", [[], ["-p", PLUGIN], ["-p", f"no:{ENTRY_POINT[0]}"]])
+def test_installed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     """Registered by its entry point, named once more by the user, and turned off."""
     metadata = pytester.mkdir("hcnn-0.dist-info")
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: hcnn\nVersion: 0\n")
     (metadata / "entry_points.txt").write_text("[pytest11]\n{} = {}\n".format(*ENTRY_POINT))
     monkeypatch.setenv("PYTHONPATH", f"{pytester.path}{os.pathsep}{ROOT}")
-    pytester.makeconftest(conftest)
+    pytester.makeconftest(f"pytest_plugins = [{PLUGIN!r}]" if PLUGIN in arguments else "")  # twice more
     pytester.makepyfile("def test_search(check_translation_covariant): check_translation_covariant(abs, 3, 0)")
     result = pytester.runpytest_subprocess("-W", "error", *arguments)
     if "no:" in "".join(arguments):

@@ -12,9 +12,10 @@ struct Thread {
     jmp_buf place;  // where it goes on; saved and restored without a call of the system, unlike a ucontext_t
     unsigned barriers, meetings;
     bool finished;
+    void* stack;
 };
 static jmp_buf scheduler;
-static Thread threads[MOST_THREADS];  // kept from one block, and launch, to the next
+static Thread threads[MOST_THREADS];  // kept from one block to the next
 static unsigned made, current;
 static const Body* body;
 
@@ -53,7 +54,7 @@ static void add_thread() {
     current = made++;
     static ucontext_t back, fresh;
     getcontext(&fresh);
-    fresh.uc_stack.ss_sp = std::malloc(STACK), fresh.uc_stack.ss_size = STACK;
+    fresh.uc_stack.ss_sp = threads[current].stack = std::malloc(STACK), fresh.uc_stack.ss_size = STACK;
     makecontext(&fresh, +[] { if (!_setjmp(threads[current].place)) setcontext(&back); enter(); }, 0);
     swapcontext(&back, &fresh);
 }
@@ -82,6 +83,8 @@ static void run(dim3 grid, dim3 block, dim3 first, const Body& kernel) {
         for (unsigned t = 0; t < block.x; ++t)
             if (threads[t].barriers != threads[0].barriers) std::abort();  // a barrier that not all threads reach
     }
+    while (made) std::free(threads[--made].stack);  // else each of the many texts that tests compile keeps its own
+    std::free(copies), copies = nullptr;
 }
 }  // namespace host
 

@@ -89,6 +89,7 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
     assert {name for name, _, _ in variants} == names
 
 
+@pytest.mark.slow
 def test_every_variant_compiles_without_spills(variants: list[Variant]) -> None:
     for name, text, _ in variants:
         registers, kept = resources(name, text)

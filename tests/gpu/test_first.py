@@ -88,7 +88,7 @@ esac
     assert "peers convolutions plane by 5\n" in again and "values card" in again and "values\n" not in again
 
 
-@pytest.mark.parametrize("exactly", [False, True])
+@pytest.mark.parametrize("exactly", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_values_are_compared(
     kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], exactly: bool
 ) -> None:

@@ -122,6 +122,7 @@ def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
     assert stages.Table(tmp_path, "step", ["another", "head"]) == [["another", "head"]]
 
 
+@pytest.mark.slow
 def test_every_missing_package_is_named_and_what_needs_none_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +183,7 @@ def test_stages_import_no_numba() -> None:
     subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_texts_that_cupy_would_compile(tmp_path: Path) -> None:
     """Without a driver all of them are listed; NVRTC compiles some, with the options that CuPy asks for."""
     cupy = required("cupy")

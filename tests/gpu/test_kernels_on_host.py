@@ -39,6 +39,7 @@ few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, Hea
 """Each example compiles kernels of its own, a second each."""
 
 
+@pytest.mark.slow
 @few
 @given(problems(dtypes=REAL), st.integers(0, 99))
 def test_maps_are_their_definitions(problem: Problem, seed: int) -> None:

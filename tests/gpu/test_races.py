@@ -106,6 +106,7 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
     return found
 
 
+@pytest.mark.slow
 def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     names = {name for name, _, _ in launches.found.values()}
     assert names == {

@@ -387,6 +387,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
             assert_same_run(run, trained)
 
 
+@pytest.mark.slow
 def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Real signals to real processes, each while it waits in the middle of an epoch; stderr is silent otherwise."""
     arguments = (*SMALL, "--train-size", 32, "--epochs", 3, "--validation-size", 8)
