@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from autodiff import log_softmax, tree_leaves
+from autodiff import grad, log_softmax, tree_leaves
 from hcnn_core.backend import array_namespace
 from tests.train.commands import small_images
 from tests.train.conftest import Command
@@ -179,29 +179,38 @@ def drawn(config: Any, seed: int, count: int, images: Images) -> dict[str, Any]:
     return draw_batch(config, np.random.default_rng(seed), Position(index, shape[1:], 0, shape[0]))
 
 
-def test_mixed_images_are_compared_with_both_labels(few_images: Dataset) -> None:
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("loss", ["cross-entropy", "logistic", "squared"])
+def test_mixed_images_are_compared_with_both_labels(few_images: Dataset, loss: str, counted: bool) -> None:
+    """Each by what its own image counts; of squared errors the gradients, which the mean target does not change."""
     config = make_config("sample", {**SMALL, **STRONG, "label_smoothing": 0.1})
-    images = small_images(few_images, "float64")
-    told, counts = drawn(config, 3, 8, images), np.random.default_rng(1).random(len(few_images.test_labels))
-    batch = batch_of(config, dataclasses.replace(images, weights=counts), told)
+    images, rng = small_images(few_images, "float64"), np.random.default_rng(1)
+    counts = rng.random(len(images.labels)) * (rng.random(len(images.labels)) < 0.8) if counted else None
+    values = {
+        "logistic": rng.random((len(images.labels), 10)) < 0.3,
+        "squared": rng.normal(size=(len(images.labels), 10)),
+    }
+    images = dataclasses.replace(images, weights=counts, labels=values.get(loss, images.labels))
+    told, logits, loss_of = drawn(config, 3, 8, images), rng.standard_normal((8, 10)), LOSSES[loss].of
+    batch = batch_of(config, images, told)
     plain = dataclasses.replace(config, mixup=0.0)
-    one, other = (batch_of(plain, images, part) for part in (told, told["partner"]))
-    weight = np.reshape(told["weight"], (-1, 1, 1, 1))
-    np.testing.assert_allclose(batch.images, weight * one.images + (1 - weight) * other.images, atol=1e-12)
-    assert (weight >= 0.5).all() and np.ptp(weight) > 0.01
-    both = (counts[part["index"]] for part in (told, told["partner"]))
+    both = [
+        (told["weight"], batch_of(plain, images, told)),
+        (1 - told["weight"], batch_of(plain, images, told["partner"])),
+    ]
+    mixed = sum(part.reshape(-1, 1, 1, 1) * one.images for part, one in both)
+    np.testing.assert_allclose(batch.images, mixed, atol=1e-12)
+    assert (told["weight"] >= 0.5).all() and np.ptp(told["weight"]) > 0.01
+
+    def expected(z: Any) -> Any:
+        parts = [one._replace(counts=part * (1.0 if counts is None else one.counts)) for part, one in both]
+        return sum(loss_of(plain, z, part) for part in parts)
+
+    if loss != "squared":
+        assert float(loss_of(config, logits, batch)) == pytest.approx(float(expected(logits)), rel=1e-12)
     np.testing.assert_allclose(
-        batch.counts, [w * a + (1 - w) * b for w, a, b in zip(told["weight"], *both, strict=True)]
+        grad(lambda z: loss_of(config, z, batch))(logits), grad(expected)(logits), rtol=1e-11, atol=1e-15
     )
-    batch = batch._replace(counts=None)
-    logits, loss_of = np.random.default_rng(0).standard_normal((8, 10)), LOSSES["cross-entropy"].of
-    parts = [[float(loss_of(plain, logits[n : n + 1], one_of(b, n))) for b in (one, other)] for n in range(8)]
-    expected = np.mean([w * a + (1 - w) * b for w, (a, b) in zip(told["weight"], parts, strict=True)])
-    assert float(loss_of(config, logits, batch)) == pytest.approx(expected, rel=1e-12)
-
-
-def one_of(batch: Any, n: int) -> Any:
-    return type(batch)(batch.images[n : n + 1], batch.labels[n : n + 1])
 
 
 def test_noise_has_the_deviation_of_its_setting(few_images: Dataset) -> None:

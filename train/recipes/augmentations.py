@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace, dtype_name
 from hcnn_core.translation import map_affinely
 from train.data import DatasetInfo, Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
 from train.settings import ConfigError, RunSettings, Section, setting
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     images: Array  # (N, u1, .., channels), standardised
     labels: Array  # (N,), what counts as right
     others: Array | None = None  # (N,), second labels, where images are mixed
-    weight: Array | None = None  # (N,), of the first labels
+    weight: Array | None = None  # (N,), part of the first labels in the targets
     counts: Array | None = None  # (N,), what each counts, where they do not count alike
 
 
@@ -343,6 +343,8 @@ def batch_of(settings: MixupSettings, images: Images, drawn: Drawn, size: tuple[
         y, others = _augmented(settings, images, drawn["partner"])
         weight = xp.asarray(drawn["weight"])
         x = y + (x - y) * xp.reshape(weight, (-1, *(1,) * (x.ndim - 1)))
-        if counts is not None and images.weights is not None:
-            counts = (other := images.weights[drawn["partner"]["index"]]) + (counts - other) * weight
+        if counts is not None and images.weights is not None:  # each label by what its own image counts
+            one = weight * counts
+            counts = one + (1 - weight) * images.weights[drawn["partner"]["index"]]
+            weight = one / xp.maximum(counts, np.finfo(dtype_name(counts.dtype)).tiny)
     return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight, counts)
