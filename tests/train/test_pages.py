@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import itertools
@@ -17,9 +18,13 @@ import jinja2
 import numpy as np
 import pytest
 from jinja2 import DictLoader, StrictUndefined
+from matplotlib import rc_context, rcParams
 
 from train import pages
 from train.pages import Picture, Scale, Table, axes_as_html, png, render
+from train.recipes.tasks import TASKS
+from train.runs import plot
+from train.runs.report import _curves
 
 SMALL = """{% extends "base.html" %}
 {% from "macros.html" import facts, picture, scale, table %}
@@ -142,3 +147,32 @@ def test_matplotlib_is_prepared_wherever_it_is_imported() -> None:
         for before, line in itertools.pairwise(lines):
             if line.lstrip().startswith("from matplotlib"):
                 assert "prepare_matplotlib()" in before or "from matplotlib" in before, f"{path}: {line}"
+
+
+def test_pictures_look_the_same_whatever_matplotlib_is_set_to(tmp_path: Path) -> None:
+    """A matplotlibrc with LaTeX, which need not be installed, and what else would move, turn or enlarge something."""
+    records = [{"epoch": n, "train_loss": 1.0 / n, "train_accuracy": 0.5} for n in (1, 2)]
+
+    def drawn() -> list[bytes]:
+        plot.plot_learning_curve(records, tmp_path / "a.png", "a run")
+        plot.plot_runs({"a": records}, tmp_path / "b.png")
+        plot.plot_trials({"width": [1, 2]}, [0.1, 0.2], [TASKS["classes"]] * 2, tmp_path / "c.png", "a sweep")
+        files = [(tmp_path / f"{name}.png").read_bytes() for name in "abc"]
+        pictures = _curves(records, TASKS["classes"])
+        return [*files, *(picture.data for picture in pictures), png(np.arange(6.0).reshape(2, 3), high=5)]
+
+    usual = drawn()
+    settings = {"text.usetex": True, "image.origin": "lower", "savefig.bbox": "tight", "font.size": 30.0}
+    with rc_context(settings | {"axes.facecolor": "red", "svg.fonttype": "path"}):
+        assert drawn() == usual
+        assert all(rcParams[name] == value for name, value in settings.items())
+
+
+def test_whatever_draws_does_so_in_the_style_of_the_package() -> None:
+    for path in Path(pages.__file__).parents[1].rglob("*.py"):
+        for function in (
+            node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)
+        ):
+            called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+            if called & {"Figure", "imsave", "new_figure"} and function.name != "new_figure":
+                assert "own_style()" in map(ast.unparse, function.decorator_list), f"{path}: {function.name}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.attributes.translations import Agreement, Matches
-from train.pages import new_figure, png, prepare_matplotlib
+from train.pages import new_figure, own_style, png, prepare_matplotlib
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
@@ -47,6 +47,7 @@ def tiles(images: np.ndarray[Any, Any], columns: int) -> bytes:
     return png(canvas)
 
 
+@own_style()
 def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     """Draw images and arrays as Figures 3 and 4 of arXiv:1703.04140 do.
 
@@ -120,6 +121,7 @@ def _zoom(shape: tuple[int, ...]) -> int:
     return max(1, CELL // max(shape))
 
 
+@own_style()
 def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     """Draw the probability of the same class against tau, a plot for each depth."""
     depths = list(agreements["trained"])
@@ -147,6 +149,7 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     return _saved(figure, 120)
 
 
+@own_style()
 def layers_chart(layers: Layers) -> bytes:
     """Draw ratios of distances and accuracies of probes over depth."""
     figure = new_figure(10, 3.4)

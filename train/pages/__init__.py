@@ -18,7 +18,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,20 @@ def prepare_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
 
 
+_style = threading.RLock()  # of all threads: the settings of matplotlib are the process's
+
+
+@contextlib.contextmanager
+def own_style() -> Iterator[None]:
+    """Draw by matplotlib's defaults, whatever a matplotlibrc or the program has set, such as LaTeX for letters."""
+    prepare_matplotlib()
+    import matplotlib
+
+    with _style, matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
 def new_figure(width: float, height: float, title: str = "") -> Any:
     """Return a figure of matplotlib of a size in inches, whose parts keep clear of each other."""
     prepare_matplotlib()
@@ -157,6 +172,7 @@ def new_figure(width: float, height: float, title: str = "") -> Any:
     return figure
 
 
+@own_style()
 def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.0, high: float = 1.0) -> bytes:
     """Return an array as a PNG file, one pixel per entry."""
     prepare_matplotlib()

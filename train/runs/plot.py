@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.pages import new_figure
+from train.pages import new_figure, own_style
 from train.recipes.tasks import TASKS, Task, task_of
 from train.storage.files import write_atomically
 
@@ -17,6 +17,7 @@ FEW = 40
 """Epochs up to which each has a marker; the one of a run of one epoch is all that there is to see."""
 
 
+@own_style()
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draw loss and accuracy over epochs."""
     if not any("train_loss" in record for record in records):
@@ -60,6 +61,7 @@ def _label_axes(axes: Any, label: str) -> None:
     axes.grid(alpha=0.3)
 
 
+@own_style()
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the loss and the score of several runs over epochs, two panels for each task."""
     if not any(runs.values()):
@@ -94,6 +96,7 @@ def literal(name: str) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
+@own_style()
 def plot_trials(
     varied: Mapping[str, Sequence[Any]], scores: Sequence[float], tasks: Sequence[Task], path: Path, title: str
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from train.config import Config, make_config, suited
-from train.pages import Picture, Table, image_png, in_words, new_figure, png, render, svg
+from train.pages import Picture, Table, image_png, in_words, new_figure, own_style, png, render, svg
 from train.recipes.tasks import TASKS, Task
 from train.runs.plot import draw_panel
 
@@ -104,6 +104,7 @@ def page(
     )
 
 
+@own_style()
 def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
     """Loss and score over epochs, a picture each, which stay legible on a telephone."""
     pictures = []
@@ -222,6 +223,7 @@ def _filter_picture(w: Array, k: int) -> Picture:
     return Picture(png(pixels), f"Filter {k}")
 
 
+@own_style()
 def _confusion_picture(classified: Classified, names: Sequence[str]) -> Picture:
     shares = classified.shares
     figure = new_figure(11.6, 10.8)

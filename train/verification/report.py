@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.pages import AXIS, Picture, Table, prepare_matplotlib, render, strict_json
+from train.pages import AXIS, Picture, Table, own_style, prepare_matplotlib, render, strict_json
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
 SPACE = ("u1", "u2", "u3")
@@ -78,6 +78,7 @@ def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> bytes:
     return strict_json({"description": description, "totals": _totals(rows), "rows": records})
 
 
+@own_style()
 def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     """Draw how much x_J changes with the depth and the translation, one map per axis."""
     prepare_matplotlib()
