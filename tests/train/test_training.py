@@ -517,6 +517,18 @@ def test_the_first_step_of_a_process_tells_nothing_of_later_epochs(
     assert [line.rpartition(", ")[2] for line in out[1:4]] == ["12 s left", "8 s left", "4 s left"]
 
 
+@pytest.mark.parametrize("still", [("monotonic", "perf_counter"), ("perf_counter",)])
+def test_by_a_clock_that_stands_still_there_is_no_rate(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: tuple[str, ...]
+) -> None:
+    for name in still:
+        monkeypatch.setattr(time, name, lambda: 5.0)
+    out = command(*SMALL, "--epochs", 2, "--out", tmp_path / "run").success().splitlines()
+    records = Run(tmp_path / "run").read_metrics()
+    assert len(records) == 3 and not any("images_per_second" in record for record in records)
+    assert re.fullmatch(r"epoch 1/2: loss \S+, accuracy \S+ %, held out \S+ %", out[1]), out[1]
+
+
 def test_nobody_knows_how_long_a_run_takes_before_its_first_epoch(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,7 +251,8 @@ class Trainer:
                         self._epoch(bar, stop)
                 finally:
                     if self.state.epoch > done:
-                        self._seconds_per_pixel = (time.monotonic() - begin - self._compiled()) / pixels
+                        seconds = time.monotonic() - begin - self._compiled()
+                        self._seconds_per_pixel = max(0.0, seconds / pixels)
                         completed(self.record)
             self._stop_if_asked(stop)
         return True
@@ -267,7 +268,9 @@ class Trainer:
         """Seconds by which a process's first step was longer than the others of its epoch: no later epoch has them."""
         if not (first := self.record.get("first_step_seconds")):
             return 0.0
-        return max(0.0, first - min(self.config.batch_size, self.count) / self.record["images_per_second"])
+        return max(
+            0.0, first - min(self.config.batch_size, self.count) / self.record.get("images_per_second", math.inf)
+        )
 
     def _bar(self) -> AbstractContextManager[Any]:
         """Show a bar of this epoch's images, with the time left."""
@@ -391,7 +394,9 @@ class Trainer:
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
         if self.ranks.size > 1:
             record |= {"ranks": self.ranks.size}
-        record |= {"seconds": state.seconds, "images_per_second": images / seconds}
+        record |= {"seconds": state.seconds}
+        if seconds > 0:  # by a clock that stands still there is no rate
+            record |= {"images_per_second": images / seconds}
         if self._first_step:
             record["first_step_seconds"], self._first_step = self._first_step, 0.0
         self.record = record
@@ -491,6 +496,8 @@ def summary(record: dict[str, Any], epochs: int, seconds_left: float, units: str
         said += f"held out R^2 {record['validation_r2']:.3f}, "
     if "validation_accuracy" in record:
         said += f"held out {100 * record['validation_accuracy']:.1f} %, "
+    if "images_per_second" not in record:
+        return said.removesuffix(", ")
     said += f"{record['images_per_second']:.0f} {units}/s"
     return said + (f", {duration(seconds_left)} left" if record["epoch"] < epochs else "")
 
