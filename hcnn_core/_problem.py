@@ -215,9 +215,12 @@ def _validated(
     sum_axes = normalize_axes("sum_axes", sum_axes, len(x_shape))
     if axes is None:
         if sum_axes or len(x_shape) != len(w_shape):
+            rest = [a for a in range(len(x_shape)) if a not in sum_axes][:MAX_AXES]
+            fits = tuple(rest[: max(len(w_shape) - len(sum_axes), 0)])
+            example = f", as in axes={fits if len(fits) > 1 else fits[0]}" if fits else ""
             raise TypeError(
                 f"axes are left out, which means all where x and w have as many and none is summed; x has "
-                f"{len(x_shape)}, w {len(w_shape)}: name those to convolve, as in axes=(0, 1)"
+                f"{len(x_shape)}, w {len(w_shape)}: name those to convolve{example}"
             )
         axes = range(len(x_shape))
     swapped = "; w has more axes than x: are they swapped?" if len(w_shape) > len(x_shape) else ""

@@ -44,7 +44,7 @@ def convolve(
     JAX has double precision where ``jax_enable_x64`` is set. Filters are flipped, which
     `jax.lax.conv_general_dilated` does not do.
     """
-    x, w = jnp.asarray(x), jnp.asarray(w)
+    x, w = map(_of_integers, (x, w))
     for name, array in (("x", x), ("w", w)):
         if str(array.dtype) not in FLOATING_DTYPES:
             raise TypeError(f"{name} has dtype {array.dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
@@ -54,10 +54,19 @@ def convolve(
     return _derivative(x, w, "y", problem)
 
 
+def _of_integers(array: Any) -> jax.Array:
+    """Return an array of JAX's: of integers or bools in the widest precision that is on, others in their own."""
+    array = jnp.asarray(array)
+    exact = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.bool_))
+    return array.astype(float) if exact else array
+
+
 def _whole(array: Any) -> Any:
     """Return an array that is sharded over explicit axes of a mesh, on every device; its cotangent is sharded again."""
-    sharded = any(axes is not None for axes in jax.typeof(array).sharding.spec)
-    return jax.sharding.reshard(array, PartitionSpec(*(None,) * array.ndim)) if sharded else array
+    sharding = jax.typeof(array).sharding
+    if all(axes is None for axes in sharding.spec):
+        return array
+    return jax.sharding.reshard(array, sharding.update(spec=PartitionSpec(*(None,) * array.ndim)))
 
 
 def _derivative(a: Any, b: Any, role: Role, problem: Problem) -> Any:

@@ -35,14 +35,14 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
     Returns
     -------
     scipy.sparse.linalg.LinearOperator
-        Of the dtype of w. Its adjoint ``op.H`` is exact up to rounding, with the filters conjugated. Matrices of many
-        signals, one per column, are convolved in one call. The attributes ``dims`` and ``dimsd``, which PyLops reads,
-        are the shapes of x and of the result.
+        Of the dtype of w, of integers float64. Its adjoint ``op.H`` is exact up to rounding, with the filters
+        conjugated. Matrices of many signals, one per column, are convolved in one call. The attributes ``dims`` and
+        ``dimsd``, which PyLops reads, are the shapes of x and of the result.
 
     Raises
     ------
     TypeError
-        If w is not on the CPU, or not of a floating dtype.
+        If w is not on the CPU, or not of a dtype that `convolve` takes.
     ValueError
         As `convolve`.
 
@@ -69,7 +69,7 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
         raise TypeError(
             f"w is an array of {xp.__name__}; SciPy's operators take arrays on the CPU: bring w there first"
         )
-    filters = np.array(require_floating(np, "w", w))
+    filters = np.array(require_floating(np, "w", w, integers=True))
     problem = make_problem(shape_of("x", shape), filters.shape, axes, **options)
     moved = tuple(a + 1 for a in problem.axes)  # behind the axis of the rows
     chosen: dict[str, Any] = {name: getattr(problem, name) for name in ("boundary", "stride", "method")}

@@ -41,7 +41,7 @@ def convolve(
     `torch.autocast`, float16 and bfloat16 are computed in float32. RuntimeError if CuPy, which a GPU needs, cannot be
     used.
     """
-    x, w = _operands("w", x, w)
+    x, w = _operands("w", *map(_of_integers, (x, w)))
     return _convolve(x, w, x.shape, w.shape, axes, boundary, sum_axes, stride, method)
 
 
@@ -62,7 +62,7 @@ def conv_nd(
     Parameters
     ----------
     x : torch.Tensor, shape (N, C, \*space) or (C, \*space)
-        Signals, of a dtype that `convolve` takes.
+        Signals, float32, float64, complex64 or complex128.
     weight : torch.Tensor, shape (K, C / groups, \*kernel_size)
         Filters; they are not flipped.
     bias : torch.Tensor, shape (K,), optional
@@ -220,6 +220,12 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
     if not hasattr(value, "__iter__"):
         raise TypeError(f"{name} is {value!r}; give one for all axes, or one for each")
     return [int(entry) if isinstance(entry, Integral) else entry for entry in value]
+
+
+def _of_integers(tensor: Any) -> Any:
+    """Return a tensor of integers or bools in double precision, anything else as it is."""
+    exact = isinstance(tensor, Tensor) and not (tensor.is_floating_point() or tensor.is_complex())
+    return tensor.double() if exact else tensor
 
 
 def _operands(name: str, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 from typing import Any
@@ -152,6 +153,30 @@ def test_more_axes_than_six_are_refused() -> None:
     shape = (1,) * (MAX_AXES + 1)
     with pytest.raises(ValueError, match="axes names 7 axes; between 1 and 6 can be convolved"):
         convolve(np.ones(shape), np.ones(shape), tuple(range(MAX_AXES + 1)), boundary="zero")
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "summed", "example"),
+    [
+        ((3, 4), (3,), (), "0"),
+        ((3, 4, 5), (2, 2), (), r"\(0, 1\)"),
+        ((3, 4), (3, 4, 2), (), r"\(0, 1\)"),
+        ((3, 4, 5), (3, 2), 0, "1"),
+        ((3, 4, 5), (4, 5, 2), (1, 2), "0"),
+        ((1,) * 8, (1,) * 7, (), r"\(0, 1, 2, 3, 4, 5\)"),
+        ((3, 4), (3,), 0, None),
+        ((), (3,), (), None),
+    ],
+)
+def test_the_axes_that_a_message_names_as_an_example_are_taken(
+    x: Any, w: Any, summed: Any, example: str | None
+) -> None:
+    options: dict[str, Any] = {"boundary": "zero", "sum_axes": summed}
+    cure = "" if example is None else f", as in axes={example}"
+    with pytest.raises(TypeError, match=f"name those to convolve{cure}$") as caught:
+        convolve(np.ones(x), np.ones(w), **options)
+    if example is not None:
+        convolve(np.ones(x), np.ones(w), ast.literal_eval(str(caught.value).partition("axes=")[2]), **options)
 
 
 def test_boundary_and_axes_must_be_named() -> None:

@@ -44,6 +44,15 @@ def test_other_dtypes_are_promoted_and_filters_copied() -> None:
     np.testing.assert_array_equal(op @ x, expected)
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint8", "bool"])
+def test_filters_of_integers_are_computed_in_double_precision(kind: str) -> None:
+    w, x = np.array([1, 0, 3]).astype(kind), np.arange(6)
+    op = linear_operator(w, [6], 0, boundary="zero")
+    assert op.dtype == np.float64
+    for found in (op @ x, op @ x.astype(float)):
+        np.testing.assert_array_equal(found, convolve(x, w, 0, boundary="zero"))
+
+
 def test_signals_without_samples() -> None:
     op = linear_operator(np.ones(3), (0, 4), 1, boundary="zero")
     assert (op @ np.zeros(0)).shape == (op.H @ np.zeros(0)).shape == (0,)
@@ -53,7 +62,7 @@ def test_signals_without_samples() -> None:
 @pytest.mark.parametrize(
     ("w", "shape", "kind", "message"),
     [
-        (np.ones(3, int), (4,), TypeError, "w has dtype int64; convert it to one of"),
+        (np.ones(3, "float16"), (4,), TypeError, "w has dtype float16; convert it to one of"),
         (np.ones(3), (4, -1), ValueError, "the shape of x holds -1; give 0 or more"),
         (np.ones(3), 2.5, TypeError, "the shape of x is 2.5; give an integer, or one per axis"),
         (np.ones(()), (4,), ValueError, "it needs 0 summed and 1 convolved axes"),

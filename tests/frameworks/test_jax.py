@@ -131,6 +131,17 @@ def test_single_precision_and_promotion() -> None:
     assert jax.grad(lambda x: jnp.sum(layer(x, W)))(x).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("kind", ["int32", "uint8", "bool"])
+def test_integers_are_computed_in_double_precision_where_it_is_on(kind: str, wide: bool) -> None:
+    x, w = np.arange(7).astype(kind), np.array([1, 0, 1]).astype(kind)
+    with jax.enable_x64(wide):
+        y = jax.jit(partial(convolve, axes=0, boundary="zero"))(x, w)
+        assert y.dtype == ("float64" if wide else "float32")
+        np.testing.assert_allclose(y, hcnn_core.convolve(x, w, 0, boundary="zero"), rtol=1e-6)
+        assert convolve(x, np.ones(3, "float32"), 0, boundary="zero").dtype == y.dtype
+
+
 def test_arrays_without_elements() -> None:
     assert jax.jit(layer)(X[:0], W).shape == (0, 3, 5, 4)
 
@@ -152,7 +163,13 @@ def test_arrays_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wrapped", [lambda f: f, jax.jit], ids=["", "jit"])
 def test_bad_input_gets_one_line(wrapped: Any) -> None:
     for x, w, options, kind, message in [
-        (np.arange(5), np.ones(3), {}, TypeError, "x has dtype int64; convert it to one of float32, float64"),
+        (
+            np.ones(5, "float16"),
+            np.ones(3),
+            {},
+            TypeError,
+            "x has dtype float16; convert it to one of float32, float64",
+        ),
         (np.ones(5), jnp.ones(3, "bfloat16"), {}, TypeError, "w has dtype bfloat16; convert it to one of"),
         (np.ones(5), np.ones(3), {"boundary": "wrap"}, ValueError, "boundary is 'wrap'; its name here is 'periodic'"),
     ]:
@@ -219,6 +236,16 @@ def check(devices):
         assert_close(of_placed, of_both, dtype)
         twice = lambda x: (jax.grad(partial(cubes, layer))(x, w) ** 2).sum()
         assert_close(jax.grad(twice)(placed), jax.grad(twice)(jnp.asarray(x)), dtype)
+
+    both = jax.make_mesh((1, len(devices)), ("rows", "columns"), (AxisType.Explicit,) * 2, devices=devices)
+    filters = jnp.asarray(w)
+    for spec in (P("columns"), P(("rows", "columns")), P("columns", "rows")):
+        outside = jax.device_put(x, NamedSharding(both, spec))  # of set_mesh
+        for function in (layer, jax.jit(layer), by_image):
+            assert_close(function(outside, filters), layer(x, w), dtype)
+        assert_close(jax.jit(jax.grad(partial(cubes, layer), (0, 1)))(outside, filters), of_both, dtype)
+        (y, back), (h, right) = (jax.vjp(layer, signal, filters) for signal in (outside, jnp.asarray(x)))
+        assert_close(back(y), right(h), dtype)
 
     shards, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
     for function in (layer, on_shards(layer)):

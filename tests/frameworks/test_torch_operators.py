@@ -318,7 +318,6 @@ BAD: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     (torch.ones(5), [1.0], {}, TypeError, r"w is a builtins\.list; pass a tensor, torch\.as_tensor\(w\)"),
     (torch.ones(5).half(), torch.ones(3), {}, TypeError, r"x has dtype torch\.float16; .* inside torch\.autocast"),
     (torch.ones(5), torch.ones(3).bfloat16(), {}, TypeError, r"w has dtype torch\.bfloat16; convert it to float32"),
-    (torch.ones(5, dtype=int), torch.ones(3), {}, TypeError, r"x has dtype torch\.int64; .* or complex128$"),
     (torch.ones(5, device="meta"), torch.ones(3), {}, TypeError, "x is on meta and w on cpu: bring them to one device"),
     (torch.ones(5).to_sparse(), torch.ones(3), {}, TypeError, r"x has layout torch\.sparse_coo; pass x\.to_dense\(\)"),
     (torch.ones(5), torch.ones(3), {"boundary": "wrap"}, ValueError, "boundary is 'wrap'; its name here is 'periodic'"),
@@ -330,6 +329,15 @@ def test_bad_input_gets_one_line(x: Any, w: Any, options: Any, kind: Any, messag
     with pytest.raises(kind, match=message) as caught:
         convolve(x, w, **{"axes": 0, "boundary": "zero", **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool])
+def test_integers_are_computed_in_double_precision(kind: torch.dtype) -> None:
+    x, w = torch.arange(7).to(kind), torch.tensor([1, 0, 1]).to(kind)
+    for filters in (w, w.float()):
+        y = convolve(x, filters, 0, boundary="zero")
+        assert y.dtype == torch.float64
+        np.testing.assert_array_equal(y, hcnn_core.convolve(x.numpy(), w.numpy(), 0, boundary="zero"))
 
 
 def test_operators_called_with_another_problem_are_refused() -> None:
