@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import Shape, as_array, axes_of, blank, composite, constant, rule
+from autodiff._rules.table import Shape, along, as_array, axes_of, blank, composite, constant, rule
 from autodiff.tape import WIDE, defvjp, getval, primitive
 from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
 
@@ -49,9 +49,8 @@ def take(a: Array, indices: Any, axis: int | None = None, out: None = None) -> A
         indices = np.add(indices, 0).tolist()  # booleans are the numbers 0 and 1, and no mask
     elif indices.dtype == bool:
         indices = indices.astype(int)
-    if axis is None:
-        return np.ravel(a)[indices]
-    return a[(*(slice(None),) * axes_of(axis, np.ndim(a))[0], indices)]
+    a, axis = along(a, axis)
+    return a[(*(slice(None),) * axis, indices)]
 
 
 @composite(np.take_along_axis)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import axes_of, blank, composite, negated, rule
+from autodiff._rules.table import along, axes_of, blank, composite, negated, rule
 from autodiff.tape import defvjp, primitive
 from hcnn_core.backend import Array, moveaxis
 
@@ -86,10 +86,8 @@ def tile(A: Array, reps: Any) -> Array:
 
 @composite(np.repeat)
 def repeat(a: Array, repeats: Any, axis: int | None = None) -> Array:
-    if axis is None:
-        a, axis = np.ravel(a), 0
+    a, axis = along(a, axis)
     shape = np.shape(a)
-    (axis,) = axes_of(axis, len(shape))
     if np.ndim(repeats) > 0:
         return np.take(a, np.repeat(np.arange(shape[axis]), repeats).tolist(), axis=axis)
     repeats = operator.index(repeats)
@@ -124,6 +122,8 @@ def pad(
 
 def _pad_statistic(array: Array, widths: Any, statistic: Any, lengths: Any) -> Array:
     """Return the array between statistics of its first and last elements along each axis, which later axes see."""
+    if empty := [axis for axis, width in enumerate(widths) if width != [0, 0] and not np.shape(array)[axis]]:
+        raise ValueError(f"numpy.pad cannot extend axis {empty[0]}, which is empty, by a statistic: use mode constant")
     lengths = np.broadcast_to(math.inf if lengths is None else lengths, (np.ndim(array), 2)).tolist()
     for axis, (width, most) in enumerate(zip(widths, lengths, strict=True)):
         shape = np.shape(array)

@@ -87,6 +87,13 @@ def axes_of(axis: Any, ndim: int) -> Shape:
     return tuple(a % ndim for a in axes)
 
 
+def along(a: Array, axis: Any) -> tuple[Array, int]:
+    """Return an array and the axis of it that a function works along: flat for None, as NumPy's without axes are."""
+    if axis is None or np.ndim(a) == 0:
+        a, axis = np.ravel(a), 0 if axis is None else axis
+    return a, axes_of(axis, np.ndim(a))[0]
+
+
 def reduced(shape: Shape, axis: Any) -> Shape:
     """Return the axes of a reduction, as `axes_of`; there NumPy takes a number for an array of one axis."""
     return () if shape == () and axis in (0, -1) else axes_of(axis, len(shape))

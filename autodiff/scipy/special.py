@@ -19,28 +19,35 @@ __all__ = ["log_softmax", "logsumexp", "multigammaln", "polygamma", "softmax"]
 def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     """Return the logarithm of a sum of exponentials, as `scipy.special.logsumexp`.
 
-    Exponents are real.
+    Of real or complex exponents; the gradient takes a real sign for a constant.
     """
     b = np.asarray(b, like=getval(a)) if isinstance(b, list | tuple) else b
     a = as_floats(a)
+    if b is not None and hasattr(a, "dtype"):
+        a = a.astype(np.result_type(getval(a), getval(b)))  # or its exponentials had the digits of the narrower one
     over = np.broadcast_shapes(np.shape(a), np.shape(b))
     if 0 in over and 0 not in np.shape(np.sum(np.broadcast_to(0.0, over), axis=axis)):  # sums of nothing
         nothing = np.sum(a if b is None else a * b, axis=axis, keepdims=keepdims) - np.inf
         return (nothing, np.sign(getval(nothing))) if return_sign else nothing
     unused = False if b is None else getval(b) == 0
-    top = np.max(getval(a) if b is None else np.where(unused, -np.inf, getval(a)), axis=axis, keepdims=True)
+    real = np.real(getval(a))
+    top = np.max(real if b is None else np.where(unused, -np.inf, real), axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     exponents = a - top
     if b is None:
         terms = np.exp(exponents)
     else:
         high = math.floor(math.log(np.finfo(exponents.dtype).max))  # its exponential times 0 is 0, not NaN
-        terms = b * np.exp(np.where(unused & ~(exponents < high), high, exponents))
+        terms = b * np.exp(np.where(unused & ~(np.real(getval(exponents)) < high), high, exponents))
     total = np.sum(terms, axis=axis, keepdims=keepdims)
     shift = top if keepdims else np.reshape(top, np.shape(total))
     with np.errstate(divide="ignore"):  # a sum of 0
         logarithm = np.log(np.abs(total) if return_sign else total) + shift
-    return (logarithm, np.sign(getval(total))) if return_sign else logarithm
+    if not return_sign:
+        return logarithm
+    size = np.abs(getval(total))
+    is_complex = size.dtype != total.dtype
+    return logarithm, total / np.where(size == 0, 1, np.abs(total)) if is_complex else np.sign(getval(total))
 
 
 def log_softmax(x: Array, axis: Any = None) -> Array:

@@ -132,6 +132,33 @@ def test_logsumexp_of_what_overflows() -> None:
     numpy.testing.assert_array_equal(special.log_softmax(large), scipy.special.log_softmax(large))
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (numpy.array([1.0, 1.5], "float32"), numpy.array([-1, 1], "int32")),
+        (numpy.array([1.0, 1.5], "float32"), numpy.array([-1.0, 1.0])),
+        (numpy.array([1.0, 1.5], "float32"), [-1, 1]),
+        (numpy.array([1 + 2j, 0.5 - 1j]), None),
+        (numpy.array([900 + 2j, 901 - 1j]), numpy.array([2.0, -1.0])),
+        (numpy.array([1.0, 1.5], "float32"), numpy.array([1j, -1.0])),
+    ],
+)
+def test_logsumexp_of_mixed_kinds(a: Any, b: Any) -> None:
+    for keepdims in (False, True):
+        found, right = (f(a, b=b, keepdims=keepdims) for f in (special.logsumexp, scipy.special.logsumexp))
+        assert found.dtype == right.dtype and found.shape == right.shape
+        numpy.testing.assert_allclose(numpy.exp(found - right), 1, rtol=1e-13)  # up to whole turns
+        found, right = (
+            f(a, b=b, keepdims=keepdims, return_sign=True) for f in (special.logsumexp, scipy.special.logsumexp)
+        )
+        for one, other in zip(found, right, strict=True):
+            assert one.dtype == other.dtype and one.shape == other.shape
+            numpy.testing.assert_allclose(one, other, rtol=1e-13)
+    if a.dtype != numpy.float32:
+        check_grads(lambda a: special.logsumexp(a, b=b))(a)
+        check_grads(lambda a: special.logsumexp(a, b=b, return_sign=True)[1])(a)
+
+
 @pytest.mark.parametrize(("shape", "axis"), [((0,), None), ((0, 3), 0), ((3, 0), 1), ((3, 0), 0), ((2, 0, 3), 1)])
 def test_logsumexp_of_nothing(shape: tuple[int, ...], axis: Any) -> None:
     a = numpy.zeros(shape)

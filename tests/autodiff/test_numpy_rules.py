@@ -564,6 +564,8 @@ def test_what_has_no_rule_says_so(call: Callable[[Any], Any], message: str) -> N
         (lambda x: np.array([[x[0], x[1]], [x[0]]], like=x), r"parts of shapes \[\(1, 4\), \(2, 4\)\]"),
         (lambda x: np.cross(x, x), r"vectors of length 3, not 4 and 4"),
         (lambda x: np.diag(x[None]), r"1 or 2 axes, not 3"),
+        (lambda x: np.pad(x[:0], 1, "mean"), "cannot extend axis 0, which is empty, by a statistic"),
+        (lambda x: np.take(np.sum(x), [0], axis=1), r"axis 1 is out of bounds"),
         (lambda x: np.pad(x, 1, "edge", stat_length=2), r"mode 'edge' takes no stat_length; maximum, mean"),
         (lambda x: np.gradient(x[:1]), r"of order 1 needs 2 elements along axis 0"),
         (lambda x: np.fft.fft(x, 0), r"a transform of 0 points"),
