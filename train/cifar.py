@@ -80,6 +80,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
     def settings() -> Config:
         config, session.given = config_of(options, calls=True)
+        session.free = options.free
         return config
 
     session.begin(settings, options.out, options.hours)

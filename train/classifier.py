@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
-from train.config import Config, make_config, with_dataset
+from train.config import Config, is_own, make_config, with_dataset
 from train.data import UNNAMED, Dataset, has_axes, load_dataset, standardise
 from train.data.dataset import DTYPES
 from train.data.folder import is_folder, named_folder
@@ -85,7 +85,8 @@ def fit(
     Parameters
     ----------
     config : Config or str, optional
-        Every setting, or the name of a preset; by default the preset for the axes of space of one's own data.
+        Every setting, or the name of a preset, which takes at least 1,000 steps on data of one's own; by default the
+        preset for the axes of space of one's own data.
     dataset : str, Path or Dataset, optional
         What to train on: a name, a file of arrays, MODULE:FUNCTION, or images themselves. By default what `config`
         names. A run of images themselves asks for them again when it is resumed.
@@ -127,13 +128,16 @@ def fit(
     data = dataset if isinstance(dataset, Dataset) else None
     if config is None:
         data = data or (load_dataset(str(dataset)) if has_axes(str(dataset)) else None)
-        config = "hcnn" if data is None else BY_AXES[len(data.image_shape) - 1]
+        own = is_own(_name_of(dataset)) if isinstance(dataset, str | Path) else data is not None
+        config = BY_AXES[len(data.image_shape) - 1 if data else 2] if own else "hcnn"
+    by_name = isinstance(config, str)
     config = make_config(config) if isinstance(config, str) else config
     if not isinstance(config, Config):
         raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
         config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else _name_of(dataset))
     session = Session(on_epoch=on_epoch, dataset=data)
+    session.free = by_name
     with compiling.said("hcnn"):
         run = session.begin(lambda: config, None if out is None else Path(out))
     return load(run.path)

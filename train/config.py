@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import os
 import sys
 import tomllib
@@ -110,6 +111,9 @@ CHOICES: dict[str, Mapping[str, Any]] = {
 
 RECIPE = CHOICES.keys() - {"architecture"}
 
+IN_STEPS = "epochs", "batch_size"
+"""Settings that follow from the number of one's own samples, where neither is given."""
+
 
 class Config(
     BackendSettings,
@@ -194,14 +198,27 @@ class Config(
         """
         if self.validation_size >= 0:
             return self.validation_size
-        return images // 10 if _is_own(self.dataset) else 0
+        return images // 10 if is_own(self.dataset) else 0
 
 
 def with_dataset(config: Config, dataset: str) -> Config:
     """Return the same settings for other images; of one's own a tenth is held out in place of a preset's number."""
     of_preset = config.validation_size == PRESETS[config.preset].get("validation_size")
-    count = -1 if of_preset and _is_own(dataset) and not _is_own(config.dataset) else config.validation_size
+    count = -1 if of_preset and is_own(dataset) and not is_own(config.dataset) else config.validation_size
     return dataclasses.replace(config, dataset=dataset, validation_size=count)
+
+
+def with_steps(config: Config, count: int, least: int = 8) -> Config:
+    """Return the same settings for few samples: 10 steps an epoch and 1,000 in all, or the preset's if these are more.
+
+    `count` samples are trained on, by batches of at least `least`, or of all. None is of a single sample, whose moments
+    say nothing.
+    """
+    steps = max(10, math.ceil(count / config.batch_size))
+    size = max(least, math.ceil(count / steps))
+    while size < count and count % size == 1:
+        size += 1
+    return dataclasses.replace(config, batch_size=size, epochs=max(config.epochs, math.ceil(1000 / steps)))
 
 
 def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Config:
@@ -340,7 +357,7 @@ def _beside(preset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     if not changes.keys().isdisjoint(in_pixels()):
         settings["made_for"] = 0  # these are pixels of the images that there are
     chosen = {"dataset": Config.dataset, "architecture": Config.architecture} | settings | dict(changes)
-    if _is_own(str(chosen["dataset"])):
+    if is_own(str(chosen["dataset"])):
         settings.pop("validation_size", None)  # a number for the preset's own images
     if architecture := ARCHITECTURES.get(str(chosen["architecture"])):
         settings = {**architecture.of_dataset.get(str(chosen["dataset"]), {}), **settings}
@@ -453,7 +470,7 @@ def _check_number(f: dataclasses.Field[Any], number: float, most: float, reach: 
         raise ConfigError(f"{f.name} is {number}; it must be {bounds}")
 
 
-def _is_own(dataset: str) -> bool:
+def is_own(dataset: str) -> bool:
     """Whether images are the user's own."""
     return dataset not in INFO and is_custom(named_folder(dataset))
 

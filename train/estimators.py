@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autodiff import tree_map
 from train.classifier import Classifier
-from train.config import Config, make_config, meant, suited
+from train.config import IN_STEPS, Config, make_config, meant, suited, with_steps
 from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
 from train.data.dataset import MOST_AXES
 from train.data.labels import is_one_hot
@@ -28,7 +28,7 @@ from train.networks.registry import build
 from train.runs.checkpoint import Checkpoint, State
 from train.runs.fit import Arrays, Memory, namespace, trainer_on
 from train.runs.session import require_suitable
-from train.runs.training import summary
+from train.runs.training import duration, summary
 from train.runs.transfer import begin_from
 
 try:
@@ -159,6 +159,8 @@ class _Estimator(BaseEstimator):
                 raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
             rows = np.repeat(rows, counts.astype(int))
             counts = np.ones(len(rows))
+        if all(getattr(self, name) is None and name not in (self.settings or {}) for name in IN_STEPS):
+            config = with_steps(config, len(rows))
         order, n = np.concatenate([rows, held_out]), len(rows)
         x, y = x[order], y[order]
         targets, statistics = Targets.of(task, y[:n], counts), channel_statistics(x[:n])
@@ -172,14 +174,22 @@ class _Estimator(BaseEstimator):
         if self.warm_start and hasattr(self, "checkpoint_"):
             begin_from(trainer, Path("the last fit"), self.checkpoint_)
 
+        highest = [(-math.inf, 0)]  # scores, each higher than those before, and their epochs
+
         def completed(record: dict[str, Any]) -> None:
             if self.verbose:
                 print(summary(record, config.epochs, trainer.seconds_left()))
-            if self.early_stopping and keep.best and record["epoch"] - keep.best.state.epoch >= self.early_stopping:
+            if trainer.state.best > highest[-1][0]:
+                highest.append((trainer.state.best, record["epoch"]))
+            if self.early_stopping and record["epoch"] - highest[-1][1] >= self.early_stopping:
                 raise _Enough
 
+        def timed(seconds: float) -> None:
+            if self.verbose:
+                print(f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, about {duration(seconds)} left")
+
         with no_bars(), contextlib.suppress(_Enough):
-            trainer.fit(completed=completed)
+            trainer.fit(completed=completed, timed=timed)
         checkpoint = keep.best if self.early_stopping else keep.last
         assert checkpoint is not None
         if targets.std is not None:  # of numbers that are all the same nothing is learned
@@ -245,10 +255,11 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     Parameters
     ----------
     preset : str, optional
-        What the settings start from; by default ``"signal"`` for signals, ``"hcnn"`` for images, ``"volume"`` for
-        volumes.
+        What the settings start from; by default ``"signal"`` for signals, ``"hcnn-fast"`` for images, ``"volume"``
+        for volumes.
     epochs, width, depth, learning_rate, batch_size : int or float, optional
-        Settings that are often searched; by default the preset's.
+        Settings that are often searched; by default the preset's, and where neither `epochs` nor `batch_size` is
+        given at least 10 steps an epoch and 1,000 in all.
     settings : dict, optional
         Any others by name, as `make_config` takes them, ``backend`` among them; none of data, a teacher or weights to
         begin with. A search names one ``settings__NAME``.
@@ -256,8 +267,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         Which axes of X are those of space; another than these and the first holds channels. By default all but the
         last, or of X (N, 1, ...) all but the second.
     early_stopping : int, optional
-        Epochs without a better score on rows that are held out, after which it stops, with the weights of the best; 0:
-        none are held out.
+        Epochs without a higher score on rows that are held out, after which it stops, with the weights of the latest
+        epoch whose score is within a standard error of the highest; 0: none are held out.
     validation_fraction : float, optional
         Part of the rows that is held out, of each class its share.
     warm_start : bool, optional

@@ -12,7 +12,7 @@ import scipy.io.wavfile
 
 from tests.train.runs import explore_here, run_here
 from train import Dataset, fit, load, predict
-from train.config import ConfigError, make_config
+from train.config import ConfigError, make_config, read_toml, with_steps
 from train.data import (
     DataError,
     channel_statistics,
@@ -304,8 +304,41 @@ def test_the_preset_follows_the_data_and_settles_what_they_leave_open(
     small = {"epochs": 1, "depth": 4, "width": 4, "strided_layers": (2, 3), "test": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "signal", {**PRESETS["signal"], **small})
+        patch.setattr("train.runs.session.with_steps", lambda config, *_: config)
         for k, dataset in enumerate((data, "plain.npz")):
             assert fit(dataset=dataset, out=f"fit{k}").checkpoint.config.preset == "signal"
+
+
+@pytest.mark.parametrize(
+    ("preset", "count", "expected"),  # batch size, epochs
+    [
+        *(("hcnn-fast", count, made) for count, made in [(60, (8, 100)), (126, (13, 100)), (600, (60, 100))]),
+        *(("hcnn-fast", count, made) for count, made in [(4000, (100, 50)), (50000, (100, 50)), (5, (8, 100))]),
+        *(("volume", count, made) for count, made in [(60, (8, 100)), (129, (13, 100)), (4000, (20, 20))]),
+        *(("signal", count, made) for count, made in [(60, (8, 100)), (91, (11, 100)), (200, (10, 100))]),
+        *(("hcnn", count, made) for count, made in [(73, (10, 240)), (1001, (48, 240))]),
+    ],
+)
+def test_few_samples_take_a_thousand_steps_in_even_batches(preset: str, count: int, expected: tuple[int, int]) -> None:
+    config = with_steps(make_config(preset), count)
+    assert (config.batch_size, config.epochs) == expected
+    assert count % config.batch_size != 1
+
+
+def test_steps_follow_from_the_number_of_samples_where_nobody_gives_them(tmp_path: Path) -> None:
+    data, few = waves(80, (8, 8)), ("--depth", 4, "--width", 4, "--strided-layers", 3, "--no-test", "--hours", 1e-9)
+    arrays = {"x_train": data.train_images, "x_test": data.test_images}
+    np.savez(tmp_path / "a.npz", **arrays, y_train=data.train_labels, y_test=data.test_labels)
+    given = (*few, "--dataset", tmp_path / "a.npz", "--out")
+    for flags, made in (((), (8, 100)), (("--preset", "hcnn-best"), (8, 120)), (("--epochs", 3), (100, 3))):
+        run = tmp_path / f"run{len(flags)}{made[1]}"
+        out = run_here((*given, run, *flags), None).success()
+        settings = read_toml(run / "config.toml")
+        assert (settings["batch_size"], settings["epochs"]) == made
+        assert settings["preset"] == (flags[1] if flags[:1] == ("--preset",) else "hcnn-fast")
+        assert ("at least 1,000 steps, batches alike; --epochs or --batch-size changes it" in out) == (made[0] == 8)
+        steps = -(-54 // made[0])
+        assert f"{made[1]} epochs of {steps} steps, {made[1] * steps:,} in all" in out
 
 
 def test_signals_in_files_are_classified(

@@ -17,6 +17,8 @@ from tests.train.runs import run_here
 from train.data import Dataset, balanced_weights, class_notes
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
+from train.runs.checkpoint import load as load_checkpoint
+from train.runs.run import best_epoch
 from train.runs.session import figures
 from train.runs.training import Result
 
@@ -93,3 +95,16 @@ def test_a_run_on_uneven_classes(tmp_path: Path) -> None:
         assert 0 <= record["test_balanced_accuracy"] <= 1
         found.append(json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["train_loss"])
     assert found[0] != found[1]
+
+
+def test_where_classes_count_alike_the_best_epoch_has_the_highest_balanced_accuracy(tmp_path: Path) -> None:
+    arrays = made_up((8, 8), classes=2, train=80, test=20)
+    np.savez(tmp_path / "uneven.npz", **arrays)
+    options = ("--dataset", tmp_path / "uneven.npz", "--class-weights", "balanced", "--out", tmp_path / "run")
+    out = run_here((*FEW, *options, "--validation-size", 20), None).success()
+    assert "classes count alike, so best.h5 goes by balanced accuracy, the mean over classes" in out
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][:-1]
+    highest = max(record["validation_balanced_accuracy"] for record in records)
+    assert load_checkpoint(tmp_path / "run" / "best.h5").state.best == highest
+    assert f"best.h5: epoch {best_epoch(records)}, by balanced accuracy of 20 images; epoch0003-step" in out
+    assert all(f"balanced {100 * record['validation_balanced_accuracy']:.1f} %" in out for record in records)

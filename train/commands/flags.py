@@ -8,7 +8,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from train.commands.command_line import Parser, given_path, say, say_called
-from train.config import CHOICES, Config, field_type, make_config, read_toml, sections
+from train.config import CHOICES, IN_STEPS, Config, field_type, is_own, make_config, read_toml, sections
 from train.data import FILE, INFO, Dataset, has_axes, is_function, load
 from train.networks.presets import BY_AXES, SPACE
 from train.settings import choices
@@ -102,21 +102,21 @@ def config_of(options: argparse.Namespace, *, calls: bool = False) -> tuple[Conf
     """Return the configuration that a command line asks for: a preset, then --config, then flags.
 
     Where no preset is named it is the one for the axes of one's own data, which are then returned too. `calls` says
-    whether a function may be called for them.
+    whether a function may be called for them. `options` are told whether the number of steps is `free`.
     """
     settings = (read_toml(options.config) if options.config else {}) | given_settings(options)
     dataset = str(settings.get("dataset", Config.dataset))
     reads = has_axes(dataset) and (calls or not is_function(dataset))
     data, called = None, calls and options.config and options.dataset is None
-    if reads and not {"preset", "architecture"} & settings.keys():
-        if called:
+    options.free = settings.keys().isdisjoint(IN_STEPS)
+    if is_own(dataset) and not {"preset", "architecture"} & settings.keys():
+        if reads and called:
             say_called(dataset, options.config)
         reading = make_config("hcnn", {name: settings[name] for name in ("task",) if name in settings}).reading
-        data = load(dataset, reading, str(settings.get("data_dir", Config.data_dir)))
-        axes = len(data.image_shape) - 1
+        data = load(dataset, reading, str(settings.get("data_dir", Config.data_dir))) if reads else None
+        axes = len(data.image_shape) - 1 if data else 2
         settings["preset"] = BY_AXES[axes]
-        if axes != 2:
-            say(f"{dataset} holds {SPACE[axes]}, for which --preset {BY_AXES[axes]} is taken")
+        say(f"{dataset} holds {SPACE[axes]}, for which --preset {BY_AXES[axes]} is taken")
     config = make_config(settings.pop("preset", "hcnn"), settings)
     if called and not data:
         say_called(dataset, options.config)

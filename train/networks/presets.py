@@ -7,8 +7,8 @@ from typing import Any
 SPACE = {1: "signals", 2: "images", 3: "volumes"}
 """What data with so many axes of space are called."""
 
-BY_AXES = {1: "signal", 2: "hcnn", 3: "volume"}
-"""The preset for data with so many axes of space."""
+BY_AXES = {1: "signal", 2: "hcnn-fast", 3: "volume"}
+"""The preset for data of one's own with so many axes of space."""
 
 MADE_FOR = {"signal": 1, "volume": 3}
 """Axes of space that a preset is for; others are for images, and take what their layers take."""

@@ -76,6 +76,10 @@ class Task:
         """Return the class of each image, (N,)."""
         return outputs.argmax(axis=1)
 
+    def standard_error(self, score: float, outputs: Host, labels: Host) -> float:
+        """Return the standard error of a score over images."""
+        return math.sqrt(max(score * (1 - score), 0) / len(labels))
+
     def confusion(self, outputs: Host, labels: Host) -> NDArray[np.int64]:
         """Return how many images of class i (row) are taken for class j (column); none without classes."""
         counts = np.zeros((outputs.shape[1] - self.beside,) * 2, np.int64)
@@ -142,6 +146,13 @@ class Task:
         return {"loss": (measure, 1), self.score: shown}
 
 
+def balanced_accuracy(confusion: NDArray[Any]) -> tuple[float, float]:
+    """Return the mean over classes of the part of each that is right, and its standard error over images."""
+    counts = confusion.sum(axis=1)
+    right, counts = np.diag(confusion)[counts > 0] / counts[counts > 0], counts[counts > 0]
+    return float(right.mean()), math.sqrt((right * (1 - right) / counts).sum()) / len(right)
+
+
 class _Labels(Task):
     name, takes, loss, measure = "labels", "labels", "logistic", "cross-entropy of a label [nats]"
     title, words, ranks, sections = "labels right", "{} of the labels", False, ()
@@ -194,6 +205,13 @@ class _Numbers(_Labels):
         details = {f"error_{k}": float(error) for k, error in enumerate(errors)}
         details |= {f"r2_{k}": float(value) for k, value in enumerate(fits) if np.isfinite(value)}
         return (float(np.nanmean(fits)) if np.isfinite(fits).any() else math.nan), details
+
+    def standard_error(self, score: float, outputs: Host, labels: Host) -> float:
+        fits, wanted = r_squared(outputs, labels), np.asarray(labels, np.float64)
+        around, known = (wanted - wanted.mean(axis=0)) ** 2, np.isfinite(fits)
+        # R^2 is 1 - missed / around, a ratio of means: to first order it varies as this mean does
+        terms = ((outputs - wanted) ** 2 - (1 - fits) * around)[:, known] / around.mean(axis=0)[known]
+        return float(terms.mean(axis=1).std(ddof=1)) / math.sqrt(len(wanted))
 
     def predicted(self, outputs: Host, names: Names) -> list[Any]:
         return [tuple(row) for row in outputs.tolist()]

@@ -63,6 +63,8 @@ class State:
     seconds: float = 0.0  # time its steps took
     # highest score of a completed epoch: accuracy on held-out images, or minus the training loss
     best: float = float("-inf")
+    # standard error of `best`; None: of a run from before it was kept, whose best.h5 is the first of the highest score
+    best_error: float | None = 0.0
     average: Tree = field(default_factory=dict)  # running average of the weights; empty where none is wanted
 
     @property
@@ -136,6 +138,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         **({"targets": targets.kind} if targets.kind != "classes" else {}),
         **({"values": checkpoint.values} if checkpoint.values != "uint8" else {}),
         **({"data": checkpoint.data} if checkpoint.data else {}),
+        **({"best_error": state.best_error} if state.best_error is not None else {}),
         "metrics": json.dumps(state.metrics),
         **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "seconds", "best")},
     }
@@ -189,6 +192,7 @@ def load(path: Path) -> Checkpoint:
                     metrics=_metrics(attributes),
                     seconds=float(attributes["seconds"]),
                     best=float(attributes["best"]),
+                    best_error=float(attributes["best_error"]) if "best_error" in attributes else None,
                 ),
                 make_config(config.pop("preset"), with_defaults(config)),
                 tuple(json.loads(attributes["class_names"])),
@@ -267,6 +271,8 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:  # noqa: C901
         yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
     if not state.best <= 1:  # an accuracy, R^2, minus a loss, or minus infinity; NaN is none
         yield f"best is {state.best}"
+    if not 0 <= (state.best_error or 0) < math.inf:
+        yield f"best_error is {state.best_error}"
     if not are_class_names(checkpoint.class_names):
         yield "class_names is not a list of different names"
     shape, within = checkpoint.image_shape, range(2, MOST_AXES + 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from train.config import Config, make_config, suited
 from train.pages import Picture, Table, image_png, in_words, new_figure, own_style, png, render, svg
 from train.recipes.tasks import TASKS, Task
 from train.runs.plot import draw_panel
+from train.runs.run import best_epoch
 
 MOST_WRONG = 24
 """Images that are shown."""
@@ -142,7 +142,7 @@ def _results(records: Sequence[Mapping[str, Any]], task: Task) -> Table:
     held_out = [record for record in epochs if "validation_loss" in record]
     if held_out:
         lines.append(_result(held_out[-1], "validation", "held-out images", task))
-        best = max(held_out, key=lambda record: record.get(f"validation_{task.score}", -math.inf))
+        best = next((record for record in held_out if record["epoch"] == best_epoch(held_out)), held_out[-1])
         if best is not held_out[-1]:
             lines.append(_result(best, "validation", "held-out images, best epoch", task))
     for record in [record for record in records if "test_loss" in record][-1:]:

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -273,11 +273,8 @@ class Run:
         there = path.is_file()
         if not self.writes or (_loaded(path) if there else best == -math.inf):
             return "", False
-        scores: dict[int, Any] = {}
-        for record in self.read_metrics() if self.metrics_path.is_file() else []:
-            if isinstance(loss := record.get("train_loss"), int | float):
-                scores[record["epoch"]] = record.get(f"validation_{task_of([record]).score}", -loss)
-        source = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
+        epoch = best_epoch(self.read_metrics() if self.metrics_path.is_file() else [], best)
+        source = path if epoch is None else self.path / _name(epoch)
         aside = path.with_name(f"{BEST}.damaged")
         with writing(path):
             if there:
@@ -374,6 +371,21 @@ class Run:
         records = [record for record in self.read_metrics() if record["epoch"] <= epoch]
         with writing(self.metrics_path):
             write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+
+def best_epoch(records: Sequence[Mapping[str, Any]], best: float | None = None) -> int | None:
+    """Return the last epoch that its record calls the best: its network is in best.h5.
+
+    Of a run from before records said so, the first epoch of the score `best`, by default of the highest; None if none.
+    """
+    if marked := [record["epoch"] for record in records if record.get("best")]:
+        return int(marked[-1])
+    scores: dict[int, Any] = {}
+    for record in records:
+        if isinstance(loss := record.get("train_loss"), int | float):
+            scores[record["epoch"]] = record.get(f"validation_{task_of([record]).score}", -loss)
+    wanted = max(scores.values(), default=None) if best is None else best
+    return next((epoch for epoch, score in scores.items() if score == wanted), None)
 
 
 def _name(epoch: int, step: int = 0) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import SPARE, array_namespace, to_numpy
-from train.config import Config, ConfigError, in_pixels, suited
+from train.config import IN_STEPS, Config, ConfigError, in_pixels, is_own, suited, with_steps
 from train.data import (
     FILE,
     INFO,
@@ -41,7 +41,7 @@ from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
 from train.recipes.schedules import SCHEDULES, image_size
-from train.recipes.tasks import TASKS, Task, task_of
+from train.recipes.tasks import TASKS, Task, balanced_accuracy, task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.augmented import augmented
 from train.runs.calibration import calibration_error, tempered_loss
@@ -50,7 +50,7 @@ from train.runs.fit import Arrays, namespace, on_device, trainer_on
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import plot_learning_curve
 from train.runs.report import Classified, page
-from train.runs.run import BEST, Run, RunError, versions
+from train.runs.run import BEST, Run, RunError, best_epoch, versions
 from train.runs.samples import own_samples, split
 from train.runs.shipped import bare, open_network
 from train.runs.step import wants_graphs
@@ -89,6 +89,7 @@ class Session:
     ) -> None:
         self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
         self.given = dataset  # images that no name leads to
+        self.free = False  # whether batches and epochs of one's own data follow from their number
         self.teacher: tuple[Path, Checkpoint] | None = None
         self.own: tuple[Path, Checkpoint] | None = None  # what a run goes on from
         self.described = ""  # the samples, as `Description.text`
@@ -134,7 +135,8 @@ class Session:
                 self.say(note)
             self.say(
                 f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units} of {config.dataset} ({others}), "
-                f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
+                f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, "
+                f"{config.epochs * trainer.steps_per_epoch:,} in all, {xp.__name__}, {config.dtype}{shared}"
             )
             self._fit(trainer, dataset, hours)
         return run
@@ -228,27 +230,34 @@ class Session:
         ranks.require_same({"the array library": xp.__name__})  # which "auto" finds on each host
         ranks.use_devices(xp)
 
-        def load() -> tuple[Dataset, dict[str, str]]:
+        def load() -> tuple[Config, Dataset, dict[str, str]]:
             if ranks.size > config.batch_size:
                 raise ConfigError(
                     f"batch_size is {config.batch_size}, less than the {ranks.size} ranks; each takes a part of every "
                     f"batch: start at most {config.batch_size}, or take a larger --batch-size"
                 )
-            dataset = self.load(xp, config)
-            require_suitable(suited(config, dataset.image_shape[:-1], dataset.task, dataset.name), dataset.info)
+            dataset, chosen = self.load(xp, config), config
+            if self.free and is_own(config.dataset):
+                chosen = with_steps(config, len(split(dataset, config)[0]), max(8, ranks.size))
+            require_suitable(suited(chosen, dataset.image_shape[:-1], dataset.task, dataset.name), dataset.info)
             if self.teacher:
                 require_same_task(*self.teacher, dataset, config)
-            return dataset, versions(xp.__name__)
+            return chosen, dataset, versions(xp.__name__)
 
         # one rank of all, then one of each other machine, which may have a disk of its own, downloads what is not there
         turns = ranks.rank == 0, ranks.rank > 0 and ranks.local_rank == 0, ranks.local_rank > 0
-        results: list[Callable[[], tuple[Dataset, dict[str, str]]]] = []
+        results: list[Callable[[], tuple[Config, Dataset, dict[str, str]]]] = []
         for mine in turns:
             if mine:
                 results.append(_kept(load))
             ranks.agree(lambda: None)  # whose turn is later waits
-        dataset, packages = ranks.agree(results[0])
-        preset, config = config, suited(config, dataset.image_shape[:-1], dataset.task, dataset.name)
+        chosen, dataset, packages = ranks.agree(results[0])
+        if any(getattr(chosen, name) != getattr(config, name) for name in IN_STEPS):
+            self.say(
+                f"batches of {chosen.batch_size} (preset: {config.batch_size}), {chosen.epochs} epochs "
+                f"({config.epochs}): at least 1,000 steps, batches alike; --epochs or --batch-size changes it"
+            )
+        preset, config = chosen, suited(chosen, dataset.image_shape[:-1], dataset.task, dataset.name)
         for line in size_notes(preset, config, dataset):
             self.say(line)
         if ranks.size > 1:
@@ -307,6 +316,8 @@ class Session:
         The report shows the test images, or else those that were held out.
         """
         run = trainer.run
+        if trainer.balanced:
+            self.say(f"classes count alike, so {BEST} goes by balanced accuracy, the mean over classes")
         try:
             result = self._train_and_test(trainer, dataset, hours)
         except BaseException:
@@ -322,7 +333,10 @@ class Session:
                 self.say(line)
         if not run.metrics_path.is_file():  # no epoch fitted into the hours
             return
-        self._finish(run)
+        judge = "training loss"
+        if held_out := trainer.held_out:
+            judge = f"{'balanced accuracy of ' * trainer.balanced}{len(held_out.labels):,} {dataset.units}"
+        self._finish(run, f", by {judge}")
         if not run.writes:
             return
         shown, task = None, trainer.task
@@ -343,7 +357,7 @@ class Session:
             self.on_epoch(record)
 
         try:
-            if not trainer.fit(hours, completed):
+            if not trainer.fit(hours, completed, lambda seconds: self.say(f"about {duration(seconds)} left")):
                 done, rest = trainer.state.epoch, trainer.seconds_left()
                 left = f"about {duration(rest)} are left: " if rest else ""  # nobody knows before the first epoch
                 self.say(
@@ -378,8 +392,8 @@ class Session:
         if not run.report_path.exists():
             self.say(f"there is no {run.report_path}; python -m hcnn report {run.path} writes it")
 
-    def _finish(self, run: Run) -> None:
-        """Draw the curve of a run, and say where it is."""
+    def _finish(self, run: Run, judge: str = "") -> None:
+        """Draw the curve of a run, and say where it is, and of which epochs its networks are."""
         if not run.writes:
             return
         rest = f"all else of the run is saved; python -m hcnn plot {run.path} draws it"
@@ -391,7 +405,9 @@ class Session:
             raise Interrupted(f"interrupted while {run.picture_path} was drawn; {rest}") from error
         self.say(str(run.picture_path))
         if (run.path / BEST).exists():  # not if it stopped before held-out images were first read
-            self.say(str(run.path / BEST))
+            epoch, last = best_epoch(run.read_metrics()), run.checkpoint_paths()[-1:]
+            others = "".join(f"; {path.name}: epoch {int(path.name[5:9])}" for path in last)
+            self.say(f"{run.path / BEST}{f': epoch {epoch}{judge}' if epoch else ''}{others}")
 
 
 def opened(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
@@ -475,8 +491,7 @@ def figures(result: Result) -> dict[str, float]:
         numbers["test_accuracy_of_views"] = result.averaged
     counts = result.confusion.sum(axis=1)
     if len(set(counts.tolist())) > 1:
-        of_class = np.diag(result.confusion)[counts > 0] / counts[counts > 0]
-        numbers["test_balanced_accuracy"] = float(of_class.mean())
+        numbers["test_balanced_accuracy"] = balanced_accuracy(result.confusion)[0]
     return numbers
 
 

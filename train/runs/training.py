@@ -29,7 +29,7 @@ from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.averages import parts
 from train.recipes.metrics import METRICS, metrics_of
 from train.recipes.schedules import image_size, learning_rate
-from train.recipes.tasks import TASKS, Task, learned
+from train.recipes.tasks import TASKS, Task, balanced_accuracy, learned
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling
 from train.runs.calibration import tempered_loss
@@ -221,6 +221,12 @@ class Trainer:
         self.to_device()
 
     @property
+    def balanced(self) -> bool:
+        """Whether the best epoch is that of the highest balanced accuracy: where classes count alike."""
+        held_out = self.held_out is not None and self.state.best_error is not None
+        return held_out and self.config.class_weights == "balanced"
+
+    @property
     def moments(self) -> Moments:
         """The running moments as the network takes them."""
         return self.state.moments
@@ -231,8 +237,16 @@ class Trainer:
             return f"{self.config.data_dir} holds; name theirs with --data-dir"
         return f"{self.config.dataset} holds; name theirs with --dataset"
 
-    def fit(self, hours: float = math.inf, completed: Callable[[dict[str, Any]], None] = lambda record: None) -> bool:
-        """Train until the last epoch is complete, or the last that fits into some hours; pass on each record."""
+    def fit(
+        self,
+        hours: float = math.inf,
+        completed: Callable[[dict[str, Any]], None] = lambda record: None,
+        timed: Callable[[float], None] = lambda seconds: None,
+    ) -> bool:
+        """Train until the last epoch is complete, or the last that fits into some hours.
+
+        Each record is passed on, and after a process's second step the seconds that are left, where no bar shows them.
+        """
         end = time.monotonic() + 3600 * hours
         several = self.ranks.size > 1
         requests = _stop_requests(
@@ -248,7 +262,7 @@ class Trainer:
                 done, pixels = self.state.epoch, steps * math.prod(self._image_size())
                 try:
                     with self._bar() as bar:
-                        self._epoch(bar, stop)
+                        self._epoch(bar, stop, timed)
                 finally:
                     if self.state.epoch > done:
                         seconds = time.monotonic() - begin - self._compiled()
@@ -274,11 +288,15 @@ class Trainer:
 
     def _bar(self) -> AbstractContextManager[Any]:
         """Show a bar of this epoch's images, with the time left."""
-        left = self.seconds_left()
-        title = f"epoch {self.state.epoch + 1}/{self.config.epochs}" + (f", all in {left / 3600:.1f} h" if left else "")
-        return progress_bar(self.count, title, initial=min(self.state.step * self.config.batch_size, self.count))
+        return progress_bar(
+            self.count, self._title(), initial=min(self.state.step * self.config.batch_size, self.count)
+        )
 
-    def _epoch(self, bar: Any, stop: list[int]) -> None:
+    def _title(self) -> str:
+        left = self.seconds_left()
+        return f"epoch {self.state.epoch + 1}/{self.config.epochs}" + (f", all in {duration(left)}" if left else "")
+
+    def _epoch(self, bar: Any, stop: list[int], timed: Callable[[float], None]) -> None:
         state, config = self.state, self.config
         if not len(state.order):
             state.order = self.rng.permutation(self.count)
@@ -302,6 +320,11 @@ class Trainer:
                 self._first_step = elapsed
             else:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
+                if elapsed > 0 and not self._seconds_per_pixel:
+                    self._seconds_per_pixel = elapsed / math.prod(self._image_size())
+                    bar.set_description(self._title())
+                    if bar is SILENT:
+                        timed(self.seconds_left())
             seen = min(state.step * config.batch_size, self.count)
             right = f", accuracy {100 * state.metrics['accuracy'] / seen:.1f} %" if "accuracy" in numbers else ""
             bar.set_postfix_str(f"loss {state.loss_sum / seen:.3f}{right}", refresh=False)
@@ -375,7 +398,7 @@ class Trainer:
         self._require_finite(*TRAINED)
         self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
         self._renew_moments()
-        score = -record["train_loss"] if self.held_out is None else -math.inf
+        score, deviation = -record["train_loss"] if self.held_out is None else -math.inf, 0.0
         due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
         if self.held_out is not None and due:
             begin = time.perf_counter()
@@ -387,6 +410,10 @@ class Trainer:
             score = -record["train_loss"]
             if math.isfinite(result.accuracy):  # no R^2 where all numbers are the same
                 record[f"validation_{self.task.score}"] = score = result.accuracy
+                deviation = self.task.standard_error(score, result.logits, to_numpy(self.held_out.labels))
+            if self.balanced:
+                score, deviation = balanced_accuracy(result.confusion)
+                record["validation_balanced_accuracy"] = score
             if len(result.logits) > 1 and self.task.softmax:
                 record["validation_tempered_loss"] = tempered_loss(result.logits, to_numpy(self.held_out.labels))
             record["evaluation_seconds"] = time.perf_counter() - begin
@@ -403,6 +430,9 @@ class Trainer:
         state.epoch += 1
         state.step, state.order = 0, np.zeros(0, np.int64)
         best = score > state.best
+        if state.best_error is not None:
+            state.best_error = deviation if best else state.best_error
+            best = record["best"] = bool(best or -math.inf < state.best - state.best_error <= score)
         state.best = max(score, state.best)
         self.run.append_metrics(record)
         self.save(best=best)
@@ -496,6 +526,8 @@ def summary(record: dict[str, Any], epochs: int, seconds_left: float, units: str
         said += f"held out R^2 {record['validation_r2']:.3f}, "
     if "validation_accuracy" in record:
         said += f"held out {100 * record['validation_accuracy']:.1f} %, "
+    if "validation_balanced_accuracy" in record:
+        said += f"balanced {100 * record['validation_balanced_accuracy']:.1f} %, "
     if "images_per_second" not in record:
         return said.removesuffix(", ")
     said += f"{record['images_per_second']:.0f} {units}/s"
