@@ -63,7 +63,7 @@ oldest: .venv/.dev ## test with the oldest supported versions of Python and of t
 	$(ONE_THREAD) .venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
 
 docs: .venv/.docs ## build the site into docs/_build/html; HCNN_EXAMPLES=small runs the examples on less data
-	$(BIN) -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	$(BIN) -m sphinx -b html -W --keep-going docs docs/_build/html
 	$(BIN) scripts/check_links.py docs/_build/html
 
 dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/

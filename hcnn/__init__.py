@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import train as train
     import wavelets as wavelets
     from autodiff import grad as grad
+    from autodiff import value_and_grad as value_and_grad
     from hcnn_core import __version__ as __version__
     from hcnn_core import convolve as convolve  # the types of the function that `autodiff` traces
     from hcnn_core import correlate as correlate
@@ -42,6 +43,7 @@ _HOMES = {
     "load": "train",
     "planning": "core",
     "translate": "autodiff",
+    "value_and_grad": "autodiff",
     "wisdom": "core",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "planning",
     "train",
     "translate",
+    "value_and_grad",
     "wavelets",
     "wisdom",
 ]

@@ -304,6 +304,10 @@ def _answer(name: str, value: object) -> str:
     """Return what stands here for an option of SciPy's."""
     if name == "cval":
         return ": boundary='zero' extends x by zeros; for a constant c convolve x - c, and add c times the sum of w"
+    if name == "origin":
+        return ": zeros beside w move its middle, 2 k of them after its taps for origin k, before them for -k"
+    if name == "output":
+        return ": the result is a new array; out[...] = convolve(..) writes it to out"
     if name != "mode":
         return ""
     here = SYNONYMS.get(value, value) if isinstance(value, str) else None

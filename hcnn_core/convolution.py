@@ -61,7 +61,7 @@ def convolve(x: Array, w: Array, /, axes: Axes | None, *unnamed: object, **optio
     ----------
     x : array
         Signal with any number of axes: float32, float64, complex64 or complex128, in any memory layout. Integers and
-        bools are computed in float64; `scipy.ndimage` rounds the result to integers, `scipy.signal` does not.
+        bools are computed in float64; `scipy.ndimage` truncates the result to integers, `scipy.signal` does not.
     w : array, shape (\*summed lengths, \*kernel_size, \*out)
         Filters: first the lengths of x along `sum_axes`, then one kernel size per convolved axis in the order of
         `axes`, then any number of new axes `out` (the attribute v_j). x and w are promoted to a common dtype, by
@@ -189,10 +189,10 @@ def convolve_elu(
 def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
 @takes(OPTIONS)
 def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
-    """Return the layer x_j = rho(W_j x_{j-1} + b), Eqs. (3) and (4): ``elu(convolve(x, w, axes, ...), bias=bias)``.
+    """Return the layer x_j = rho(W_j x_{j-1} + b), which is ``elu(convolve(x, w, axes, ...), bias=bias)``.
 
-    It takes one pass over memory. x and w are real, else TypeError. The bias is converted to the dtype of the result;
-    its shape broadcasts to that of the result, else ValueError. All else as in `convolve`.
+    These are Eqs. (3) and (4), in one pass over memory. x and w are real, else TypeError. The bias is converted to the
+    dtype of the result; its shape broadcasts to that of the result, else ValueError. All else as in `convolve`.
     """
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     if problem.plain:
@@ -220,9 +220,10 @@ def _with_bias(
 def convolve_elu_marginal(
     x: Array, w: Array, bias: Array, /, axes: Axes, axis: int, **options: Unpack[ConvolveOptions]
 ) -> tuple[Array, Array]:
-    """Return layer x_j as `convolve_elu` does, and its marginal over an axis (Eq. 6), which the next layer convolves.
+    """Return layer x_j as `convolve_elu` does, and its marginal over an axis, which the next layer convolves.
 
-    The second array is ``marginal(y, axis)`` of the first, y, else ValueError. A GPU adds it up while it writes y.
+    The marginal is that of Eq. (6). The second array is ``marginal(y, axis)`` of the first, y, else ValueError. A GPU
+    adds it up while it writes y.
     """
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     (axis,) = normalize_axes("axis", axis, len(problem.y_shape), 1)

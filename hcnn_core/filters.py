@@ -81,7 +81,9 @@ def merge_factors(
     boundary: Boundaries,
     epsilon: float,
 ) -> tuple[Array, Array]:
-    r"""Merge the batch-normalised factors of Eq. (8) into one filter and a bias.
+    r"""Merge batch-normalised factors into one filter and a bias.
+
+    The factors are those of Eq. (8).
 
     Parameters
     ----------

@@ -95,11 +95,11 @@ def normalized_and_moments(
 def normalize_elu_marginal(
     y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
 ) -> tuple[Array, Array, Array]:
-    """Sum `normalize_elu` over an axis of y (Eq. 6), on a GPU without the array that is summed.
+    """Sum `normalize_elu` over an axis of y, on a GPU without the array that is summed.
 
-    The first result is ``marginal(normalize_elu(y, shift, scale, bias, epsilon=epsilon)[0], axis)``. ValueError if y
-    has no such axis, or it is the last one. All else as in `normalize_elu`; the cotangents are its own, from that of a
-    marginal.
+    The sum is the marginal of Eq. (6). The first result is ``marginal(normalize_elu(y, shift, scale, bias,
+    epsilon=epsilon)[0], axis)``. ValueError if y has no such axis, or it is the last one. All else as in
+    `normalize_elu`; the cotangents are its own, from that of a marginal.
     """
     return normalized_marginal_and_moments(y, shift, scale, bias, axis, epsilon=epsilon, shard=shard)[:3]
 

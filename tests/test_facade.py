@@ -46,6 +46,7 @@ def test_names_are_those_of_the_packages() -> None:
             "correlate",
             "translate",
             "grad",
+            "value_and_grad",
             "load",
             "list_networks",
             "HCNNClassifier",

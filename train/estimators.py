@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from train.data import DatasetInfo, Targets, channel_statistics, require_varying
 from train.data.dataset import MOST_AXES
 from train.data.labels import is_one_hot
 from train.data.progress import no_bars
+from train.data.reading import MOST_COLOURS
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
@@ -50,6 +53,21 @@ OF_A_RUN = (
 
 MOST_REPEATS = 1000
 """How many times as many rows weights may make, in the mean."""
+
+
+def _answers(cls: type[Any]) -> type[Any]:
+    """Let an estimator say which parameter another name could mean."""
+    init: Any = cls.__init__
+    known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def named(self: Any, *values: Any, **params: Any) -> None:
+        for name in params.keys() - known.keys():
+            raise TypeError(f"{name!r} is no parameter{meant(name, known)}; other settings go into settings={{...}}")
+        init(self, *values, **params)
+
+    cls.__init__ = named
+    return cls
 
 
 class _Enough(Exception):
@@ -218,7 +236,10 @@ class _Estimator(BaseEstimator):
         if x.ndim > MOST_AXES + 2:
             raise ValueError(f"X has shape {x.shape}; give signals (N, T), (N, T, C), images (N, H, W, C) or volumes")
         axes, other = (first, last) if x.ndim > 2 and x.shape[1] == 1 < x.shape[-1] else (last, first)
-        if x.ndim > 2 and (x.shape[1] == 1 or x.shape[1] < min(x.shape[2:])):
+        if x.ndim == 3 and min(x.shape[1:]) > MOST_COLOURS:
+            text = f"X has shape {x.shape}, and is taken for signals of {x.shape[1]} samples and {x.shape[2]} channels"
+            warnings.warn(f"{text}; give space_axes=(1,), or (1, 2) for images of one channel", stacklevel=3)
+        elif x.ndim > 2 and (x.shape[1] == 1 or x.shape[1] < min(x.shape[2:])):
             text = f"X has shape {x.shape}, and axes {axes} are taken for those of space; or give space_axes={other}"
             warnings.warn(text, stacklevel=3)
         return axes
@@ -248,6 +269,7 @@ def _digest(x: NDArray[Any], y: Any) -> bytes:
     return hashlib.blake2b(b"".join(row), digest_size=16).digest()
 
 
+@_answers
 @dataclass(eq=False, repr=False)
 class HCNNClassifier(ClassifierMixin, _Estimator):
     """A hierarchical network, or one of another preset, as a classifier of scikit-learn.
@@ -332,6 +354,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         return np.asarray(classifier.checkpoint.task.probabilities(outputs))
 
 
+@_answers
 @dataclass(eq=False, repr=False)
 class HCNNRegressor(RegressorMixin, _Estimator):
     """A hierarchical network, or one of another preset, that predicts numbers, with squared error.

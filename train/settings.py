@@ -16,9 +16,14 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line that says what would do."""
 
 
+OFTEN = {"lr": "learning_rate", "n_epochs": "epochs", "max_iter": "epochs"}
+"""What settings are called elsewhere."""
+
+
 def meant(name: object, known: Collection[str]) -> str:
     """Return the known name that is most like another, as a question in brackets; "" if none is."""
-    near = difflib.get_close_matches(str(name), known, 1)
+    often = OFTEN.get(str(name))
+    near = [often] if often in known else difflib.get_close_matches(str(name), known, 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -234,7 +234,7 @@ def _report(out: Path, rows: list[Row], description: dict[str, Any], pictures: l
     failed = sum(row.verdict == "FAILS" for row in claims)
     undecided = sum(row.verdict == "undecided" for row in claims)
     if failed:
-        print(f"train.verify: {failed} of {len(claims)} exact statements fail; see {out / PAGE}", file=sys.stderr)
+        print(f"train.verify: {failed} of {len(claims)} checks failed; see {out / PAGE}", file=sys.stderr)
     elif undecided:
         print(
             f"train.verify: {undecided} of {len(claims)} statements are undecided: the result does not react to x_j, "

@@ -85,6 +85,8 @@ def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
             {"cval": 0.0},
             "there is no option 'cval': boundary='zero' extends x by zeros; for a constant c convolve x - c, and",
         ),
+        ({"origin": 1}, "there is no option 'origin': zeros beside w move its middle, 2 k of them after its taps for"),
+        ({"output": np.ones(1)}, "there is no option 'output': the result is a new array; out"),
         ({"padding": 1}, "there is no option 'padding'; options: boundary, sum_axes, stride, method"),
         ({"axis": 1}, r"there is no option 'axis' \(did you mean axes\?\); options: boundary"),
         ({"axes": "full"}, "axes is 'full'; axes are integers, and options have names, as in boundary='periodic'"),

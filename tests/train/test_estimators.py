@@ -152,6 +152,10 @@ def test_settings_are_parameters() -> None:
     assert classifier.settings == SMALL["settings"] and search.best_estimator_.settings["factors"] == 4
     with pytest.raises(ValueError, match=r"no setting is called 'factor' \(did you mean factors"):
         clone(classifier).set_params(settings__factor=2).fit(x, y)
+    with pytest.raises(
+        TypeError, match=r"'lr' is no parameter \(did you mean learning_rate\?\); other settings go into"
+    ):
+        HCNNClassifier(lr=0.1)
     with pytest.raises(ValueError, match=r"'epoch' is no parameter \(did you mean epochs\?\); others are settings__"):
         clone(classifier).set_params(epoch=2)
     with pytest.raises(ValueError, match="settings is 'factors'; give a dict of settings by name"):
@@ -208,6 +212,7 @@ def test_it_stops_early_goes_on_and_says_what_it_does(capfd: pytest.CaptureFixtu
         ((3, 8, 9), None, (1, 2), r"or give space_axes=\(2, 3\)"),
         ((3, 8, 9), (2, 3), (2, 3), ""),
         ((8, 9), (1, 2), (1, 2), ""),
+        ((9, 8), None, (1,), r"signals of 9 samples and 8 channels; give space_axes=\(1,\), or \(1, 2\) for images"),
     ],
 )
 def test_it_says_which_axes_it_takes_for_space(

@@ -106,7 +106,7 @@ def test_table_has_a_line_per_kind_with_all_shifts_and_examples() -> None:
     assert columns(aliased)[2:] == ["1 3 5 7 .. 15", "2", "aliased", "1.5e-01", "8.0e-02", "25 %", "-", "measured"]
     assert gap == ""
     assert total == (
-        "periodic: all 3 exact statements hold, largest error 6.0e-07; 8 others need not hold: largest change 1.5e-01"
+        "periodic: all 3 checks passed, largest error 6.0e-07; 8 others need not hold: largest change 1.5e-01"
     )
 
 
@@ -121,19 +121,14 @@ def test_table_shows_single_layers_in_a_block_of_their_own() -> None:
     assert columns(header) == ["j", "u2", "v_j", "bound", "verdict"]
     assert columns(good) == ["3", "2.0e-08", "1.0e-08", "3.0e-04", "holds"]
     assert columns(bad) == ["4", "-", "1.0e-01", "1.0e-04", "FAILS: v_j"]
-    assert total == "periodic: 1 of 3 exact statements FAIL, largest error 1.0e-01"
+    assert total == "periodic: 1 of 3 checks FAILED, largest error 1.0e-01"
 
 
 def test_table_counts_each_boundary() -> None:
     *_, periodic, zero, unchecked = summary_table(measurements()).splitlines()
-    assert (
-        unchecked
-        == "  not checked at zero boundaries: outputs between the windows, and translations of values that leave"
-    )
-    assert periodic.startswith(
-        "periodic: all 40 exact statements hold, largest error 3.0e-07; 32 others need not hold: "
-    )
-    assert zero.startswith("zero: all 8 exact statements hold, largest error 0.0e+00; 56 others need not hold: ")
+    assert unchecked == "  Not checked: at zero boundaries, outputs between windows and values pushed off the end"
+    assert periodic.startswith("periodic: all 40 checks passed, largest error 3.0e-07; 32 others need not hold: ")
+    assert zero.startswith("zero: all 8 checks passed, largest error 0.0e+00; 56 others need not hold: ")
     assert "FAIL" not in summary_table(measurements())
 
 
@@ -151,8 +146,8 @@ def test_a_layer_with_something_undecided_does_not_hold() -> None:
 
 def test_nothing_that_must_hold_is_no_success() -> None:
     rows = [measurement(kind="boundary", boundary="zero")]
-    assert "zero: no statement here is exact; 1 others need not hold" in summary_table(rows)
-    assert '<p class="verdict ">No statement here is exact; not checked at zero' in page(rows, {})
+    assert "zero: no check here is exact; 1 others need not hold" in summary_table(rows)
+    assert '<p class="verdict ">No check here is exact. Not checked: at zero' in page(rows, {})
 
 
 def test_table_is_at_most_120_columns_wide() -> None:
@@ -173,8 +168,8 @@ def test_failure_shows_in_the_table(failing: list[Row]) -> None:
     (line,) = (line for line in table.splitlines() if line.endswith("FAILS"))
     largest = max(row.largest for row in failing if row.verdict == "FAILS")
     assert columns(line)[:6] == ["2", "v_j", "2 4 6", "2", "exact", f"{largest:.1e}"]
-    assert "periodic: 1 of 40 exact statements FAIL" in table
-    assert "zero: all 8 exact statements hold" in table
+    assert "periodic: 1 of 40 checks FAILED" in table
+    assert "zero: all 8 checks passed" in table
 
 
 def strict(text: str | bytes) -> Any:
@@ -418,7 +413,7 @@ def test_page_is_whole_and_needs_nothing_else() -> None:
         kind, data = (image["src"] or "").split(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data).decode() == f"{len(rows)} {case}"
-        assert "exact statements hold" in (image["alt"] or "")
+        assert "checks passed" in (image["alt"] or "")
     assert found.texts["td"].count("invariance") + found.texts["td"].count("covariance") == len(rows)
     assert "v<sub>j-2</sub>" in text and "v_{" not in text
 
@@ -432,14 +427,14 @@ def test_page_shows_the_picture() -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_page_says_that_all_holds() -> None:
     text = page(measurements(), {})
-    assert '<p class="verdict holds">All 48 exact statements hold; not checked at zero boundaries: ' in text
+    assert '<p class="verdict holds">All 48 checks passed. Not checked: at zero boundaries, ' in text
     assert 'class="fails"' not in text and "FAIL" not in text
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_failure_shows_on_the_page(failing: list[Row]) -> None:
     text = page(failing, {})
-    assert '<p class="verdict fails">1 of 48 exact statements FAIL; not checked at zero boundaries: ' in text
+    assert '<p class="verdict fails">1 of 48 checks FAILED. Not checked: at zero boundaries, ' in text
     assert "What fails" in Page(text).texts["h2"]
     assert text.count('<td class="fails">FAILS</td>') == 3  # among what fails, by kind, and among all
 

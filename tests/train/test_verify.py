@@ -87,7 +87,7 @@ def test_a_network_that_is_not_covariant_fails(
     checkpoint = first_run[0] / "best.h5"
     make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
     outcome = verifying(checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
-    one_line(outcome, 1, "exact statements fail", f"see {tmp_path / 'verify.html'}")
+    one_line(outcome, 1, "checks failed", f"see {tmp_path / 'verify.html'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
 
 
@@ -118,7 +118,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     make_layers(monkeypatch, defect)
     flags = (first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
     outcome = verifying(*flags)
-    one_line(outcome, 1, "exact statements fail")
+    one_line(outcome, 1, "checks failed")
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
     failing = {(row["statement"], row["j"]) for row in rows if row["verdict"] == "FAILS"}
     assert {("definition", 2), ("definition", 3)} & failing, failing
@@ -141,7 +141,7 @@ def test_layers_of_random_networks_are_what_is_written_out(
     monkeypatch.setitem(PRESETS, "sample", PRESETS["sample"] | changes)
     out = verifying("--preset", "sample", "--boundary", "zero", "--out", tmp_path).success()
     verdict = out.split("\n\n")[-2]
-    assert verdict.startswith("zero: all ") and ";\n  not checked at zero boundaries: outputs between" in verdict
+    assert verdict.startswith("zero: all ") and ".\n  Not checked: at zero boundaries, outputs between" in verdict
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
     definitions = [row for row in rows if row["statement"] == "definition"]
     assert {row["j"] for row in definitions} == set(range(5))

@@ -14,6 +14,7 @@ from train.data.description import Description, labels_checksum, samples_of
 from train.data.labels import TEST
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.run import DATA
+from train.runs.shipped import FOLDER
 from train.storage.files import read_text
 
 Say = Callable[[str], None]
@@ -82,6 +83,8 @@ def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say,
         older and labels_checksum(targets) != checkpoint.labels
     ):
         raise CheckpointError(other)
-    if use != "train" and digest != checkpoint.data:
+    if path.parent == FOLDER and dataset.name == config.dataset == checkpoint.config.dataset:
+        say(f"{path.stem} was trained on {config.dataset.upper().replace('CIFAR', 'CIFAR-')}'s training images")
+    elif use != "train" and digest != checkpoint.data:
         say(f"whether {path} was trained on some of the test images cannot be checked: it has no {DATA}")
     return part

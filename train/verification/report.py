@@ -23,9 +23,7 @@ LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
 ROW_HEADER = ("statement", "j", "axis", "shift", *MEASUREMENTS)
 TOTALS_HEADER = ("must hold", "hold", "fail", "undecided", "largest error", "measured only", "largest change")
 
-UNCHECKED = {
-    "zero": "not checked at zero boundaries: outputs between the windows, and translations of values that leave"
-}
+UNCHECKED = {"zero": "Not checked: at zero boundaries, outputs between windows and values pushed off the end"}
 """What no statement says of a boundary; part of the verdict."""
 
 COLOURS = "RdBu_r"
@@ -66,7 +64,7 @@ def summary_table(rows: Sequence[Row]) -> str:
     verdicts = []
     for boundary in dict.fromkeys(boundary for boundary, _ in _cases(rows)):
         verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
-        verdicts += [f"{verdict};", f"  {UNCHECKED[boundary]}"] if boundary in UNCHECKED else [verdict]
+        verdicts += [f"{verdict}.", f"  {UNCHECKED[boundary]}"] if boundary in UNCHECKED else [verdict]
     blocks.append(verdicts)
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
@@ -207,12 +205,12 @@ def _claim(totals: Mapping[str, int | float | None]) -> str:
     """Return the verdict in words."""
     must_hold, fail, undecided = totals["must_hold"], totals["fail"], totals["undecided"]
     if not must_hold:
-        return "no statement here is exact"
+        return "no check here is exact"
     if fail:
-        return f"{fail} of {must_hold} exact statements FAIL"
+        return f"{fail} of {must_hold} checks FAILED"
     if undecided:
-        return f"{undecided} of {must_hold} exact statements are undecided"
-    return f"all {must_hold} exact statements hold"
+        return f"{undecided} of {must_hold} checks are undecided"
+    return f"all {must_hold} checks passed"
 
 
 def _in_words(rows: Sequence[Row]) -> str:
