@@ -39,7 +39,6 @@ from small.caller import caller
 result, stats, rules = caller(1), caller.stats, "numba.np.arraymath" in sys.modules
 print(result, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), int(rules))
 """
-STAMP = "(files._source_stamp, SOURCES)"
 
 
 class SmallPackage:
@@ -56,11 +55,6 @@ class SmallPackage:
     def add(self, added: int) -> None:
         """Edit the callee, and no other file."""
         (self.sources / "callee.py").write_text(CALLEE.format(added=added))
-
-    def forget_stamp(self) -> None:
-        source = (self.sources / "jit.py").read_text()
-        assert source.count(STAMP) == 1
-        (self.sources / "jit.py").write_text(source.replace(STAMP, "files._source_stamp"))
 
     def start(self, before: str = "", **environment: str) -> subprocess.Popen[str]:
         """A fresh interpreter that calls the caller, after some other lines."""
@@ -104,13 +98,6 @@ def test_an_edited_callee_is_compiled_into_its_caller(package: SmallPackage) -> 
     package.add(2)
     assert package.run() == (30, 0, 1, 1)
     assert package.run() == (30, 1, 0, 0)
-
-
-def test_without_the_stamp_the_caller_keeps_the_old_callee(package: SmallPackage) -> None:
-    package.forget_stamp()
-    assert package.run() == (20, 0, 1, 1)
-    package.add(2)
-    assert package.run() == (20, 1, 0, 0)  # what the stamp prevents
 
 
 def test_a_damaged_file_is_compiled_again_and_replaced(package: SmallPackage) -> None:

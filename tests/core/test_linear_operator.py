@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 from typing import Any
 
@@ -131,18 +130,6 @@ def test_pylops_takes_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = pylops.optimization.sparsity.fista(pylops.aslinearoperator(op), y, niter=500, eps=1e-6, tol=0)[0]
     np.testing.assert_allclose(sparse.reshape(FOUR), x, rtol=0, atol=1e-4)
     assert pylops.aslinearoperator(op).dims == FOUR
-
-
-def test_the_dot_test_of_pylops_notices_a_filter_that_is_not_conjugated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUPY_PYLOPS", "0")
-    pylops = pytest.importorskip("pylops")
-    w = noise(0, (3, 3), "complex128")
-    op = linear_operator(w, (5, 6), (0, 1), boundary="zero")
-    assert pylops.utils.dottest(op, complexflag=3)
-    other = linear_operator(w.conj(), (5, 6), (0, 1), boundary="zero")
-    size = math.prod(op.dims)
-    wrong = scipy.sparse.linalg.LinearOperator((size, size), matvec=op.matvec, rmatvec=other.rmatvec, dtype=op.dtype)
-    assert not pylops.utils.dottest(wrong, complexflag=3, raiseerror=False)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])

@@ -63,17 +63,6 @@ def test_derivatives_of_both_orders_and_modes_by_finite_differences(phase: Any) 
     check_grads(layer, (jnp.asarray(phase * X), jnp.asarray(W)), order=2, modes=["fwd", "rev"])
 
 
-def test_a_wrong_derivative_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = hcnn_core.jax.derivative
-
-    def wrong(role: Any, *arguments: Any) -> Any:
-        return right(role, *arguments) * (2 if role == "w" else 1)
-
-    monkeypatch.setattr(hcnn_core.jax, "derivative", wrong)
-    with pytest.raises(AssertionError):
-        check_grads(layer, (jnp.asarray(X), jnp.asarray(W)), order=1, modes=["rev"])
-
-
 def test_compiled_functions_and_both_jacobians() -> None:
     np.testing.assert_array_equal(jax.jit(layer)(X, W), hcnn_core.convolve(X, W, **OPTIONS))
     for argument in (0, 1):
