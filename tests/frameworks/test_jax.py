@@ -178,7 +178,6 @@ from hcnn_core.jax import convolve
 jax.config.update("jax_enable_x64", True)
 layer = lambda x, w: convolve(x, w, (1, 2), boundary="periodic")
 by_image = lambda x, w: jax.vmap(lambda x: convolve(x, w, (0, 1), boundary="periodic"))(x)
-rng = np.random.default_rng(0)
 
 
 def cubes(function, x, w):
@@ -191,6 +190,7 @@ def assert_close(found, expected, dtype):
 
 
 def check(devices):
+    rng = np.random.default_rng(0)
     mesh = Mesh(np.array(devices), ("batch",))
     on_shards = partial(jax.shard_map, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"))
     for dtype in ("float32", "float64"):
