@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 import hcnn
 from hcnn_core.testing import check_translation_covariant
@@ -34,9 +35,19 @@ def run(document: str) -> tuple[list[str], dict[str, Any]]:
 
 
 def test_readme() -> None:
-    (shape, gradient, classified), names = run("README.md")
-    assert shape == "(2, 32, 32, 4, 8, 16)"
-    assert gradient == "(3, 3, 7, 11, 16)"
+    (*convolved, classified), names = run("README.md")
+    (shown,) = re.findall(r"^```\n(\[\[.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert convolved == shown.splitlines() and len(convolved) == 6
+    x, w = np.arange(12.0).reshape(3, 4), np.ones((3, 3)) / 9
+    expected = scipy.ndimage.convolve(x, w, mode="nearest")
+    assert "\n".join(convolved[:3]) == str(expected.round(1))
+
+    def loss(change: np.ndarray[Any, Any]) -> float:
+        return float(np.sum(scipy.ndimage.convolve(x, w + change, mode="constant") ** 2))
+
+    steps = np.eye(9).reshape(9, 3, 3)  # of a quadratic function such differences are derivatives
+    gradient = np.reshape([(loss(step) - loss(-step)) / 2 for step in steps], (3, 3))
+    assert "\n".join(convolved[3:]) == str(gradient.round())
     assert classified.endswith("'] (10,)")
     names["test_my_layer"](check_translation_covariant)
 
