@@ -18,6 +18,8 @@ from tests.train.runs import SMALL, contents, edited, metrics, run_plainly
 from train.data import Dataset, load_dataset, split_validation
 from train.data.description import Description, samples_of
 from train.runs import checkpoint as checkpoints
+from train.runs.samples import own_samples
+from train.runs.shipped import open_network
 
 
 def picture(path: Path, seed: int) -> None:
@@ -165,6 +167,16 @@ def test_a_lone_checkpoint_says_what_cannot_be_checked(pictures: Path) -> None:
     assert line in run_plainly(("evaluate", "lone.h5"), None).success()
     said = trained("second", "--init-from", "lone.h5", dataset="pics/:8")
     assert "--init-from lone.h5 has no description of its images" in said
+
+
+def test_networks_that_ship_say_on_which_images_they_were_trained() -> None:
+    path, checkpoint, _ = open_network("hcnn-fast")
+    sample, found = load_dataset("sample"), list[str]()
+    for name, use in (("cifar10", "test"), ("cifar10", "another"), ("sample", "another")):
+        config = dataclasses.replace(checkpoint.config, dataset=name)
+        own_samples(path, checkpoint, config, dataclasses.replace(sample, name=name), found.append, use)
+    assert found[:2] == ["hcnn-fast was trained on CIFAR-10's training images"] * 2
+    assert len(found) == 3 and "was trained on some of the test images cannot be checked" in found[2]
 
 
 def test_a_run_older_than_descriptions_is_not_tested_on_what_it_was_trained_on(pictures: Path) -> None:
