@@ -23,6 +23,7 @@ from train.data.folder import is_folder, named_folder, sized
 from train.data.readers import FILE
 from train.data.reading import Reading, is_custom
 from train.networks.architecture import ARCHITECTURES, ArchitectureSettings
+from train.networks.baselines import DropoutSettings
 from train.networks.hierarchical import HierarchicalSettings
 from train.networks.presets import MADE_FOR
 from train.networks.registry import PRESETS
@@ -136,6 +137,7 @@ class Config(
     StepSettings,
     ScheduleSettings,
     RecipeSettings,
+    DropoutSettings,
     HierarchicalSettings,
     ArchitectureSettings,
     DataSettings,

@@ -92,7 +92,7 @@ class Problem:
         rng, batch = np.random.default_rng(number), BATCHES[number % len(BATCHES)]
         index = rng.integers(COUNT, size=batch)
         rows, columns = (np.arange(8) + rng.integers(-2, 3, (batch, 1)) for _ in range(2))
-        return {"index": index, "rows": rows, "columns": columns}
+        return {"index": index, "rows": rows, "columns": columns, "noise": self.network.noise(rng, batch)}
 
     def rounding(self, steps: int) -> float:
         """How far rounding alone leads gradients apart, which ranks and one process find in some steps."""
@@ -139,6 +139,7 @@ CASES = [
     {"normalization": "both", "optimizer": "adamw"},
     {"preset": "wrn-student"},
     {"preset": "wrn-student", "optimizer": "adamw"},
+    {"preset": "nin"},
 ]
 """ReLU and maxima decide by the sign of a difference: in float64, where rounding turns hardly one of them."""
 

@@ -89,13 +89,13 @@ def test_onnx_has_the_same_logits(size: tuple[int, ...], changes: dict[str, Any]
         assert np.abs(session.run(None, {"images": larger})[0] - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
-BASELINES = [(name, (32, 32)) for name in ("resnet20", "wrn-student", "lenet")]
+BASELINES = [(name, (32, 32)) for name in ("resnet20", "all-cnn", "nin", "wrn-student", "fitnet", "lenet")]
 BASELINES += [("resnet20", (20, 27)), ("lenet", (36, 40))]
 
 
 @pytest.mark.parametrize(("preset", "size"), BASELINES)
 def test_baselines_have_the_same_logits_in_onnx(preset: str, size: tuple[int, ...], tmp_path: Path) -> None:
-    """Pooling, normalisation, dense layers and skips, at the size that they are made for and at another."""
+    """Pooling, normalisation, maxout, dense layers and skips, at the size that they are made for and at another."""
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     one, rng = randomised(make_config(preset), size, 3), np.random.default_rng(1)

@@ -34,6 +34,7 @@ def test_step_schedule_of_the_paper() -> None:
         expected = 0.25 / 10 ** (epoch // 40)
         np.testing.assert_allclose(found[epoch * STEPS : (epoch + 1) * STEPS], expected, rtol=1e-15)
     assert found[40 * STEPS - 1] == 0.25 and found[40 * STEPS] == 0.025
+    np.testing.assert_allclose(rates(warmup_steps=4)[:6], [0.0625, 0.125, 0.1875, 0.25, 0.25, 0.25], rtol=1e-15)
 
 
 def test_step_schedule_falls_below_the_smallest_number_quietly() -> None:

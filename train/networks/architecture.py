@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from hcnn_core.backend import Array
+from train.networks.layer import Parameters
 from train.networks.network import Network
 from train.settings import RunSettings, Section, setting
 
@@ -28,6 +30,8 @@ class Architecture:
     of_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     # ^ defaults that differ on a data set
     check: Callable[[Any], None] = lambda config: None  # raises ConfigError where settings contradict each other
+    begin: Callable[[Network, Parameters, Array], None] = lambda network, weights, images: None
+    # ^ changes weights as they are drawn, before the first step, by some training images; all on the host
     refuse: Callable[[Any, Any, int, int], None] = lambda config, size, classes, channels: None
     # ^ the same where training on such images makes no sense; arguments as of `build`
 

@@ -45,6 +45,8 @@ class Call(NamedTuple):
 
     shard: Shard | None = None
     """Which part of a batch this is, where other processes have the rest: moments are those of all of it."""
+    noise: Array | None = None
+    """Random numbers of the shape that `Layer.noise` asks for, uniform from 0 to 1; in steps of training alone."""
     whole: bool = True
     """Whether a layer's output is wanted; if not, a layer that makes its marginal on the way may leave it out."""
 
@@ -111,6 +113,10 @@ class Layer:
         """Return running moments before the first step, on the host; a layer that normalises nothing has none."""
         return {}
 
+    def noise(self) -> tuple[int, ...]:
+        """Return the shape of the random numbers that a step of training needs for an image; of none, ()."""
+        return ()
+
     def retained(self, batch_size: int) -> float:
         """Return how many numbers a step keeps of it until the backward pass has used them."""
         return self.copies * math.prod(self.outputs) * batch_size
@@ -124,7 +130,7 @@ class Layer:
     ) -> tuple[Signal, Weights]:
         """Return the output, and the moments it was normalised by.
 
-        Without `moments` they are the batch's own (training). Layers without moments define `apply` alone.
+        Without `moments` they are the batch's own (training). Layers without moments and noise define `apply` alone.
         """
         return Signal(self.apply(weights, *(signal.x for signal in inputs))), {}
 

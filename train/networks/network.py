@@ -35,6 +35,7 @@ class Network:
         self.fallbacks = tuple(fallbacks)
         """What it computes in a slower way than it could be, a sentence each."""
         self._shard: Shard | None = None
+        self._noise: Weights = {}
         names = {IMAGES}
         self._last_reader: dict[str, str] = {}
         for layer in self.table:
@@ -47,11 +48,16 @@ class Network:
         """Return the layer of a name."""
         return next(layer for layer in self.table if layer.name == name)
 
-    def on_shard(self, shard: Shard) -> Network:
-        """Return the network for one part of a batch: in training, moments are those of the whole batch."""
+    def in_step(self, shard: Shard | None, noise: Weights) -> Network:
+        """Return the network for a step of training: moments are those of a whole batch, `noise` what was drawn."""
         network = copy.copy(self)
-        network._shard = shard
+        network._shard, network._noise = shard, noise
         return network
+
+    def noise(self, rng: np.random.Generator, count: int) -> Weights:
+        """Draw the random numbers, uniform from 0 to 1, that a step on so many images needs, by layer, on the host."""
+        shapes = {layer.name: layer.noise() for layer in self.table}
+        return {name: rng.random((count, *shape), np.float32) for name, shape in shapes.items() if shape}
 
     def initialize(self, rng: np.random.Generator) -> Parameters:
         """Draw initial weights on the host."""
@@ -86,7 +92,7 @@ class Network:
                 parameters.get(layer.name, {}),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
-                Call(self._shard, whole is None or layer.name in whole),
+                Call(self._shard, self._noise.get(layer.name), whole is None or layer.name in whole),
             )
             for name in layer.reads:
                 if self._last_reader[name] == layer.name:

@@ -137,6 +137,51 @@ class Normalization(Plain):
         return Signal(relu(added_to(y, skipping[0]) if skipping else y)), moments
 
 
+class Nonlinear(Plain):
+    """A nonlinearity of `NONLINEARITIES`; some make fewer channels."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], kind: str) -> None:
+        self.kind, (self.support, pieces, self.function) = kind, NONLINEARITIES[kind]
+        super().__init__(name, (reads,), inputs, (*inputs[:-1], inputs[-1] // pieces))
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        y: Array = self.function(inputs[0])
+        return y
+
+
+def _maxout(x: Array) -> Array:
+    """Return the larger of each channel of the first half and its fellow of the second (arXiv:1302.4389)."""
+    half = x.shape[-1] // 2
+    return np.maximum(x[..., :half], x[..., half:])
+
+
+NONLINEARITIES: dict[str, tuple[str, int, Callable[[Array], Array]]] = {
+    "relu": ("ReLU", 1, relu),
+    "maxout": ("max of 2", 2, _maxout),
+}
+"""By name: what the description calls it, how many channels become one, the function."""
+
+
+class Dropout(Plain):
+    """In training each value is 0 with probability `rate`, and else divided by 1 - rate (arXiv:1207.0580)."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], rate: float) -> None:
+        super().__init__(name, (reads,), inputs, inputs)
+        self.rate, self.support = rate, f"{rate:g} left out"
+
+    def noise(self) -> tuple[int, ...]:
+        return self.inputs
+
+    def __call__(
+        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
+    ) -> tuple[Signal, Weights]:
+        x = inputs[0].x
+        if call.noise is None:
+            return Signal(x), {}
+        drawn = call.noise[(slice(None), *map(slice, x.shape[1:]))]  # smaller images take a part of the numbers
+        return Signal(x * (drawn >= self.rate) * (1 / (1 - self.rate))), {}
+
+
 class Pool(Plain):
     """The maximum or the mean of windows; samples beyond the ends do not count."""
 
@@ -191,6 +236,7 @@ class Table:
 
     def __init__(self, image_shape: tuple[int, int, int], dtype: str, epsilon: float = 1e-5) -> None:
         self.layers: list[Layer] = []
+        self.notes: list[str] = []
         self.dtype, self.epsilon = dtype, epsilon
         self.name: str = IMAGES
         self.shape: tuple[int, ...] = image_shape
@@ -217,6 +263,15 @@ class Table:
     def normalize(self, *skipping: str) -> None:
         """Add batch normalisation with a ReLU, which may add the output of an earlier layer between them."""
         self._add(Normalization(self._named("norm"), (self.name, *skipping), self.shape, self.epsilon, self.dtype))
+
+    def apply(self, kind: str) -> None:
+        """Add a nonlinearity of `NONLINEARITIES`."""
+        self._add(Nonlinear(self._named(kind), self.name, self.shape, kind))
+
+    def dropout(self, rate: float) -> None:
+        """Add dropout, unless the rate is 0."""
+        if rate:
+            self._add(Dropout(self._named("dropout"), self.name, self.shape, rate))
 
     def pool(self, kind: str, taps: int, stride: int, padding: int = 0) -> None:
         """Add pooling by "max" or "mean"."""

@@ -17,6 +17,7 @@ class StepSettings(RunSettings):
 
     step_epochs: int = setting(40, "epochs between the divisions of schedule step", low=1)
     step_factor: float = setting(10.0, "what schedule step divides by", low=1.0)
+    warmup_steps: int = setting(0, "first steps of schedule step, in which the learning rate rises; 0: none", low=0)
 
 
 class WarmupSettings(RunSettings):
@@ -39,7 +40,8 @@ class Schedule(NamedTuple):
 
 
 def _step(settings: StepSettings, step: int, steps_per_epoch: int) -> float:
-    return float(settings.step_factor ** -(step // (settings.step_epochs * steps_per_epoch)))
+    rising = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
+    return float(rising * settings.step_factor ** -(step // (settings.step_epochs * steps_per_epoch)))
 
 
 def _cosine(settings: RunSettings, step: int, steps_per_epoch: int) -> float:

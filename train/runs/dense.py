@@ -50,7 +50,7 @@ class Scale(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """A nonlinearity: elu, gelu, relu, or LeNet's squash."""
+    """A nonlinearity: elu, gelu, relu, maxout (the larger of each channel and its fellow of the other half), squash."""
 
     name: str
 
@@ -308,6 +308,8 @@ LAYERS: dict[type[Layer], Callable[..., int]] = {
     Head: _head,
     plain.Convolution: _convolution,
     plain.Normalization: _normalization,
+    plain.Nonlinear: _simple(lambda layer: Activation(layer.kind)),
+    plain.Dropout: lambda steps, layer, weights, read, network: read[0][0],
     plain.Pool: _pool,
     plain.Whole: _simple(lambda layer: Whole(layer.support)),
     plain.Flatten: _simple(lambda layer: Flatten()),

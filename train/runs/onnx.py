@@ -124,6 +124,8 @@ def _written(graph: _Graph, operation: Operation, x: tuple[str, ...], name: str)
         case Activation("squash"):
             inner = graph.add("Tanh", graph.add("Mul", *x, graph.constant(np.float32(2 / 3))))
             graph.add("Mul", inner, graph.constant(np.float32(1.7159)), name=name)
+        case Activation("maxout"):
+            graph.add("Max", *graph.add("Split", *x, axis=1, num_outputs=2, outputs=2), name=name)
         case Activation(kind):
             operator, options = ACTIVATIONS[kind]
             graph.add(operator, *x, name=name, **options)

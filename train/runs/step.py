@@ -35,7 +35,7 @@ that are arrays."""
 
 Inputs = dict[str, Any]
 """What a step is told by the host: what `draw_batch` draws for its images, learning "rate", the number of the "step",
-and what averages keep (`averages.parts`)."""
+what averages keep (`averages.parts`), and the random numbers of layers, "noise" (`Network.noise`)."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, dict[str, Array]]]
 """From arrays and inputs to arrays, loss, and the numbers of `METRICS`."""
@@ -71,7 +71,7 @@ def gradient_step(
         weights, share = arrays["parameters"], float(inputs["share"]) if ranks.size > 1 else None
         batch = batch_of(config, images, inputs)
         x = batch.images if size is None else resize(batch.images, size)
-        part = network if share is None else network.on_shard(ranks.shard(share))
+        part = network.in_step(None if share is None else ranks.shard(share), inputs.get("noise", {}))
         with precision(config.precision):
             teacher_logits, attended = (None, []) if teacher is None else teacher(batch.images, of_teacher)
 

@@ -30,6 +30,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": lambda: nn.GELU("tanh"),
     "relu": nn.ReLU,
     "squash": _Squash,
+    "maxout": lambda: _Of(lambda x: torch.maximum(*x.chunk(2, 1))),
 }
 """Modules, by the names of activations."""
 

@@ -23,7 +23,7 @@ from train.data.description import labels_checksum
 from train.data.progress import SILENT, progress_bar
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
-from train.networks.registry import build
+from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.averages import parts
@@ -185,7 +185,9 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
-        self.state = State(**initial_arrays(network, network.initialize(self.rng)), generator={})
+        weights, (x, _) = network.initialize(self.rng), train.take(xp.asarray(spread(self.count, min(self.count, 100))))
+        architecture_of(config).begin(network, weights, to_numpy(x))
+        self.state = State(**initial_arrays(network, weights), generator={})
         self.record: dict[str, Any] = {}  # of the last epoch
         self._timed = 0, 0.0  # images of this epoch that this process took, and seconds
         self._first_step: float | None = None  # its seconds: it compiles kernels, or loads them
@@ -372,7 +374,7 @@ class Trainer:
         """Return what the host tells a step."""
         state, config = self.state, self.config
         position = Position(index, self.train.images.shape[1:], state.epoch, self.count)
-        drawn = draw_batch(config, self.rng, position)
+        drawn = draw_batch(config, self.rng, position) | {"noise": self.network.noise(self.rng, len(index))}
         taken = state.epoch * self.steps_per_epoch + state.step
         rates = {"rate": learning_rate(config, taken, self.steps_per_epoch), "step": taken + 1, **parts(config, taken)}
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
