@@ -20,7 +20,7 @@ import hcnn_core
 from benchmarks import circles, table1
 from hcnn.__main__ import COMMANDS
 from train.commands.command_line import Command
-from train.config import make_config
+from train.config import make_config, read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 README, SPEED = ((ROOT / name).read_text("utf-8") for name in ("README.md", "benchmarks/results/speed.md"))
@@ -142,15 +142,15 @@ def test_commands_of_a_page_are_found() -> None:
 def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
     results = ROOT / "benchmarks" / "results"
     read = [
-        f"| [{run}](../benchmarks/results/{run}/metrics.jsonl) | {row['epoch']} | {100 * row['test_accuracy']:.2f} % |"
+        f"| [{run}]({run}/metrics.jsonl) | {row['epoch']} | {100 * row['test_accuracy']:.2f} % |"
         for path in sorted(results.rglob("metrics.jsonl"))
         for row in map(json.loads, path.read_text("utf-8").splitlines())
         if "test_accuracy" in row and (run := path.parent.relative_to(results).as_posix())
     ]
-    recipes = (ROOT / "docs" / "recipes.md").read_text("utf-8")
-    table = recipes.split("<!-- read: begin -->")[1].split("<!-- read: end -->")[0].strip().splitlines()
+    history = (results / "recipes-history.md").read_text("utf-8")
+    table = history.split("<!-- read: begin -->")[1].split("<!-- read: end -->")[0].strip().splitlines()
     assert table[2:] == read
-    assert f"[{len(read)} runs on record have]" in recipes
+    assert f"[{len(read)} runs on record have]" in history
 
 
 SYMMETRIES = ROOT / "benchmarks" / "results" / "symmetries" / "README.md"
@@ -168,7 +168,7 @@ SYMMETRIES = ROOT / "benchmarks" / "results" / "symmetries" / "README.md"
     ],
 )
 def test_pages_have_the_tables_on_record(page: Path, file: str) -> None:
-    record = (ROOT / "benchmarks" / "results" / file).read_text("utf-8").split("\n\n{")[0]
+    record = (ROOT / "benchmarks" / "results" / file).read_text("utf-8").split("\n\n{")[0].split("\nat 32 pixels")[0]
     document = page.read_text("utf-8")
     assert all(table.strip() in document for table in record.split("\n\n"))
 
@@ -235,11 +235,23 @@ def test_recipes_has_the_runs_that_say_how_the_error_falls_with_length() -> None
     short, long = errors["base", 20], errors["base", 80]
     exponent = np.log(np.mean(short) / np.mean(long)) / np.log(4)
     variance = sum((1 - np.mean(e)) / (1e4 * np.mean(e)) + of_seeds / len(e) for e in (short, long))
-    bounds = exponent + np.sqrt(variance) / np.log(4) * np.array([-1.96, 1.96])
+    pairs = sum(len(pair) == 2 for pair in errors.values())
+    freedom = variance**2 * pairs / (of_seeds * (1 / len(short) + 1 / len(long))) ** 2  # Welch and Satterthwaite
+    bounds = exponent + np.sqrt(variance) / np.log(4) * stats.t.ppf([0.025, 0.975], freedom)
     assert f"a = {exponent:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]" in recipes
-    points = [10.6 * (1 - times ** -np.array([exponent, *bounds])) for times in (3.4, 4.1)]
-    assert f"{points[0][0]:.1f} to {points[1][0]:.1f} of the 2.03 points" in recipes
-    assert f"(from {points[0][1]:.1f} to {points[1][2]:.1f} over the interval of a)" in recipes
+    assert f"leaves {freedom:.1f} degrees of freedom" in recipes
+
+    epochs, updates, rows = 0.0, 0.0, []
+    for run in ("hcnn-paper-strides", "hcnn-best-second-part", "hcnn-best"):  # three parts of one network
+        config = read_toml(ROOT / "benchmarks" / "results" / run / "config.toml")
+        epochs += config["epochs"] * float(np.mean(np.square(np.array(config["image_sizes"]) / 32)))
+        updates += config["epochs"] * (50_000 - config["validation_size"]) / config["batch_size"]
+        records = (ROOT / "benchmarks" / "results" / run / "metrics.jsonl").read_text("utf-8").splitlines()
+        error = 100 * (1 - json.loads(records[-1])["test_accuracy"])
+        few, many = (error * (1 - times ** -np.array([exponent, *bounds])) for times in (240 / epochs, 240e3 / updates))
+        points = f"{few[0]:.1f} to {many[0]:.1f} [{few[1]:.1f}, {many[2]:.1f}]"
+        rows.append(f"| {epochs:.0f}, {updates:,.0f} | {error - 8.57:.2f} points | {points} |")
+    assert f"| after the first part {rows[0]}" in recipes and f"| after three parts {rows[2]}" in recipes
 
 
 def test_symmetries_counts_networks_that_fit_and_not_only_fit_best() -> None:
@@ -319,8 +331,8 @@ def test_trials_say_how_little_they_show() -> None:
 
 
 def test_weights_that_claims_rest_on_are_kept_and_small() -> None:
-    recipes = (ROOT / "docs" / "recipes.md").read_text("utf-8")
-    table = recipes.split("<!-- kept: begin -->")[1].split("<!-- kept: end -->")[0]
+    history = (ROOT / "benchmarks" / "results" / "recipes-history.md").read_text("utf-8")
+    table = history.split("<!-- kept: begin -->")[1].split("<!-- kept: end -->")[0]
     listed = {ROOT / path for path in re.findall(r"\| \[(.*?)\]", table)}
     assert listed == {*ROOT.glob("train/weights/*.h5"), *ROOT.glob("benchmarks/results/**/*.h5")}
     assert sum(path.stat().st_size for path in listed) < 10e6
