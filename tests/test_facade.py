@@ -63,10 +63,16 @@ def test_names_are_those_of_the_packages() -> None:
 
 def test_type_checkers_see_the_packages_below_it() -> None:
     """Of which Python itself knows by a finder, and they do not."""
-    stubs = {path.stem: path.read_text("utf-8") for path in (ROOT / "hcnn").glob("*.pyi")}
-    assert stubs.keys() == PACKAGES.keys()
-    for name, text in stubs.items():
-        assert f"\nfrom {PACKAGES[name]} import *" in text
+    folder = ROOT / "hcnn"
+    stubs = {path.relative_to(folder): path.read_text("utf-8") for path in folder.rglob("*.pyi")}
+    expected = {Path(name, "__init__.pyi"): package for name, package in PACKAGES.items()}
+    for name, package in PACKAGES.items():
+        parts = [path.parent.name for path in (ROOT / package).glob("[!_]*/__init__.py")]
+        expected |= {Path(name, f"{part}.pyi"): f"{package}.{part}" for part in parts}
+    expected[Path("core", "jax.pyi")] = "hcnn_core.jax"
+    assert stubs.keys() == expected.keys()
+    for path, text in stubs.items():
+        assert f"\nfrom {expected[path]} import *" in text
 
 
 def test_modules_below_it_run_as_their_own(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ HEAD = """
 from typing import assert_type
 import numpy as np
 import hcnn
+import hcnn.train.networks
 import hcnn_core
+from hcnn.core.testing import assert_adjoint
+from hcnn.core.torch import ConvNd
 from hcnn_core import backend
 from hcnn_core import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x, correlate, elu, marginal, translate
 from hcnn_core.typing import Array, Boundary, NumpyArray

@@ -1,0 +1,2 @@
+# For type checkers; at run time hcnn_core.testing is this module.
+from hcnn_core.testing import *  # noqa: F403

@@ -1,0 +1,2 @@
+# For type checkers; at run time train.attributes is this module.
+from train.attributes import *  # noqa: F403

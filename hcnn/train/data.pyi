@@ -1,0 +1,2 @@
+# For type checkers; at run time train.data is this module.
+from train.data import *  # noqa: F403
