@@ -87,7 +87,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         )
     request = planner.request_for(problem, x)
     choices, seconds = planner.priced(request)
-    estimated = planner.estimate(choices, seconds, request.passes).name
+    estimated = planner.estimate(choices, seconds, request.tensor_cores).name
     device = request.device
     words, of_problem = words_of(device, dtype_name(x.dtype)), planner.described(problem, request.batch)
     measured = {}
@@ -97,9 +97,9 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
         measured = {a: t for a in ASKED if (t := store.recall(machine, f"{a} {words}{memory_of(of[a])} {of_problem}"))}
     head = f"{words} {of_problem.partition(', batch')[0]}"
     lines = _table(head, [choice.name for choice in choices], seconds, measured, estimated)
-    if request.passes and len(choices) > 1:
+    if request.tensor_cores and len(choices) > 1:
         lines.append("By tensor cores that is float32's choice, unless another promises half its time.")
-    if slid := planner.without_transform(choices, request.passes):
+    if slid := planner.without_transform(choices, request.tensor_cores):
         lines.append(f"By tensor cores, without a transform: {', '.join(map(store.in_words, slid))}.")
     return "\n".join(lines)
 

@@ -8,10 +8,10 @@ from contextvars import ContextVar
 
 __all__ = ["precision"]
 
-PASSES = {"float32": 0, "tf32x3": 3, "tf32": 1}
-"""Number of TensorFloat-32 products per float32 product; 0 means plain float32."""
+PRECISIONS = "float32", "tf32"
 
-PRECISIONS = tuple(PASSES)
+WITHDRAWN = {"tf32x3": "three products of TensorFloat-32 were withdrawn: by count they took longer than 'float32'"}
+"""Names that older runs may have, and why they are refused."""
 
 _chosen = ContextVar("precision", default="float32")
 
@@ -20,16 +20,15 @@ _chosen = ContextVar("precision", default="float32")
 def precision(name: str) -> Iterator[None]:
     """Choose the precision of products in float32 convolutions on a GPU, within a ``with`` block.
 
-    With "tf32" or "tf32x3", convolutions of float32 CuPy arrays and their adjoints use tensor cores where that promises
+    With "tf32", convolutions of float32 CuPy arrays and their adjoints use tensor cores where that promises
     to be faster: one channel with filters along attributes, or summed channels. Everything else stays in float32. NumPy
     arrays and other dtypes are not affected.
 
     Parameters
     ----------
-    name : {"float32", "tf32x3", "tf32"}
+    name : {"float32", "tf32"}
         ``"float32"`` is the default. ``"tf32"`` rounds operands to TensorFloat-32, which has ten fraction bits, and
-        sums in float32. ``"tf32x3"`` splits each operand into two TensorFloat-32 numbers and takes three products. Its
-        errors are about those of float32. In both, an infinite operand gives NaN also in results that do not read it.
+        sums in float32; an infinite operand then gives NaN also in results that do not read it.
 
     Yields
     ------
@@ -39,15 +38,16 @@ def precision(name: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If the name is none of the three.
+        If the name is neither.
 
     Examples
     --------
-    >>> with precision("tf32x3"):
+    >>> with precision("tf32"):
     ...     y = convolve(x, w, (1, 2), boundary="zero")  # doctest: +SKIP
     """
-    if name not in PASSES:
-        raise ValueError(f"precision is {name!r}; choose {' or '.join(map(repr, PASSES))}")
+    if name not in PRECISIONS:
+        reason = f" ({WITHDRAWN[name]})" if name in WITHDRAWN else ""
+        raise ValueError(f"precision is {name!r}{reason}; choose {' or '.join(map(repr, PRECISIONS))}")
     before = _chosen.set(name)
     try:
         yield
@@ -55,6 +55,6 @@ def precision(name: str) -> Iterator[None]:
         _chosen.reset(before)
 
 
-def passes(dtype: str) -> int:
-    """Return the number of TensorFloat-32 products per product of this dtype; 0 means none are used."""
-    return PASSES[_chosen.get()] if dtype == "float32" else 0
+def uses_tf32(dtype: str) -> bool:
+    """Return whether products of arrays of this dtype may be made by tensor cores."""
+    return dtype == "float32" and _chosen.get() == "tf32"

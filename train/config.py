@@ -91,7 +91,7 @@ class BackendSettings(RunSettings):
 
     backend: str = setting("auto", "array library", choices=("auto", "numpy", "cupy"))
     precision: str = setting(
-        "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
+        "float32", "of products on a GPU: TensorFloat-32 is faster and less exact", choices=PRECISIONS
     )
 
 

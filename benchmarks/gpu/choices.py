@@ -26,7 +26,7 @@ from hcnn_core._engines.choice import AtOnce, Choice
 from hcnn_core._engines.devices import CUPY
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import current
-from hcnn_core.precisions import PASSES, precision
+from hcnn_core.precisions import precision
 
 SECONDS = 170
 """For all problems together."""
@@ -94,14 +94,13 @@ PROBLEMS = (
     *(Case(f"lines by {n}", (1024, 16384), (n,), (1,), ZERO) for n in (3, 9, 65, 129, 513, 4097)),
     *(
         Case(
-            f"a layer{where}, {products}",
+            f"a layer{where}, tf32",
             (100, n, n, 8, 16),
             *LAYER[1:3],
             {**LAYER[3], **more},
             True,
-            products=products,
+            products="tf32",
         )
-        for products in ("tf32", "tf32x3")
         for n, where, more in (
             (32, "", ZERO),
             (32, ", periodic", AROUND),
@@ -111,8 +110,7 @@ PROBLEMS = (
         )
     ),
     *(
-        Case(f"{n} channels, {products}", *layer, {**ZERO, "sum_axes": 3}, True, products=products)
-        for products in ("tf32", "tf32x3")
+        Case(f"{n} channels, tf32", *layer, {**ZERO, "sum_axes": 3}, True, products="tf32")
         for n, layer in (
             (16, ((128, 32, 32, 16), (16, 3, 3, 16), (1, 2))),
             (64, ((128, 32, 32, 64), (64, 3, 3, 64), (1, 2))),
@@ -152,23 +150,23 @@ class Signal:
 def choices_of(problem: Problem, products: str = "float32") -> tuple[list[Choice], Choice]:
     """Every way of a problem, and the one that is chosen."""
     like: Any = Signal(problem.x_shape)
-    request = planner.request_for(problem, like)
-    return CUPY.choices(request), planner.choose(request._replace(passes=PASSES[products]))
+    with precision(products):
+        request = planner.request_for(problem, like)
+        return CUPY.choices(request), planner.choose(request)
 
 
-def name_of(choice: Choice, products: str = "float32") -> str:
-    """The methods of the axes, and what computes them; whether filters slide on tensor cores instead."""
+def name_of(choice: Choice) -> str:
+    """The methods of the axes, and what computes them."""
     methods = "".join(method[0] for method in choice.methods)
-    engine = type(choice.plan).__name__ if isinstance(choice, AtOnce) else choice.engine.__name__
-    passes = PASSES[products]
-    slides = passes and "slid_mac" in cost_model.units_of(choice, passes)
-    return f"{methods} by {engine}{', sliding' if slides else ''}"
+    return f"{methods} by {type(choice.plan).__name__ if isinstance(choice, AtOnce) else choice.engine.__name__}"
 
 
 def expected(choice: Choice, *, gradients: bool, products: str = "float32") -> float:
     """Seconds by the costs, the host's included."""
     maps = MAPS if gradients else 1
-    return maps / MAPS * (HOST + cost_model.seconds(choice, current().other_costs, PASSES[products]))
+    with precision(products):
+        limits = CUPY.tensor_cores("float32")
+    return maps / MAPS * (HOST + cost_model.seconds(choice, current().other_costs, limits))
 
 
 def timed(cupy: Any, case: Case, choice: Choice) -> float:
@@ -196,7 +194,7 @@ def main() -> None:
     table = Table(out, "choices", ["convolution", "way", "ms by the costs", "ms", "chosen"])
     for case in itertools.chain(MEASURED, PROBLEMS):
         ways, chosen = choices_of(case.problem(), case.products)
-        named = {name_of(way, case.products): way for way in ways}
+        named = {name_of(way): way for way in ways}
         by_costs = {n: expected(way, gradients=case.gradients, products=case.products) for n, way in named.items()}
         for name in sorted(by_costs, key=by_costs.__getitem__):
             way = named[name]
@@ -208,7 +206,7 @@ def main() -> None:
                 found: Any = 1e3 * timed(cupy, case, way)
             except Exception as error:
                 found = f"{type(error).__name__}: {error}".partition("\n")[0][:90]
-            mark = "chosen" if name == name_of(chosen, case.products) else ""
+            mark = "chosen" if name == name_of(chosen) else ""
             table.add([case.name, name, 1e3 * by_costs[name], found, mark])
             cupy.get_default_memory_pool().free_all_blocks()
     print("\n".join(summary(table[1:])))

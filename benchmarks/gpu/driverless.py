@@ -6,7 +6,7 @@ GPU; results are whatever memory holds, which is zeros. What a driver or a card 
 calls that a graph cannot hold, grids and shared memory that are too large, arguments that a kernel does not take.
 
 `python -m benchmarks.gpu.driverless --module train.cifar --backend cupy` trains so, and `--module benchmarks.gpu.stages
-step FOLDER` runs a stage of the gate. Of libraries, cuFFT is replaced (`cufft`); cuBLAS and others are not.
+small FOLDER` runs a stage of the gate. Of libraries, cuFFT is replaced (`cufft`); cuBLAS and others are not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from benchmarks.gpu.occupancy import RESERVED, resources
 
 python = ctypes.pythonapi
 python.PyCapsule_GetName.restype = ctypes.c_char_p
@@ -91,8 +93,6 @@ DECLARED = 16 << 10
 
 def declared_by(text: str, name: str) -> int:
     """Return the bytes of shared memory that one of this project's kernels declares, as NVRTC compiles it."""
-    from benchmarks.gpu.occupancy import RESERVED, resources
-
     return resources(text, name)[1] - RESERVED if OWN in text else 0
 
 
@@ -129,11 +129,14 @@ class Driver:
     """The functions that do something; the others do nothing.
 
     With `differs`, whatever a graph computes is said to differ from the same step launched kernel by kernel. Otherwise
-    it does if the graph holds other launches than the rehearsal before it. `device` is one of `DEVICES`.
+    it does if the graph holds other launches than the rehearsal before it. `device` is one of `DEVICES`, or several
+    that are separated by commas.
     """
 
     def __init__(self, *, differs: bool = False, device: str = "H100") -> None:
-        self.attributes = {8: UNASKED_SHARED, 10: 32, **DEVICES[device]}
+        self.devices = [{8: UNASKED_SHARED, 10: 32, **DEVICES[name]} for name in device.split(",")]
+        self.current = 0
+        self.owners: dict[int, int] = {}
         self.recording: int | None = None
         self.refused: list[str] = []
         self.names: dict[int, tuple[int, str]] = {}
@@ -182,7 +185,7 @@ class Driver:
         self.handles += 1
         return self.handles
 
-    streamCreate = streamCreateWithFlags = streamCreateWithPriority = graphInstantiate = moduleLoadData = handle
+    streamCreate = streamCreateWithFlags = streamCreateWithPriority = graphInstantiate = handle
     eventCreate = eventCreateWithFlags = handle
 
     def eventRecord(self, event: int, *_: Any) -> None:
@@ -191,12 +194,22 @@ class Driver:
     def eventElapsedTime(self, begin: int, end: int, *_: Any) -> float:
         return 1e3 * (self._reached[end] - self._reached[begin])
 
+    def moduleLoadData(self, *_: Any) -> int:
+        self.owners[self.handle()] = self.current
+        return self.handles
+
     def getDeviceCount(self, *_: Any) -> int:
-        return 1
+        return len(self.devices)
+
+    def getDevice(self, *_: Any) -> int:
+        return self.current
+
+    def setDevice(self, device: int, *_: Any) -> None:
+        self.current = device
 
     def malloc(self, size: int, *_: Any) -> int:
         pointer = int(libc.mmap(None, max(1, size), READ_WRITE, ANONYMOUS_UNRESERVED, -1, 0))  # no page until written
-        self.allocated[pointer] = size
+        self.allocated[pointer], self.owners[pointer] = size, self.current
         self.held += size
         self.peak = max(self.peak, self.held)
         return pointer
@@ -263,8 +276,8 @@ class Driver:
     def streamIsCapturing(self, stream: int, *_: Any) -> int:
         return int(stream == self.recording)
 
-    def deviceGetAttribute(self, attribute: int, *_: Any) -> int:
-        return self.attributes.get(attribute, 1024)
+    def deviceGetAttribute(self, attribute: int, device: int, *_: Any) -> int:
+        return self.devices[device].get(attribute, 1024)
 
     def driverGetVersion(self, *_: Any) -> int:
         return 13000
@@ -306,21 +319,33 @@ class Driver:
         self._signatures.append((name, module, *sizes, shared))
         self.on_stream(f"kernel {name}", stream)
         (_, y, z), (across, down, deep) = sizes[:3], sizes[3:]
-        most = self.attributes[MOST_SHARED]
+        most, text = self.devices[self.current][MOST_SHARED], self.texts.get(module, "")
         if (
             max(y, z) >= 1 << 16
             or across * down * deep > 1024
             or shared > most
             or min(sizes) < 1
-            or (shared + DECLARED > most and shared + declared_by(self.texts.get(module, ""), name) > most)
+            or (shared + DECLARED > most and shared + declared_by(text, name) > most)
+            or across * down * deep > threads_of(text, name)
         ):
             self.refuse(f"kernel {name} in a grid of {sizes[:3]}, blocks of {sizes[3:]}, {shared} bytes")
         elif shared > self.shared.get(function, UNASKED_SHARED):
             self.refuse(f"kernel {name} with {shared} bytes of shared memory, which its attribute does not allow")
+        given = arguments_of(text, name, values) if self.listening or len(self.devices) > 1 else {}
+        self.on_device(name, module, given)
         if self.listening:
-            text = self.texts.get(module, "")
-            given = arguments_of(text, name, values)
             self.heard.append(Launch(name, text, tuple(sizes[:3]), across * down * deep, shared, given))
+
+    def on_device(self, name: str, module: int, given: dict[str, Any]) -> None:
+        """Refuse a kernel, or an array, of another device than the current one."""
+        owners = {"its code": self.owners.get(module, self.current)}
+        for label, value in given.items() if len(self.devices) > 1 else ():
+            at = value.pointer if isinstance(value, Array) else value if isinstance(value, int) else 0
+            memory = next((p for p, size in self.allocated.items() if p <= at < p + size), None)
+            owners |= {} if memory is None else {label: self.owners[memory]}
+        for label, owner in owners.items():
+            if owner != self.current:
+                self.refuse(f"kernel {name} on device {self.current}, where {label} is on device {owner}")
 
     def hear_of_library(self, name: str, x: Any, result: Any) -> None:
         """A launch by a library of CuPy's, which does not go through the driver's functions replaced here."""
@@ -406,6 +431,16 @@ def parameters(text: str, name: str) -> tuple[tuple[str, str], ...]:
             listed[-1] += c
     pairs = (parameter.strip().rpartition(" ") for parameter in listed)
     return tuple((kind.strip(), label.strip("*& ")) for kind, _, label in pairs)
+
+
+@functools.lru_cache(maxsize=1024)
+def threads_of(text: str, name: str) -> float:
+    """The threads that a block of a kernel of ours may have, by its text."""
+    found = re.search(rf"__launch_bounds__\(([\w */]+)[^)]*\)\s*{re.escape(name)}\s*\(", text)
+    if found is None or OWN not in text:
+        return 1024
+    sizes = dict(re.findall(r"^#define (\w+) (\d+)$", text, re.MULTILINE))
+    return float(eval(re.sub(r"[A-Z_]\w*", lambda macro: sizes[macro[0]], found[1])))  # a number, or a quotient
 
 
 POINTERS = ("Reals", "Target", "Table")

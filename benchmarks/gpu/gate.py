@@ -42,24 +42,15 @@ LEAST = 10
 """Seconds that must be left for a stage to begin."""
 
 PARTS = {
-    "check": (Stage("environment", 30), Stage("compilation", 240), Stage("parity", 240), Stage("ceilings", 30)),
-    "measure": (Stage("step", 250), Stage("layer", 220), Stage("profile", 60)),
+    "check": (Stage("environment", 30), Stage("compilation", 240), Stage("parity", 240)),
     "train": (Stage("train", 550),),
-    "test": (Stage("sanitizer", 200), Stage("tests", 290), Stage("convolve", 60)),
+    "test": (Stage("sanitizer", 200), Stage("tests", 290)),
 }
 """What a call runs: each part by itself within `SECONDS`, and of use without the others."""
 
 STAGES = tuple(stage for part in PARTS.values() for stage in part)
 
-BARS = {
-    "step": (5, 7, "s an epoch of CIFAR-10"),
-    "profile": (1, 2, "ms of a step"),
-    "layer": (2, 2, "ms forward and backward"),
-    "convolve": (2, 2, "ms"),
-}
-"""What is drawn of a stage's table: how many of its columns name a bar, which holds the length, and its unit."""
-
-PICTURE, LEARNING_CURVE, REPORT = "times.png", "run/learning-curve.png", "report.md"
+LEARNING_CURVE, REPORT = "run/learning-curve.png", "report.md"
 DATA, SITE, KERNELS = "data", "site", "kernels"
 """Folders of images, packages and compiled kernels, which no archive holds."""
 
@@ -92,7 +83,7 @@ def main() -> int:
         install(options.wheels, site)
     if site.exists():
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(site.resolve()), os.environ.get("PYTHONPATH")]))
-    collect(options.data, keep, environment)
+    collect(options.data, keep)
     chosen = [s for name in options.part for s in PARTS[name]]
     if options.stages:
         chosen = [s for s in STAGES if s.name in options.stages]
@@ -113,10 +104,6 @@ def main() -> int:
         (options.out / REPORT).write_text(markdown(options.out), encoding="utf-8")
         if options.archive:
             pack(options.out, options.archive)
-    draw(options.out)
-    (options.out / REPORT).write_text(markdown(options.out), encoding="utf-8")
-    if options.archive:
-        pack(options.out, options.archive)
     print(options.archive or options.out / REPORT)
     return 0
 
@@ -186,27 +173,14 @@ def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> st
     return f"{stage.name}: failed ({status}): {' '.join(last)}"
 
 
-def collect(sources: list[Path], keep: Path, environment: dict[str, str] | None = None) -> None:
-    """Copy what files of CIFAR-10 have come: as they are, compressed, or as pictures, which are unpacked."""
+def collect(sources: list[Path], keep: Path) -> None:
+    """Copy what files of CIFAR-10 have come, as they are or compressed."""
     for source in sources:
         for name in CIFAR10:
-            forms = name, f"{name}.xz", str(Path(name).with_suffix(".webp"))
-            found = next((path for form in forms for path in source.rglob(form)), None)
+            found = next((path for form in (name, f"{name}.xz") for path in source.rglob(form)), None)
             if found is None or present(keep, name):
                 continue
             keep.mkdir(parents=True, exist_ok=True)
-            if found.suffix == ".webp":
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.gpu.mosaics",
-                    str(found.resolve()),
-                    str(keep.resolve() / name),
-                ]
-                unpacked = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-                if unpacked.returncode:
-                    print(unpacked.stderr.strip().splitlines()[-1], file=sys.stderr)
-                continue
             shutil.copy(found, keep / f"{found.name}.part")
             (keep / f"{found.name}.part").rename(keep / found.name)
 
@@ -223,39 +197,11 @@ def install(wheels: Path, site: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def draw(out: Path) -> None:
-    """Draw the times of the stages that are done, where there is a Matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("no picture: there is no Matplotlib", file=sys.stderr)
-        return
-    panels = {}
-    for name, (names, column, unit) in BARS.items():
-        if (path := result_of(out, name)).exists():
-            table = json.loads(path.read_text("utf-8"))["table"][1:]
-            timed = [(", ".join(map(str, row[:names])), row[column]) for row in table if isinstance(row[column], float)]
-            panels |= {f"{name}, {unit}": timed[::-1]} if timed else {}
-    if not panels:
-        return
-    heights = [len(bars) + 3 for bars in panels.values()]
-    figure = Figure(figsize=(9, 0.22 * sum(heights)), layout="constrained")
-    rows = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (title, bars) in zip(rows, panels.items(), strict=True):
-        drawn = axes.barh(range(len(bars)), [value for _, value in bars])
-        axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
-        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=7)
-        axes.margins(x=0.1)
-        axes.set_title(title, fontsize=9)
-    figure.savefig(out / PICTURE, dpi=120)
-
-
 def markdown(out: Path) -> str:
-    """All results as tables, and the pictures there are."""
+    """All results as tables, and the learning curve if there is one."""
     lines = ["# What the GPU has shown", ""]
-    for picture in (PICTURE, LEARNING_CURVE):
-        if (out / picture).exists():
-            lines += [f"![{Path(picture).stem}]({picture})", ""]
+    if (out / LEARNING_CURVE).exists():
+        lines += [f"![learning curve]({LEARNING_CURVE})", ""]
     for stage in STAGES:
         path = result_of(out, stage.name)
         if path.exists():

@@ -150,16 +150,16 @@ def passes_of(launch: Launch) -> Passes:
         case "implicit":
             back, padded, wide = s["BACK"], -(-s["FILTERS"] // 16), -(-s["SAMPLES_2"] // 16)
             parts = s["RESULTS_1"] * s["RESULTS_2"] * padded if back else s["SAMPLES_1"] * wide
-            products = sum(map(len, met(s, 1, 1))) * padded * 8 * s["PASSES"]
+            products = sum(map(len, met(s, 1, 1))) * padded * 8
             products *= s["RESULTS_2"] * wide * 2 if back else sum(map(len, met(s, 2, 8)))
             # blocks of phases with few taps, or none, leave early: as if all blocks did the same
             columns = sum(taps * -(-lines * a["batch"] // 64) for taps, lines, _ in phases_of(launch))
             count = columns * -(-parts // s["SHARES"]) / math.prod(launch.grid[::2])
             made = products * columns / (count * math.prod(launch.grid) * warps)
-            return Passes(count, 2 * s["TILES"] * 8 * s["PASSES"], made)
+            return Passes(count, 2 * s["TILES"] * 8, made)
         case "implicit_taps":
             chunks = -(-a["lines"] * a["batch"] // s["POSITIONS"])
-            tiles = -(-s["TAPS_2"] // 8) * s["GROUP"] * s["PASSES"]
+            tiles = -(-s["TAPS_2"] // 8) * s["GROUP"]
             products = sum(1 for n in range(s["RESULTS_1"]) for _ in reads(s, 1, n)) * tiles * s["POSITIONS"] // 8
             of_warp = -(-s["RESULTS_2"] // warps)
             rows = s["RESULTS_1"] * s["RESULTS_2"] * 16 + s["GROUP"] * s["SAMPLES_1"] * s["SAMPLES_2"]
@@ -171,12 +171,12 @@ def passes_of(launch: Launch) -> Passes:
             )
         case "summed":
             rows, stages = 16 * s["TILES"], -(-s["CHANNELS"] // 8)
-            mma = s["ALL_TAPS"] * s["TILES"] * 8 * s["PASSES"]
+            mma = s["ALL_TAPS"] * s["TILES"] * 8
             copies = (s["ALL_TAPS"] * 8 * rows / s["W_PIECE"] + 64 * s["EXT"] / s["PIECE"]) / launch.block
             return Passes(stages, mma, mma, copies)
         case "summed_taps":
             chunks = a["tiles"] * -(-a["batch"] // 8)
-            mma = s["PLACES"] // (warps // s["OCTETS"]) * s["GROUP"] * s["TILES"] * s["PASSES"]
+            mma = s["PLACES"] // (warps // s["OCTETS"]) * s["GROUP"] * s["TILES"]
             copies = 8 * (16 * s["TILES"] * s["PLACES"] + 8 * s["OCTETS"] * s["EXT"]) / launch.block / s["PIECE"]
             return Passes(-(-chunks // across), mma, mma, copies)
     raise ValueError(f"the main loop of {launch.name} is not known here")

@@ -10,10 +10,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from benchmarks.gpu.driverless import Launch
-from hcnn_core._engines.cuda.plan import BANDWIDTH, MULTIPLY_ADDS
+from hcnn_core._engines.cuda.tensor_plan import BANDWIDTH, MULTIPLY_ADDS
 
 LANES, SCHEDULERS, RESERVED = 32, 4, 1 << 10
 """Threads of a warp; schedulers of a multiprocessor; bytes of shared memory that are taken of it a block."""
@@ -96,13 +94,3 @@ def blocks_beside(threads: int, registers: int, shared: int, device: Device = DE
     warps = REGISTERS // SCHEDULERS // of_warp * SCHEDULERS
     by_memory = device.shared // (-(-shared // 128) * 128)
     return min(warps // -(-threads // LANES), by_memory, device.threads // threads, device.blocks)
-
-
-def occupancies(launches: Iterable[Launch]) -> dict[str, Any]:
-    """The fewest and the most blocks of each of this project's kernels, over its launches."""
-    found: dict[str, list[int]] = {}
-    for launch in launches:
-        if launch.own:
-            registers, shared = resources(launch.text, launch.name)
-            found.setdefault(launch.name, []).append(blocks_beside(launch.block, registers, shared + launch.shared))
-    return {name: (min(counts), max(counts)) for name, counts in found.items()}

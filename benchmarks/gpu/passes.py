@@ -11,16 +11,18 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import math
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.stages import Table, in_turns, reported, usable_cupy
-from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision
+from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments
 from hcnn_core._engines.cuda import implicit as _implicit
+from hcnn_core._engines.cuda.plan import CudaPlan
+from hcnn_core._engines.cuda.tensor_plan import TensorPlan
 from hcnn_core._engines.devices import CUPY, Request
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._tuning import current, tuned
@@ -99,31 +101,29 @@ def patches(cupy: Any, table: Table) -> None:
 
 def layers(cupy: Any, table: Table) -> None:
     """Filters that slide, beside spectra; summed channels from tiles, beside `apply`: forward, and both adjoints."""
-    for products in ("tf32", "tf32x3"):
-        for layer, (side, options) in LAYERS.items():
-            problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **options)
-            with reported(f"{layer}, {products}"):
-                _products(cupy, table, layer, products, problem, METHOD)
-        for channels, side in ((16, 32), (64, 32), (64, 8)):
-            options = {"sum_axes": 3, "boundary": "zero", "method": "direct"}
-            shapes = (128, side, side, channels), (channels, 3, 3, channels)
-            problem = make_problem(*shapes, AXES[:2], **options)
-            name = f"{channels} channels, {side} x {side}"
-            with reported(f"{name}, {products}"):
-                _products(cupy, table, name, products, problem, METHOD[:2])
+    for layer, (side, options) in LAYERS.items():
+        problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **options)
+        with reported(layer):
+            _products(cupy, table, layer, problem, METHOD)
+    for channels, side in ((16, 32), (64, 32), (64, 8)):
+        options = {"sum_axes": 3, "boundary": "zero", "method": "direct"}
+        shapes = (128, side, side, channels), (channels, 3, 3, channels)
+        problem = make_problem(*shapes, AXES[:2], **options)
+        name = f"{channels} channels, {side} x {side}"
+        with reported(name):
+            _products(cupy, table, name, problem, METHOD[:2])
 
 
 def sizes(cupy: Any, table: Table) -> None:
     """Two beside four values of attribute 1 a warp, forward; 396 beside 1,024 blocks, for the filters' cotangent."""
     for layer, side in (("32 x 32", 32), ("16 x 16", 16)):
         problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **LAYERS[layer][1])
-        (two, four), x, w = _plans(cupy, problem, METHOD)
-        with precision("tf32"):
-            kept, _implicit.TILES[1, False] = _implicit.TILES[1, False], 2
-            two.forward(cupy, x, w)  # which keeps to it
-            _implicit.TILES[1, False] = kept
-            ways = {name: lambda p=p, x=x, w=w: p.forward(cupy, x, w) for name, p in (("new", two), ("old", four))}
-            beside(cupy, table, f"{layer}, tf32: forward, TILES 2 beside {kept}", ways)
+        (two, four, _), x, w = _plans(cupy, problem, METHOD)
+        kept, _implicit.TILES[False] = _implicit.TILES[False], 2
+        two.forward(cupy, x, w)  # which keeps to it
+        _implicit.TILES[False] = kept
+        ways = {name: lambda p=p, x=x, w=w: p.forward(cupy, x, w) for name, p in (("new", two), ("old", four))}
+        beside(cupy, table, f"{layer}, tf32: forward, TILES 2 beside {kept}", ways)
         _blocks(cupy, table, layer, problem, METHOD)
     for channels, side in ((16, 32), (64, 8)):
         shapes = (128, side, side, channels), (channels, 3, 3, channels)
@@ -132,42 +132,39 @@ def sizes(cupy: Any, table: Table) -> None:
 
 
 def _blocks(cupy: Any, table: Table, layer: str, problem: Problem, methods: tuple[str, ...]) -> None:
-    (plan, _), x, w = _plans(cupy, problem, methods)
+    (plan, *_), x, w = _plans(cupy, problem, methods)
 
     def by(blocks: int) -> Any:
         with tuned(device_blocks=blocks):
             return plan.adjoints(cupy, g, x, None)[1]
 
-    with precision("tf32"):
-        g = plan.forward(cupy, x, w)
-        ways = {"new": lambda: by(396), "old": lambda: by(1024)}
-        beside(cupy, table, f"{layer}, tf32: w's cotangent, 396 blocks beside 1024", ways)
+    g = plan.forward(cupy, x, w)
+    ways = {"new": lambda: by(396), "old": lambda: by(1024)}
+    beside(cupy, table, f"{layer}, tf32: w's cotangent, 396 blocks beside 1024", ways)
 
 
-def _plans(cupy: Any, problem: Problem, methods: tuple[str, ...]) -> tuple[tuple[Any, Any], Any, Any]:
-    """Two plans whose filters slide whatever is chosen otherwise, and random samples and filters."""
+def _plans(cupy: Any, problem: Problem, methods: tuple[str, ...]) -> tuple[tuple[Any, ...], Any, Any]:
+    """Two plans by tensor cores and one by spectra or taps, whatever is chosen, and random samples and filters."""
     rng, request = cupy.random.default_rng(0), Request(problem, True, ((), problem.batch_axes), CUPY, current())
-    one, other = (CUPY.by_axis(methods, request).make() for _ in range(2))
-    one._seconds = other._seconds = lambda: math.inf
+    choice: Any = CUPY.by_axis(methods, request)
+    plans = (replace(choice, engine=engine).make() for engine in (TensorPlan, TensorPlan, CudaPlan))
     n, rows, columns, *others = problem.x_shape
     x = rng.standard_normal((*others, rows, columns, n), dtype=cupy.float32)
     w = rng.standard_normal(problem.w_shape, dtype=cupy.float32)
-    return (one, other), x.transpose(-1, -3, -2, *range(len(others))), w
+    return tuple(plans), x.transpose(-1, -3, -2, *range(len(others))), w
 
 
-def _products(cupy: Any, table: Table, layer: str, products: str, problem: Problem, methods: tuple[str, ...]) -> None:
-    (new, old), x, w = _plans(cupy, problem, methods)
-    old._implicit = None
-    with precision(products):
-        g = new.forward(cupy, x, w)
-        kinds: dict[str, Callable[[Any], Any]] = {
-            "forward": lambda plan: plan.forward(cupy, x, w),
-            "x's cotangent": lambda plan: plan.adjoints(cupy, g, None, w)[0],
-            "w's cotangent": lambda plan: plan.adjoints(cupy, g, x, None)[1],
-        }
-        for kind, work in kinds.items():
-            ways = {"new": lambda w=work: w(new), "old": lambda w=work: w(old)}
-            beside(cupy, table, f"{layer}, {products}: {kind}", ways)
+def _products(cupy: Any, table: Table, layer: str, problem: Problem, methods: tuple[str, ...]) -> None:
+    (new, _, old), x, w = _plans(cupy, problem, methods)
+    g = new.forward(cupy, x, w)
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "forward": lambda plan: plan.forward(cupy, x, w),
+        "x's cotangent": lambda plan: plan.adjoints(cupy, g, None, w)[0],
+        "w's cotangent": lambda plan: plan.adjoints(cupy, g, x, None)[1],
+    }
+    for kind, work in kinds.items():
+        ways = {"new": lambda w=work: w(new), "old": lambda w=work: w(old)}
+        beside(cupy, table, f"{layer}, tf32: {kind}", ways)
 
 
 def main() -> None:

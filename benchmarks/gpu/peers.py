@@ -187,7 +187,7 @@ def here(case: Case, x: Any, w: Any) -> dict[str, Callable[[], Any]]:
 
         return taken
 
-    names = ("float32", "tf32x3", "tf32") if case.gradients else ("float32",)
+    names = ("float32", "tf32") if case.gradients else ("float32",)
     return {f"here {name}": taking(name) for name in names}
 
 

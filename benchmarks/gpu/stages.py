@@ -9,7 +9,6 @@ from train.commands.process import prepare
 prepare()  # before NumPy is loaded, as the command line of training does
 
 import ast
-import gc
 import importlib.util
 import json
 import multiprocessing
@@ -17,12 +16,10 @@ import os
 import pickle
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -32,23 +29,18 @@ from typing import Any
 
 import numpy as np
 
-import hcnn_core
 from autodiff import convolve_elu, vjp
 from benchmarks.gpu.gate import CIFAR10, ROOT, present, result_of, rows_of, rows_so_far
-from benchmarks.step import CIFAR10_IMAGES, Step
+from benchmarks.step import Step
 from hcnn_core import patch_moments, precision
-from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._problem import make_problem
-from hcnn_core.backend import get_namespace, record, to_numpy
-from train.config import make_config
-from train.networks.hierarchical import hierarchy, name_of
-from train.networks.registry import build
+from hcnn_core.backend import get_namespace, to_numpy
 from train.runs.run import versions
 from train.runs.step import WARM_UP
 
 Result = dict[str, Any]
 
-TOLERANCE = {"float32": 1e-4, "tf32x3": 1e-4, "tf32": 2e-3}
+TOLERANCE = {"float32": 1e-4, "tf32": 2e-3}
 """Of float32 sums of some ten thousand products, relative to the largest, by precision."""
 
 ROUNDS = 7
@@ -186,7 +178,7 @@ def differentiated(axes: tuple[int, ...], options: dict[str, Any], x: Any, w: An
 
 
 def exercise(cupy: Any) -> None:
-    """Launch every kernel that parity and step take, of whose texts `compilation` wants to know."""
+    """Launch the kernels that parity and small steps take, of whose texts `compilation` wants to know."""
     for _, x_shape, w_shape, axes, options in PROBLEMS:
         if options.get("method") == "fft":
             continue  # by cuFFT, which wants a card
@@ -197,7 +189,7 @@ def exercise(cupy: Any) -> None:
                 differentiated(axes, options, x, w, bias, g)
     for boundary in ("zero", "periodic"):
         patch_moments(cupy.zeros(MOMENTS_SHAPE, dtype=cupy.float32), (1, 2), (3, 3), boundary=boundary)
-    for make in (*STEPS.values(), *FIRST_STEPS.values(), *SMALL.values()):
+    for make in (*FIRST_STEPS.values(), *SMALL.values()):
         take = make(cupy, 0)
         for _ in range(WARM_UP + 1):
             take()
@@ -319,47 +311,16 @@ def in_turns(cupy: Any, functions: dict[str, Callable[[], Any]], repeats: int = 
     return rounds
 
 
-def ceilings(cupy: Any, out: Path) -> Result:
-    """What the card can do: copies, and matrix products in float32."""
-    source, target = cupy.ones(1 << 30, dtype=cupy.float32), cupy.empty(1 << 30, dtype=cupy.float32)
-    a, b = (cupy.random.standard_normal((8192, 8192), dtype=cupy.float32) for _ in range(2))
-    times = in_turns(cupy, {"copy": lambda: cupy.copyto(target, source), "sgemm": lambda: a @ b})
-    copy, product = (statistics.median(times[name]) for name in ("copy", "sgemm"))
-    table = [
-        ["ceiling", "value"],
-        ["copy of 4 GiB, read and written, GB/s", 2 * source.nbytes / copy / 1e9],
-        ["float32 product of 8192, TFLOP/s", 2 * 8192**3 / product / 1e12],
-    ]
-    return {"text": "", "table": table, "rounds": times}
-
-
 MakeStep = Callable[[Any, int], Step]
 """From an array namespace and a seed to a step."""
 
 
-def _maker(preset: str, boundary: str, size: int, graph: bool = True, **changes: Any) -> MakeStep:
+def _maker(preset: str, boundary: str, size: int, **changes: Any) -> MakeStep:
     def make(xp: Any, seed: int) -> Step:
-        step = Step(preset, boundary, size, xp, seed, **changes)
-        step.take.wanted &= graph
-        return step
+        return Step(preset, boundary, size, xp, seed, **changes)
 
     return make
 
-
-STEPS: dict[tuple[str, str, int, str, bool], MakeStep] = {
-    (preset, boundary, size, products, graph): _maker(preset, boundary, size, graph, precision=products)
-    for preset, boundary, size, products, graph in (
-        *(("hcnn-best", "zero", size, products, True) for size in (100, 500) for products in ("tf32", "float32")),
-        *(("hcnn", "zero", size, products, True) for size in (50, 500) for products in TOLERANCE),
-        *(("hcnn-plus", "zero", 50, products, True) for products in TOLERANCE),
-        *(("hcnn", "periodic", size, products, True) for size in (50, 500) for products in ("float32", "tf32")),
-        ("hcnn-plus", "periodic", 50, "float32", True),
-        ("hcnn-fast", "zero", 100, "float32", True),
-        ("hcnn-fast", "periodic", 100, "float32", True),
-        ("hcnn", "zero", 50, "float32", False),
-    )
-}
-"""Preset, boundary, batch, precision, and whether a CUDA graph is wanted: in the order of what one would miss most."""
 
 FIRST_STEPS = {
     f"{preset}, {products}": _maker(preset, "zero", 10, depth=7, precision=products)
@@ -373,186 +334,9 @@ SMALL = {
     for preset, products, changes in (
         ("hcnn", "float32", {}),
         ("hcnn-best", "tf32", {"strided_layers": ()}),
-        ("hcnn-best", "tf32x3", {"strided_layers": ()}),
     )
 }
 """Steps that launch every kernel, those for tensor cores too, with little work."""
-
-
-def step(cupy: Any, out: Path) -> Result:
-    """Whole training steps of both networks, as a CUDA graph and kernel by kernel, one after the other."""
-    head = ["network", "boundary", "batch", "products", "graph", "ms a step", "images/s", "s an epoch of CIFAR-10"]
-    table = Table(out, "step", head)
-    for (preset, boundary, size, products, graph), make in STEPS.items():
-        key = [preset, boundary, size, products, "yes" if graph else "no"]
-        if not (table.lacks(*key) and table.lacks(*key[:-1], "refused")):
-            continue
-        take = make(cupy, 0)
-        for _ in range(WARM_UP + 2):
-            take()
-        median = statistics.median(seconds(cupy, take) for _ in range(ROUNDS))
-        if graph and take.take.launch is None:
-            key[-1] = "refused"
-        table.add([*key, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
-        del take
-        gc.collect()
-        cupy.get_default_memory_pool().free_all_blocks()
-    return {"text": "Augmentation, forward, backward and descent.", "table": table}
-
-
-def profile(cupy: Any, out: Path) -> Result:
-    """A step's own kernels by time, each between events; the rest is CuPy's kernels and waiting for Python."""
-    s = Step("hcnn", "zero", 50, cupy)
-    s.take.wanted = False
-    for _ in range(3):
-        s()
-    whole = statistics.median(seconds(cupy, s) for _ in range(5))
-    spent: dict[str, list[float]] = defaultdict(list)
-    launch = _cuda.launch
-    ahead = cupy.empty(AHEAD, dtype=cupy.float32)
-
-    def timed(name: str, *arguments: Any, **options: Any) -> None:
-        ahead.fill(0)  # while the card does this, both events and the launch come to wait in its queue
-        spent[name].append(seconds(cupy, lambda: launch(name, *arguments, **options)))
-
-    _cuda.launch = timed
-    s()
-    _cuda.launch = launch
-    rows = [[name, len(times), 1e3 * sum(times)] for name, times in sorted(spent.items(), key=lambda i: -sum(i[1]))]
-    rest = 1e3 * (whole - sum(map(sum, spent.values())))
-    table = [["kernel", "launches", "ms"], *rows, ["rest", "", rest], ["whole step", "", 1e3 * whole]]
-    return {"text": "Preset `hcnn`, batch of 50.", "table": table}
-
-
-def layer(cupy: Any, out: Path) -> Result:
-    """The 32 x 32 layer j = 4 forward and backward beside PyTorch's formulations, batch of 50."""
-    try:
-        import torch
-
-        from benchmarks.layer import ATTRIBUTES, DEPTH, SPACE, Problem
-        from benchmarks.peers_torch import Step as Peer
-    except ImportError as error:
-        return {"text": f"Skipped: {error}.", "table": [["formulation", "ms"]]}
-    table, rounds = Table(out, "layer", ["formulation", "boundary", "ms", "times ours, graph", "apart"]), {}
-    for boundary in ("zero", "periodic"):
-        if not table.lacks("ours, graph", boundary):
-            continue
-        problem = Problem(boundary, 50)
-        arrays = problem.arrays(50)
-        network = build(make_config("hcnn", {"boundary": boundary}))
-        name = hierarchy(network)[DEPTH - 1].name
-        images_last = (3, 4, 5, 1, 2, 0)
-        x, g = (cupy.ascontiguousarray(cupy.asarray(arrays[k]).transpose(images_last)) for k in ("x", "cotangent"))
-        x, g = (a.transpose(tuple(int(i) for i in np.argsort(images_last))) for a in (x, g))
-        weights = tuple(cupy.asarray(arrays[k]) for k in ("h", "g", "bias"))
-
-        def ours(network: Any = network, name: str = name, x: Any = x, g: Any = g, weights: Any = weights) -> Any:
-            def layer(x: Any, *w: Any) -> Any:
-                named = dict(zip(("h", "g", "bias"), w, strict=True))
-                return next(network.trace({name: named}, {name_of(DEPTH - 1): x}))[1]
-
-            y, pullback = vjp(layer, x, *weights)
-            return y, *pullback(g)
-
-        functions: dict[str, Callable[[], Any]] = {"ours, kernel by kernel": ours}
-        ours()
-        for products in TOLERANCE:
-            with precision(products):
-                ours()
-                functions["ours, graph" if products == "float32" else f"ours, graph, {products}"] = record(ours)[0]
-        options: dict[str, Any] = {"boundary": boundary, "stride": problem.stride, "epsilon": problem.epsilon}
-        values = {"ours, graph": dict(zip(("y", "x", "h", "g", "bias"), map(to_numpy, ours()), strict=True))}
-        for peer in ("torch-written", "torch-merged", "torch-toeplitz", "torch-toeplitz-compiled"):
-            for products in ("float32", "TF32"):
-                try:
-                    made = Peer(peer, arrays, device="cuda", **options)
-                    run = _in_precision(torch, made, products == "TF32")
-                    values[f"{peer}, {products}"] = made.to_numpy(run())
-                except Exception as failure:  # what one formulation cannot do is named, and keeps the others' times
-                    print(f"{peer}, {products}: {failure}")
-                    table.add([f"{peer}, {products}", boundary, "", f"cannot: {type(failure).__name__}", ""])
-                else:
-                    functions[f"{peer}, {products}"] = run
-        stream = cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream)
-        with stream:
-            times = in_turns(cupy, functions, 2)
-        rounds[boundary] = times
-        own = statistics.median(times["ours, graph"])
-        for n, t in times.items():
-            apart = difference(values.get(n), values["ours, graph"])
-            table.add([n, boundary, 1e3 * statistics.median(t), statistics.median(t) / own, apart])
-    text = f"Axes {SPACE} by taps, {ATTRIBUTES} by DFT; whole layers, the marginal, moments and ELU included. "
-    text += "Ours is launched as a graph, and kernel by kernel like PyTorch's. The last column is the largest "
-    text += "difference of outputs and cotangents from ours in float32, relative to the largest entry of each."
-    return {"text": text, "table": table, "rounds": rounds}
-
-
-def difference(found: dict[str, Any] | None, expected: dict[str, Any]) -> float | str:
-    """The largest difference of arrays by name, relative to the largest entry of each."""
-    if found is None:
-        return ""
-    return max(float(np.abs(found[k] - a).max() / np.abs(a).max()) for k, a in expected.items())
-
-
-def _in_precision(torch: Any, function: Callable[[], Any], tf32: bool) -> Callable[[], Any]:
-    """A peer that may use TensorFloat-32, or not."""
-
-    def run() -> Any:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        return function()
-
-    return run
-
-
-def convolve(cupy: Any, out: Path) -> Result:
-    """Convolutions along four and five axes beside cupyx.scipy.ndimage and JAX, values compared first."""
-    from cupyx.scipy import ndimage
-
-    table = Table(out, "convolve", ["problem", "by", "ms", "times ours"])
-    rng = np.random.default_rng(0)
-    for lengths, kernel_size in (((32, 32, 32, 32), (3, 3, 7, 11)), ((16, 16, 16, 16, 16), (3, 3, 3, 5, 5))):
-        x, w = (cupy.asarray(rng.standard_normal(s, np.float32)) for s in (lengths, kernel_size))
-        axes = tuple(range(len(lengths)))
-        problem = f"{lengths} * {kernel_size}"
-        if not table.lacks(problem, "ours"):
-            continue
-        functions: dict[str, Callable[[], Any]] = {
-            "ours": lambda x=x, w=w, axes=axes: hcnn_core.convolve(x, w, axes, boundary="zero"),
-            "cupyx.scipy.ndimage": lambda x=x, w=w: ndimage.convolve(x, w, mode="constant"),
-        }
-        if (peer := _jax_convolve(to_numpy(x), to_numpy(w))) is not None:
-            functions["jax"] = peer
-        expected, kept = functions["ours"](), {}
-        for name, function in functions.items():
-            try:
-                error = float(np.abs(to_numpy(function()) - to_numpy(expected)).max())
-            except Exception as failure:  # a peer that cannot do this many axes is named
-                table.add([problem, name, "", f"cannot: {type(failure).__name__}"])
-                continue
-            if error <= 1e-4 * float(abs(expected).max()):
-                kept[name] = function
-            else:
-                table.add([problem, name, "", f"differs by {error:.2g}"])
-        times = {name: statistics.median(t) for name, t in in_turns(cupy, kept).items()}
-        table.add(*([problem, n, 1e3 * t, t / times["ours"]] for n, t in times.items()))
-    return {"text": "Zero boundary, float32.", "table": table}
-
-
-def _jax_convolve(x: Any, w: Any) -> Callable[[], Any] | None:
-    """The same by JAX on the GPU, where it is installed; it waits for its result."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    try:
-        import jax
-        from jax import lax
-
-        if jax.default_backend() != "gpu":
-            return None
-    except (ImportError, RuntimeError):
-        return None
-    flipped, there = jax.device_put(np.flip(w)[None, None].copy()), jax.device_put(x[None, None])
-    pads = [(size - 1 - size // 2, size // 2) for size in w.shape]
-    run = jax.jit(lambda x, w: lax.conv_general_dilated(x, w, (1,) * len(pads), pads, precision="highest")[0, 0])
-    return lambda: run(there, flipped).block_until_ready()
 
 
 def sanitizer(cupy: Any, out: Path) -> Result:
@@ -695,9 +479,7 @@ def train(cupy: Any, out: Path) -> Result:
 def main() -> None:
     """Run one stage and write what it returns."""
     name, out = sys.argv[1], Path(sys.argv[2])
-    stages = (
-        environment, compilation, parity, ceilings, step, profile, layer, convolve, sanitizer, small, tests, train
-    )  # fmt: skip
+    stages = environment, compilation, parity, sanitizer, small, tests, train
     functions = {f.__name__: f for f in stages}
     result = functions[name](get_namespace("cupy"), out)
     (out / f"{name}.json.part").write_text(json.dumps(result, indent=1, default=str) + "\n")

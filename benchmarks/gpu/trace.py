@@ -25,7 +25,7 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver
-from benchmarks.gpu.occupancy import occupancies
-from hcnn_core._engines.cuda.plan import BANDWIDTH, FLOAT32, MULTIPLY_ADDS
+from benchmarks.gpu.occupancy import blocks_beside, resources
+from hcnn_core._engines.cuda.tensor_plan import BANDWIDTH, FLOAT32, MULTIPLY_ADDS
 
 SECTOR, WARP = 32, 32
 
@@ -367,13 +367,22 @@ def summary(launches: list[Launch]) -> dict[str, Any]:
     return {"kernels": {name: dict(row) for name, row in ordered}, "total": dict(total)}
 
 
+def occupancies(launches: Iterable[Launch]) -> dict[str, Any]:
+    """The fewest and the most blocks of each of this project's kernels, over its launches."""
+    found: dict[str, list[int]] = {}
+    for launch in launches:
+        if launch.own:
+            registers, shared = resources(launch.text, launch.name)
+            found.setdefault(launch.name, []).append(blocks_beside(launch.block, registers, shared + launch.shared))
+    return {name: (min(counts), max(counts)) for name, counts in found.items()}
+
+
 def least(found: dict[str, Any], products: str) -> float:
     """Milliseconds that no H200 can undercut: of each kernel its bytes or its products, whichever take longer."""
-    passes = {"float32": 0, "tf32": 1, "tf32x3": 3}[products]
     total = 0.0
     for name, row in found["kernels"].items():
-        by_mma = passes and name.startswith(("implicit", "summed"))
-        flop = 2 * (MULTIPLY_ADDS / passes if by_mma else FLOAT32)
+        by_mma = products == "tf32" and name.startswith(("implicit", "summed"))
+        flop = 2 * (MULTIPLY_ADDS if by_mma else FLOAT32)
         total += max(row.get("GB", 0) / BANDWIDTH, row["GFLOP"] / flop)
     return 1e12 * total
 

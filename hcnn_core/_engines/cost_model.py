@@ -11,19 +11,20 @@ from collections import defaultdict
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.choice import AtOnce, Choice, Subsampled
 from hcnn_core._tuning import Costs, Units
+from hcnn_core.backend import DeviceLimits
 
 
-def seconds(choice: Choice, costs: Costs, passes: int = 0) -> float:
-    """Predicted time of `convolve` and its transposes, by so many products of TensorFloat-32 for each (0: by none)."""
-    return float(sum(getattr(costs, name) * count for name, count in units_of(choice, passes).items()))
+def seconds(choice: Choice, costs: Costs, tensor_cores: DeviceLimits | None = None) -> float:
+    """Predicted time of `convolve` and its transposes, by tensor cores of a device with these limits, or by none."""
+    return float(sum(getattr(costs, name) * count for name, count in units_of(choice, tensor_cores).items()))
 
 
-def units_of(choice: Choice, passes: int = 0) -> Units:
+def units_of(choice: Choice, tensor_cores: DeviceLimits | None = None) -> Units:
     """Units of work of `convolve` and its transposes."""
     if isinstance(choice, AtOnce):
         return choice.plan.units()
     if isinstance(choice, Subsampled):
-        return units_of(choice.whole, passes)
+        return units_of(choice.whole, tensor_cores)
     a, t = choice.arrangement, choice.arrangement.taps
     lines = a.channels * t.samples, t.count * a.channels * a.out, a.out * t.results
     total: Units = defaultdict(float, plan=1)
@@ -34,7 +35,7 @@ def units_of(choice: Choice, passes: int = 0) -> Units:
     ):
         for name, count in part.items():
             total[name] += count
-    return choice.engine.units_on_tensor_cores(choice, total, passes) if passes else total
+    return choice.engine.units_on_tensor_cores(choice, total, tensor_cores) if tensor_cores else total
 
 
 def _order(arrangement: Arrangement) -> Units:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hcnn_core._problem import OPEN, Problem
 from hcnn_core._tuning import Costs, Tuning, current
-from hcnn_core.backend import library_of, seconds_of, seconds_on_device
-from hcnn_core.precisions import passes
+from hcnn_core.backend import DeviceLimits, library_of, seconds_of, seconds_on_device
+from hcnn_core.precisions import uses_tf32
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OF_MANY = {"elementwise", "normalization"}
 """Modules of compiled kernels that take no less time than NumPy for few elements."""
 
-NO_PASSES: Callable[[str], int] = lru_cache(lambda dtype: 0)
+NO_TENSOR_CORES: Callable[[str], DeviceLimits | None] = lru_cache(lambda dtype: None)
 
 
 class Request(NamedTuple):
@@ -42,8 +42,8 @@ class Request(NamedTuple):
     device: Device
     """What takes its arrays."""
     tuning: Tuning
-    passes: int = 0
-    """How many products of TensorFloat-32 make one product of float32; 0 for none."""
+    tensor_cores: DeviceLimits | None = None
+    """The limits of the device whose tensor cores may make its products; None where they must not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ class Device:
     """Whether they need Numba."""
     may_measure: tuple[str, ...] = ()
     """Packages whose versions measured times depend on; without one, estimates decide."""
-    passes: Callable[[str], int] = NO_PASSES
-    """How many products of TensorFloat-32 make one of a dtype, by the precision in force."""
+    tensor_cores: Callable[[str], DeviceLimits | None] = NO_TENSOR_CORES
+    """The limits of the current device if its tensor cores may make products of a dtype, by the precision in force."""
     has_batch_inside: bool = False
     """Whether batch axes of signals with channels lie inside, so that all layers of a network have one order."""
 
@@ -153,11 +153,14 @@ def _cuda_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
     from hcnn_core._engines.choice import ByAxis, Subsampled
     from hcnn_core._engines.cuda.matmul import matmul
     from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
+    from hcnn_core._engines.cuda.tensor_plan import TensorPlan
 
     g, tuning, (arrangement, products, transform_for) = request.problem, request.tuning, _gathered(methods, request)
     transform = transform_for(matmul=matmul)
     if request.real and CudaPlan.suits(arrangement, transform):
-        return ByAxis(CudaPlan, arrangement, transform, products, True, tuning)
+        limits = request.tensor_cores
+        slides = limits is not None and TensorPlan.suits(arrangement, transform, tuning, limits)
+        return ByAxis(TensorPlan if slides else CudaPlan, arrangement, transform, products, True, tuning)
     if request.real and arrangement.taps.uneven:
         along = zip(g.lengths, g.stride, g.boundary, strict=True)
         stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
@@ -250,6 +253,20 @@ def _cuda_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
     return [AtOnce(SinglePlan(request.problem, request.tuning), methods)] if suits else []
 
 
+def _tensor_cores(dtype: str) -> DeviceLimits | None:
+    from hcnn_core._engines.cuda import launch
+
+    if not uses_tf32(dtype):
+        return None
+    limits = launch.device_limits()
+    if limits.capability < launch.TENSOR_CAPABILITY:
+        raise RuntimeError(
+            f"precision 'tf32' needs a device of compute capability 8.0 or later; this one has "
+            f"{'.'.join(map(str, limits.capability))}: choose precision 'float32'"
+        )
+    return limits
+
+
 def _library_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
     """Return the library's FFT along all axes, whole and by blocks."""
     if methods[0] == "direct":
@@ -300,7 +317,7 @@ CUPY = Device(
     seconds_on_device,
     frozenset({"affine", "filters", "loss", "matmul", "muon", "normalization", "patches", "sums", "updates"}),
     may_measure=("cupy-cuda12x", "cupy-cuda13x"),
-    passes=passes,
+    tensor_cores=_tensor_cores,
     has_batch_inside=True,
 )
 ANOTHER = Device(

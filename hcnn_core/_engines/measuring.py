@@ -120,8 +120,7 @@ def memory_of(operands: Iterable[Any]) -> str:
 
 def words_of(device: Device, dtype: str) -> str:
     """Return a dtype, and how a GPU multiplies."""
-    count = device.passes(dtype)
-    return f"{dtype} by {count} products of tf32" if count else dtype
+    return f"{dtype} by products of tf32" if device.tensor_cores(dtype) else dtype
 
 
 def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[], object], int], float]) -> wisdom.Times:

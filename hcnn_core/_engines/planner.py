@@ -13,7 +13,7 @@ from hcnn_core._engines.devices import Request, device_of, factored_plan
 from hcnn_core._engines.dispatch import native
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
-from hcnn_core.backend import AnyArray, Array, dtype_name
+from hcnn_core.backend import AnyArray, Array, DeviceLimits, dtype_name
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
@@ -54,7 +54,7 @@ def request_for(problem: Problem, like: Array) -> Request:
 def _unplaced(problem: Problem, like: AnyArray) -> Request:
     """Return what is asked before it is known how the batch lies in memory."""
     device, dtype = device_of(like), dtype_name(like.dtype)
-    return Request(problem, not dtype.startswith("complex"), ((), ()), device, current(), device.passes(dtype))
+    return Request(problem, not dtype.startswith("complex"), ((), ()), device, current(), device.tensor_cores(dtype))
 
 
 @lru_cache(maxsize=512)
@@ -78,7 +78,7 @@ def measured(request: Request) -> Convolution[Any]:
         return choices[0].make()
     most = NEAR * max(min(seconds), CALL)
     near = sorted((i for i in range(len(choices)) if seconds[i] <= most), key=seconds.__getitem__)
-    estimated = estimate(choices, seconds, request.passes)
+    estimated = estimate(choices, seconds, request.tensor_cores)
     candidates = {choice.name: choice for choice in [estimated, *(choices[i] for i in near)]}
     problem = request.problem
     return Measured(candidates, estimated.name, described(problem, request.batch), request.device, problem.book)
@@ -94,10 +94,10 @@ def described(problem: Problem, batch: BatchAxes) -> str:
 
 def choose(request: Request) -> Choice:
     """Return the choice that promises the least time, among those that the methods of a problem leave open."""
-    return estimate(*priced(request), request.passes)
+    return estimate(*priced(request), request.tensor_cores)
 
 
-def estimate(choices: list[Choice], seconds: list[float], passes: int = 0) -> Choice:
+def estimate(choices: list[Choice], seconds: list[float], tensor_cores: DeviceLimits | None = None) -> Choice:
     """Return the choice that is taken by what they promise.
 
     By tensor cores it is that of float32 unless another promises half its time, so that arrays between the layers of a
@@ -111,7 +111,7 @@ def estimate(choices: list[Choice], seconds: list[float], passes: int = 0) -> Ch
         return plain if seconds[best] > GAIN * seconds[plain] else best
 
     chosen = least(seconds)
-    if passes and len(choices) > 1:
+    if tensor_cores and len(choices) > 1:
         usual = least([cost_model.seconds(choice, current().other_costs) for choice in choices])
         chosen = chosen if seconds[chosen] < KEPT * seconds[usual] else usual
     return choices[chosen]
@@ -122,15 +122,19 @@ def priced(request: Request) -> tuple[list[Choice], list[float]]:
     from hcnn_core._engines import cost_model
 
     choices, costs = request.device.choices(request), request.device.estimate(request.tuning)
-    prices = [cost_model.seconds(choice, costs, request.passes) for choice in choices] if len(choices) > 1 else [0.0]
+    prices = (
+        [cost_model.seconds(choice, costs, request.tensor_cores) for choice in choices] if len(choices) > 1 else [0.0]
+    )
     return choices, prices
 
 
-def without_transform(choices: list[Choice], passes: int) -> list[str]:
+def without_transform(choices: list[Choice], tensor_cores: DeviceLimits | None) -> list[str]:
     """Names of choices whose filters slide on tensor cores along axes that their methods would transform."""
     from hcnn_core._engines import cost_model
 
-    return [choice.name for choice in choices if passes and "slid_mac" in cost_model.units_of(choice, passes)]
+    return [
+        choice.name for choice in choices if tensor_cores and "slid_mac" in cost_model.units_of(choice, tensor_cores)
+    ]
 
 
 def _batch_axes(request: Request, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> BatchAxes:

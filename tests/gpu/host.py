@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import pytest
 from autodiff import primitives
 from autodiff._rules import products
 from hcnn_core import convolution
-from hcnn_core._engines import devices
+from hcnn_core._engines import devices, planner
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.backend import DeviceLimits, library_of, seconds_of
+from hcnn_core.testing.strategies import noise
 
 DEVICES = {
     name: DeviceLimits(block << 10, multiprocessor // 2 - reserved << 10, capability)
@@ -34,6 +36,12 @@ DEVICES = {
 }
 """Limits of some devices; in KiB, what a block may have, what a multiprocessor has, and what is taken of it a block."""
 
+
+def exact_noise(seed: int, shape: tuple[int, ...]) -> Any:
+    """Random numbers that TensorFloat-32 has too, so that products by tensor cores are right to float32's rounding."""
+    return np.round(64 * noise(seed, shape, "float32")) / np.float32(64)
+
+
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
 
@@ -41,6 +49,8 @@ COMPILER = shutil.which("g++")
 @contextlib.contextmanager
 def in_place_of_cupy(kernel: Callable[..., Any], device: DeviceLimits = DEVICES["H100"]) -> Iterator[None]:
     """NumPy arrays go the way of CuPy's, through kernels of one's own, chosen for a device."""
+    for plans in (planner._plan_of, planner._plan_for):  # of other kernels
+        plans.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
         patch.setattr(_cuda, "device_limits", lambda: device)
@@ -65,16 +75,17 @@ def without_kernels() -> Iterator[None]:
         _own_library.pop()
 
 
-def host_kernels(folder: Path) -> Callable[..., Any]:
+def host_kernels(folder: Path, *options: str) -> Callable[..., Any]:
     """A stand-in for `_cuda.kernel` that compiles into a folder, all kernels of a text at once."""
     built: dict[str, ctypes.CDLL] = {}
 
     def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
         text = _cuda.source(dtype, dict(sizes))
         if text not in built:
-            built[text] = _compile(folder, compiled_part(text))
-        return _launcher(built[text][f"entry_{name}"])
+            built[text] = _compile(folder, compiled_part(text), *options)
+        return _launcher(built[text], name)
 
+    kernel.checked = partial(host_kernels, folder, "-fsanitize=alignment")  # type: ignore[attr-defined]
     return kernel
 
 
@@ -121,18 +132,20 @@ def program(target: Path, text: str, *options: str) -> None:
     _run_compiler(target, *options, f"-I{HEADER.parent}", "-xc++", "-", input=text)
 
 
-def _compile(folder: Path, text: str) -> ctypes.CDLL:
+def _compile(folder: Path, text: str, *options: str) -> ctypes.CDLL:
     names = re.findall(r"__global__ void __launch_bounds__\(.*\) (\w+)\(", text)
     entry = 'extern "C" void entry_{0}(const unsigned* sizes, unsigned long shared, void** values) '
     entry += "{{ host::launch({0}, sizes, shared, values); }}\n"
     text = "\n".join([text, *map(entry.format, names)])
-    library = (folder / hashlib.sha256(text.encode()).hexdigest()[:20]).with_suffix(".so")
+    library = (folder / hashlib.sha256("".join([text, *options]).encode()).hexdigest()[:20]).with_suffix(".so")
     if not library.exists():
-        program(library, text, "-shared", f"-I{folder}")
+        program(library, text, "-shared", f"-I{folder}", *options)
     return ctypes.CDLL(str(library))
 
 
-def _launcher(entry_point: Any) -> Callable[..., None]:
+def _launcher(library: ctypes.CDLL, name: str) -> Callable[..., None]:
+    misaligned = ctypes.c_int.in_dll(library, "misaligned")
+
     def launch(
         grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0,
         first: tuple[int, int, int] = (0, 0, 0),
@@ -141,6 +154,8 @@ def _launcher(entry_point: Any) -> Callable[..., None]:
         values = [np.asarray(a.ctypes.data if isinstance(a, np.ndarray) else a) for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         sizes = (ctypes.c_uint * 7)(*grid, *(1,) * (3 - len(grid)), *block, *first)
-        entry_point(sizes, ctypes.c_ulong(shared_mem), pointers)
+        misaligned.value = 0
+        library[f"entry_{name}"](sizes, ctypes.c_ulong(shared_mem), pointers)
+        assert not misaligned.value, f"{name} moves several numbers at once to or from an address that is not theirs"
 
     return launch

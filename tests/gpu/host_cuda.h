@@ -26,6 +26,11 @@ extern unsigned char __stop_shared_by_block[] __attribute__((weak, visibility("h
 struct Copy { float* to; float value; };
 struct Copies { Copy copy[4096]; unsigned count, ends[64], groups; };  // those that are not done, and where groups end
 
+// What a card refuses and this processor does not: set by copies, and where -fsanitize=alignment asks by all accesses.
+extern "C" __attribute__((visibility("default"))) int misaligned;
+int misaligned = 0;
+extern "C" void __ubsan_handle_type_mismatch_v1(void*, void*) { misaligned = 1; }
+
 namespace host {
 static Copies* copies;  // of each thread
 static unsigned char* shared_memory;
@@ -100,6 +105,7 @@ static inline float cut(double sum) {
 template <int COUNT> static inline void begin_copy(float* to, const float* from, bool taken) {
     Copies& own = host::copies[host::current];
     if (own.count + COUNT > 4096) std::abort();
+    if (reinterpret_cast<std::uintptr_t>(from) % (4 * COUNT) || reinterpret_cast<std::uintptr_t>(to) % (4 * COUNT)) misaligned = 1;
     for (int k = 0; k < COUNT; ++k) {
         own.copy[own.count++] = {to + k, taken ? from[k] : 0.0f};
         to[k] = NAN;  // no memset, which ThreadSanitizer does not see once it is inlined

@@ -50,7 +50,7 @@ class Launches:
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: Any, shared_mem: int = 0) -> None:
             null = tuple(isinstance(a, np.uintp) and not a for a in arguments)
-            kind = (name, dtype, macros.get("PASSES"), null)
+            kind = (name, dtype, macros.get("TENSOR_CORES"), null)
             if name not in WITHOUT_SHARED_MEMORY:
                 found = name, _cuda.source(dtype, macros), written(grid, block, arguments, shared_mem)
                 self.found[kind] = max(self.found.get(kind, found), found, key=lambda launch: len(launch[2]))

@@ -15,7 +15,6 @@ from benchmarks.gpu.choices import MEASURED, PROBLEMS, Case, choices_of, expecte
 from hcnn_core import explain, precision
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
-from hcnn_core._engines.cuda.implicit import Implicit
 from hcnn_core._engines.devices import CUPY, Request
 from hcnn_core._engines.wisdom import in_words
 from hcnn_core._problem import make_problem
@@ -42,19 +41,15 @@ def test_costs_give_what_a_card_took_and_order_it() -> None:
             assert found[one.name] > found[other.name], (one.name, other.name)
 
 
-@pytest.mark.parametrize("products", ["tf32", "tf32x3"])
 @pytest.mark.parametrize("name", ["a layer", "a layer, periodic"])
-def test_filters_that_slide_promise_less_than_spectra(
-    name: str, products: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_filters_that_slide_promise_less_than_spectra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
     case = next(case for case in MEASURED if case.name == name)
-    request = Request(case.problem(), True, ((), (0,)), CUPY, current())
-    way = CUPY.by_axis(("direct", "direct", "fft", "fft"), request)
-    promised = expected(way, gradients=True, products=products)
-    assert promised <= expected(way, gradients=True)
-    monkeypatch.setattr(Implicit, "suits", lambda *_: False)
-    assert expected(way, gradients=True, products=products) == expected(way, gradients=True)  # spectra are in float32
+    methods, request = ("direct", "direct", "fft", "fft"), Request(case.problem(), True, ((), (0,)), CUPY, current())
+    way = CUPY.by_axis(methods, request)
+    slides = CUPY.by_axis(methods, request._replace(tensor_cores=DEVICES["H100"]))
+    assert expected(slides, gradients=True, products="tf32") <= expected(way, gradients=True)
+    assert expected(way, gradients=True, products="tf32") == expected(way, gradients=True)  # spectra are in float32
 
 
 LINES = (100, 32, 32, 16), (3, 3, 3, 16), (1, 2, 3), {"boundary": "zero"}
@@ -77,22 +72,24 @@ def test_the_choice_and_what_explain_prints_follow_the_precision(layer: Any, mon
         with in_place_of_cupy(lambda *_: None, DEVICES[device]), precision(products):
             plan: Any = planner.make_plan(problem, x)
             head, *table = explain(x, w, axes, **options).splitlines()
-        count = {"tf32": 1, "tf32x3": 3}.get(products) if dtype == "float32" else None
-        assert head.startswith(f"{dtype} by {count} products of tf32" if count else f"{dtype} (")
+        rounded = products == "tf32" and dtype == "float32"
+        assert head.startswith(f"{dtype} by products of tf32" if rounded else f"{dtype} (")
         methods, last = " ".join(plan.arrangement.methods), table[-1]
-        chosen = in_words(f"CudaPlan {methods}")
+        chosen = in_words(f"{type(plan).__name__} {methods}")
         assert f"The estimate chooses {chosen}: taps, unless another promises a tenth less." in table
         return methods, last.partition(": ")[2].rstrip(".").split(", ") if last.startswith("By tensor cores,") else []
 
-    (plain, none), (quick, slid), (careful, _) = kinds = [found(products) for products in ("float32", "tf32", "tf32x3")]
-    assert not none and in_words(f"CudaPlan {quick}") in slid
-    assert found("tf32", dtype="float64") == kinds[0] == found("float32") == found("tf32", "T4")
+    (plain, none), (quick, slid) = kinds = [found(products) for products in ("float32", "tf32")]
+    assert not none and in_words(f"TensorPlan {quick}") in slid
+    assert found("tf32", dtype="float64") == kinds[0] == found("float32")
+    with pytest.raises(RuntimeError, match="compute capability"):
+        found("tf32", "T4")
     if (
         layer is LINES
     ):  # filters are slid along an axis that float32 does not transform, where that promises half its time
-        assert plain == "direct direct direct" == careful and quick == "direct direct fft"
+        assert plain == "direct direct direct" and quick == "direct direct fft"
     else:  # the same order of axes, so that layers need no copies between them
-        assert plain == quick == careful == "direct direct fft fft"
+        assert plain == quick == "direct direct fft fft"
 
 
 CHOSEN = {
@@ -121,10 +118,10 @@ def test_every_kind_of_way_is_chosen_for_some_problem() -> None:
     assert len(PROBLEMS) >= 40 and len({case.name for case in (*MEASURED, *PROBLEMS)}) >= 50
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "device_limits", lambda: DEVICES["H100"])
-        named = [name_of(choices_of(case.problem(), case.products)[1], case.products) for case in PROBLEMS]
+        named = [name_of(choices_of(case.problem(), case.products)[1]) for case in PROBLEMS]
     engines = Counter(name.partition(" by ")[2] for name in named)
     assert engines["SinglePlan"] > 10 and engines["FFTPlan"] > 5 and engines["CudaPlan"] > 2, engines
-    assert engines["CudaPlan, sliding"] >= 8, engines
+    assert engines["TensorPlan"] >= 5, engines
 
 
 def test_a_summary_has_what_was_chosen_and_what_is_fastest() -> None:
@@ -152,7 +149,7 @@ def test_rows_are_kept_from_call_to_call(tmp_path: Path, monkeypatch: pytest.Mon
         def free_all_blocks(self) -> None: ...
 
     monkeypatch.setattr(choices, "timed", timed)
-    monkeypatch.setattr(choices, "get_namespace", lambda name: Cupy())
+    monkeypatch.setattr(choices, "usable_cupy", Cupy)
     monkeypatch.setattr(choices, "MEASURED", MEASURED[:2])
     monkeypatch.setattr(choices, "PROBLEMS", ())
     monkeypatch.setattr(choices.sys, "argv", ["choices", str(tmp_path)])

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn"},
-    {"preset": "hcnn", "boundary": "periodic", "precision": "tf32x3"},
+    {"preset": "hcnn", "boundary": "periodic", "precision": "tf32"},
     {"preset": "hcnn", "dtype": "float64", "depth": 6, "label_smoothing": 0.1, "head": "sum", "reduction": "sum"},
     {"preset": "hcnn", "dataset": "cifar100", "attribute_kernel": [11, 11]},
     {"preset": "hcnn-plus"},
@@ -66,11 +66,10 @@ def test_a_run_is_trained_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_stage_of_the_gate_is_run(tmp_path: Path) -> None:
-    done = module("benchmarks.gpu.stages", "profile", str(tmp_path))
+    done = module("benchmarks.gpu.stages", "small", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    head, *rows = json.loads((tmp_path / "profile.json").read_text())["table"]
-    assert head == ["kernel", "launches", "ms"] and {"apply", "map_rows", "merge"} <= {name for name, *_ in rows}
-    assert rows[-1][0] == "whole step" and rows[-1][-1] > 0
+    head, *rows = json.loads((tmp_path / "small.json").read_text())["table"]
+    assert head == ["step", "loss"] and len(rows) == 2
 
 
 def test_what_a_module_must_not_do_ends_it_with_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,17 +93,6 @@ def test_memory_of_a_graph_that_is_dropped_is_given_back() -> None:
         more[differs] = found["held"][3] - found["held"][2]
     assert more[False] > 1 << 24
     assert more[True] < more[False] / 8
-
-
-def test_a_warm_call_finds_nothing_twice() -> None:
-    """By convolution and precision: the functions of this package that a call enters."""
-    done = python("-m", "benchmarks.gpu.calls")
-    assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
-    most = {"plane by 5, float32": 50, "16 channels, float32": 85, "16 channels, tf32": 65, "a layer, float32": 150}
-    for name, products, function, own, *_ in rows:
-        assert int(own) <= most.get(f"{name}, {products}", 60), function
-    assert len(rows) == 15
 
 
 def drained(work: str) -> list[int]:
@@ -162,7 +150,7 @@ def test_new_kernels_beside_old_ones(tmp_path: Path) -> None:
     for _ in range(2):
         done = python("-m", "benchmarks.gpu.driverless", "--module", "benchmarks.gpu.passes", str(tmp_path))
         rows = [line for line in done.stdout.splitlines() if line.count(" | ") == 3]
-        assert done.returncode == 0 and len(rows) == 62, done.stderr
+        assert done.returncode == 0 and len(rows) == 38, done.stderr
 
 
 def test_tables_keep_no_block_of_results() -> None:

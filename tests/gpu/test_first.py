@@ -15,7 +15,7 @@ from benchmarks.gpu.asked import rows
 from benchmarks.gpu.passes import beside
 from benchmarks.gpu.peers import FLOORS, Counted, beside_floors, counted
 from benchmarks.gpu.stages import Table
-from hcnn_core._engines.cuda.plan import CudaPlan
+from hcnn_core._engines.cuda.tensor_plan import TensorPlan
 
 ROOT = Path(__file__).parents[2]
 PRINTED = """
@@ -24,21 +24,21 @@ hcnn-best:tf32:100:32: 5.50 ms a step, a graph, 5.10 by replays alone
 hcnn-best:float32:100:32: 14.30 ms a step, a graph
 resnet20:tf32:128:32: RuntimeError: no memory
 PyTorch hcnn-best:tf32:100:32: 12.30 ms a step
-a layer: here float32 5.230, here tf32x3 6.150, here tf32 0.850, PyTorch float32 8.400, PyTorch tf32 1.870
+a layer: here float32 5.230, here tf32 0.850, PyTorch float32 8.400, PyTorch tf32 1.870
 plane by 5: here float32 0.522, ndimage 0.364, fftconvolve 1.500
-four axes: here float32 2.050, here tf32x3 2.060, here tf32 1.900
+four axes: here float32 2.050, here tf32 1.900
 hcnn-best:tf32:100:32: 5.20 ms of kernels in 244 launches
 """
 
 
 def test_rows_say_what_was_asked_and_found() -> None:
     found = {row[0]: row[1:] for row in rows(PRINTED)}
-    assert found["step of hcnn-best:tf32:100:32"] == ("6.0 ms", "5.50", "yes", "12.30")
-    assert found["hcnn-best:tf32:100:32, by replays alone"] == ("6.0 ms", "5.10", "yes", "12.30")
+    assert found["step of hcnn-best:tf32:100:32"] == ("8.0 ms", "5.50", "yes", "12.30")
+    assert found["hcnn-best:tf32:100:32, by replays alone"] == ("8.0 ms", "5.10", "yes", "12.30")
     assert found["a layer, tf32, beside conv2d"] == ("1.3 times", "0.45", "yes", "")
     assert found["step of hcnn-best:float32:100:32"] == ("13.0 ms", "14.30", "no, 1.10 times", "")
     assert found["step of resnet20:tf32:128:32"] == ("2.0 ms", "not measured", "", "")
-    assert found["a layer, tf32"] == ("0.9 ms", "0.85", "yes", "1.87")
+    assert found["a layer, tf32"] == ("1.6 ms", "0.85", "yes", "1.87")
     assert found["plane by 5, float32"] == ("1.1 times", "1.43", "no, 1.30 times", "0.364")
     assert found["launches of hcnn-best:tf32:100:32"] == ("230", "244", "no, 1.06 times", "")
     assert "four axes, float32" not in found  # nothing else was timed
@@ -76,7 +76,7 @@ esac
         assert f"benchmarks.gpu.{part}" in called, part
     assert called.splitlines()[-1].startswith("benchmarks.gpu.choices")
     assert "ended by itself, status 3" in done.stdout and "status 124" in done.stdout
-    assert "| step of hcnn-best:tf32:100:32 | 6.0 ms | 5.50 | yes |  |" in (tmp_path / "out/asked.txt").read_text()
+    assert "| step of hcnn-best:tf32:100:32 | 8.0 ms | 5.50 | yes |  |" in (tmp_path / "out/asked.txt").read_text()
     assert called.count("peers_torch") == 8  # a process a row
     (tmp_path / "called").unlink()
     subprocess.run(
@@ -96,7 +96,7 @@ def test_values_are_compared(
     if exactly:
         monkeypatch.setattr(values, "PROBLEMS", {})
         monkeypatch.setattr(values, "ROUNDING", {"float32": 1e-9})
-    monkeypatch.setattr(CudaPlan, "slides", CudaPlan.slides)  # which is replaced, and put back
+    monkeypatch.setattr(TensorPlan, "suits", TensorPlan.suits)  # which is replaced, and put back
     monkeypatch.setattr(values, "card", lambda: None)
     monkeypatch.setattr(values, "usable_cupy", lambda: np)
     monkeypatch.setattr(sys, "argv", ["values"])

@@ -92,7 +92,7 @@ def test_report(tmp_path: Path, environment: dict[str, str], monkeypatch: pytest
 def test_each_part_fits_into_a_call() -> None:
     assert all(sum(stage.seconds for stage in part) <= gate.SECONDS for part in gate.PARTS.values())
     assert {"compilation", "parity"} <= {stage.name for stage in gate.PARTS["check"]}
-    assert list(gate.PARTS) == ["check", "measure", "train", "test"]  # what one would miss most comes first
+    assert list(gate.PARTS) == ["check", "train", "test"]  # what one would miss most comes first
 
 
 def test_all_but_images_goes_into_one_archive_and_back(tmp_path: Path) -> None:
@@ -229,25 +229,6 @@ def test_data_come_compressed_in_any_order(tmp_path: Path) -> None:
     assert sorted(p.name for p in keep.iterdir()) == sorted(f"{name}.xz" for name in CIFAR10)
 
 
-def test_data_come_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """100 images beside each other, without loss. A picture that claims to be an official file must be."""
-    image = pytest.importorskip("PIL.Image")
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (100, 32, 32, 3), np.uint8), rng.integers(0, 10, 100).astype(np.uint8)
-    mosaic = images.transpose(1, 0, 2, 3).reshape(32, 3200, 3)
-    for name in ("few", "test_batch"):
-        image.fromarray(mosaic).save(tmp_path / f"{name}.webp", lossless=True)
-        (tmp_path / f"{name}.labels").write_bytes(labels.tobytes())
-    command = [sys.executable, "-m", "benchmarks.gpu.mosaics", str(tmp_path / "few.webp"), str(tmp_path / "few.bin")]
-    subprocess.run(command, cwd=ROOT, check=True)
-    found = np.frombuffer((tmp_path / "few.bin").read_bytes(), np.uint8).reshape(100, 3073)
-    assert np.array_equal(found[:, 0], labels)
-    assert np.array_equal(found[:, 1:].reshape(100, 3, 32, 32), images.transpose(0, 3, 1, 2))
-    collect([tmp_path], tmp_path / "keep", dict(os.environ))
-    assert not gate.present(tmp_path / "keep", "test_batch.bin")
-    assert "test_batch.webp is not the official file: its SHA-1 is" in capsys.readouterr().err
-
-
 def test_from_an_empty_folder_to_the_report_and_on(
     tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,7 +238,6 @@ def test_from_an_empty_folder_to_the_report_and_on(
     """
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
     monkeypatch.setattr(gate, "no_gpu", lambda environment: None)
-    monkeypatch.setattr(gate, "BARS", dict.fromkeys(gate.BARS, (1, 1, "s")))
     out, archive = tmp_path / "out", tmp_path / "found.tgz"
     for name, value in training_by_a_stub(tmp_path, out / "run").items():
         monkeypatch.setenv(name, value)
@@ -276,15 +256,14 @@ def test_from_an_empty_folder_to_the_report_and_on(
         return [f"{stage.name}: done" for stage in gate.PARTS[part]]
 
     assert call("check", *CIFAR10[:2]) == done("check")
-    assert call("measure", *CIFAR10[2:4]) == done("measure")
-    assert call("train", *CIFAR10[4:]) == ["train: failed (1): 1 epochs so far; call again"]
+    assert call("train", *CIFAR10[2:]) == ["train: failed (1): 1 epochs so far; call again"]
     assert "| 1 | 342.9 | 1.895 |  |" in (out / gate.REPORT).read_text()
     assert call("train") == ["train: done"]
     assert call("check") == [f"{line} before" for line in done("check")]
     out.rename(tmp_path / "gone")
     assert call("test") == done("test")
     report = (out / gate.REPORT).read_text()
-    assert "Not done." not in report and f"![times]({gate.PICTURE})" in report
+    assert "Not done." not in report
     assert report.count("As measured.") == len(gate.STAGES) - 1
     assert f"on {', '.join(CIFAR10)}" in report and "| test |  | 1.603 | 0.4 |" in report
     names = [stage.name for stage in gate.PARTS["check"]]
@@ -383,7 +362,7 @@ def test_what_is_imported_without_numba_is_imported_once(monkeypatch: pytest.Mon
     assert "numba" not in sys.modules and importlib.import_module("colorsys") is module
 
 
-@pytest.mark.parametrize("name", ["environment", "parity", "step", "profile", "small"])
+@pytest.mark.parametrize("name", ["environment", "parity", "small"])
 def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On NumPy in place of CuPy, with less to do: what they measure is nothing, but they run."""
     stages = importlib.import_module("benchmarks.gpu.stages")
@@ -397,32 +376,15 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(stages, "versions", lambda *names: versions("numpy"))
     monkeypatch.setattr(stages, "ROUNDS", 2)
     monkeypatch.setattr(stages, "poisoned_memory", lambda cupy: nullcontext())
-    monkeypatch.setattr(stages, "AHEAD", 16)
     sizes = {500: 3, 50: 2, 33: 2, 32: 6, 20: 2, 17: 5, 15: 4, 3000: 300}
     problems = [(n, tuple(sizes.get(k, k) for k in x), *rest) for n, x, *rest in stages.PROBLEMS if "(+)" not in n]
     monkeypatch.setattr(stages, "PROBLEMS", problems)
-    kinds = {(preset, boundary, graph): key for key in stages.STEPS for preset, boundary, *_, graph in [key]}
-    assert len(kinds) == 8  # on NumPy, products are all the same, and batches are cut to 3
-    monkeypatch.setattr(stages, "STEPS", {key: stages.STEPS[key] for key in kinds.values()})
     monkeypatch.setattr(stages, "first_losses", lambda xp, preset, seed: [1.0])
     result = json.loads(json.dumps(getattr(stages, name)(Cupy(), tmp_path), default=str))
     head, *rows = result["table"]
     assert rows and all(len(row) == len(head) for row in rows)
-    if name in gate.BARS:
-        (tmp_path / f"{name}.json").write_text(json.dumps(result))
-        gate.draw(tmp_path)
-        assert (tmp_path / gate.PICTURE).read_bytes().startswith(b"\x89PNG")
-        assert f"![times]({gate.PICTURE})" in markdown(tmp_path)
-    if name == "step":
-        assert [row[4] for row in rows] == ["yes" if key[-1] else "no" for key in stages.STEPS]
     if name == "parity":
         assert all(row[-2] == "yes" for row in rows)
-
-
-def test_nothing_timed_is_not_drawn(tmp_path: Path) -> None:
-    (tmp_path / "layer.json").write_text(json.dumps({"text": "Skipped.", "table": [["formulation", "ms"]]}))
-    gate.draw(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["layer.json"]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_tiles_that_results_meet() -> None:
 
 def test_passes_of_a_launch_do_all_its_products() -> None:
     """Where every tile meets taps, mma of all warps are those of whole tiles."""
-    sizes = {"SUMMED": 64, "PASSES": 1, "BACK": 0, "TILES": 2, "PLACES": 16, "EXT": 36, "ALL_TAPS": 9}
+    sizes = {"SUMMED": 64, "BACK": 0, "TILES": 2, "PLACES": 16, "EXT": 36, "ALL_TAPS": 9}
     sizes |= {"CHANNELS": 20, "RESULTS": 32, "PIECE": 4, "W_PIECE": 4}
     text = "\n".join(f"#define {name} {value}" for name, value in sizes.items())
     passes = instructions.passes_of(Launch("summed", text, (10, 1, 1), 64, 0, {}))

@@ -68,10 +68,10 @@ def test_measured_plans_of_a_gpu(kernels_on_host: list[str], tmp_path: Path, mon
     assert 0 < len(kernels_on_host) - launched < 6  # one plan's
     with precision("tf32"):
         problem.run(convolve, x, w)
-    assert len(wisdom().splitlines()) == 5 and "y float32 by 1 products of tf32 " in wisdom()
+    assert len(wisdom().splitlines()) == 5 and "y float32 by products of tf32 " in wisdom()
 
 
-UNITS = {"float32": eps("float32"), "tf32x3": eps("float32"), "tf32": 2.0**-10}
+UNITS = {"float32": eps("float32"), "tf32": 2.0**-10}
 """Relative error of a product of two rounded operands."""
 
 
@@ -264,7 +264,7 @@ def test_marginals_on_the_way(kernels_on_host: list[str], layer: str, axis: int)
 
 @pytest.mark.parametrize("layer", ["of the network", "on a periodic grid"])
 def test_errors_of_each_precision(kernels_on_host: list[str], layer: str) -> None:
-    """Three products of TensorFloat-32 are about as good as float32, one is not."""
+    """Products of TensorFloat-32 are far less exact than those of float32."""
     x_shape, w_shape, axes, options = LAYERS[layer]
     x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
     problem = Problem(x, w, axes, options)
@@ -280,6 +280,5 @@ def test_errors_of_each_precision(kernels_on_host: list[str], layer: str) -> Non
             )
         error[name] = [np.abs(one - other).max() / np.abs(other).max() for one, other in zip(found, exact, strict=True)]
     assert {"implicit", "implicit_taps"} <= set(kernels_on_host)
-    for plain, split, rounded in zip(error["float32"], error["tf32x3"], error["tf32"], strict=True):
-        assert split <= 4 * plain
+    for plain, rounded in zip(error["float32"], error["tf32"], strict=True):
         assert 20 * plain < rounded < UNITS["tf32"]

@@ -5,13 +5,16 @@ A check passes on the text as it is, and fails on the text with the defect.
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 import mmap
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +47,19 @@ from hcnn_core import (
     patch_moments_vjp,
     precision,
 )
+from hcnn_core._engines.cuda import implicit as _implicit
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import patches as _cuda_patches
 from hcnn_core._engines.cuda import plan as _cuda_plan
+from hcnn_core._engines.cuda import summed as _summed
+from hcnn_core._engines.cuda import tensor_plan as _tensor_plan
 from hcnn_core._engines.cuda.single import SinglePlan
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import current, tuned
 from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
-from tests.gpu.host import without_kernels
+from tests.gpu.host import exact_noise, without_kernels
 from tests.gpu.requirements import required
 from tests.gpu.test_updates import muon_written_out
 
@@ -193,6 +199,32 @@ def far_results() -> None:
     assert np.array_equal(y, x)
 
 
+def views(build: Callable[..., Any]) -> None:
+    """Arrays whose first number lies beyond a multiple of 16 bytes: kernels, whose accesses ask, move one at a time."""
+
+    def view(seed: int, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        array = exact_noise(seed, (math.prod(shape) + 4,)).astype(dtype)
+        first = next(k for k in range(4) if array[k:].ctypes.data % 16 == 4)
+        return array[first : first + math.prod(shape)].reshape(shape)
+
+    with precision("tf32"), tuned(device_blocks=12), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda, "kernel", build.checked())  # type: ignore[attr-defined]
+        patch.setattr(_tensor_plan, "SLOWER", 0)
+        patch.setattr(_tensor_plan, "seconds_by_spectra", lambda *_: np.inf)
+        for x_shape, w_shape, axes, options in (
+            ((5, 5, 3, 4, 8), (3, 1, 5, 5, 8), (1, 2, 3, 4), {"method": ("direct", "direct", "fft", "fft")}),
+            ((20, 17, 12), (20, 3, 20), (1,), {"sum_axes": 0, "method": "direct"}),
+        ):
+            x, w = view(0, x_shape).swapaxes(0, -1) if "sum_axes" not in options else view(0, x_shape), view(1, w_shape)
+            problem = Problem(x, w, axes, {"boundary": "zero", **options})
+            g = view(2, problem.y_shape)
+            close(problem.run(convolve, x, w), problem.convolution(), norm(x) * norm(w))
+            close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), norm(g) * norm(w))
+            close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), norm(g) * norm(x))
+        x = view(3, (5, 6, 40))
+        patch_moments_vjp(*patch_moments(x, (0, 1), (3, 3), boundary="zero"), x, (0, 1), (3, 3), boundary="zero")
+
+
 def merging() -> None:
     """Merged factors and their cotangents, at a boundary that some taps reach beyond."""
     given = [noise(seed, shape, "float32") for seed, shape in enumerate([(5, 3), (5, 6, 3), (3,), (3, 3), (3,)])]
@@ -219,7 +251,7 @@ def losses() -> None:
     close(found, gradient, 1 / 300)
 
 
-def of_long_sums(products: str) -> Iterator[Any]:
+def of_long_sums() -> Iterator[Any]:
     """Sums of positive numbers by tensor cores, results and cotangents of filters, over what they should be."""
     attribute: dict[str, Any] = {"boundary": "zero", "method": ("direct", "fft")}
     for x_shape, w_shape, axes, options in (
@@ -231,29 +263,24 @@ def of_long_sums(products: str) -> Iterator[Any]:
         x, w = (np.abs(noise(seed, shape, "float32")) + np.float32(1) for seed, shape in enumerate((x_shape, w_shape)))
         problem = Problem(x, w, axes, options)
         g = np.abs(noise(2, problem.y_shape, "float32")) + np.float32(1)
-        with pytest.MonkeyPatch.context() as patch, precision(products), tuned(device_blocks=1):
-            patch.setattr(_cuda_plan.CudaPlan, "slides", lambda self, passes, limits: passes)  # whatever is faster
+        with pytest.MonkeyPatch.context() as patch, precision("tf32"), tuned(device_blocks=1):
+            patch.setattr(_tensor_plan.TensorPlan, "suits", lambda *_: True)  # whatever is faster
             y, of_w = convolve(x, w, axes, **options), convolve_vjp_w(g, x, w, axes, **options)
         yield from (y / problem.convolution(), of_w / problem.transpose_w(g))
 
 
-def drifting() -> None:
-    """Sums so long, in three products each, that the errors of tensor cores would add up."""
-    assert all(np.abs(ratios - 1).max() < 32 * eps("float32") for ratios in of_long_sums("tf32x3"))
-
-
 def rounding() -> None:
     """Operands are rounded to the nearest of TensorFloat-32, so that errors of many cancel; what is cut off adds up."""
-    assert all(abs(ratios.mean() - 1) < 2.0**-13 for ratios in of_long_sums("tf32"))
+    assert all(abs(ratios.mean() - 1) < 2.0**-13 for ratios in of_long_sums())
 
 
 def sliding() -> None:
     """Filters that slide along attributes: results, their marginal, and both adjoints, by few blocks."""
-    x, w, bias = noise(0, (5, 5, 3, 4, 20), "float32"), noise(1, (3, 1, 5, 5, 9), "float32"), noise(2, (9,), "float32")
+    x, w, bias = exact_noise(0, (5, 5, 3, 4, 20)), exact_noise(1, (3, 1, 5, 5, 9)), noise(2, (9,), "float32")
     options: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
     problem = Problem(x, w, (1, 2, 3, 4), options)
-    g = noise(3, problem.y_shape, "float32")
-    with precision("tf32x3"), tuned(device_blocks=12), poisoned_memory():
+    g = exact_noise(3, problem.y_shape)
+    with precision("tf32"), tuned(device_blocks=12), poisoned_memory():
         close(convolve(x, w, problem.axes, **options), problem.convolution(), norm(x) * norm(w))
         y, total = convolve_elu_marginal(x, w, bias, problem.axes, 3, **options)
         close(total, wide(y).sum(axis=3), norm(y))
@@ -271,12 +298,12 @@ def sliding() -> None:
 
 def summing() -> None:
     """Summed channels by tensor cores, of several stages and phases: results and both adjoints, by few blocks."""
-    x, w = noise(0, (20, 17, 12), "float32"), noise(1, (20, 3, 18), "float32")
+    x, w = exact_noise(0, (20, 17, 12)), exact_noise(1, (20, 3, 18))
     options: dict[str, Any] = {"boundary": "zero", "stride": 2, "sum_axes": 0, "method": "direct"}
     problem = Problem(x, w, (1,), options)
-    g = noise(2, problem.y_shape, "float32")
-    with pytest.MonkeyPatch.context() as patch, precision("tf32x3"), tuned(device_blocks=2), poisoned_memory():
-        patch.setattr(_cuda_plan, "SLOWER", 0)  # as if it paid for arrays so small
+    g = exact_noise(2, problem.y_shape)
+    with pytest.MonkeyPatch.context() as patch, precision("tf32"), tuned(device_blocks=2), poisoned_memory():
+        patch.setattr(_tensor_plan, "SLOWER", 0)  # as if it paid for arrays so small
         close(convolve(x, w, 1, **options), problem.convolution(), norm(x) * norm(w))
         close(convolve_vjp_x(g, x, w, 1, **options), problem.transpose_x(g), norm(g) * norm(w))
         close(convolve_vjp_w(g, x, w, 1, **options), problem.transpose_w(g), norm(g) * norm(x))
@@ -285,12 +312,13 @@ def summing() -> None:
 def normalizing() -> None:
     """Normalised rows of several blocks and their derivative, of a cotangent that repeats its rows too; with ReLU."""
     y = noise(0, (3, 4, 300), "float32").transpose(2, 0, 1)
-    args = y, noise(1, (3, 4), "float32"), noise(2, (4,), "float32"), noise(3, (4,), "float32")
+    args = y, noise(1, (3, 4), "float32"), noise(2, (8,), "float32")[::2], noise(3, (8,), "float32")[1::2]
+    pieces = noise(4, (3, 4, 600), "float32")[..., ::2].transpose(2, 0, 1)
     repeated = np.broadcast_to(noise(4, (1, 4, 300), "float32"), (3, 4, 300)).transpose(2, 0, 1)
     with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
         found = normalized_and_moments(*args, epsilon=0.1)
         close(normalize_elu_marginal(*args, 1, epsilon=0.1)[0], wide(found[0]).sum(axis=1), 30)
-        for g in (repeated, np.ascontiguousarray(repeated)):
+        for g in (repeated, np.ascontiguousarray(repeated), pieces):
             given = g, noise(5, (4,), "float32"), noise(6, (4,), "float32")
             cotangents = normalize_elu_vjp(*given, *args, found[3], epsilon=0.1)
             with without_kernels():
@@ -332,7 +360,7 @@ def descending() -> None:
 
 def instruction() -> None:
     """The product of tensor cores as the PTX manual has it: d, a, b, c; tests on the processor run another."""
-    text = _cuda.source("float32", {"PASSES": 1})
+    text = _cuda.source("float32", {"TENSOR_CORES": 1, "FILTERS": 1})
     found = re.search(r'asm volatile\("mma\.([^ ]+) ([^;]+);"\s*:(.*?):(.*?)\);', text, re.DOTALL)
     assert found
     kind, operands, outputs, inputs = found.groups()
@@ -341,6 +369,10 @@ def instruction() -> None:
     assert re.findall(r'"\+f"\((\w+\[\d\])\)', outputs) == [f"sum[{i}]" for i in range(4)]
     assert re.findall(r'"r"\((\w+\[\d\])\)', inputs) == [*(f"a[{i}]" for i in range(4)), "b[0]", "b[1]"]
     assert re.search(r"cvt\.rna\.tf32\.f32 %0, %1;", text)
+    assert "define SHARED_MEMORY extern __shared__ __align__(16) unsigned char shared_memory[]\n" in text
+    shuffles = re.findall(r"__shfl_sync\((\w+)", text)
+    assert shuffles and set(shuffles) == {"0xffffffffu"}  # of whole warps, all of whose lanes take part
+    assert _cuda.OPTIONS == ("-std=c++17",)
     assert re.findall(r'asm volatile\("(cp[^;]*;)" ::\s*(.*?)\);', text, re.DOTALL) == [
         (
             "cp.async.ca.shared.global [%0], [%1], %2, %3;",
@@ -412,6 +444,38 @@ def large_parts(build: Callable[..., Any]) -> None:
     assert np.array_equal(written, np.full_like(written, sizes["THREADS"]))
 
 
+def large_sums(build: Callable[..., Any]) -> None:
+    """Rows of sums and of what is normalised that begin at 2^32 elements: what the last block makes of the last one."""
+    run, positions, rows, threads = 32, 1 << 30, 5, 32
+    x, out = far(rows * positions), far(rows * positions)
+    values = noise(0, (run,), "float32")
+    numbers = tuple(map(np.int32, (rows, positions)))
+
+    def launch(name: str, sizes: dict[str, int], grid: tuple[int, ...], *arguments: Any) -> None:
+        first = (*(n - 1 for n in grid), 0)
+        build(name, "float32", tuple(sizes.items()))(grid, (threads,), arguments, 0, first)
+
+    norm_sizes, zeros, ones = {"NORM_THREADS": threads, "RHO": 1}, np.zeros(rows, np.float32), np.ones(rows, np.float32)
+    x[-positions : run - positions] = values  # the first of the last row
+    parts = np.full((rows, 1, 2), np.nan)
+    launch("row_sums", norm_sizes, (1, rows), x, parts, numbers[1], np.int32(run))
+    assert np.allclose(parts[-1, 0], [wide(values).mean(), run * wide(values).var()], rtol=1e-12)
+    x[-run:] = values
+    blocks, moments = positions // threads, np.stack([np.zeros(rows), np.ones(rows)])
+    arguments = x, np.uintp(0), moments, ones, zeros, np.uintp(0), out, *numbers, np.int32(1), np.int32(1)
+    launch("normalize_rows", norm_sizes, (blocks, rows), *arguments, np.float64(0))
+    elu = np.where(values > 0, values, np.expm1(np.minimum(values, 0)))
+    assert np.abs(out[-run:] - elu).max() <= 4 * eps("float32")
+    out[-run:] = 0
+    row = np.uintp(0), np.uintp(0), np.uintp(0), out, numbers[1], np.int32(1), np.int32(1), np.int64(0)
+    launch("extend", {"EXTEND": threads}, (blocks, rows), x[-positions:], *row)
+    assert np.array_equal(out[-run:], values)
+    x[-run:] = 0  # of five terms of 2^30 elements each, the last has values where the first block adds up
+    arguments = x, out, *map(np.int32, (1, rows, positions, threads)), np.float64(1)
+    build("add_terms", "float32", (("ADDERS", threads),))((1, 1), (threads,), arguments)
+    assert np.array_equal(out[:run], values)
+
+
 def large_patches(build: Callable[..., Any]) -> None:
     """Patches of 2^31 - 8 samples: what the last block makes of the last ones, all others zeros."""
     samples, places, inner, taps, steps, threads = 3, 4, 178_956_970, 3, 5, 128
@@ -450,7 +514,7 @@ def large_patches(build: Callable[..., Any]) -> None:
 def limits() -> None:
     """What no kernel can carry out goes another way."""
     from hcnn_core._engines import dispatch
-    from hcnn_core._engines.devices import CUPY, Request
+    from hcnn_core._engines.devices import CUPY, Request, _gathered
 
     def kind(x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], **options: Any) -> str:
         defaults: dict[str, Any] = {"boundary": "zero", "sum_axes": (), "stride": 1, "method": "direct"}
@@ -470,12 +534,25 @@ def limits() -> None:
 
     for out, slides in (((1 << 13) - 1, True), (1 << 13, False)):  # eight attributes each: rows of blocks
         problem = make_problem((64, 8), (1, out), (1,), boundary="zero", sum_axes=(), stride=1, method="fft")
-        request = Request(problem, True, ((), problem.batch_axes), CUPY, current())
-        plan: Any = CUPY.by_axis(problem.method, request).make()
+        request = Request(problem, True, ((), problem.batch_axes), CUPY, current(), _cuda_plan.LARGEST)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(plan, "_seconds", lambda: np.inf)
-            patch.setattr(plan._implicit, "fits", lambda *_: True)
-            assert plan.slides(1, _cuda_plan.LARGEST) == slides
+            patch.setattr(_tensor_plan, "seconds_by_spectra", lambda *_: np.inf)
+            patch.setattr(_tensor_plan.Implicit, "fits", lambda *_: True)
+            found = CUPY.by_axis(problem.method, request).engine.__name__
+            assert found == ("TensorPlan" if slides else "CudaPlan")
+
+    slides: dict[str, Any] = {"sum_axes": (), "method": "fft"}
+    for kernels, w_shape, options, elements in (
+        (_implicit.Implicit, (3, 3), slides, 24),  # a result of eight attributes by three filters
+        (_summed.Summed, (9, 3), {"sum_axes": 0}, 45),
+    ):
+        for more, fits in ((0, True), (1, False)):
+            n = ((1 << 31) - 1) // elements + more
+            x_shape = (n, 8) if kernels is _implicit.Implicit else (9, 5, n)
+            defaults: dict[str, Any] = {"boundary": "zero", "sum_axes": (), "stride": 1, "method": "direct"}
+            problem = make_problem(x_shape, w_shape, (1,), **defaults | options)
+            request = Request(problem, True, ((), problem.batch_axes), CUPY, current())
+            assert kernels.suits(_gathered(problem.method, request)[0]) == fits  # offsets of 31 bits
 
     def patches(samples: int) -> str:
         x = np.broadcast_to(np.float32(0), (4, samples))
@@ -518,6 +595,35 @@ for stride, across, out in ((1, 11, 16), (2, 5, 16), (1, 11, 16), (2, 5, 32), (1
     hcnn_core.merge_factors(*operands, lengths=(1, 40), stride=1, boundary="zero", epsilon=1.0)
 print(driver.refused)
 """,
+    )
+
+
+def devices(tmp: Path, defect: Callable[[str], str], file: str) -> None:
+    """Two devices, of which the second has less shared memory: layers on each, and a table beside an array."""
+    finds_nothing(
+        tmp,
+        defect,
+        file,
+        """
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.backend import DeviceTables
+found = []
+for number in (0, 1, 0):
+    with cupy.cuda.Device(number):
+        for dtype in ("f", "d"):
+            x, w = cupy.zeros((4, 8, 8, 8, 16), dtype), cupy.zeros((3, 3, 7, 11, 16), dtype)
+            method = "direct", "direct", "fft", "fft"
+            options = dict(boundary="zero", stride=(1, 1, 2, 2), method=method)
+            like = convolve(x, w, (1, 2, 3, 4), **options)
+            for adjoint in (convolve_vjp_x, convolve_vjp_w):
+                adjoint(like, x, w, (1, 2, 3, 4), **options)
+    tables = DeviceTables()
+    with cupy.cuda.Device(1 - number):
+        table = tables.beside(like, "table", lambda: np.arange(100, dtype=np.int32))
+    found += [] if table.device == like.device else [table.device]
+print(driver.refused + found)
+""",
+        'device="H100,RTX 3090"',
     )
 
 
@@ -606,7 +712,7 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ("taps of the next row for none", "WRAP_2), (unsigned)TAPS_2)", "WRAP_2), (unsigned)TAPS_2 - 1)"),
         ("filters in pairs 8 apart, back too", "(BACK ? filter & 8 |", "(false ? filter & 8 |"),
         ("tables of the first phase", "phases + phases[3 * blockIdx.z + 2]", "phases + phases[2]"),
-        ("columns for rows", "take(a, BACK ? 2 : 1, of_near", "take(a, BACK ? 1 : 2, of_near"),
+        ("columns for rows", "both[BACK ? e / 2 + e % 2 * 2 : e]", "both[BACK ? e : e / 2 + e % 2 * 2]"),
         ("the first share's rows for all", "from + s * of_share + e * rows_4", "from + e * rows_4"),
         ("the first share's parts for all", "stage % STAGES + share * STAGES,", "stage % STAGES,"),
         ("positions of one tile", "k / 4 * 16 + j * 4 + k % 4;", "k / 4 * 16 + j * 4 + k % 2;"),
@@ -749,6 +855,24 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
             "total = total > 0 ? total : real(0);",
         ),
     ],
+    (f"{CUDA}/normalization.py", normalizing): [
+        (
+            "scale and bias as views",
+            "(xp.ascontiguousarray(a) for a in (scale, bias, g_mean, g_variance))",
+            "scale, bias, g_mean, g_variance",
+        ),
+        ("a cotangent whose rows lie in pieces", "not ordered[(0,) * outer].flags.c_contiguous or", "False or"),
+    ],
+    (f"{CUDA}/geometry.py", views): [
+        (
+            "four numbers at once from any address",
+            "if batch % 4 or any(address_of(a) % 16 for a in arrays)",
+            "if batch % 4",
+        ),
+    ],
+    (f"{CUDA}/patches.py", views): [
+        ("pieces of patches from any address", " and not any(address_of(a) % 16 for a in arrays)", ""),
+    ],
     (KERNELS, adding): [
         (
             "sums of a block's first terms",
@@ -806,6 +930,46 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ("four iterations of Muon instead of five", "iteration < 5", "iteration < 4"),
         ("a wide matrix of Muon taken as tall", "i = by_rows ? e / m.columns : e % rows;", "i = e / m.columns;"),
     ],
+    (KERNELS, large_sums): [
+        (
+            "a row of `row_sums` in 32 bits",
+            "y + (long long)row * positions + first",
+            "y + int(row * 1u * positions) + first",
+        ),
+        (
+            "a row of `normalize_rows` read in 32 bits",
+            "y[(first + (long long)n * apart) * positions + p]",
+            "y[int((first + n * apart) * 1u * positions + p)]",
+        ),
+        (
+            "a row of `normalize_rows` written in 32 bits",
+            "ans[(long long)blockIdx.y * positions + p] = total",
+            "ans[unsigned(blockIdx.y * positions + p)] = total",
+        ),
+        (
+            "a row of `extend` written in 32 bits",
+            "out[(long long)blockIdx.y * positions + p] = value",
+            "out[unsigned(blockIdx.y * positions + p)] = value",
+        ),
+        ("a term of `add_terms` in 32 bits", "from[(long long)r * inner]", "from[unsigned(r * inner)]"),
+    ],
+    (KERNELS, instruction): [
+        ("shared memory at any address", "extern __shared__ __align__(16) unsigned", "extern __shared__ unsigned"),
+    ],
+    (IMPLICIT, instruction): [
+        ("a shuffle of half a warp", "return __shfl_sync(0xffffffffu, x", "return __shfl_sync(0xffffu, x"),
+    ],
+    (KERNELS, stand_in): [
+        ("half of the threads in `__launch_bounds__`", "(MAP_THREADS) map_rows", "(MAP_THREADS / 2) map_rows"),
+    ],
+    ("hcnn_core/backend/_device.py", devices): [
+        ("tables without their device", 'type(like), str(getattr(like, "device", "cpu"))', "type(like)"),
+        ("tables on the current device", "with device, lasting_memory(xp):", "with lasting_memory(xp):"),
+    ],
+    ("hcnn_core/backend/_kernels.py", devices): [
+        ("limits of the first device for all", "_limits_of(cupy.cuda.get_device_id())", "_limits_of(0)"),
+        ("shared memory prepared on one device", "prepared.add(device)", "prepared.update(range(9))"),
+    ],
     (KERNELS, large_arrays): [
         (
             "an entry's offset in 32 bits",
@@ -856,9 +1020,6 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ("bytes of samples counted in 32 bits", "(x + at);", "(x + at * 4u / 4u);"),
         ("samples of `spread` counted in 28 bits", "<Piece*>(y + at)", "<Piece*>(y + (at & 0xfffffff))"),
     ],
-    (TENSOR, sliding): [
-        ("the smaller half of an operand dropped", "tf32(x - __uint_as_float(to.part[0][i]))", "tf32(0.0f)"),
-    ],
     (KERNELS, losses): [
         (
             "a label's target without its part of what is smoothed",
@@ -889,7 +1050,7 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ),
     ],
     (TENSOR, rounding): [
-        ("numbers not rounded", "PASSES == 1 ? __uint_as_float(tf32(x)) : x", "x"),
+        ("numbers not rounded", "return __uint_as_float(tf32(x));", "return x;"),
     ],
     (IMPLICIT, rounding): [
         ("copies of `implicit_taps` not rounded", "round_own(turn);", ""),
@@ -897,22 +1058,6 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
     (SUMMED, rounding): [
         ("copies of `summed` not rounded", "round_own(stage);", ""),
         ("copies of `summed_taps` not rounded", "round_own(turn);", ""),
-    ],
-    (IMPLICIT, drifting): [
-        ("three passes of `implicit` never flushed", "if (PASSES == 3 && stage % 2 == 0) flush(total, sum);", "; //"),
-        (
-            "three passes of `implicit_taps` never flushed",
-            "for (int k = 0; k < GROUP; ++k) flush(total[k], sum[k]);",
-            "; //",
-        ),
-    ],
-    (SUMMED, drifting): [
-        (
-            "three passes of `summed` never flushed",
-            "if (PASSES == 3 && tap % (MOST_IN_SUM / PASSES) == 0) flush(total, sum);",
-            "; //",
-        ),
-        ("three passes of `summed_taps` never flushed", "if (PASSES == 3) flush(total, sum);  // after", "; //"),
     ],
     (SINGLE, far_results): [
         (
@@ -934,11 +1079,20 @@ def on_host(kernels_on_host: list[str]) -> list[str]:
     return kernels_on_host
 
 
+def pairs_of_functions(ours: Any, planted: Any, module: str) -> Iterator[tuple[Any, Any]]:
+    """Functions of a module and of its classes, each with that of the same name in another version of it."""
+    for name, value in dict(ours).items():
+        if isinstance(value, types.FunctionType) and value.__module__ == module:
+            yield value, planted[name]
+        elif isinstance(value, type) and value.__module__ == module:
+            yield from pairs_of_functions(vars(value), vars(planted[name]), module)
+
+
 def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
-    check(build) if check.__name__.startswith("large_") else check()
+    check(build) if check.__code__.co_argcount else check()
 
 
-LAUNCHING = stand_in, tables, shared_memory
+LAUNCHING = stand_in, tables, shared_memory, devices
 ON_HOST = [defect for defect in DEFECTS if defect.check not in LAUNCHING]
 
 
@@ -955,6 +1109,12 @@ def test_defects_of_kernels_are_noticed(
 ) -> None:
     text = _cuda._text
     name = Path(defect.file).name
+    if name.endswith(".py"):  # what launches kernels, planted where it is loaded
+        module = importlib.import_module(defect.file.removesuffix(".py").replace("/", "."))
+        planted = dict(vars(module))
+        exec(defect.plant((ROOT / defect.file).read_text("utf-8")), planted)
+        for one, other in pairs_of_functions(vars(module), planted, module.__name__):
+            monkeypatch.setattr(one, "__code__", other.__code__)
     monkeypatch.setattr(_cuda, "_text", lambda asked: defect.plant(text(asked)) if asked == name else text(asked))
     with pytest.raises(AssertionError):  # and no CalledProcessError: the text with the defect compiles
         run(defect.check, compiled_kernels)
@@ -975,6 +1135,15 @@ def test_defects_of_launches_are_noticed(defect: Defect, tmp_path: Path) -> None
 @pytest.mark.parametrize("check", LAUNCHING)
 def test_the_stand_in_refuses_nothing_of_what_there_is(check: Callable[..., None], tmp_path: Path) -> None:
     check(tmp_path, lambda text: text, f"{CUDA}/launch.py")
+
+
+@pytest.mark.parametrize("kernels", [_implicit, _summed])
+def test_offsets_of_more_than_31_bits_are_noticed(
+    on_host: list[str], kernels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "MOST_OFFSETS", 1 << 32)
+    with pytest.raises(AssertionError):
+        limits()
 
 
 @pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches])

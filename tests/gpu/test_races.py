@@ -29,8 +29,9 @@ from hcnn_core import (
     patch_moments_vjp,
     precision,
 )
-from hcnn_core._engines.cuda import plan as _cuda_plan
-from hcnn_core._engines.cuda.implicit import TILES_OF_TAPS
+from hcnn_core._engines.cuda import implicit as _implicit
+from hcnn_core._engines.cuda import summed as _summed
+from hcnn_core._engines.cuda import tensor_plan as _tensor_plan
 from hcnn_core._tuning import tuned
 from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.normalization import normalized_and_moments
@@ -67,7 +68,7 @@ def work() -> None:
         convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
     x, w = of(0, 20, 16, 20), of(1, 20, 3, 20)  # three stages and eights: buffers are filled again
     with precision("tf32"), tuned(device_blocks=1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cuda_plan, "SLOWER", 0)  # by tiles, though channels, rows and batch fill no last ones
+        patch.setattr(_tensor_plan, "SLOWER", 0)  # by tiles, though channels, rows and batch fill no last ones
         y = convolve(x, w, 1, sum_axes=0, boundary="zero", method="direct")
         convolve_vjp_w(y, x, w, 1, sum_axes=0, boundary="zero", method="direct")
     x, w = of(0, 3, 4, 5, 9), of(1, 2, 3, 2, 5)  # several taps outside a tile
@@ -85,7 +86,7 @@ def work() -> None:
     options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
     merge_factors_vjp(*merge_factors(*factors, **options), *factors, **options)
     value_and_grad(lambda x: cross_entropy(x, np.arange(300) % 4))(of(0, 300, 4))
-    marginal(of(0, 3, 1000, 40), 1)
+    marginal(of(0, 3, 3000, 41), 1)  # the largest launch, whose last tile has nine sums
     y, each = of(0, 3, 5, 300).transpose(2, 0, 1), of(1, 5)
     moments = normalized_and_moments(y, each, each, each, epsilon=0.1)[3]
     normalize_elu_vjp(y, each, each, y, each, each, each, moments, epsilon=0.1)
@@ -101,7 +102,10 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
     found = Launches(tmp_path_factory.mktemp("header"))
     precompile_header(found.folder, *FLAGS)
     with in_place_of_cupy(found), np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TILES_OF_TAPS, 1, 4)  # so that the last taps are fewer than those that a block has at a time
+        for module in (_implicit, _summed):
+            patch.setattr(
+                module, "TILES_OF_TAPS", 4
+            )  # so that the last taps are fewer than those that a block has at a time
         work()
     return found
 
@@ -164,22 +168,22 @@ RACES = {
         ("before copied positions are read", "round_own(turn);\n        __syncthreads();"),
         (
             "before copied positions are overwritten",
-            "__syncthreads();\n    }\n    if (PASSES == 3)\n#pragma unroll\n        for",
+            "__syncthreads();\n    }\n    // the warps",
         ),
     ],
     ("summed", SUMMED): [
         ("before copied channels are read", "__syncthreads();\n        const float* of_w ="),
         (
             "before copied channels are overwritten",
-            "__syncthreads();\n    }\n    if (PASSES == 3) flush(sum, total);\n#pragma unroll\n    for (int n = 0",
+            "__syncthreads();\n    }\n#pragma unroll\n    for (int n = 0",
         ),
     ],
     ("summed_taps", SUMMED): [
-        ("before copied tiles are read", "__syncthreads();\n        if (PASSES == 3) flush(total, sum);  // after"),
+        ("before copied tiles are read", "round_own(turn);\n        __syncthreads();"),
         ("before the warps' sums of a tap are added", "__syncthreads();\n        for (int k = threadIdx.x; k < OCT"),
         (
             "before copied tiles are overwritten",
-            "__syncthreads();\n    }\n    if (PASSES == 3) flush(sum, total);\n    // the warps",
+            "__syncthreads();\n    }\n    // the warps",
         ),
     ],
     ("spread", KERNELS): [

@@ -16,7 +16,7 @@ from hcnn_core._engines.cuda import matmul as _cuda_products
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._tuning import tuned
 from hcnn_core.backend import _device, _memory_order, get_namespace, to_numpy
-from hcnn_core.precisions import passes
+from hcnn_core.precisions import uses_tf32
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train.config import make_config
 from train.data import Images, draw_holes
@@ -163,19 +163,19 @@ def test_graph_takes_the_same_steps(record: list[int], capsys: pytest.CaptureFix
 
 def test_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """In steps and in evaluation, and not beyond."""
-    seen: list[int] = []
+    seen: list[bool] = []
     call = Network.__call__
 
     def spying(self: Network, *arguments: Any, **options: Any) -> Any:
-        seen.append(passes("float32"))
+        seen.append(uses_tf32("float32"))
         return call(self, *arguments, **options)
 
     monkeypatch.setattr(Network, "__call__", spying)
-    problem = Problem(np, precision="tf32x3")
+    problem = Problem(np, precision="tf32")
     problem.run(problem.kernel_by_kernel, [BATCH])
     evaluate(np, problem.network, problem.arrays["parameters"], problem.arrays["moments"], problem.images)
-    assert set(seen) == {3} and len(seen) > 1
-    assert passes("float32") == 0
+    assert set(seen) == {True} and len(seen) > 1
+    assert not uses_tf32("float32")
 
 
 def test_loss_that_is_not_finite_leaves_the_arrays_alone(record: list[int]) -> None:

@@ -116,13 +116,12 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT, BESIDE) implicit(
     };
     if (!BACK && SAMPLES_16 == 1) locate(0);
 
-    float sum[TILES][N][4] = {}, total[TILES][N][4] = {};
+    float sum[TILES][N][4] = {};
     fetch(0);
     put_down(0);
     __syncthreads();
     for (unsigned stage = 0; stage < taps * STAGES; ++stage) {
         if (stage + 1 < taps * STAGES) fetch(stage + 1);
-        if (PASSES == 3 && stage % 2 == 0) flush(total, sum);  // after twelve products at most
         const unsigned part = stage % STAGES + share * STAGES, other_1 = BACK ? part / OF_16 / RESULTS_2 : part / SAMPLES_16;
         if (BACK || SAMPLES_16 > 1) locate(part);
 #pragma unroll
@@ -132,11 +131,12 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT, BESIDE) implicit(
             if (!BACK && (sample >= SAMPLES_2 || (!WRAP_2 && (most < 0 || most - 7 >= TAPS_2)))) continue;
             // position 16 * q + 2 * i + v is column i of tile 2 * q + v
             const float* from = rows + ((stage % 2 * SHARES + share) * 8 + k * 4 + j) * PITCH + 4 * i;
-            Operand<2> b[N];
+            unsigned b[N][2];
 #pragma unroll
             for (int n = 0; n < N; n += 2) {
                 const Few<4> of_two = *reinterpret_cast<const Few<4>*>(from + n * 16);
-                take(b[n], 0, of_two.value[0]), take(b[n], 1, of_two.value[1]), take(b[n + 1], 0, of_two.value[2]), take(b[n + 1], 1, of_two.value[3]);
+#pragma unroll
+                for (int e = 0; e < 4; ++e) b[n + e / 2][e % 2] = __float_as_uint(of_two.value[e]);
             }
 #pragma unroll
             for (int m = 0; m < TILES; ++m) {
@@ -146,16 +146,17 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT, BESIDE) implicit(
                 const float* of_tap = filters + (stage / STAGES * TAPS_1 + tap_1) * OF_FIRST;
                 const Few<2> of_near = *reinterpret_cast<const Few<2>*>(of_tap + near[k]);
                 const Few<2> of_far = *reinterpret_cast<const Few<2>*>(of_tap + far[k]);
-                Operand<4> a;
-                take(a, 0, of_near.value[0]), take(a, BACK ? 2 : 1, of_near.value[1]), take(a, BACK ? 1 : 2, of_far.value[0]), take(a, 3, of_far.value[1]);
+                const float both[4] = {of_near.value[0], of_near.value[1], of_far.value[0], of_far.value[1]};
+                unsigned a[4];
 #pragma unroll
-                for (int n = 0; n < N; ++n) multiply_add(sum[m][n], a, b[n]);
+                for (int e = 0; e < 4; ++e) a[e] = __float_as_uint(both[BACK ? e / 2 + e % 2 * 2 : e]);
+#pragma unroll
+                for (int n = 0; n < N; ++n) mma(sum[m][n], a, b[n]);
             }
         }
         if (stage + 1 < taps * STAGES) put_down(stage + 1);
         __syncthreads();
     }
-    if (PASSES == 3) flush(sum, total);
     for (int s = 1; s < SHARES; ++s) {  // the warps of a group add up
         float* part = filters + warp % DOWN * (TILES * N * 4 * LANES) + lane;
         if (share == s)
@@ -280,7 +281,7 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
             for (int row = own_row; row < X_ROWS; row += EVERY) round_few<PIECE>(buffer + (G_ROWS + k * X_ROWS + row) * PITCH);
     };
 
-    float sum[GROUP][TAPS_1][OF_8][4] = {}, total[GROUP][TAPS_1][OF_8][4] = {};
+    float sum[GROUP][TAPS_1][OF_8][4] = {};
     int turn = 0;
     fetch(blockIdx.x, 0);
     for (int chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x, turn ^= 1) {
@@ -298,15 +299,12 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
                 row_2[n] = tap < TAPS_2 ? row : -1;
             }
             for (int p = 0; p < POSITIONS; p += 8) {
-                if (PASSES == 3)  // after as many products as results of attribute 1 meet a tap, three times
-#pragma unroll
-                    for (int k = 0; k < GROUP; ++k) flush(total[k], sum[k]);
-                Operand<4> a[RESULTS_1];
+                unsigned a[RESULTS_1][4];
 #pragma unroll
                 for (int first = 0; first < RESULTS_1; ++first)
 #pragma unroll
                     for (int e = 0; e < 4; ++e)
-                        take(a[first], e, of_g[((first * RESULTS_2 + second) * 16 + i + e % 2 * 8) * PITCH + p + j + e / 2 * 4]);
+                        a[first][e] = __float_as_uint(of_g[((first * RESULTS_2 + second) * 16 + i + e % 2 * 8) * PITCH + p + j + e / 2 * 4]);
 #pragma unroll
                 for (int k = 0; k < GROUP; ++k)
 #pragma unroll
@@ -314,23 +312,20 @@ extern "C" __global__ void __launch_bounds__(IMPLICIT_TAPS) implicit_taps(
 #pragma unroll
                         for (int n = 0; n < OF_8; ++n) {
                             const float* from = of_x + (k * X_ROWS + row_1 * SAMPLES_2 + max(row_2[n], 0)) * PITCH + p + j;
-                            Operand<2> b;
-                            take(b, 0, row_2[n] < 0 ? 0.0f : from[0]);
-                            take(b, 1, row_2[n] < 0 ? 0.0f : from[4]);
+                            unsigned b[2];
+#pragma unroll
+                            for (int e = 0; e < 2; ++e) b[e] = __float_as_uint(row_2[n] < 0 ? 0.0f : from[4 * e]);
 #pragma unroll
                             for (int first = 0; first < RESULTS_1; ++first)
 #pragma unroll
                                 for (int tap = 0; tap < TAPS_1; ++tap)
                                     if (sample_of(first, tap, STEP_1, TAPS_1, SAMPLES_1, WRAP_1) == row_1)
-                                        multiply_add(sum[k][tap][n], a[first], b);
+                                        mma(sum[k][tap][n], a[first], b);
                         }
             }
         }
         __syncthreads();
     }
-    if (PASSES == 3)
-#pragma unroll
-        for (int k = 0; k < GROUP; ++k) flush(sum[k], total[k]);
     // the warps add up, one tap of the positions after the other
     float* part = buffers;
     constexpr int ALL = TAPS_1 * OF_8 * 8 * 16;

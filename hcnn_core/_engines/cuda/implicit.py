@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.geometry import Gather, back_gathers, forward_gather, piece_of
 from hcnn_core._engines.cuda.sums import add_terms
-from hcnn_core._engines.taps import Integers, Taps, extended, outputs_met, phases_met
+from hcnn_core._engines.taps import Integers
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, DeviceLimits, DeviceTables, address_of, empty
+from hcnn_core.backend import Array, DeviceLimits, DeviceTables, empty
 
 THREADS = 256
 WARPS = THREADS // cuda.LANES
 
-TILES = {(1, False): 4, (1, True): 2, (3, False): 2, (3, True): 2}
-"""Values of the first attribute of which a warp keeps the sums, 16 results by 64 positions, by `passes` and `back`."""
+TILES = {False: 4, True: 2}
+"""Values of the first attribute of which a warp keeps the sums, 16 results by 64 positions, by `back`."""
 
-TILES_OF_TAPS = {1: 42, 3: 14}
+TILES_OF_TAPS = 42
 """About how many tiles of 16 filters by eight taps a warp keeps."""
 
 MOST_OFFSETS = 1 << 31
@@ -33,47 +33,6 @@ FROM_L2 = 0.23
 
 PART = 64
 """Positions of a block; a warp makes a part of a row's moments of them."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Which taps, the positions that each reads, -1 for a zero, and those of the results (taps, results)."""
-
-    taps: Integers
-    reads: Integers
-    targets: Integers
-
-
-def forward_part(t: Taps) -> Part:
-    """All results of a convolution along the direct axes, by positions of x."""
-    places = [
-        extended(np.arange(o) * r - (np.arange(size)[:, None] - size // 2), n, wrap)
-        for n, o, size, r, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, t.periodic, strict=True)
-    ]
-    return Part(np.arange(t.count), flat(places, t.lengths), np.arange(math.prod(t.out_lengths)))
-
-
-def back_parts(t: Taps) -> list[Part]:
-    """Return the cotangent of x by positions of that of the result, for each phase of x that meets taps."""
-    parts = []
-    for phase, taps in phases_met(t):
-        places, samples = [], []
-        for n, o, size, r, p, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, phase, t.periodic, strict=True):
-            along = np.arange(p, n, r)
-            places.append(extended(np.arange(along.size) + outputs_met(size, r, p)[:, None], o, wrap))
-            samples.append(along)
-        parts.append(Part(taps, flat(places, t.out_lengths), np.ravel_multi_index(np.ix_(*samples), t.lengths).ravel()))
-    return parts
-
-
-def flat(places: list[Integers], lengths: tuple[int, ...]) -> Integers:
-    """From places along each axis (taps, positions), those of all taps and positions together; -1 stays."""
-    flat: Any = np.zeros((1, 1), np.int64)
-    for place, n in zip(places, lengths, strict=True):
-        before, along = flat[:, None, :, None], place[None, :, None, :]
-        flat = np.where((before < 0) | (along < 0), -1, before * n + along)
-        flat = flat.reshape(flat.shape[0] * flat.shape[1], -1)
-    return flat
 
 
 def _shared_of_taps(sizes: dict[str, int]) -> int:
@@ -107,10 +66,10 @@ class Implicit:
         sizes = (a.x_rows * a.taps.samples, a.y_rows * a.out * a.taps.results, a.taps.count * a.taps.results)
         return 1 <= len(along) <= 2 and a.channels == a.outer_size == 1 and whole and max(sizes) < MOST_OFFSETS
 
-    def fits(self, passes: int, limits: DeviceLimits) -> bool:
+    def fits(self, limits: DeviceLimits) -> bool:
         """Whether a device can run the kernel, forward and back."""
-        shared = (self._shared(self._sizes(passes, back)) for back in (False, True))
-        has_taps = self._sizes_of_taps(passes, limits) is not None
+        shared = (self._shared(self._sizes(back)) for back in (False, True))
+        has_taps = self._sizes_of_taps(limits) is not None
         return limits.capability >= cuda.TENSOR_CAPABILITY and max(shared) <= limits.shared and has_taps
 
     def multiply_adds(self) -> float:
@@ -129,7 +88,7 @@ class Implicit:
         return int(np.maximum(high - low + 1, 0).sum()) * tile
 
     def forward(
-        self, x: Array, w: Array, y: Array, passes: int, bias: Array | None = None, marginal: Array | None = None,
+        self, x: Array, w: Array, y: Array, bias: Array | None = None, marginal: Array | None = None,
         parts: Array | None = None,
     ) -> None:  # fmt: skip
         """Write the result (rows, positions), or with a bias its ELU, and the sums of it over the first axis.
@@ -137,60 +96,60 @@ class Implicit:
         `parts` (rows, parts, 2), in double precision, receives the mean of PART positions each, before bias and ELU,
         and the sum of their squared deviations.
         """
-        self._launch(x, w, y, passes, bias, marginal, parts)
+        self._launch(x, w, y, bias, marginal, parts)
 
-    def makes_marginal(self, axis: int, passes: int) -> bool:
+    def makes_marginal(self, axis: int) -> bool:
         """Whether a warp has all results along an axis of the result (see `forward`)."""
         a = self.arrangement
-        return len(a.spectral) == 2 and a.y_order.index(axis) == 0 and self.first[1] <= TILES[passes, False]
+        return len(a.spectral) == 2 and a.y_order.index(axis) == 0 and self.first[1] <= TILES[False]
 
-    def back(self, g: Array, w: Array, x: Array, passes: int) -> None:
+    def back(self, g: Array, w: Array, x: Array) -> None:
         """Write the cotangent of x (rows, positions), which holds zeros where no tap reads x."""
-        if self._parts(True):
-            self._launch(g, w, x, passes, back=True)
+        if self._gathers(True):
+            self._launch(g, w, x, back=True)
 
-    def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
+    def filters(self, xp: Any, g: Array, x: Array) -> Array:
         """Cotangent of the filters, by the taps of transformed axes, then of direct ones, (S, T, 1, K)."""
-        sizes = self._sizes_of_taps(passes, cuda.device_limits())
+        sizes = self._sizes_of_taps(cuda.device_limits())
         assert sizes is not None
-        (part,), batch, padded = self._parts(False), self.taps.batch, -(-self.arrangement.out // 16)
-        lines = part.targets.size
-        grid_y, chunks = -(-part.taps.size // sizes["GROUP"]), -(-lines * batch // sizes["POSITIONS"])
+        batch, padded, gather = self.taps.batch, -(-self.arrangement.out // 16), self._gathers(False)[0]
+        lines, taps = gather.count, gather.taps.size
+        grid_y, chunks = -(-taps // sizes["GROUP"]), -(-lines * batch // sizes["POSITIONS"])
         blocks = max(1, min(chunks, current().device_blocks // (4 * grid_y * padded)))
-        count = part.taps.size * self.first[2] * self.second[2] * self.arrangement.out
-        parts, reads = empty(xp, (blocks, count), x), self._table(x, "reads", lambda: part.reads)
-        numbers = map(np.int32, (part.taps.size, lines, batch, g.shape[1], x.shape[1]))
+        count = taps * self.first[2] * self.second[2] * self.arrangement.out
+        parts, reads = empty(xp, (blocks, count), x), self._table(x, "reads", lambda: gather.whole()[0])
+        numbers = map(np.int32, (taps, lines, batch, g.shape[1], x.shape[1]))
         arguments, sizes = (g, x, reads, parts, *numbers), sizes | {"PIECE": piece_of(batch, g, x)}
         grid = blocks, grid_y, padded
         cuda.launch("implicit_taps", "float32", sizes, grid, THREADS, arguments, _shared_of_taps(sizes))
-        return xp.reshape(add_terms(xp, parts, (1, blocks, count)), (-1, part.taps.size, 1, self.arrangement.out))
+        return xp.reshape(add_terms(xp, parts, (1, blocks, count)), (-1, taps, 1, self.arrangement.out))
 
     @cuda.kept
-    def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> dict[str, int] | None:
+    def _sizes_of_taps(self, limits: DeviceLimits) -> dict[str, int] | None:
         """Choose sizes of `implicit_taps`: as many taps and positions at a time as registers and shared memory hold."""
         tiles = self.first[2] * -(-self.second[2] // 8)
-        most = min(max(1, TILES_OF_TAPS[passes] // tiles), self.taps.count)
+        most = min(max(1, TILES_OF_TAPS // tiles), self.taps.count)
         for positions in (16, 8):
             for group in range(most, 0, -1):
-                constants = {"IMPLICIT_TAPS": THREADS, "PASSES": passes, "GROUP": group, "POSITIONS": positions}
+                constants = {"IMPLICIT_TAPS": THREADS, "TENSOR_CORES": 1, "GROUP": group, "POSITIONS": positions}
                 sizes = {**constants, **self._geometry()}
-                if _shared_of_taps(sizes) <= limits.shared and group * tiles <= 1.25 * TILES_OF_TAPS[passes]:
+                if _shared_of_taps(sizes) <= limits.shared and group * tiles <= 1.25 * TILES_OF_TAPS:
                     return sizes
         return None
 
     @property
     def complete(self) -> bool:
         """Whether some tap reads each sample."""
-        return sum(part.targets.size for part in self._parts(True)) == math.prod(self.taps.lengths)
+        return sum(gather.count for gather in self._gathers(True)) == math.prod(self.taps.lengths)
 
     @cuda.kept
-    def _sizes(self, passes: int, back: bool) -> dict[str, int]:
-        tiles, others = TILES[passes, back], self.first[1] * self.second[1] if back else self.first[0]
+    def _sizes(self, back: bool) -> dict[str, int]:
+        tiles, others = TILES[back], self.first[1] * self.second[1] if back else self.first[0]
         down = WARPS
         while down > 1 and down // 2 >= self._groups(tiles, back=back) and 2 * WARPS // down <= others:
             down //= 2  # a group's warps share out what it sums
-        sizes = {"IMPLICIT": THREADS, "PASSES": passes, "BACK": int(back), "TILES": tiles, "SHARES": WARPS // down}
-        return sizes | {"BESIDE": 2 if tiles * passes < 4 else 1} | self._geometry()
+        sizes = {"IMPLICIT": THREADS, "TENSOR_CORES": 1, "BACK": int(back), "TILES": tiles, "SHARES": WARPS // down}
+        return sizes | {"BESIDE": 2 if tiles < 4 else 1} | self._geometry()
 
     def _groups(self, tiles: int, *, back: bool) -> int:
         """Return the number of groups of rows of the result, of which a warp has one."""
@@ -207,22 +166,22 @@ class Implicit:
 
     def _shared(self, sizes: dict[str, int]) -> int:
         """Bytes of shared memory: the filters, and two stages of 16 rows for each share; or the sums of these."""
-        taps = max((part.taps.size for part in self._parts(bool(sizes["BACK"]))), default=0)
+        taps = max((gather.taps.size for gather in self._gathers(bool(sizes["BACK"]))), default=0)
         filters = taps * sizes["TAPS_1"] * (sizes["TAPS_2"] + 1) * -(-sizes["FILTERS"] // 16) * 16
         sums = WARPS // sizes["SHARES"] * sizes["TILES"] * 1024
         return 4 * max(filters + 16 * sizes["SHARES"] * (2 * PART + 8), sums if sizes["SHARES"] > 1 else 0)
 
     @cuda.kept
-    def _parts(self, back: bool) -> list[Part]:
-        return back_parts(self.taps) if back else [forward_part(self.taps)]
+    def _gathers(self, back: bool) -> list[Gather]:
+        return list(back_gathers(self.taps)) if back else [forward_gather(self.taps)]
 
     def _launch(
-        self, x: Array, w: Array, out: Array, passes: int, bias: Array | None = None, marginal: Array | None = None,
+        self, x: Array, w: Array, out: Array, bias: Array | None = None, marginal: Array | None = None,
         parts: Array | None = None, *, back: bool = False,
     ) -> None:  # fmt: skip
-        batch, sizes, phases = self.taps.batch, self._sizes(passes, back), self._parts(back)
+        batch, sizes, phases = self.taps.batch, self._sizes(back), self._gathers(back)
         sizes = sizes | {"PIECE": piece_of(batch, x, out, *(() if marginal is None else (marginal,)))}
-        positions = max(part.targets.size for part in phases) * batch
+        positions = max(gather.count for gather in phases) * batch
         rows = -(-self._groups(sizes["TILES"], back=back) // (WARPS // sizes["SHARES"]))
         table = self._table(x, ("phases", back), lambda: in_one(phases))
         numbers = map(np.int32, (batch, self.taps.count, x.shape[1], out.shape[1]))
@@ -235,16 +194,12 @@ class Implicit:
         return placed
 
 
-def piece_of(batch: int, *arrays: Array) -> int:
-    """Return how many neighbouring positions of rows are moved at once."""
-    return 1 if batch % 4 or any(address_of(a) % 16 for a in arrays) else 4
-
-
-def in_one(phases: list[Part]) -> Integers:
+def in_one(phases: list[Gather]) -> Integers:
     """Return one table of all phases, as `implicit` reads it: counts of taps and lines, and where each begins."""
     heads, tables, at = [], [], 3 * len(phases)
-    for part in phases:
-        heads += [part.taps.size, part.targets.size, at]
-        tables += [part.taps, part.reads.ravel(), part.targets]
-        at += part.taps.size + part.reads.size + part.targets.size
+    for gather in phases:
+        reads, targets = gather.whole()
+        heads += [gather.taps.size, targets.size, at]
+        tables += [gather.taps, reads.ravel(), targets]
+        at += gather.taps.size + reads.size + targets.size
     return np.concatenate([np.asarray(heads), *tables])

@@ -59,7 +59,7 @@ def source(dtype: str, sizes: Mapping[str, int]) -> str:
     macros = {**sizes, "EXPM1": expm1, "PACK": 16 // np.dtype(dtype).itemsize}
     lines = [f"#define {name} {value}" for name, value in macros.items()]
     types = f"using real = {real};\nstruct __align__(16) pack {{ real value[PACK]; }};\n"
-    texts = ("PASSES", "tensor_kernels"), ("FILTERS", "implicit"), ("RESULTS", "summed"), ("SINGLE", "single")
+    texts = ("TENSOR_CORES", "tensor_kernels"), ("FILTERS", "implicit"), ("RESULTS", "summed"), ("SINGLE", "single")
     more = [f"{name}.cu" for macro, name in texts if macro in sizes]
     return "\n".join([*lines, types + _text("kernels.cu"), *map(_text, more)])
 

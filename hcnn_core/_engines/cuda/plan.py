@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -14,33 +13,21 @@ import numpy as np
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
-from hcnn_core._engines.cuda.implicit import FROM_L2, PART, Implicit
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
-from hcnn_core._engines.cuda.summed import Summed
-from hcnn_core._engines.cuda.sums import add_terms
+from hcnn_core._engines.cuda.rows import RowsPlan, owned
 from hcnn_core._engines.cuda.sums import summed as sum_over
-from hcnn_core._engines.cuda.tables import Reading, extended_positions, tables_of
+from hcnn_core._engines.cuda.tables import Reading, extended_positions
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.generic.plan import Plan
-from hcnn_core._engines.taps import Integers, Matrices, TapProducts, untapped
+from hcnn_core._engines.taps import Integers, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
-from hcnn_core._tuning import DEFAULT, Tuning, Units
-from hcnn_core.backend import Array, DeviceLimits, DeviceTables, dtype_name, empty, placement
-from hcnn_core.precisions import passes
-
-FEWEST_ROWS = 6
-"""A product with fewer rows takes as long as with these: it is made in tiles of eight rows or more."""
+from hcnn_core._tuning import DEFAULT, Tuning
+from hcnn_core.backend import Array, DeviceLimits, dtype_name, empty, placement
 
 LARGEST = DeviceLimits(227 << 10, 113 << 10, (9, 0))
 """Of the device whose blocks may have the most shared memory."""
-
-BANDWIDTH, MULTIPLY_ADDS, FLOAT32 = 4.3e12, 1.35e14, 3.35e13
-"""Bytes that an H200 copies in a second; products of TensorFloat-32 that it can issue by `mma.sync`, and of float32."""
-
-SLOWER = 2.8
-"""How much longer kernels that make and read spectra took there than what follows from these (gpu-h200/README.md)."""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -102,28 +89,14 @@ def _padded(matrix: Array) -> Array:
     return np.ascontiguousarray(np.pad(matrix, ((0, more), (0, 0))).T)
 
 
-def _owned(view: Any) -> Array:
-    """Return a view of all of an array that nothing else has as an array of its own, which nobody need copy."""
-    if isinstance(view, np.ndarray) or not view.flags.c_contiguous:
-        return view
-    return type(view)(view.shape, view.dtype, view.data)
-
-
-class CudaPlan(Plan[Array]):
+class CudaPlan(RowsPlan):
     """A plan for real arrays on a GPU whose transform is by matrices, or none."""
 
     def __init__(
         self, arrangement: Arrangement, transform: Transform[Array], products: TapProducts[Array], tuning: Tuning
     ) -> None:
         super().__init__(arrangement, transform, products, tuning)
-        t = products.taps
-        self.taps = t if t.sizes else untapped(t.batch)
-        self.tables = tables_of(self.taps)
         self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
-        self._placed = DeviceTables()
-        directly = next((kind for kind in (Implicit, Summed) if kind.suits(arrangement)), None)
-        self._implicit = directly(arrangement) if directly else None
-        """Products by tensor cores without a transform, where these take less time by count."""
 
     @classmethod
     def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
@@ -140,86 +113,6 @@ class CudaPlan(Plan[Array]):
         spectra = transform.planes**2 * transform.frequencies * transform.aliases * columns
         fits = columns <= SIDE * MOST_BLOCKS and blocks <= MOST_BLOCKS  # along a grid's second axis
         return fits and max(spectra, transform.planes * entry) < 1 << 31  # offsets
-
-    @staticmethod
-    def units_of_products(products: TapProducts[Any], matrices: Matrices) -> Units:
-        """Multiply-adds, and copies of extended arrays. Lines cost nothing: a kernel looks each position up."""
-        m, t = matrices, products.taps
-        macs = (max(m.rows, FEWEST_ROWS) * m.columns + m.rows * max(m.columns, FEWEST_ROWS)) / 2
-        return {
-            "mac": m.entries * t.count * t.results * macs,
-            "copy": m.entries * (m.columns * t.samples * (t.count > 1) + m.rows * t.results * math.prod(t.stride)),
-        }
-
-    @classmethod
-    def units_on_tensor_cores(cls, choice: Any, units: Units, passes: int) -> Units:
-        """Those of products by tensor cores, or where filters slide, of these and of what each tap of space reads.
-
-        What is read once comes from memory, as half a copy is; for other taps, from the L2 cache.
-        """
-        a, t = choice.arrangement, choice.arrangement.taps
-        if Implicit.suits(a) or Summed.suits(a):
-            plan, limits = choice.make(), cuda.device_limits()
-            if plan.slides(passes, limits):
-                if isinstance(plan._implicit, Summed):
-                    return plan._implicit.units(passes, limits)
-                moved = 1.5 * (a.x_rows * t.samples + a.y_rows * a.out * t.results)
-                moved += FROM_L2 * t.count * t.results * (2 * a.x_rows + a.y_rows * a.out)
-                return {"plan": 1, "slid_mac": 3 * plan._implicit.multiply_adds() * passes, "copy": moved}
-        return units
-
-    @cuda.kept
-    def slides(self, passes: int, limits: DeviceLimits) -> bool:
-        """Whether products are made on tensor cores where samples lie: filters slide along attributes, or in space."""
-        in_grid = self.y_rows * self.out <= MOST_BLOCKS  # rows of `extend`, for the cotangent of an ELU
-        if not (passes and in_grid and self._implicit and self._implicit.fits(passes, limits)):
-            return False
-        if isinstance(self._implicit, Summed):
-            costs, t = self.tuning.other_costs, self.taps
-            others = t.count * t.results * self.channels * self.out
-            cost = self._implicit.units(passes, limits)["slid_mac"] * SLOWER * costs.slid_mac
-            return cost < others * costs.mac
-        return self._implicit.multiply_adds() * passes / MULTIPLY_ADDS < self._seconds()
-
-    def _by_tensor_cores(self, like: Array) -> int:
-        """How many products of tensor cores make one of filters that slide along attributes; 0 if others make them."""
-        if not (count := passes(dtype_name(like.dtype))):
-            return 0
-        if (has := (limits := cuda.device_limits()).capability) < cuda.TENSOR_CAPABILITY:
-            raise RuntimeError(
-                f"precisions 'tf32' and 'tf32x3' need a device of compute capability 8.0 or later; this one has "
-                f"{has[0]}.{has[1]}: choose precision 'float32'"
-            )
-        return count if self.slides(count, limits) else 0
-
-    def _seconds(self) -> float:
-        """Return what a convolution by way of spectra takes on an H200, by what it moves and multiplies."""
-        assert self.maps
-        d, t = self.maps, self.taps
-        spectrum = d.frequencies * d.planes * d.aliases * self.tables.x.positions
-        products = d.frequencies * d.planes * self.out * t.results
-        macs = products * d.planes * d.aliases * t.count
-        moved = self.x_rows * t.samples + 2 * (spectrum + products) + self.y_rows * self.out * t.results
-        return SLOWER * (4 * moved / BANDWIDTH + macs / FLOAT32)
-
-    def _directly(
-        self, xp: Any, x: Array, w: Array, count: int, bias: Array | None, axis: int | None = None,
-        parts: Array | None = None,
-    ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Return the result without a transform, as rows; with a bias (rows, out), its ELU; its sum over an axis."""
-        i, positions = self._implicit, math.prod(self.taps.out_lengths) * self.taps.batch
-        assert i is not None
-        y, total = empty(xp, (self.y_rows * self.out, positions), x), None
-        if axis is not None:
-            total = empty(xp, (y.shape[0] // self.problem.y_shape[axis], positions), x)
-        i.forward(self._sample_rows(xp, x), self._slid(xp, w), y, count, bias, total, parts)
-        return y, total
-
-    def _slid(self, xp: Any, w: Array) -> Array:
-        """Order filters by taps of transformed axes, then of direct ones, (S, T, C, K), as `merge` or w has them."""
-        by_taps = self._to_plan(xp, w, self.w_order, self.w_matrix)
-        in_place = isinstance(self._implicit, Summed) and by_taps.strides[-1] == by_taps.itemsize
-        return by_taps if in_place else xp.ascontiguousarray(by_taps)
 
     def _fits(self, like: Array) -> bool:
         """Whether a block of the device has the shared memory that arrays like this one need; if not, say so."""
@@ -249,63 +142,35 @@ class CudaPlan(Plan[Array]):
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        count = self._by_tensor_cores(x)
-        if not count and not self._fits(x):
+        if not self._fits(x):
             return self._by_taps.forward(xp, x, w, bias)
         per_row = None if bias is None else self._bias_of_rows(xp, bias)
-        if count:
-            y = self._directly(xp, x, w, count, per_row)[0]
-        else:
-            y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
+        y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
         result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
-
-    def forward_and_parts(self, xp: Any, x: Array, w: Array) -> tuple[Array, Array | None]:
-        """X convolved with w, and parts of its moments where filters slide (see `Implicit.forward`), else None."""
-        if not (count := self._by_tensor_cores(x)) or isinstance(self._implicit, Summed):
-            return self.forward(xp, x, w), None
-        shape = self.y_rows * self.out, -(-math.prod(self.taps.out_lengths) * self.taps.batch // PART), 2
-        parts = xp.empty(shape, dtype=xp.float64, **placement(xp, x))
-        y = self._directly(xp, x, w, count, None, parts=parts)[0]
-        return self.from_plan(xp, y, self.y_order, self.problem.y_shape), parts
 
     def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
         """Return the ELU of x convolved with w plus a bias, and its sum over an axis.
 
         Synthesis adds the sum up if the axis is transformed and the bias is the same at all positions.
         """
-        place, count = self.y_order.index(axis), self._by_tensor_cores(x)
-        if not count and not self._fits(x):
+        if not self._fits(x):
             return self._by_taps.forward_and_marginal(xp, x, w, bias, axis)
-        per_row = self._bias_of_rows(xp, bias)
-        on_the_way = self._implicit.makes_marginal(axis, count) if count and self._implicit else True
-        if per_row is None or place >= len(self.arrangement.spectral) or not on_the_way:
+        place, per_row = self.y_order.index(axis), self._bias_of_rows(xp, bias)
+        if per_row is None or place >= len(self.arrangement.spectral):
             y = self.forward(xp, x, w, bias)
             return y, sum_over(xp, y, (axis,))
         shape, order = self.problem.y_shape, self.y_order
         summed = shape[axis], math.prod(shape[a] for a in order[place + 1 : len(self.arrangement.spectral)])
         positions = math.prod(self.taps.out_lengths) * self.taps.batch
-        if count:
-            y, total = self._directly(xp, x, w, count, per_row, axis)
-            assert total is not None
-        else:
-            total = empty(xp, (self.y_rows // summed[0] * self.out, positions), x)
-            y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row, (total, *summed))
-        kept_order = tuple(a - (a > axis) for a in order if a != axis)
-        kept_shape = shape[:axis] + shape[axis + 1 :]
-        return self.from_plan(xp, y, order, shape), self.from_plan(xp, total, kept_order, kept_shape)
-
-    def _bias_of_rows(self, xp: Any, bias: Array) -> Array | None:
-        """`per_row`, in one piece."""
-        per_row = self.per_row(xp, bias)
-        return None if per_row is None else xp.ascontiguousarray(per_row)
+        total = empty(xp, (self.y_rows // summed[0] * self.out, positions), x)
+        y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row, (total, *summed))
+        return self._with_marginal(xp, y, total, axis)
 
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
-        if count := self._by_tensor_cores(g):
-            return self._adjoints_directly(xp, g, x, w, ans, count)
         if not self._fits(g):
             return self._by_taps.adjoints(xp, g, x, w, ans)
         sums = None
@@ -325,41 +190,11 @@ class CudaPlan(Plan[Array]):
             w_cotangent = self._filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
         return x_cotangent, w_cotangent, None if ans is None else sums
 
-    def _adjoints_directly(
-        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None, count: int
-    ) -> tuple[Array | None, Array | None, Array | None]:
-        """`adjoints` without a transform."""
-        i, sums = self._implicit, None
-        assert i is not None
-        if ans is None:
-            rows = self._result_rows(xp, g)
-        else:
-            rows, parts = self._extend(xp, self._result_rows(xp, g, spread=True), None, self._result_rows(xp, ans))
-            assert parts is not None
-            sums = self.like_result(xp, parts)
-        x_cotangent = w_cotangent = None
-        if w is not None:
-            cotangent = empty(xp, (self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch), g)
-            if not i.complete:
-                cotangent[...] = 0
-            i.back(rows, self._slid(xp, w), cotangent, count)
-            x_cotangent = self.from_plan(xp, cotangent, self.x_order, self.problem.x_shape)
-        if x is not None:
-            by_taps = i.filters(xp, rows, self._sample_rows(xp, x), count)
-            w_cotangent = _owned(self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape))
-        return x_cotangent, w_cotangent, sums
-
     def _spectrum(self, xp: Any, x: Array) -> Array:
         """Spectrum of x, extended (entries, columns, positions)."""
         rows = self._sample_rows(xp, x)
         rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")[0]
         return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
-
-    def _sample_rows(self, xp: Any, x: Array) -> Array:
-        """Return samples as (rows, positions), in one piece."""
-        shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
-        rows: Array = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
-        return rows
 
     def _matrices(self, xp: Any, w: Array) -> Array:
         """Return filters, or their spectra, (entries or 1, taps * columns, rows)."""
@@ -488,7 +323,7 @@ class CudaPlan(Plan[Array]):
             multiply_into(table.T, matrices, rows, reads=self._filter_tables(matrices, "filters"))
         else:
             rows = matrices
-        return _owned(self.from_plan(xp, rows, self.w_order, self.problem.w_shape))
+        return owned(self.from_plan(xp, rows, self.w_order, self.problem.w_shape))
 
     def _cotangent_of_filters(self, xp: Any, g: Array, x: Array) -> Array:
         """Cotangent of the matrices (entries or 1, taps * columns, rows), of which entries have one each or all one."""
@@ -567,64 +402,10 @@ class CudaPlan(Plan[Array]):
         )  # fmt: skip
         return out, None if sums is None else self._total(xp, sums)
 
-    def _extend(
-        self, xp: Any, x: Array, extension: str | None, answers: Array | None = None
-    ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Rows (rows, .) extended by their boundary; with answers, as in `_map`, also the sums of the products.
-
-        There may be more answers than rows: these are then repeated.
-        """
-        places, batch, n = self._source(x, extension)
-        rows = x.shape[0] if answers is None else answers.shape[0]
-        out = empty(xp, (rows, n), x)
-        threads = self.tuning.device_threads
-        blocks = -(-n // threads)
-        sums = None if answers is None else empty(xp, (blocks, rows), x)
-        cuda.launch(
-            "extend", dtype_name(x.dtype), {"EXTEND": threads}, (blocks, rows), threads,
-            (x, places, answers, sums, out, *map(np.int32, (n, batch, x.shape[0])), np.int64(x.shape[1])),
-        )  # fmt: skip
-        return out, None if sums is None else self._total(xp, sums)
-
-    @staticmethod
-    def _total(xp: Any, parts: Array) -> Array:
-        """Return the sum of parts (parts, elements), rounded once."""
-        count, elements = parts.shape
-        return add_terms(xp, parts, (1, count, elements)) if count > 1 else parts[0, :]
-
-    def _source(self, x: Array, extension: str | None) -> tuple[Array | None, int, int]:
-        """Places, batch and number of extended positions; without an extension, those of x itself."""
-        if extension is None:
-            return None, 1, x.shape[1]
-        table = getattr(self.tables, extension)
-        return self._table(x, (extension, "places"), table.places), table.batch, table.positions
-
     def _offsets(self, like: Array, name: Any, reading: Reading, x: Array) -> Array:
         """Offsets of taps and columns in an entry of x (entries, columns, positions)."""
         places = lambda: np.add.outer(reading.offsets, np.arange(x.shape[1]) * x.shape[2]).reshape(-1)  # noqa: E731
         return self._table(like, (name, x.shape[1:]), places)
-
-    def _table(self, like: Array, name: Any, values: Array | Callable[[], Array]) -> Array:
-        """Return a table on the device of `like`; integers as the kernels read them."""
-
-        def make() -> Array:
-            table = values() if callable(values) else values
-            return np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
-
-        return self._placed.beside(like, (name, like.dtype), make)
-
-    def _result_rows(self, xp: Any, y: Array, *, spread: bool = False) -> Array:
-        """Return an array like the result as (rows, positions).
-
-        With `spread`, repeated rows are left out where stride 0 shows them, as in the cotangent of a marginal.
-        """
-        ordered = xp.permute_dims(y, self.y_order)
-        rows = self.outer * self.y_rows * self.out
-        for axis, n in enumerate(ordered.shape[: len(self.arrangement.spectral)] if spread else ()):
-            if n > 1 and y.strides[self.y_order[axis]]:
-                break
-            ordered, rows = ordered[(*(slice(None),) * axis, slice(0, 1))], rows // n
-        return xp.ascontiguousarray(xp.reshape(ordered, (rows, math.prod(self.taps.out_lengths) * self.taps.batch)))
 
 
 class SubsampledPlan(Plan[Array]):

@@ -25,7 +25,7 @@ __device__ inline int of_w_number(int k, int& row, int& channel) {
 // times w[channel, tap_at[tap], row]; BACK, times w[row, tap_at[tap], channel]; numbers of the last axis lie side by side,
 // and the strides of the others are given. With a bias (rows), the ELU of the sum. With one tile a thread has 80 registers,
 // since left to itself ptxas takes 64 and spills.
-extern "C" __global__ void __launch_bounds__(SUMMED, TILES * PASSES == 1 ? 768 / SUMMED : 1) summed(
+extern "C" __global__ void __launch_bounds__(SUMMED, TILES == 1 ? 768 / SUMMED : 1) summed(
     Reals x, Reals w, Table tap_at, Table reads, Table targets, Table starts, Table offsets, Reals bias, Target out,
     int batch, int x_row, int out_row, int w_first, int w_tap
 ) {
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(SUMMED, TILES * PASSES == 1 ? 768 /
     int start[N];
 #pragma unroll
     for (int n = 0; n < N; ++n) start[n] = starts[warp * N + n] * EIGHT;
-    float sum[TILES][N][4] = {}, total[TILES][N][4] = {};
+    float sum[TILES][N][4] = {};
     fetch(0);
     for (int stage = 0; stage < STAGES; ++stage) {
         fetch(stage + 1);
@@ -85,25 +85,21 @@ extern "C" __global__ void __launch_bounds__(SUMMED, TILES * PASSES == 1 ? 768 /
         const float* of_x = stages + stage % 2 * STAGE + W_SIZE + j * X_PITCH + i;
 #pragma unroll 1
         for (int tap = 0; tap < ALL_TAPS; ++tap) {
-            if (PASSES == 3 && tap % (MOST_IN_SUM / PASSES) == 0) flush(total, sum);
-            Operand<4> a[TILES];
+            unsigned a[TILES][4];
 #pragma unroll
             for (int m = 0; m < TILES; ++m)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) take(a[m], e, of_w[(tap * EIGHT + e / 2 * 4) * W_PITCH + m * 16 + e % 2 * 8]);
+                for (int e = 0; e < 4; ++e) a[m][e] = __float_as_uint(of_w[(tap * EIGHT + e / 2 * 4) * W_PITCH + m * 16 + e % 2 * 8]);
             const float* from = of_x + offset[tap];
 #pragma unroll
             for (int n = 0; n < N; ++n) {
-                Operand<2> b;
-                take(b, 0, from[start[n]]);
-                take(b, 1, from[4 * X_PITCH + start[n]]);
+                const unsigned b[2] = {__float_as_uint(from[start[n]]), __float_as_uint(from[4 * X_PITCH + start[n]])};
 #pragma unroll
-                for (int m = 0; m < TILES; ++m) multiply_add(sum[m][n], a[m], b);
+                for (int m = 0; m < TILES; ++m) mma(sum[m][n], a[m], b);
             }
         }
         __syncthreads();
     }
-    if (PASSES == 3) flush(sum, total);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
         const int target = targets[tile * PLACES + warp * N + n];
@@ -169,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(SUMMED_TAPS) summed_taps(
             round_few<PIECE>(to_g + G_ROWS * G_PITCH + k / (EXT * EIGHT) * X_PITCH + k % (EXT * EIGHT));
     };
 
-    float sum[GROUP][TILES][4] = {}, total[GROUP][TILES][4] = {};
+    float sum[GROUP][TILES][4] = {};
     int turn = 0;
     fetch(blockIdx.x, 0);
     for (int chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x, turn ^= 1) {
@@ -177,29 +173,25 @@ extern "C" __global__ void __launch_bounds__(SUMMED_TAPS) summed_taps(
         wait_for_all_but_one();
         round_own(turn);
         __syncthreads();
-        if (PASSES == 3) flush(total, sum);  // after PLACES / ACROSS times three products
         const float* of_g = stages + turn * STAGE + i * G_PITCH + j;
         const float* of_x = stages + turn * STAGE + G_ROWS * G_PITCH + (octet * EIGHT + i) * X_PITCH + j;
 #pragma unroll 1
         for (int q = warp % ACROSS; q < PLACES; q += ACROSS) {
-            Operand<4> a[TILES];
+            unsigned a[TILES][4];
 #pragma unroll
             for (int m = 0; m < TILES; ++m)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) take(a[m], e, of_g[(m * 16 + e % 2 * 8) * G_PITCH + q * EIGHT + e / 2 * 4]);
+                for (int e = 0; e < 4; ++e) a[m][e] = __float_as_uint(of_g[(m * 16 + e % 2 * 8) * G_PITCH + q * EIGHT + e / 2 * 4]);
 #pragma unroll
             for (int t = 0; t < GROUP; ++t) {
                 const float* from = of_x + start[q] + offset[t];
-                Operand<2> b;
-                take(b, 0, from[0]);
-                take(b, 1, from[4]);
+                const unsigned b[2] = {__float_as_uint(from[0]), __float_as_uint(from[4])};
 #pragma unroll
-                for (int m = 0; m < TILES; ++m) multiply_add(sum[t][m], a[m], b);
+                for (int m = 0; m < TILES; ++m) mma(sum[t][m], a[m], b);
             }
         }
         __syncthreads();
     }
-    if (PASSES == 3) flush(sum, total);
     // the warps of eight channels add up, one tap after the other
     float* part = stages;
     constexpr int ALL = G_ROWS * EIGHT;

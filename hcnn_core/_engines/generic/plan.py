@@ -22,7 +22,7 @@ from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.taps import Matrices, TapProducts
 from hcnn_core._engines.transform import Transform
 from hcnn_core._tuning import Tuning, Units
-from hcnn_core.backend import AnyArray, permute_dims, reshape
+from hcnn_core.backend import AnyArray, DeviceLimits, permute_dims, reshape
 
 
 class Plan(Generic[AnyArray]):
@@ -53,8 +53,8 @@ class Plan(Generic[AnyArray]):
         return products.units(matrices)
 
     @classmethod
-    def units_on_tensor_cores(cls, choice: Any, units: Units, passes: int) -> Units:
-        """Return a choice's units where float32 is made by products of TensorFloat-32; CuPy's functions make none."""
+    def units_on_tensor_cores(cls, choice: Any, units: Units, limits: DeviceLimits) -> Units:
+        """Return a choice's units on a device whose tensor cores may make products; here they make none."""
         return units
 
     def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray:
