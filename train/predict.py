@@ -17,10 +17,11 @@ from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
 from train.commands.command_line import NETWORK, Parser, command, given_path, new_file, say
 from train.data import DataError
+from train.data.dataset import SPACE
 from train.data.folder import attempt, files_in, listed, said_of
-from train.data.photographs import endings, pixels
+from train.data.photographs import is_array, pixels
 from train.data.progress import progress_bar
-from train.data.readers import READERS, endings_for, reader_of
+from train.data.readers import endings_for, in_units, reader_of
 from train.pages import Table
 from train.runs.session import untrained_size
 from train.storage.files import write_atomically
@@ -36,7 +37,8 @@ def _arguments(parser: Parser) -> None:
         type=given_path,
         nargs="+",
         metavar="PATH",
-        help=f"pictures, or folders of them; for a network of signals files {', '.join(READERS)}",
+        help="pictures, or files of arrays, or folders of them: "
+        + "; ".join(f"for a network of {kind} {', '.join(endings_for(axes))}" for axes, kind in SPACE.items()),
     )
     parser.add_argument("--out", type=new_file, metavar="FILE", help="CSV to write [standard output]")
 
@@ -54,11 +56,15 @@ def main(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     rows: list[list[str]] = []
     failed: list[tuple[Path, str]] = []
+    noted: dict[str, list[Path]] = {}
     with progress_bar(len(files)) as bar:
         for part, items in _read(files, network):
             pairs = [*zip(part, items, strict=True)]
             failed += [pair for pair in pairs if isinstance(pair[1], str)]
-            rows += _rows(network, [pair for pair in pairs if not isinstance(pair[1], str)])
+            rows += _rows(network, [(path, it[0]) for path, it in pairs if not isinstance(it, str)])
+            for path, it in pairs:
+                for note in it[1] if not isinstance(it, str) else ():
+                    noted.setdefault(note, []).append(path)
             bar.update(len(part))
     table = Table(["path", *network.checkpoint.task.columns(network.class_names, TOP)], rows).csv()
     if options.out:
@@ -66,7 +72,8 @@ def main(options: argparse.Namespace) -> int:
         say(f"{options.out}: {len(files) - len(failed):,} files")
     elif len(failed) < len(files):
         say(table.decode().rstrip("\n"))
-    for line in listed(failed):
+    notes = [f"{p[0]}{f' and {len(p) - 1:,} more' * (len(p) > 1)}: {note}" for note, p in noted.items()]
+    for line in (*notes, *listed(failed)):
         print(line, file=sys.stderr)
     return 1 if failed else 0
 
@@ -109,11 +116,14 @@ def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence
             yield before, future.result()
 
 
-def samples_in(path: Path, network: Classifier) -> NDArray[Any]:
-    """Return what a file holds, (N, *space, C), as the network takes it: a picture, or samples of an array."""
-    reader, shape = reader_of(path), network.photograph_shape
-    if reader is not None and not (shape and reader.of_signals):
-        array = reader.samples(path)
-        if array.ndim > 3 or not shape or path.suffix.lower() not in endings():
-            return np.asarray(network._samples(array)[0])
-    return pixels(path, shape, network.checkpoint.values)[None]
+def samples_in(path: Path, network: Classifier) -> tuple[NDArray[Any], Sequence[str]]:
+    """Return what a file holds, (N, *space, C), as the network takes it, a picture or samples; and notes."""
+    reader, shape, checkpoint = reader_of(path), network.photograph_shape, network.checkpoint
+    if reader is not None and len(checkpoint.image_size) in reader.axes:
+        array, notes = reader.samples(path)
+        if reader.units is not None:
+            array, note = in_units(array, reader.units, checkpoint.values, checkpoint.likely_range)
+            notes = [note] if note else []
+        if len(shape) != 3 or array.ndim > 3 or not is_array(path):
+            return np.asarray(network._samples(array)[0]), notes
+    return pixels(path, shape, checkpoint.values)[None], ()

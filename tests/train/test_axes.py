@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,11 @@ from train.data import (
     standardise,
     views,
 )
+from train.data.readers import READERS, SOUND, in_units
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import PRESETS, build
 from train.recipes.augmentations import Position, draw_batch
+from train.runs.checkpoint import Checkpoint
 from train.verification.covariance import Subject, measure
 
 SIZES = ((24,), (12, 10), (8, 6, 8))
@@ -354,12 +357,27 @@ def test_signals_in_files_are_classified(
     np.savetxt("many/c.csv", x[5][:, None], delimiter=",", header="volt", comments="")
     np.savetxt("many/d.csv", x[6:8], delimiter=",")
     scipy.io.wavfile.write("many/e.wav", 1000, x[8])
+    scipy.io.wavfile.write("many/f.wav", 1000, np.rint(x[9]).astype(np.int16))  # raw, as these floats are
     assert predict.main(["run", "many"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
-    names = ["a.npy[0]", "a.npy[1]", "a.npy[2]", "b.npz[0]", "b.npz[1]", "c.csv", "d.csv[0]", "d.csv[1]", "e.wav"]
+    names = [
+        "a.npy[0]",
+        "a.npy[1]",
+        "a.npy[2]",
+        "b.npz[0]",
+        "b.npz[1]",
+        "c.csv",
+        "d.csv[0]",
+        "d.csv[1]",
+        "e.wav",
+        "f.wav",
+    ]
     assert [row["path"] for row in rows] == [f"many/{name}" for name in names]
-    assert [row["class"] for row in rows] == network.predict(x[:9])
-    expected = np.asarray(network.probabilities(x[:9])).max(1)
+    given = np.concatenate([x[:9], np.rint(x[9:10])])
+    assert [row["class"] for row in rows] == network.predict(given)
+    expected = np.asarray(network.probabilities(given)).max(1)
+    low, high = network.checkpoint.range or (0, 0)
+    assert data.train_images.min() <= low < 950 and 1050 < high <= data.train_images.max()
     assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=2e-6)
     np.save("short.npy", x[0, 1:])
     np.savez("two.npz", a=x, b=x)
@@ -374,3 +392,87 @@ def test_signals_in_files_are_classified(
         "give arrays, .npy or",
     )
     assert out == "" and [reason in line for reason, line in zip(reasons, err.splitlines(), strict=True)] == [True] * 4
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "said"),
+    [
+        ("nan,1\n2,3\n", [[NAN, 1], [2, 3]], ""),
+        ("inf,-Infinity\n1,2\n", [[np.inf, -np.inf], [1, 2]], ""),
+        ("E0,E1\n1e3,2E4\n", [[1e3, 2e4]], ""),
+        ("0,1\n2.5,3\n", [[2.5, 3]], "its first line, 0 to 1, is taken for a head"),
+        ("0\n1\n2\n", [[0], [1], [2]], ""),
+        ("time,0\n1,2\n", [[1, 2]], "is taken for a head, since 'time' is no number"),
+        ('"a","b"\n"1","2"\n', [[1, 2]], ""),
+        ("\ufeff1,2\n3,4\n", [[1, 2], [3, 4]], ""),
+        ("\u6642;b\n1,5;2\n-0,25;3\n", [[1.5, 2], [-0.25, 3]], ""),
+        ("1\t2\r\n3\t4\r\n", [[1, 2], [3, 4]], ""),
+        ("# volt\n1,2\n\n3,4\n", [[1, 2], [3, 4]], ""),
+        ("1,2\n3\n", None, "line 2 has 1 cells, others before it 2"),
+        ("1;2\n3;4;5\n", None, "line 2 has 3 cells"),
+        ("a,b\n1,x\n", None, "could not convert to a number: 'x' in the row 1, x"),
+        ("1,5\t2\n2,5\t3\n", None, "could not convert to a number: '2,5'"),
+        ("1 2\n3 4\n", None, "could not convert to a number: '3 4'"),
+        ("a,b\n", None, "it holds a head and no numbers"),
+        ("", None, "it holds no row"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_tables_of_signals(tmp_path: Path, text: str, rows: Any, said: str, encoding: str) -> None:
+    """Heads, delimiters, decimal commas, quotes and marks: no row vanishes and none moves."""
+    path = tmp_path / "s.csv"
+    path.write_bytes(text.encode(encoding))
+    if rows is None:
+        with pytest.raises(ValueError, match=said):
+            READERS[".csv"].samples(path)
+    else:
+        array, notes = READERS[".csv"].samples(path)
+        np.testing.assert_array_equal(array, np.array(rows, float))
+        assert said in "".join(notes) and bool(notes) == bool(said)
+
+
+TONE = np.array([-0.75, -0.5, 0.0, 0.25])
+SOUNDS = {
+    "uint8": (TONE * 128 + 128).astype(np.uint8),
+    "int16": (TONE * 2**15).astype(np.int16),
+    "int32": (TONE * 2**31).astype(np.int32),  # WAV of 24 bits is read so too
+    "float32": TONE.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+@pytest.mark.parametrize(
+    ("values", "trained", "expected"),
+    [
+        ("float32", (-0.9, 0.8), TONE),
+        ("int16", (-300.0, 300.0), SOUNDS["int16"]),
+        ("float32", (-20000.0, 21000.0), SOUNDS["int16"]),  # integers that became floats
+        ("float64", (-(2.0**30), 2.0**30), SOUNDS["int32"]),
+        ("uint8", (0.0, 255.0), SOUNDS["uint8"]),
+        ("float32", (4.0, 250.0), SOUNDS["uint8"]),
+        ("float32", (-4.0, 4.0), None),  # of neither unit
+    ],
+)
+def test_sounds_are_brought_to_the_unit_of_training(
+    sound: str, values: str, trained: tuple[float, float], expected: Any
+) -> None:
+    given = SOUNDS[sound]
+    if expected is None and sound != "float32":
+        with pytest.raises(ValueError, match=f"it holds {sound} .* nothing says the unit"):
+            in_units(given, SOUND, values, trained)
+        return
+    found, note = in_units(given, SOUND, values, trained)
+    np.testing.assert_allclose(found, given if expected is None else expected)
+    same = expected is not None and np.array_equal(given, expected)
+    assert bool(note) != same and (same or f"from {trained[0]:.6g} to" in note)
+
+
+def test_a_run_without_a_range_goes_by_its_deviations() -> None:
+    for mean, std, expected in ((0.01, 0.3, (-1, 1)), (0, 3000, (-6000, 6000)), (128, 30, (68, 188)), (0, 1, (-2, 2))):
+        known: Any = SimpleNamespace(range=None, channel_mean=np.array([mean]), channel_std=np.array([std]))
+        assert Checkpoint.likely_range.fget(known) == expected  # type: ignore[attr-defined]
+    known.range = (3.0, 4.0)
+    assert Checkpoint.likely_range.fget(known) == (3, 4)  # type: ignore[attr-defined]

@@ -486,7 +486,7 @@ def test_another_kind_of_files_is_one_entry_of_the_table(tmp_path: Path, monkeyp
     assert arrays_of(load_dataset(str(mat))) == arrays_of(load_dataset(str(tmp_path / "a.npz")))
     assert make_config("hcnn", {"dataset": str(mat)}).dataset == str(mat) and ".mat" in readers.endings_for(2)
     reader = readers.reader_of(mat)
-    assert reader is not None and np.array_equal(reader.samples(mat), arrays["x_test"])
+    assert reader is not None and np.array_equal(reader.samples(mat)[0], arrays["x_test"])
     with pytest.raises(CheckpointError, match="holds data, no network"):
         find(mat)
     mat.write_text("no")

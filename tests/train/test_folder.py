@@ -19,8 +19,9 @@ from tests.train.commands import arrays_of, made_up, needs_proc
 from tests.train.runs import SMALL, finish, run_here, start
 from train import Dataset, fit, load, load_dataset, predict
 from train.config import ConfigError, make_config
-from train.data import DataError, MappedImages, folder, photographs, split_validation, train_subset
+from train.data import DataError, MappedImages, Reading, folder, photographs, split_validation, train_subset
 from train.data.photographs import pixels
+from train.data.reading import load as read
 
 ENDINGS = (".png", ".JPG", ".tif", ".webp", ".npy", ".bmp", ".gif", ".jfif", ".NPY")
 
@@ -532,3 +533,99 @@ def test_networks_of_deep_pictures_and_of_stacks_take_the_same_files(
     assert predict.main(["run", kind]) == 0 and capsys.readouterr().out.count("\n") == 41
     write(Path("flat.png"), np.zeros((8, 8), np.uint8))
     assert predict.main(["run", "flat.png"]) == 1 and "flat.png cannot be read: " in capsys.readouterr().err
+
+
+def arrays_by_class(root: Path, make: Any) -> Path:
+    """Twenty files .npy of two classes; returns the folder."""
+    for k in range(20):
+        write(root / "ab"[k % 2] / f"{k:02}.npy", make(k))
+    return root
+
+
+def test_values_of_arrays_keep_their_digits(tmp_path: Path) -> None:
+    """And those of a run that has them in float32 stay so; what does not fit says so."""
+    rng = np.random.default_rng(0)
+    values = 1e9 + rng.standard_normal((20, 8, 8))
+    root = arrays_by_class(tmp_path / "far", lambda k: values[k])
+    data = load_kept(root)
+    both = np.concatenate([data.train_images, data.test_images])[..., 0]
+    assert both.dtype == np.float64 and {a.tobytes() for a in both} == {a.tobytes() for a in values}
+    smaller = load_dataset(f"{root}/:4", tmp_path / "kept").train_images
+    assert np.abs(smaller - 1e9).max() < 4 and 0.1 < smaller.std() < 1
+    single = read(root, Reading(values="float32"), tmp_path / "kept").train_images
+    assert single.dtype == np.float32 and np.array_equal(single, data.train_images.astype(np.float32))
+    write(root / "a" / "large.npy", np.full((8, 8), 1e300))
+    note = read(root, Reading(values="float32"), tmp_path / "kept").notes[-1]
+    assert note.endswith("large.npy cannot be read: it holds numbers up to 1e+300, too large for float32")
+    mixed = arrays_by_class(tmp_path / "mixed", lambda k: values[k].astype(("f4", "f8", "i2")[k % 3]))
+    assert load_kept(mixed).train_images.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "found", "said"),
+    [
+        ((3, 16, 20), 0, None, r"the shape \(3, 16, 20\), with channels first it seems; .*np.moveaxis\(array, 0, -1\)"),
+        ((3, 16, 20), 2, (3, 16, 20), ""),
+        ((1, 9, 8), 0, None, "with channels first"),
+        ((8, 9, 30), 0, (8, 9, 30), "is read as images of 30 channels; --preset volume reads volumes of 8x9x30"),
+        ((8, 9, 3), 0, (8, 9, 3), ""),
+        ((8, 9, 30), 3, (8, 9, 30, 1), "are read as volumes of 8x9x30, 1 channels"),
+        ((8, 9, 7, 2), 0, (8, 9, 7, 2), "are read as volumes of 8x9x7, 2 channels"),
+        ((2, 8, 9, 7), 0, None, "with channels first"),
+        ((40,), 1, (40, 1), "are read as signals of 40, 1 channels"),
+        ((40, 3), 1, (40, 3), "are read as signals of 40, 3 channels"),
+        ((40,), 0, None, r"the shape \(40,\); expected"),
+        ((9, 8), 3, None, r"the shape \(9, 8\); expected volumes of shape \(D, H, W\)"),
+    ],
+)
+def test_axes_of_arrays_in_folders(
+    tmp_path: Path, shape: tuple[int, ...], axes: int, found: tuple[int, ...] | None, said: str
+) -> None:
+    rng = np.random.default_rng(0)
+    root = arrays_by_class(tmp_path / "arrays", lambda k: rng.standard_normal(shape).astype(np.float32))
+    if found is None:
+        with pytest.raises(DataError, match=said):
+            read(root, Reading(axes), tmp_path / "kept")
+        return
+    data = read(root, Reading(axes), tmp_path / "kept")
+    assert data.image_shape == found and said in "".join(data.notes) and bool(said) == bool(data.notes)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float16", "bool", "complex64"])
+def test_dtypes_of_arrays_that_do_not_do_are_named(tmp_path: Path, dtype: str) -> None:
+    root = arrays_by_class(tmp_path / "arrays", lambda k: np.ones((8, 8), dtype))
+    with pytest.raises(DataError, match=f"it holds {dtype}; expected uint8 or int16 .*: save a"):
+        load_kept(root)
+
+
+def test_a_stack_with_a_value_that_is_not_finite_is_listed(tmp_path: Path) -> None:
+    tifffile, rng = pytest.importorskip("tifffile"), np.random.default_rng(0)
+    for k in range(20):
+        stacked = rng.standard_normal((6, 8, 9)).astype(np.float64 if k < 10 else np.float32)
+        stacked[0, 1, 2] = np.nan if k == 3 else stacked[0, 1, 2]
+        (path := tmp_path / "stacks" / "ab"[k % 2] / f"{k:02}.tif").parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, stacked)
+    data = load_kept(tmp_path / "stacks")
+    assert "b/03.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 1
+    assert data.train_images.dtype == np.float64 and len(data.train_images) + len(data.test_images) == 19
+
+
+def test_the_size_of_pictures_is_a_setting(pictures: Path, tmp_path: Path) -> None:
+    for dataset, changes in ((f"{pictures}/:16", {}), (f"{pictures}/", {"size": 16})):
+        config = make_config("sample", {"dataset": dataset, **changes})
+        assert (config.dataset, config.size) == (f"{pictures}/", 16) and config.reading.size == (16, 16)
+        assert read(config.dataset, config.reading, tmp_path / "kept").image_shape == (16, 16, 3)
+    with pytest.raises(ConfigError, match="size is 16, which is for the pictures of a folder; leave it out"):
+        make_config("sample", {"size": 16})
+    for k in range(20):
+        stack(tmp_path / "stacks" / "ab"[k % 2] / f"{k:02}.tif", np.full((6, 9, 8), k, np.uint8))
+    with pytest.raises(DataError, match="holds volumes, whose size stays; leave out --size 16"):
+        load_dataset(f"{tmp_path / 'stacks'}/:16", tmp_path / "kept")
+
+
+def test_other_words_for_the_parts_of_a_folder(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, root := tmp_path / "parts" / "learn")
+    shutil.copytree(pictures, root.with_name("try"))
+    data = read(root.parent, Reading(parts={"learn": "train", "try": "test"}), tmp_path / "kept")
+    assert data.class_names == ("cat", "dog") and len(data.train_labels) == len(data.test_labels) == 40
+    assert load_kept(root.parent).class_names == ("learn", "try")

@@ -347,10 +347,10 @@ def test_tables_that_do_not_do(tmp_path: Path) -> None:
         (tmp_path / "pics").mkdir(exist_ok=True)
         Image.fromarray(np.full((8, 8), 40 * k, "u1")).save(tmp_path / "pics" / f"{k}.png")
     for text, message in {
-        "name,a\n0.png,1\n0.png,2\n": "has a name twice",
-        "name,a\n0.png,1,2\n": "a row of more or fewer than 2 cells",
+        "name,a\n0.png,1\n0.png,2\n": "has the name 0.png twice",
+        "name,a\n0.png,1,2\n": "line 2 has 3 cells, others before it 2",
         "name,a\n9.png,1\n": "names no picture of",
-        "name,a\n0.png,one\n": "could not convert string to float: 'one'; give columns of numbers",
+        "name,a\n0.png,one\n": "could not convert to a number: 'one' in the row one; give columns of numbers",
         "name,a,b\n0.png,1,0\n1.png,0,1\n2.png,1,0\n": "one-hot",
     }.items():
         (tmp_path / "pics.csv").write_text(text)
@@ -359,3 +359,44 @@ def test_tables_that_do_not_do(tmp_path: Path) -> None:
     (tmp_path / "pics.csv").write_text("path,class\n0.png,1\n")  # of `predict`
     with pytest.raises(DataError, match="holds none; expected two or more folders"):
         load_dataset(tmp_path / "pics", tmp_path / "kept")
+    (tmp_path / "pics" / "labels.csv").write_text("path,class\n0.png,1\n")
+    with pytest.raises(DataError, match=r"labels\.csv: its first column is 'path'; a table of labels begins"):
+        load_dataset(tmp_path / "pics", tmp_path / "kept")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    "row", ["{},{}", '"{}","{}"', "{};{}", "{}\t {} ", '"{}" , "{}"'], ids=["plain", "R", ";", "tab", "spaces"]
+)
+@pytest.mark.parametrize("head", [("name", "label"), ("Filename", "Class")], ids=str)
+def test_tables_as_other_programs_write_them(tmp_path: Path, encoding: str, row: str, head: tuple[str, str]) -> None:
+    """Quotes, delimiters, marks and letters of other scripts: no folder in which pictures lie is a class."""
+    names = [f"{'üb'[k % 2]}/{k}.png" for k in range(20)]
+    for k, name in enumerate(names):
+        (tmp_path / "pics" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * k, "u1")).save(tmp_path / "pics" / name)
+    rows = [head, *((name, ("ill", "w\u00e4ch")[k // 10]) for k, name in enumerate(names))]
+    text = "\r\n".join(row.format(*cells) for cells in rows)
+    (tmp_path / "pics" / "labels.csv").write_bytes(text.encode(encoding))
+    data = load_dataset(tmp_path / "pics", tmp_path / "kept")
+    assert data.class_names == ("ill", "w\u00e4ch") and data.notes == () and data.samples is not None
+    labels = dict(zip(data.samples.names, [*data.train_labels, *data.test_labels], strict=True))
+    assert labels == {name: k // 10 for k, name in enumerate(names)}
+
+
+def test_decimal_commas_and_what_is_passed_over_in_tables(tmp_path: Path) -> None:
+    for k in range(10):
+        (tmp_path / "pics" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * k, "u1")).save(tmp_path / "pics" / "ab"[k % 2] / f"{k}.png")
+    table = tmp_path / "pics.csv"
+    table.write_text("name;height;width\n" + "".join(f"{'ab'[k % 2]}/{k}.png;{k},25;-{k}\n" for k in range(10)))
+    data = load_dataset(tmp_path / "pics", tmp_path / "kept")
+    assert data.class_names == ("height", "width") and data.samples is not None
+    found = np.concatenate([data.train_labels, data.test_labels])
+    expected = [int(name[2:-4]) for name in data.samples.names]
+    np.testing.assert_array_equal(found, [(k + 0.25, -k) for k in expected])
+    table.write_text("path,class\na/0.png,1\n")
+    data = load_dataset(tmp_path / "pics", tmp_path / "kept")
+    assert data.class_names == ("a", "b") and data.notes[-1].startswith(
+        f"{table} is not read: its first column is 'path'"
+    )

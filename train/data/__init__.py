@@ -10,6 +10,7 @@ from train.data.augmentation import move as move
 from train.data.augmentation import recolour as recolour
 from train.data.augmentation import resize as resize
 from train.data.augmentation import standardise as standardise
+from train.data.augmentation import value_range as value_range
 from train.data.augmentation import views as views
 from train.data.cifar import INFO as INFO
 from train.data.dataset import DataError as DataError

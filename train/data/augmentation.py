@@ -54,6 +54,15 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
     return np.array([total / count for total in sums.tolist()]), np.sqrt(variances)
 
 
+def value_range(images: Any) -> tuple[float, float] | None:
+    """Return the least and the largest value of images, signals or volumes; None of bytes."""
+    if images.dtype == np.uint8:
+        return None
+    blocks = (np.asarray(images[begin : begin + BLOCK]) for begin in range(0, len(images), BLOCK))
+    lows, highs = zip(*((float(block.min()), float(block.max())) for block in blocks), strict=True)
+    return min(lows), max(highs)
+
+
 STANDARDS = ("channel", "sample")
 """By what images are standardised: each channel over all training images, or over each image alone."""
 

@@ -30,6 +30,9 @@ SPACE = {1: "signals", 2: "images", 3: "volumes"}
 LARGEST_IMAGE = 2**15
 """Pixels along a side."""
 
+MOST_COLOURS = 4
+"""Channels of images that need not say what they are."""
+
 
 class DataError(ValueError):
     """The data are missing, damaged, or not what they should be; one line says which and what would do."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -19,12 +19,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import DataError, Dataset, Samples
+from train.data.dataset import MOST_COLOURS, SPACE, DataError, Dataset, Samples
 from train.data.labels import HELD_OUT, TEST, TRAIN, Reading
 from train.data.mapped import MappedImages
-from train.data.photographs import MODES, endings, pixels, shape_of
+from train.data.photographs import MODES, endings, is_array, pixels, shape_of
 from train.data.progress import progress_bar
-from train.data.readers import is_data_file
+from train.data.readers import is_data_file, numbers
+from train.data.readers import table as read_table
 from train.storage.files import remove_partial_files, user_path
 
 SIDE = 32
@@ -38,6 +39,9 @@ NAME = re.compile(r"(.+?)[/\\]*(?::(\d+))?")
 
 LISTED = 20
 """Files of which it is said what is wrong with them; of more their number."""
+
+NAMES = ("name", "filename", "file_name", "file name", "file")
+"""What the first column of a table of labels may be called, in small letters."""
 
 OF_OTHERS = ("@eaDir", "__MACOSX", "__pycache__")
 """Folders in which other programs keep what they make of pictures."""
@@ -90,11 +94,20 @@ class Pictures:
         return listed([(self.files[k], reason) for k, reason in sorted(self.failed.items())])
 
 
+class Table(NamedTuple):
+    """A table of labels."""
+
+    path: Path
+    columns: list[str]  # after the first, of names
+    rows: list[list[str]]
+    delimiter: str
+
+
 class Form(NamedTuple):
     """What pictures are brought to."""
 
-    shape: tuple[int, ...]  # (H, W, C), of stacks (D, H, W, C)
-    values: str  # "uint8", or "float32"
+    shape: tuple[int, ...]  # (H, W, C), of volumes (D, H, W, C), of signals (T, C)
+    values: str  # "uint8", "float32" or "float64"
 
 
 def named_folder(name: str | os.PathLike[str]) -> str:
@@ -239,51 +252,61 @@ def _scan(root: Path, words: Mapping[str, str]) -> Pictures:
     return Pictures(root, files, of_parts, np.array([names.index(label) for label in labels], np.int64), names, notes)
 
 
-def _table(root: Path) -> Path | None:
-    """Find the table of labels, whose first column is `name`: labels.csv in a folder, or FOLDER.csv beside it."""
+def _table(root: Path, passed: list[str]) -> Table | None:
+    """Return the table of labels, labels.csv in a folder or FOLDER.csv beside it; say which is none."""
     real = root.resolve()
     for path in (root / "labels.csv", real.with_name(f"{real.name}.csv")):
-        if path.is_file() and path.read_text("utf-8-sig").split(",", 1)[0].strip() == "name":
-            return path
+        if not path.is_file():
+            continue
+        try:
+            (head, *rows), delimiter = read_table(path)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        if head[0].lower() in NAMES:
+            return Table(path, head[1:], rows, delimiter)
+        reason = f"its first column is {head[0]!r}; a table of labels begins with a column `name`"
+        if path.parent == root:
+            raise DataError(f"{path}: {reason}; rename that, or take the file away for classes by folder")
+        passed.append(f"{path} is not read: {reason}")
     return None
 
 
-def _tabled(root: Path, table: Path, reading: Reading) -> Pictures:
+def _tabled(root: Path, table: Table, reading: Reading) -> Pictures:
     """Return the pictures that a table names."""
-    with open(table, encoding="utf-8-sig", newline="") as stream:
-        (_, *columns), *lines = csv.reader(stream)
-    rows = {line[0]: line[1:] for line in lines if line}
-    if len(rows) != sum(map(bool, lines)) or any(len(row) != len(columns) for row in rows.values()):
-        raise DataError(f"{table} has a name twice, or a row of more or fewer than {len(columns) + 1} cells")
+    path, rows = table.path, {name: row for name, *row in table.rows}
+    if len(rows) != len(table.rows):
+        twice = next(name for name, count in Counter(name for name, *_ in table.rows).items() if count > 1)
+        raise DataError(f"{path} has the name {twice} twice")
     left_out: Counter[str] = Counter()
-    files = {path.relative_to(root).as_posix(): path for path in files_in(root, left_out) if path != table}
-    left_out[f"files {table.suffix}"] -= table.parent == root
-    left_out[f"pictures that {table.name} does not name"] = len(files.keys() - rows.keys())
-    left_out[f"rows of {table.name} without a picture"] = len(rows.keys() - files.keys())
+    files = {file.relative_to(root).as_posix(): file for file in files_in(root, left_out) if file != path}
+    left_out[f"files {path.suffix}"] -= path.parent == root
+    left_out[f"pictures that {path.name} does not name"] = len(files.keys() - rows.keys())
+    left_out[f"rows of {path.name} without a picture"] = len(rows.keys() - files.keys())
     parts = {name: reading.parts.get(name.partition("/")[0].lower(), "") for name in files if name in rows}
     if not all(parts.values()):
         parts = dict.fromkeys(parts, "")
     if not {"", TRAIN} & {*parts.values()}:
-        raise DataError(f"{table} names no picture of {root} to train on; names are paths below it")
+        raise DataError(f"{path} names no picture of {root} to train on; names are paths below it")
     order = sorted(parts, key=lambda name: ("", TRAIN, HELD_OUT, TEST).index(parts[name]))
-    labels, names, task, said = _labels(table, columns, [rows[name] for name in order], reading)
+    labels, names, task, said = _labels(table, [rows[name] for name in order], reading)
     chosen, of_parts = [files[name] for name in order], [parts[name] for name in order]
     return Pictures(root, chosen, of_parts, labels, names, [*said_of(left_out, root), *said], task)
 
 
 def _labels(
-    table: Path, columns: list[str], rows: list[list[str]], reading: Reading
+    table: Table, rows: list[list[str]], reading: Reading
 ) -> tuple[NDArray[Any], tuple[str, ...], str, list[str]]:
     """Return the labels in a table's cells, the names of classes, labels or numbers, what they are, and notes."""
-    if columns in (["label"], ["class"]):
+    path, columns = f"{table.path}", table.columns
+    if [column.lower() for column in columns] in (["label"], ["class"]):
         names = tuple(sorted({row[0] for row in rows}, key=lambda text: (not text.isdecimal(), len(text), text)))
         return np.array([names.index(row[0]) for row in rows], np.int64), names, "classes", []
     try:
-        values = np.array(rows, np.float64)
+        values = numbers(rows, table.delimiter)
     except ValueError as error:
-        raise DataError(f"{table}: {error}; give columns of numbers, or one column `label` of names") from error
+        raise DataError(f"{path}: {error}; give columns of numbers, or one column `label` of names") from error
     array = values.astype(bool if np.isin(values, (0, 1)).all() else float)
-    (labels,), task, said = reading.labels(f"{table}", {"the columns": array})
+    (labels,), task, said = reading.labels(path, {"the columns": array})
     of_classes = task == "classes" and len(columns) == 1
     names = tuple(map(str, range(labels.max() + 1)) if of_classes else columns)
     return labels, names, task, said
@@ -312,11 +335,13 @@ def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = Fals
     root = user_path(name.rstrip("/") or "/")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; name one with --dataset that holds a folder of pictures per class")
-    table = _table(root)
+    passed: list[str] = []
+    table = _table(root, passed)
     pictures = _tabled(root, table, reading) if table else _scan(root, reading.parts)
-    headers = pictures.read(_header, range(len(pictures.files)))
+    pictures.notes += passed
+    headers = pictures.read(functools.partial(_header, axes=reading.axes), range(len(pictures.files)))
     pictures.require_any()
-    form = _common(pictures, {k: form for k, (form, _) in headers.items()}, reading.size)
+    form = _common(pictures, {k: form for k, (form, _) in headers.items()}, reading)
     hashes = np.zeros(len(pictures.files), np.uint64)
     hashes[[*headers]] = [digest for _, digest in headers.values()]
     contents = hashes.tolist(), *form, DECODER, metadata.version("pillow")
@@ -342,30 +367,42 @@ def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = Fals
     return Dataset(name, pictures.names, *parts_of, notes, samples, pictures.task)
 
 
-def _header(file: Path) -> tuple[Form, int]:
+def _header(file: Path, axes: int) -> tuple[Form, int]:
     """Return the form of the picture that a file holds, and the first eight bytes of the SHA-256 of the file."""
-    form = Form(*shape_of(file))
+    form = Form(*shape_of(file, axes))
     with open(file, "rb") as stream:
         return form, int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
 
 
-def _common(pictures: Pictures, forms: dict[int, Form], wanted: tuple[int, ...]) -> Form:
+def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> Form:
     """Return what pictures are brought to, of those that can be: no stacks if some are none, and bytes if some are."""
-    axes, root = min(len(form.shape) for form in forms.values()), pictures.root
+    axes, root, wanted = min(len(form.shape) for form in forms.values()), pictures.root, reading.size
     for k in [k for k, form in forms.items() if len(form.shape) != axes]:
         pages = forms.pop(k).shape[0]
         pictures.failed[k] = f"it has {pages} pages, others have one; save each in a file of its own"
     values = max(form.values for form in forms.values())
-    shapes = Counter(form.shape for form in forms.values() if form.values == values)
+    if values != "uint8" != reading.values:
+        values = reading.values or values
+    shapes = Counter(form.shape for form in forms.values() if (form.values == "uint8") == (values == "uint8"))
     sizes, channels = {shape[:-1] for shape in shapes}, {shape[-1] for shape in shapes}
     if len(channels) > 1 and not channels <= MODES.keys():
         raise DataError(f"{root} has files of {' and '.join(map(str, sorted(channels)))} channels; bring them to one")
-    if axes == 4:
-        return Form(shapes.most_common(1)[0][0], values)
+    if axes != 3:
+        if wanted and len(wanted) != axes - 1:
+            raise DataError(f"{root} holds {SPACE[axes - 1]}, whose size stays; leave out --size {wanted[0]}")
+        shape = shapes.most_common(1)[0][0]
+        if any(is_array(pictures.files[k]) for k in forms):
+            length = "x".join(map(str, shape[:-1]))
+            pictures.notes.append(f"files of {root} are read as {SPACE[axes - 1]} of {length}, {shape[-1]} channels")
+        return Form(shape, values)
     size = wanted or ((SIDE,) * 2 if len(sizes) > 1 else max(sizes))
     if sizes - {size}:
         said = f"pictures of {root} that are not {size[0]}x{size[1]} are resized by the shorter side and cropped"
         pictures.notes.append(said + ("" if wanted else "; --size 64 makes them 64x64"))
+    if not reading.axes and (count := max(channels)) > MOST_COLOURS:
+        volume = "x".join(map(str, (*size, count)))
+        said = f"{root} is read as images of {count} channels; --preset volume reads volumes of {volume}"
+        pictures.notes.append(said)
     return Form((*size, max(channels)), values)
 
 

@@ -33,6 +33,8 @@ class Reading:
         they differ.
     parts : mapping of str to str, optional
         The part ("train", "held out" or "test") of a folder by its name in small letters.
+    values : {"", "float32", "float64"}, optional
+        Dtype that a folder's values are brought to where they are no bytes; by default one that keeps them.
 
     Raises
     ------
@@ -44,6 +46,7 @@ class Reading:
     task: str = AUTO
     size: tuple[int, ...] = ()
     parts: Mapping[str, str] = dataclasses.field(default_factory=lambda: PARTS, hash=False)
+    values: str = ""
 
     def __post_init__(self) -> None:
         if self.task not in (AUTO, *KINDS):

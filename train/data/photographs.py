@@ -6,14 +6,15 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, array_namespace, to_numpy
-from train.data.dataset import DTYPES
-from train.data.readers import endings_for
+from train.data.dataset import MOST_COLOURS, SPACE
+from train.data.readers import READERS, endings_for, reader_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,13 +33,12 @@ ONE_PICTURE = ("MPO", "PSD")
 
 @functools.cache
 def endings() -> frozenset[str]:
-    """Return the endings of files that are read, in small letters: those of Pillow's formats and of NumPy's arrays."""
+    """Return the endings of files that folders may hold, in small letters: of Pillow's formats, and of arrays."""
     from PIL import Image
 
     formats = Image.registered_extensions()
-    return frozenset(
-        {e for e, f in formats.items() if (f in Image.OPEN or f == "MPO") and f not in NOT_READ} | {".npy"}
-    )
+    pictures = {e for e, f in formats.items() if (f in Image.OPEN or f == "MPO") and f not in NOT_READ}
+    return frozenset(pictures | {ending for ending, reader in READERS.items() if reader.in_folders})
 
 
 def as_array(images: Array | Photograph | Sequence[Photograph], shape: tuple[int, ...], values: str = "uint8") -> Array:
@@ -52,11 +52,11 @@ def as_array(images: Array | Photograph | Sequence[Photograph], shape: tuple[int
 
 
 def pixels(image: Photograph, shape: tuple[int, ...], values: str = "uint8") -> NDArray[Any]:
-    """Return the middle of a photograph in the given shape, (H, W, C), or a stack, (D, H, W, C).
+    """Return the middle of a photograph in the given shape, (H, W, C); or a volume (D, H, W, C), or a signal (T, C).
 
     It is turned upright, cut to the proportions of the shape and brought to its size; what is transparent is white.
-    `values` is "uint8" for pictures of 8 bits, or "float32" for grey ones of 16 bits and more, in their own units. A
-    stack has the shape already. ValueError of any other picture.
+    `values` is "uint8" for pictures of 8 bits, or "float32" or "float64" for grey ones of more, in their own units.
+    Volumes and signals have the shape already. ValueError of any other picture.
     """
     if not shape:
         kinds = " or ".join(endings_for(2))
@@ -66,15 +66,15 @@ def pixels(image: Photograph, shape: tuple[int, ...], values: str = "uint8") -> 
     if not isinstance(image, Image.Image):
         if os.path.isdir(image):
             raise ValueError(f"{os.fspath(image)} is a folder; give a list of files, or ask `hcnn predict`")
-        if _is_array(image) or len(shape) == 4:
-            array = np.load(image, allow_pickle=False) if _is_array(image) else _pages(image)
-            _require_values(_held(array.dtype == np.uint8), values)
+        if is_array(image) or len(shape) != 3:
+            array = _array_of(image, len(shape) - 1, shape[-1])
+            _require_values(array.dtype, values)
             if len(shape) == 3:
-                return _fit(_with_channels(array, shape).astype(values), shape)
+                return _fit(_as(array, values), shape)
             if array.shape != shape:
                 size, wanted = ("x".join(map(str, lengths)) for lengths in (array.shape, shape))
                 raise ValueError(f"it holds {size} values; expected {wanted}")
-            return array.astype(values)
+            return _as(array, values)
         with open(image, "rb") as stream, Image.open(stream) as opened:  # a path would let Pillow map its bytes
             return pixels(opened, shape, values)
     if len(shape) != 3:
@@ -82,30 +82,37 @@ def pixels(image: Photograph, shape: tuple[int, ...], values: str = "uint8") -> 
     height, width, channels = shape
     if channels not in MODES:
         raise ValueError(f"the network takes {channels} channels, which no photograph has; give arrays")
-    _require_values(_values_of(image), values, image.mode)
+    _require_values(_dtype_of(image), values, f"mode {image.mode}")
     upright = ImageOps.exif_transpose(image)
     if values != "uint8":
-        return _fit(_with_channels(np.asarray(upright), shape).astype(values), shape)
+        return _fit(_as(_with_channels(np.asarray(upright), 2, channels), values), shape)
     upright = upright.convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert(MODES[channels])
     return np.asarray(ImageOps.fit(opaque, (width, height))).reshape(shape)
 
 
-def shape_of(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], str]:
-    """Return the shape of what a file holds, upright, and how its values are held: "uint8", or "float32".
+def shape_of(path: str | os.PathLike[str], axes: int = 0) -> tuple[tuple[int, ...], str]:
+    """Return the shape of what a file holds, upright, and the dtype that keeps its values: see `HELD`.
 
-    A photograph is (rows, columns, channels), of 1 channel if it is grey; a stack of TIFF has its pages before.
+    A photograph is (rows, columns, channels), of 1 channel if it is grey; a stack of TIFF has its pages before. `axes`
+    are those of space of an array; where that is 0 its shape says it.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if _is_array(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return _with_channels(array, ()).shape, _held(array.dtype == np.uint8)
-    with open(path, "rb") as stream, Image.open(stream) as image:
-        if image.format == "TIFF" and _frames(image) > 1:
-            pages = _pages(path)
-            return pages.shape, _held(pages.dtype == np.uint8)
-        values, turned = _values_of(image), image.getexif().get(0x0112, 1) > 4
+    if is_array(path):
+        array = _array_of(path, axes)
+        return array.shape, held(array.dtype)
+    with open(path, "rb") as stream:
+        try:
+            image = Image.open(stream)
+        except UnidentifiedImageError:
+            if not os.fspath(path).lower().endswith((".tif", ".tiff")):
+                raise
+            image = None  # a stack of float64, for one
+        if image is None or (image.format == "TIFF" and _frames(image) > 1):
+            pages = _array_of(path, 3)
+            return pages.shape, held(pages.dtype)
+        values, turned = held(_dtype_of(image)), image.getexif().get(0x0112, 1) > 4
         if image.format == "TIFF" and turned:  # some versions of Pillow turn its size as they open it, others later
             size = ImageOps.exif_transpose(image).size[::-1]
         else:
@@ -113,29 +120,63 @@ def shape_of(path: str | os.PathLike[str]) -> tuple[tuple[int, ...], str]:
         return (*size, 1 if values != "uint8" or image.mode in ("1", "L", "LA") else 3), values
 
 
-def _held(as_bytes: bool) -> str:
-    return "uint8" if as_bytes else "float32"
+HELD = {"uint8": "uint8"} | dict.fromkeys(("bool", "int8", "int16", "uint16", "float16", "float32"), "float32")
+"""The dtype that keeps values of another as they are; of all others float64."""
 
 
-def _is_array(path: Any) -> bool:
-    return os.fspath(path).lower().endswith(".npy")
+def held(dtype: Any) -> str:
+    """Return the dtype in which values of another are kept."""
+    return HELD.get(np.dtype(dtype).name, "float64")
+
+
+def is_array(path: Any) -> bool:
+    """Return whether a file of a folder is one of arrays."""
+    reader = reader_of(path)
+    return reader is not None and reader.in_folders
+
+
+def _array_of(path: Any, axes: int, channels: int = 0) -> NDArray[Any]:
+    """Return what a file of arrays holds, or a stack of TIFF, with an axis of channels, of finite numbers."""
+    reader = reader_of(path)
+    if reader is None or not reader.in_folders:
+        return _finite(_pages(path))
+    array = reader.samples(Path(path))[0]
+    if array.dtype.newbyteorder("=") not in reader.dtypes:
+        kind = np.result_type(array.dtype, np.float32).name
+        advice = f"array.astype('{kind}')" if array.dtype.kind in "biuf" else "an array of such numbers"
+        raise ValueError(f"it holds {array.dtype}; expected {' or '.join(reader.dtypes)}: save {advice}")
+    return _with_channels(array, axes, channels)
 
 
 def _frames(image: Image) -> int:
     return int(getattr(image, "n_frames", 1)) if image.format not in ONE_PICTURE else 1
 
 
-def _values_of(image: Image) -> str:
-    """How the values of one picture are held; ValueError of several."""
+def _dtype_of(image: Image) -> Any:
+    """Return the dtype of one picture's values; ValueError of several."""
     if (count := _frames(image)) > 1:
         raise ValueError(f"it has {count} pages or frames, and one picture is taken; save each in a file of its own")
-    return _held(image.mode[0] not in "FI")
+    if image.mode == "I" and image.format == "TIFF":
+        return np.dtype(np.int32)
+    return np.dtype({"F": np.float32, "I": np.uint16}.get(image.mode[0], np.uint8))
 
 
-def _require_values(kind: str, wanted: str, mode: str = "float32") -> None:
-    if kind != wanted:
-        bits = {"uint8": "8 bits for each value", "float32": "more than 8 bits for each value, and grey"}
-        raise ValueError(f"it has {bits[kind].partition(',')[0]} (mode {mode}); expected {bits[wanted]}: convert it")
+def _require_values(dtype: Any, wanted: str, said: str = "") -> None:
+    """Raise ValueError of bytes where others are wanted, or of others where bytes are."""
+    if (dtype == np.uint8) != (wanted == "uint8"):
+        bits = {True: "8 bits for each value", False: "more than 8 bits for each value, and grey"}
+        has = bits[dtype == np.uint8].partition(",")[0]
+        raise ValueError(f"it has {has} ({said or dtype}); expected {bits[wanted == 'uint8']}: convert it")
+
+
+def _as(array: NDArray[Any], values: str) -> NDArray[Any]:
+    """Return an array in another dtype; ValueError where its numbers are too large for that."""
+    with np.errstate(over="ignore"):
+        result = array.astype(values)
+    if array.dtype.kind == "f" and not np.isfinite(result).all():
+        largest = np.abs(array).max()
+        raise ValueError(f"it holds numbers up to {largest:.3g}, too large for {values}")
+    return result
 
 
 def _pages(path: Any) -> NDArray[Any]:
@@ -148,28 +189,46 @@ def _pages(path: Any) -> NDArray[Any]:
         array, axes = file.series[0].asarray(), file.series[0].axes
     if array.ndim not in (3, 4) or (array.ndim == 4) != (axes[-1] == "S"):
         raise ValueError(f"it is a stack of axes {axes} and shape {array.shape}; expected pages of grey or colour")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"it is a stack of {array.dtype}; expected real numbers")
     return array if array.ndim == 4 else array[..., None]
 
 
-def _with_channels(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """One image with its axis of channels, as many as a shape has."""
-    if array.dtype.newbyteorder("=") not in DTYPES or array.ndim not in (2, 3) or 0 in array.shape:
-        raise ValueError(f"it is {array.dtype} of shape {array.shape}; expected numbers of shape (H, W) or (H, W, C)")
+def _with_channels(array: NDArray[Any], axes: int, channels: int = 0) -> NDArray[Any]:
+    """One sample with its axis of channels, as many as are wanted; where `axes` is 0 its shape says what it is."""
+    space = axes or {2: 2, 3: 2, 4: 3}.get(array.ndim, 0)
+    if not space or array.ndim - space not in (0, 1) or 0 in array.shape:
+        wanted = {1: "(T,) or (T, C)", 2: "(H, W) or (H, W, C)", 3: "(D, H, W) or (D, H, W, C)"}
+        kind = f"{SPACE[axes]} of shape {wanted[axes]}" if axes else " or ".join(wanted.values())
+        raise ValueError(f"it has the shape {array.shape}; expected {kind}")
+    first, last = array.shape[0], array.shape[-1]
+    if axes != 2 and array.ndim == space + 1 and first <= MOST_COLOURS and first < last:
+        raise ValueError(
+            f"it has the shape {array.shape}, with channels first it seems; channels are the last of its axes: save "
+            f"np.moveaxis(array, 0, -1), or give hcnn.train.load_dataset axes={space} if there are {last} channels"
+        )
+    sample = _finite(array if array.ndim > space else array[..., None])
+    if channels and sample.shape[-1] not in (1, channels):
+        raise ValueError(f"it has {sample.shape[-1]} channels; {channels} are expected")
+    return np.broadcast_to(sample, (*sample.shape[:-1], channels)) if channels else sample
+
+
+def _finite(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("it holds values that are not finite")
-    image = array if array.ndim == 3 else array[..., None]
-    if shape and image.shape[2] not in (1, shape[2]):
-        raise ValueError(f"it has {image.shape[2]} channels; {shape[2]} are expected")
-    return np.broadcast_to(image, (*image.shape[:2], shape[2])) if shape else image
+    return array
 
 
 def _fit(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the middle of one image (H, W, C), uint8 or float32, in a shape."""
+    """Return the middle of one image (H, W, C), of bytes or floats, in a shape."""
     if image.shape == shape:
         return image
     from PIL import Image, ImageOps
 
     rows, columns, channels = shape
+    if image.dtype == np.float64:  # Pillow resizes float32
+        mean = image.mean(axis=(0, 1))
+        return _fit((image - mean).astype(np.float32), shape) + mean
     planes = (Image.fromarray(np.ascontiguousarray(image[..., c])) for c in range(channels))
     return np.stack([np.asarray(ImageOps.fit(plane, (columns, rows))) for plane in planes], axis=2)
 

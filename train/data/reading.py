@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.cifar import INFO, load_cifar
-from train.data.dataset import DTYPES, MOST_AXES, SPACE, DataError, Dataset, are_class_names, describe_array
+from train.data.dataset import (
+    DTYPES,
+    MOST_AXES,
+    MOST_COLOURS,
+    SPACE,
+    DataError,
+    Dataset,
+    are_class_names,
+    describe_array,
+)
 from train.data.download import Progress, show_progress
 from train.data.folder import is_folder, load_folder, named_folder, sized
 from train.data.labels import UNTOLD
@@ -36,9 +45,6 @@ ALIASES = {key: [key, *(f"{key[2:]}_{other}" for other in OTHERS[key[0]])] for k
 
 OPTIONAL = ("class_names", "space_axes")
 """Names of arrays that may be there too."""
-
-MOST_COLOURS = 4
-"""Channels of images that need not say what they are."""
 
 UNNAMED = "unnamed"
 """The name of data that a program gave as arrays."""

@@ -32,6 +32,8 @@ SCHEMA = 3
 """Version of the file format."""
 GROUPS = ("parameters", "optimizer", "moments", "average")
 """Trees of arrays, each a field of `State` and a group of the file; their depth is their own."""
+LOUDEST = 0.9
+"""What mean and deviation together stay below where all values lie from -1 to 1, but of square waves."""
 LEAST_OF_GROUP = 64
 """Bytes of a file that a group takes, or a few less."""
 
@@ -90,6 +92,7 @@ class Checkpoint:
     values: str = "uint8"  # dtype of the images
     targets: Targets = CLASSES  # what the outputs stand for
     data: str = ""  # SHA-256 of the description of its samples; of runs since they have one
+    range: tuple[float, float] | None = None  # of the values that it was trained on, which were no bytes; of runs since
 
     @property
     def task(self) -> Task:
@@ -103,7 +106,18 @@ class Checkpoint:
 
     def reading(self, config: Config) -> Reading:
         """Return how data are read that its network takes, with other settings than its own."""
-        return Reading(len(self.image_size), self.targets.kind, config.reading.size or self.image_size)
+        size = config.reading.size or self.image_size
+        return Reading(len(size), self.targets.kind, size, values=self.values)
+
+    @property
+    def likely_range(self) -> tuple[float, float]:
+        """The range of the values that it was trained on, or where none is on record what their moments suggest."""
+        if self.range is not None:
+            return self.range
+        mean, std = self.channel_mean, self.channel_std
+        if (np.abs(mean) + std).max() < LOUDEST:
+            return -1.0, 1.0
+        return float((mean - 2 * std).min()), float((mean + 2 * std).max())
 
     @property
     def image_size(self) -> tuple[int, ...]:
@@ -139,6 +153,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         **({"values": checkpoint.values} if checkpoint.values != "uint8" else {}),
         **({"data": checkpoint.data} if checkpoint.data else {}),
         **({"best_error": state.best_error} if state.best_error is not None else {}),
+        **({"range": checkpoint.range} if checkpoint.range else {}),
         "metrics": json.dumps(state.metrics),
         **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "seconds", "best")},
     }
@@ -208,6 +223,7 @@ def load(path: Path) -> Checkpoint:
                     trees["data"].get("target_std"),
                 ),
                 str(attributes.get("data", "")),
+                _range(attributes.get("range")),
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")
@@ -303,6 +319,16 @@ def _metrics(attributes: Any) -> dict[str, float]:
     if "metrics" not in attributes:
         return {"accuracy": float(attributes["correct"])}
     return {str(name): float(number) for name, number in json.loads(attributes["metrics"]).items()}
+
+
+def _range(values: Any) -> tuple[float, float] | None:
+    """Return the least and the largest value that are recorded; ValueError unless they are two finite numbers."""
+    if values is None:
+        return None
+    low, high = map(float, values)
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"range is {low} to {high}")
+    return low, high
 
 
 def flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

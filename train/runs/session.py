@@ -31,9 +31,10 @@ from train.data import (
     require_varying,
     require_varying_numbers,
     train_subset,
+    value_range,
 )
+from train.data.dataset import MOST_COLOURS
 from train.data.description import Description
-from train.data.reading import MOST_COLOURS
 from train.networks.layer import times
 from train.networks.network import Network
 from train.networks.presets import BY_AXES, MADE_FOR, SPACE
@@ -291,6 +292,7 @@ class Session:
         trainer = trainer_on(xp, config, data, run, packages, self.ranks, self.teacher)
         described = Description.of(dataset, held_out, mean, std)
         self.described, trainer.data = described.text, described.digest
+        trainer.range = value_range(dataset.train_images[index])
         return trainer
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:

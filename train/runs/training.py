@@ -180,6 +180,7 @@ class Trainer:
         self.train, self.held_out = train, held_out
         self.labels = labels_checksum([train.labels] + ([held_out.labels] if held_out else []))
         self.data = ""  # SHA-256 of the description of the samples
+        self.range: tuple[float, float] | None = None  # of the values of the training part
         self.versions, self.class_names = versions, class_names
         self.task = learned(config, train.targets.kind)
         self.rng = np.random.default_rng(config.seed)
@@ -478,6 +479,7 @@ class Trainer:
             values=dtype_name(self.train.images.dtype),
             targets=self.train.targets,
             data=self.data,
+            range=self.range,
         )
         return self.run.save(checkpoint, self.versions, best=best)
 
