@@ -21,7 +21,7 @@ from train.data.cifar import INFO
 from train.data.dataset import LARGEST_IMAGE
 from train.data.folder import is_folder, named_folder, sized
 from train.data.readers import FILE
-from train.data.reading import Reading, is_custom
+from train.data.reading import Reading, is_custom, what_would_do
 from train.networks.architecture import ARCHITECTURES, ArchitectureSettings
 from train.networks.baselines import DropoutSettings
 from train.networks.hierarchical import HierarchicalSettings
@@ -156,10 +156,7 @@ class Config(
         object.__setattr__(self, "dataset", dataset)
         object.__setattr__(self, "size", size[0] if size else self.size)
         if self.dataset not in INFO and not is_custom(self.dataset):
-            raise ConfigError(
-                f"dataset is {self.dataset!r}{meant(self.dataset, INFO)}; choose {', '.join(INFO)}, a file {FILE}, "
-                "a folder that there is, or MODULE:FUNCTION"
-            )
+            raise ConfigError(f"dataset is {self.dataset!r}{meant(self.dataset, INFO)}; {what_would_do(self.dataset)}")
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
         for name, reason in unused(vars(self)).items():

@@ -21,10 +21,9 @@ from autodiff import tree_map
 from train.classifier import Classifier
 from train.config import IN_STEPS, Config, make_config, meant, suited, with_steps
 from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
-from train.data.dataset import MOST_AXES
+from train.data.dataset import MOST_AXES, MOST_COLOURS
 from train.data.labels import is_one_hot
 from train.data.progress import no_bars
-from train.data.reading import MOST_COLOURS
 from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build

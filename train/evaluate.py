@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from train.commands.command_line import NETWORK, Parser, command, given_path, say
 from train.commands.flags import add_network, given_settings
 from train.config import Config
-from train.data import INFO, DatasetInfo, Images, load
+from train.data import INFO, DatasetInfo, Images, load, other_pixels, value_range
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.pages import Table
@@ -69,6 +69,8 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
     dataset = load(config.dataset, checkpoint.reading(config), config.data_dir)
     for note in dataset.notes:
         say(note)
+    if checkpoint.range and (said := other_pixels(checkpoint.range, value_range(dataset.test_images))):
+        say(f"{dataset.name}: {said}")
     require_same_kind(path, checkpoint, config.dataset, dataset.info)
     checkpoints.require_fits(path, checkpoint, dataset)
     dataset = own_samples(path, checkpoint, config, dataset, say, "another" if "dataset" in settings else "test")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
 from train.commands.command_line import NETWORK, Parser, command, given_path, new_file, say
-from train.data import DataError
+from train.data import DataError, other_pixels
 from train.data.dataset import SPACE
 from train.data.folder import attempt, files_in, listed, said_of
 from train.data.photographs import is_array, pixels
@@ -124,6 +124,9 @@ def samples_in(path: Path, network: Classifier) -> tuple[NDArray[Any], Sequence[
         if reader.units is not None:
             array, note = in_units(array, reader.units, checkpoint.values, checkpoint.likely_range)
             notes = [note] if note else []
+        elif checkpoint.range and array.size and array.dtype.kind in "biuf":
+            said = other_pixels(checkpoint.range, (float(array.min()), float(array.max())))
+            notes = [*notes, *([said] if said else [])]
         if len(shape) != 3 or array.ndim > 3 or not is_array(path):
             return np.asarray(network._samples(array)[0]), notes
     return pixels(path, shape, checkpoint.values)[None], ()

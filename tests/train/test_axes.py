@@ -301,6 +301,7 @@ def test_the_preset_follows_the_data_and_settles_what_they_leave_open(
     out = run_here((*few, "--preset", "signal", "--dataset", "open.npz", "--out", "signals"), None).success()
     assert "open.npz: x_train, float32 of shape (60, 32, 6), is read as signals of 6 channels, since the network" in out
     assert "is read as signals of 6" in run_here(("evaluate", "signals"), None).success()
+    assert "report.html" in run_here(("report", "signals"), None).success()
     run_here((*few, "--preset", "volume", "--dataset", "plain.npz"), None).one_line(
         2, "preset is 'volume', for volumes; these data are signals: take 'signal'"
     )
@@ -348,6 +349,8 @@ def test_signals_in_files_are_classified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    said = " ".join(run_here(("predict", "--help"), None).success().split())
+    assert "of signals .npy, .npz, .csv, .wav; for a network of images .npy, .npz; for" in said
     data = waves(80, (32,))
     small = {"epochs": 1, "depth": 4, "width": 4, "strided_layers": (2, 3), "test": False}
     network, x = fit(make_config("signal", small), data, out="run"), data.test_images[..., 0]

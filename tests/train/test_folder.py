@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import os
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,20 @@ from tests.train.commands import arrays_of, made_up, needs_proc
 from tests.train.runs import SMALL, finish, run_here, start
 from train import Dataset, fit, load, load_dataset, predict
 from train.config import ConfigError, make_config
-from train.data import DataError, MappedImages, Reading, folder, photographs, split_validation, train_subset
+from train.data import (
+    DataError,
+    MappedImages,
+    Reading,
+    folder,
+    other_pixels,
+    photographs,
+    split_validation,
+    train_subset,
+)
+from train.data.description import samples_of
 from train.data.photographs import pixels
 from train.data.reading import load as read
+from train.pages import Table
 
 ENDINGS = (".png", ".JPG", ".tif", ".webp", ".npy", ".bmp", ".gif", ".jfif", ".NPY")
 
@@ -629,3 +642,110 @@ def test_other_words_for_the_parts_of_a_folder(pictures: Path, tmp_path: Path) -
     data = read(root.parent, Reading(parts={"learn": "train", "try": "test"}), tmp_path / "kept")
     assert data.class_names == ("cat", "dog") and len(data.train_labels) == len(data.test_labels) == 40
     assert load_kept(root.parent).class_names == ("learn", "try")
+
+
+def test_copies_are_on_one_side_of_the_held_out_part() -> None:
+    """Nothing else moves: without copies the split is the one without hashes, for folders and arrays."""
+    labels, rng = np.arange(60) % 3, np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 4, 4, 1), np.uint8)
+    data, count = Dataset("d", ("a", "b", "c"), x, labels, x[:3], labels[:3]), 12
+    hashes = samples_of(data).hashes[:60]
+    for seed in range(5):
+        for one, other in zip(
+            split_validation(data, count, seed), split_validation(data, count, seed, hashes), strict=True
+        ):
+            assert np.array_equal(one, other)
+    copies = np.arange(60) // 6 * 3 + labels  # each twice, in its class
+    x, other_class = x[copies], labels.copy()
+    other_class[:3] = (other_class[:3] + 1) % 3
+    for known in (labels, other_class):
+        data = dataclasses.replace(data, train_images=x, train_labels=known)
+        hashes = samples_of(data).hashes[:60]
+        for seed in range(15):
+            train, held_out = split_validation(data, count, seed, hashes)
+            assert not np.isin(hashes[held_out], hashes[train]).any() and 8 <= len(held_out) <= 15
+            assert np.array_equal(np.sort([*train, *held_out]), np.arange(60))
+
+
+def test_threads_that_load_one_folder(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = arrays_by_class(tmp_path / "[ab]", lambda k: rng.integers(0, 256, (8, 8), np.uint8))  # its name is a pattern
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: load_kept(root), range(12)))
+    assert all(arrays_of(data) == arrays_of(found[0]) for data in found)
+    assert all(data.notes == () for data in found)
+    (kept,) = (path for path in (tmp_path / "kept" / "pixels").iterdir() if path.suffix == ".npy")
+    before = kept.stat().st_mtime_ns
+    load_kept(root)
+    assert kept.stat().st_mtime_ns == before, "it is not decoded again"
+    kept.write_bytes(kept.read_bytes().replace(b"{'descr'", b"('descr'", 1))  # a header of other brackets
+    assert load_kept(root).notes == ()
+
+
+def test_a_picture_that_is_exchanged_while_others_are_decoded(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchanging(path: Path, *form: Any) -> Any:
+        if path.name == "00.png":
+            write(path, np.full((32, 32, 3), 77, np.uint8))
+        return pixels(path, *form)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "pixels", exchanging)
+        assert "00.png cannot be read: it was changed while it was read" in load_kept(pictures).notes[0]
+    write(pictures / "cat" / "00.png", np.full((32, 32, 3), 78, np.uint8))
+    data = load_kept(pictures)
+    assert data.notes == () and not any((a == 77).all() for a in (*data.train_images, *data.test_images))
+
+
+def test_what_is_no_candidate_for_the_test(pictures: Path, tmp_path: Path) -> None:
+    """In a folder with val and no test: pictures held out, and those that cannot be read."""
+    shutil.copytree(pictures, root := tmp_path / "parts" / "train")
+    (root / "cat" / "text.png").write_text("no picture")
+    for k in range(30):
+        write(root.with_name("val") / ("cat", "dog")[k % 2] / f"{k}.png", np.full((32, 32, 3), 3 * k, np.uint8))
+    parts = parts_of(load_kept(root.parent))
+    assert {name.partition("/")[0] for name in parts["test"]} == {"train"} and "train/cat/text.png" not in parts["test"]
+    assert len(parts["held out"]) == 30 and len(set().union(*parts.values())) == 70
+
+
+def test_a_file_beyond_the_first_chunk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(folder.CHUNK + 20):
+        write(tmp_path / "many" / "ab"[k % 2] / f"{k:03}.npy", rng.integers(1, 256, (4, 4), np.uint8))
+    last = f"{folder.CHUNK + 19:03}.npy"
+
+    def failing(path: Path, *form: Any) -> Any:
+        if path.name == last:
+            raise OSError(5, "Input/output error")
+        return pixels(path, *form)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "pixels", failing)
+        assert last in load_kept(tmp_path / "many").notes[0]
+    data = load_kept(tmp_path / "many")
+    assert data.notes == () and len(data.train_labels) + len(data.test_labels) == folder.CHUNK + 20
+
+
+def test_a_float_picture_with_nan_is_listed(tmp_path: Path) -> None:
+    for k in range(20):
+        image = np.full((8, 8), k, np.float32)
+        image[2, 3] = np.nan if k == 4 else 0.5
+        write(tmp_path / "floats" / "ab"[k % 2] / f"{k:02}.tif", image)
+    data = load_kept(tmp_path / "floats")
+    assert "a/04.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 1
+
+
+def test_pixels_to_train_on_and_to_test_on_in_other_units(tmp_path: Path) -> None:
+    arrays = {k: a.astype(np.float32) if k[0] == "x" else a for k, a in made_up((8, 8, 3), 2).items()}
+    np.savez(tmp_path / "a.npz", **arrays | {"x_test": arrays["x_test"] / 255})
+    flags = (*SMALL, "--epochs", 1, "--shift", 1, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "r")
+    out = run_here(flags, None).success()
+    assert "test images: pixels go up to" in out and "bring them to one unit" in out
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert "bring them" not in run_here((*flags[:-1], tmp_path / "s"), None).success()
+    assert other_pixels((0, 1), (0, 255)) and not other_pixels((-1, 1), (0, 255)) and not other_pixels((0, 2), (0, 255))
+
+
+def test_names_are_no_formulas_and_no_commands() -> None:
+    cells = ["=1+1", "+a", "-a", "@x", "-1.5", "a=b", "\t=1", "nan", "-inf"]
+    rows = list(csv.reader(Table(["name"], [[cell] for cell in cells]).csv().decode().splitlines()))
+    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+a", "'-a", "'@x", "-1.5", "a=b", "'\t=1", "nan", "-inf"]

@@ -298,6 +298,11 @@ def test_the_command_line_says_how_labels_are_understood(tmp_path: Path) -> None
     classes = (*FEW, "--dataset", numbers, "--task", "classes", "--out", tmp_path / "c")
     assert "test: accuracy" in run_here(classes, None).success()
     assert "test: accuracy" in run_here(("evaluate", tmp_path / "c"), None).success()
+    one_hot = written(tmp_path / "b.npz", np.eye(3)[np.arange(100) % 3])
+    given = (*FEW[2:], "--epochs", 1, "--dataset", one_hot)  # without a preset
+    run_here(given, None).one_line(1, "one-hot", "give --task classes (in Python make_config(PRESET, {'task':")
+    out = run_here((*given, "--task", "classes", "--out", tmp_path / "h"), None).success()
+    assert "--preset signal is taken" in out and "test: accuracy" in out
 
 
 def test_arrays_by_other_names_and_in_other_orders_of_bytes(tmp_path: Path) -> None:
@@ -400,3 +405,30 @@ def test_decimal_commas_and_what_is_passed_over_in_tables(tmp_path: Path) -> Non
     assert data.class_names == ("a", "b") and data.notes[-1].startswith(
         f"{table} is not read: its first column is 'path'"
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [
+        (np.stack([CLASSES > 0, CLASSES >= 0], axis=1).astype(int), "auto", ""),  # a column is always 1: not one-hot
+        (np.stack([CLASSES, CLASSES * 0], axis=1) / 2, "labels", "holds 0.0 to 1.0; give yes/no labels as 0 and 1"),
+        (CLASSES + 0.5 * (CLASSES == 1), "classes", "expected a whole number for each class"),
+    ],
+)
+def test_labels_that_nearly_do(labels: Any, task: str, message: str) -> None:
+    if message:
+        with pytest.raises(DataError, match=message):
+            dataset_from_arrays("mine", arrays(labels), Reading(task=task))
+    else:
+        assert dataset_from_arrays("mine", arrays(labels), Reading(task=task)).task == "labels"
+
+
+def test_a_part_of_a_table_may_have_a_capital(tmp_path: Path) -> None:
+    for k in range(12):
+        path = tmp_path / "pics" / ("Train", "TEST")[k // 8] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * k, "u1")).save(path)
+    rows = [f"{('Train', 'TEST')[k // 8]}/{k}.png,{'ab'[k % 2]}" for k in range(12)]
+    (tmp_path / "pics.csv").write_text("\n".join(["name,label", *rows]))
+    data = load_dataset(tmp_path / "pics", tmp_path / "kept")
+    assert (len(data.train_labels), len(data.test_labels)) == (8, 4)

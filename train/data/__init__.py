@@ -7,6 +7,7 @@ from train.data.augmentation import draw_sources as draw_sources
 from train.data.augmentation import hide as hide
 from train.data.augmentation import interpolate as interpolate
 from train.data.augmentation import move as move
+from train.data.augmentation import other_pixels as other_pixels
 from train.data.augmentation import recolour as recolour
 from train.data.augmentation import resize as resize
 from train.data.augmentation import standardise as standardise

@@ -63,6 +63,19 @@ def value_range(images: Any) -> tuple[float, float] | None:
     return min(lows), max(highs)
 
 
+def other_pixels(trained: tuple[float, float], given: tuple[float, float] | None) -> str:
+    """Return the line that says that pixels go to 1 on one side and to 255 on the other, or ""."""
+    if given is None or min(trained[0], given[0]) < 0:
+        return ""
+    low, high = sorted((trained[1], given[1]))
+    if not 0 < low <= 1 < FEW_PIXELS < high <= 255:
+        return ""
+    return f"pixels go up to {given[1]:.4g}, and up to {trained[1]:.4g} where it was trained; bring them to one unit"
+
+
+FEW_PIXELS = 64
+"""What the lightest of some pixels is above, where they go from 0 to 255."""
+
 STANDARDS = ("channel", "sample")
 """By what images are standardised: each channel over all training images, or over each image alone."""
 

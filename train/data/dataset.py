@@ -277,11 +277,14 @@ def taken(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -
     return dataclasses.replace(dataset, **fields)
 
 
-def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_validation(
+    dataset: Dataset, count: int, seed: int, hashes: NDArray[np.uint64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the training images into those to train on and those held out.
 
     That is the part laid down for it, or else `count` of them, of each class its share, to one image: of files those
-    of the least hash with `seed`, of others by its permutation.
+    of the least hash with `seed`, of others by its permutation. Samples of equal `hashes` are on one side, so that the
+    count may be a few off.
     """
     labels, samples = dataset.train_labels, dataset.samples
     if samples is not None and samples.held_out is not None:
@@ -301,7 +304,16 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
     for label, quota in enumerate(quotas):
         rows = np.flatnonzero(labels == label)
         order = rng.permutation(rows) if ranks is None else rows[np.argsort(ranks[rows], kind="stable")]
+        if hashes is not None:  # copies stand beside the first of them
+            _, first, copies = np.unique(hashes[order], return_index=True, return_inverse=True)
+            order = order[np.argsort(first[copies], kind="stable")]
+            group = np.sort(first[copies])
+            if 0 < quota < len(order) and group[quota - 1] == group[quota]:
+                begin, end = np.searchsorted(group, group[quota]), np.searchsorted(group, group[quota], "right")
+                quota = end if end < len(order) else begin
         held_out[order[:quota]] = True
+    if hashes is not None:  # copies in two classes
+        held_out &= ~np.isin(hashes, hashes[~held_out])
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import glob
 import hashlib
 import os
 import re
+import secrets
+import threading
+import tokenize
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -55,8 +59,14 @@ BESIDE = "pictures beside the folders of classes"
 DECODER = 1
 """Version of what `pixels` makes of a file."""
 
+DECODING = threading.Lock()
+"""Held by the thread that reads and writes what is kept; of several that load one folder the first decodes it."""
+
 CHUNK = 64
 """Pictures that are decoded before they are written."""
+
+UNREADABLE = OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError
+"""What NumPy raises of a file .npy that is damaged; the last two of its header."""
 
 MOST_HELD = 2**30
 """Values of pictures that are held in memory; more stay in their file."""
@@ -347,9 +357,10 @@ def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = Fals
     contents = hashes.tolist(), *form, DECODER, metadata.version("pillow")
     key = hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
     file = cache / "pixels" / f"{root.resolve().name}-{key}"
-    images = _kept(file, pictures, form)
-    if images is None:
-        images = _decoded(file, pictures, form)
+    with DECODING:
+        images = _kept(file, pictures, form)
+        if images is None:
+            images = _decoded(file, pictures, form, hashes)
     pictures.require_any()
     whole, parts = np.ones(len(hashes), bool), np.array(pictures.parts, object)
     whole[[*pictures.failed]] = False
@@ -369,9 +380,12 @@ def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = Fals
 
 def _header(file: Path, axes: int) -> tuple[Form, int]:
     """Return the form of the picture that a file holds, and the first eight bytes of the SHA-256 of the file."""
-    form = Form(*shape_of(file, axes))
+    return Form(*shape_of(file, axes)), _hash(file)
+
+
+def _hash(file: Path) -> int:
     with open(file, "rb") as stream:
-        return form, int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
+        return int.from_bytes(hashlib.file_digest(stream, "sha256").digest()[:8], "big")
 
 
 def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> Form:
@@ -427,8 +441,8 @@ def _kept(file: Path, pictures: Pictures, form: Form) -> MappedImages | None:
 
     Those that are zero are looked at again, and it is None where that makes others: a file could not be read before.
     """
-    for path in file.parent.glob(f"{file.name}-*.npy"):
-        with contextlib.suppress(OSError, ValueError, EOFError):
+    for path in file.parent.glob(f"{glob.escape(file.name)}-*.npy"):
+        with contextlib.suppress(*UNREADABLE):
             images, checksum, zero = MappedImages([np.load(path, mmap_mode="r")]), 0, []
             for begin in range(0, len(images), CHUNK):
                 chunk = np.asarray(images[begin : begin + CHUNK])
@@ -442,28 +456,35 @@ def _kept(file: Path, pictures: Pictures, form: Form) -> MappedImages | None:
     return None
 
 
-def _decoded(file: Path, pictures: Pictures, form: Form) -> Any:
+def _decoded(file: Path, pictures: Pictures, form: Form, hashes: NDArray[np.uint64]) -> Any:
     """Decode pictures, to zeros where one cannot be read, which is noted; into a file where that can be written."""
     count = len(pictures.files)
     fit = set(range(count)) - pictures.failed.keys()
+    known = dict(zip(pictures.files, hashes.tolist(), strict=True))
+
+    def decoded(path: Path) -> NDArray[Any]:
+        image = pixels(path, *form)
+        if _hash(path) != known[path]:  # it would be kept under what it held before
+            raise ValueError("it was changed while it was read; load the folder again")
+        return image
 
     def chunks() -> Iterator[NDArray[Any]]:
         with progress_bar(count, "decoding", delay=3) as bar:
             for begin in range(0, count, CHUNK):
                 part = range(begin, min(begin + CHUNK, count))
                 chunk = np.zeros((len(part), *form.shape), form.values)
-                for k, image in pictures.read(lambda file: pixels(file, *form), [k for k in part if k in fit]).items():
+                for k, image in pictures.read(decoded, [k for k in part if k in fit]).items():
                     chunk[k - begin] = image
                 yield chunk
                 bar.update(len(chunk))
 
-    partial, checksum = file.parent / f".{file.name}.{os.getpid()}.partial", 0
+    partial, checksum = file.parent / f".{file.name}.{secrets.token_hex(4)}.{os.getpid()}.partial", 0
     header = {"descr": np.dtype(form.values).str, "fortran_order": False, "shape": (count, *form.shape)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         (file.parent / CACHE).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Decoded pictures.\n")
-        remove_partial_files(file.parent, re.escape(file.name))
-        for damaged in file.parent.glob(f"{file.name}-*.npy"):
+        remove_partial_files(file.parent, rf"{re.escape(file.name)}(?:\.[0-9a-f]{{8}})?")
+        for damaged in file.parent.glob(f"{glob.escape(file.name)}-*.npy"):
             damaged.unlink()
         with open(partial, "wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
@@ -474,7 +495,7 @@ def _decoded(file: Path, pictures: Pictures, form: Form) -> Any:
             os.fsync(stream.fileno())
         os.replace(partial, whole := file.with_name(f"{file.name}-{checksum:08x}.npy"))
         return MappedImages([np.load(whole, mmap_mode="r")])
-    except OSError as error:
+    except UNREADABLE as error:
         pictures.notes.append(f"what is decoded cannot be kept in {file.parent}: {error}")
         return np.concatenate(list(chunks()))
     finally:

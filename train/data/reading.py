@@ -79,9 +79,7 @@ def load(
         return _from_function(name, reading)
     if is_data_file(name):
         return _from_file(name, reading)
-    raise ValueError(
-        f"dataset is {name!r}; choose {', '.join(map(repr, INFO))}, a file {FILE}, a folder or MODULE:FUNCTION"
-    )
+    raise ValueError(f"dataset is {name!r}; {what_would_do(name)}")
 
 
 def load_dataset(
@@ -139,6 +137,13 @@ def load_dataset(
     machines that the files reach one by one.
     """
     return load(name, Reading(axes, task), data_dir, download=download, progress=progress, mapped=mapped)
+
+
+def what_would_do(name: str) -> str:
+    """Return what data sets there are, in words; of a file, how to make one that is a data set."""
+    arrays = ", ".join(f"{key}=.." for key in ARRAYS)
+    cure = f"; numpy.savez('FILE.npz', {arrays}) makes such a file of arrays" if os.path.splitext(name)[1] else ""
+    return f"choose {', '.join(INFO)}, a file {FILE}, a folder that there is, or MODULE:FUNCTION{cure}"
 
 
 def is_function(name: str) -> bool:

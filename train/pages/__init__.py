@@ -97,10 +97,25 @@ class Table:
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def csv(self) -> bytes:
-        """Return it as a CSV file, without commands of terminals in names that others gave."""
+        """Return it as a CSV file, without commands of terminals or formulas in names that others gave.
+
+        A cell that spreadsheets would take for a formula, and that is no number, begins with an apostrophe.
+        """
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.lines])
+        rows = ([_as_text(cell) for cell in row] for row in (self.header, *self.lines))
+        csv.writer(text, lineterminator="\n").writerows(rows)
         return harmless(text.getvalue()).encode(errors="backslashreplace")
+
+
+def _as_text(cell: Any) -> Any:
+    """Return a cell so that spreadsheets calculate nothing of it."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def strict_json(content: Mapping[str, Any]) -> bytes:
@@ -222,7 +237,7 @@ def in_words(value: Any) -> str:
 
 def render(template: str, **values: Any) -> str:
     """Return a page."""
-    text: str = _environment().get_template(template).render(values)
+    text: str = harmless(_environment().get_template(template).render(values))
     return text.encode("utf-8", "replace").decode("utf-8")  # arguments of a command may hold bytes that are no text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from train.config import Config, ConfigError
-from train.data import INFO, Dataset, split_validation, train_subset
+from train.data import INFO, Dataset, Samples, split_validation, train_subset
 from train.data.description import Description, labels_checksum, samples_of
 from train.data.labels import TEST
 from train.runs.checkpoint import Checkpoint, CheckpointError
@@ -20,13 +21,17 @@ from train.storage.files import read_text
 Say = Callable[[str], None]
 
 
-def split(dataset: Dataset, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return which training samples are trained on, and which are held out."""
+def split(
+    dataset: Dataset, config: Config, *, older: bool = False
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return which training samples are trained on, and which are held out, copies together; not in `older` runs."""
     held_out = None if dataset.samples is None else dataset.samples.held_out
     if held_out is not None and config.validation_size not in (-1, count := int(held_out.sum())):
         raise ConfigError(f"--validation-size: {dataset.name} says which {count} samples are held out; leave it out")
     try:
-        return split_validation(dataset, config.held_out(len(dataset.train_labels)), config.seed)
+        total = len(dataset.train_labels)
+        hashes = samples_of(dataset).hashes[:total] if config.held_out(total) and not older else None
+        return split_validation(dataset, config.held_out(total), config.seed, hashes)
     except ValueError as error:
         raise ConfigError(f"--validation-size: {error}") from error
 
@@ -36,7 +41,7 @@ def description_of(path: Path, checkpoint: Checkpoint) -> Description | None:
     try:
         description = Description.read(read_text(path.parent / DATA))
         return description if description.digest == checkpoint.data else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -75,7 +80,7 @@ def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say,
     """Do the same without a description, by its digest or by the checksum of labels of an older run."""
     config, size = checkpoint.config, checkpoint.config.train_size
     part = train_subset(dataset, size) if use != "another" and 0 < size < len(dataset.train_labels) else dataset
-    parts = split(part, config)
+    parts = split(part, config, older=True)
     digest = Description.of(part, parts[1], checkpoint.channel_mean, checkpoint.channel_std).digest
     targets = (checkpoint.targets.taught(part.train_labels[index], config.dtype) for index in parts)
     older = use == "test" and not checkpoint.data and checkpoint.labels is not None
@@ -87,4 +92,8 @@ def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say,
         say(f"{path.stem} was trained on {config.dataset.upper().replace('CIFAR', 'CIFAR-')}'s training images")
     elif use != "train" and digest != checkpoint.data:
         say(f"whether {path} was trained on some of the test images cannot be checked: it has no {DATA}")
+    if not np.array_equal(parts[1], split(part, config)[1]):  # copies are on both sides, and stay there
+        samples = samples_of(part)
+        held_out = np.isin(np.arange(len(samples.names)), parts[1])
+        part = dataclasses.replace(part, samples=Samples(samples.names, samples.hashes, held_out))
     return part

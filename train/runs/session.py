@@ -28,6 +28,7 @@ from train.data import (
     class_notes,
     is_function,
     load,
+    other_pixels,
     require_varying,
     require_varying_numbers,
     train_subset,
@@ -35,6 +36,7 @@ from train.data import (
 )
 from train.data.dataset import MOST_COLOURS
 from train.data.description import Description
+from train.data.labels import TEST
 from train.networks.layer import times
 from train.networks.network import Network
 from train.networks.presets import BY_AXES, MADE_FOR, SPACE
@@ -293,6 +295,11 @@ class Session:
         described = Description.of(dataset, held_out, mean, std)
         self.described, trainer.data = described.text, described.digest
         trainer.range = value_range(dataset.train_images[index])
+        tests = described.hashes[described.parts == TEST]
+        if config.dataset not in INFO and (seen := described.seen(tests)):
+            self.say(f"{seen:,} of the {len(tests):,} test {dataset.units} are copies of some that are trained on")
+        if trainer.range and (said := other_pixels(trainer.range, value_range(dataset.test_images))):
+            self.say(f"test {dataset.units}: {said}")
         return trainer
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:

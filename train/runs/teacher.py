@@ -116,7 +116,7 @@ def require_unseen(
     if os.path.realpath(recipe.dataset) == os.path.realpath(config.dataset) != os.path.realpath(UNNAMED):
         size = recipe.train_size
         part = train_subset(whole, size) if 0 < size < len(whole.train_labels) else whole
-        known = Description.of(part, split(part, recipe)[1], 0, 1)
+        known = Description.of(part, split(part, recipe, older=True)[1], 0, 1)
         if seen := known.seen(samples_of(dataset).hashes[held_out]):
             raise CheckpointError(_seen(flag, path, known, recipe, seen, len(held_out), HELD_OUT))
     return [f"{flag} {path} has no description of its images: whether it saw test images cannot be checked"]
@@ -126,6 +126,8 @@ def _seen(flag: str, path: Path, known: Description, recipe: Config, seen: int, 
     """Say that another network has seen images."""
     count_held, size = known.about[HELD_OUT], f" --train-size {recipe.train_size}" if recipe.train_size else ""
     same = f"--seed {recipe.seed} --validation-size {count_held}{size}, as it has, or " if count_held else ""
+    if known.seen(known.hashes[known.parts == HELD_OUT]):  # copies: its own split would be refused too
+        same = ""
     cure = f"{same}--validation-size 0" if place == HELD_OUT else "another network"
     return (
         f"{flag} {path} was trained on {seen:,} of the {count:,} images that are {place} here, so they would not tell "
