@@ -1,11 +1,10 @@
-"""Runs a command's module for `hcnn`, `hcnn-train`, `hcnn-verify` and `hcnn-explore`.
+"""Runs a command's module for `hcnn`.
 
-A file train.py in the working directory hides the package from `python -m train.cifar`, and not from these commands.
+A file train.py in the working directory hides the package from `python -m train.cifar`, and not from `hcnn`.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import signal
@@ -34,8 +33,3 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="hcnn_parent", daemon=True).start()
-
-
-train = functools.partial(run, "train.cifar")
-verify = functools.partial(run, "train.verify")
-explore = functools.partial(run, "train.explore")
