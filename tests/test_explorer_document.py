@@ -9,6 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPLORER = (ROOT / "docs" / "explorer.md").read_text("utf-8")
 
 
+NO_LONGER = "The same, as a cross-check", "Some change of the image", "Haar coefficients"
+"""How claims begin that are on record and no longer measured; removed.md beside the record has them."""
+
+
 def rows(header: str) -> list[list[str]]:
     """The cells of the table below a header."""
     lines = EXPLORER.split(header)[1].split("\n\n")[0].strip().splitlines()
@@ -32,10 +36,11 @@ def test_explorer_has_the_claims_on_record() -> None:
             row["verdict"],
         ]
         for row in explored("claims")
+        if not row["claim"].startswith(NO_LONGER)
     ]
 
 
-def test_explorer_has_the_shares_and_hubs_on_record() -> None:
+def test_explorer_has_the_shares_on_record() -> None:
     shares = {(row["kind"], row["translations"], row["j"]): row for row in explored("translated")}
     apart = next(translations for _, translations, _ in shares if translations != "all")
     unmoved = {
@@ -50,11 +55,4 @@ def test_explorer_has_the_shares_and_hubs_on_record() -> None:
     header = "| depth | no translation | translated | axis in random order | untrained, translated | all translations |"
     assert rows(header) == [
         [j, f"{100 * float(share):.1f} %", *(shown(*column, j) for column in columns)] for j, share in unmoved.items()
-    ]
-    hubs: dict[str, list[float]] = {}
-    for row in explored("hubness"):
-        if row["kind"] == "trained":
-            hubs.setdefault(row["j"], []).append(float(row["effective"]))
-    assert rows("| depth | no translation | translated, least to most |") == [
-        [j, f"{still:,.0f}", f"{min(moved):,.0f} to {max(moved):,.0f}"] for j, (still, *moved) in hubs.items()
     ]

@@ -17,7 +17,6 @@ from skimage.util import montage
 from autodiff import vjp
 from hcnn_core import convolve_vjp_x, elu_vjp, marginal_vjp, relu
 from train import load
-from train.attributes.units import receptive_field
 from train.data import load_dataset, standardise
 from train.networks.hierarchical import hierarchy
 
@@ -55,7 +54,16 @@ def outputs(weights, x):
     return [x, *(y for _, (_, y, _) in zip(layers, network.folded().trace(weights, x), strict=False))]
 
 
-field, xs = receptive_field(layers, depth)[0], outputs(trained, images[:10])
+def receptive_field():
+    """How many pixels, along rows and columns, a unit of the last of these layers sees."""
+    size, step = 1, 1
+    for layer in layers:
+        size += (layer.kernel_size[0] - 1) * step
+        step *= layer.stride[0]
+    return size
+
+
+field, xs = receptive_field(), outputs(trained, images[:10])
 part = slice(16 - field // 2, 17 + field // 2)  # what a unit in the middle sees of rows and columns
 x = rng.standard_normal(xs[0].shape, np.float32)
 y = reduce(lambda x, layer: layer.linear_maps(trained[layer.name])[0](x), layers, x)  # without biases and ELU

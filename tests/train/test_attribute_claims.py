@@ -16,7 +16,6 @@ from tests.train.test_explore import study_of
 from train.attributes import claims as claims_of
 from train.attributes import hubs
 from train.attributes import study as studies
-from train.attributes.blocks import Blocks
 from train.attributes.claims import claims
 from train.attributes.contraction import Gain, PairDistances
 from train.attributes.meaning import Finding
@@ -34,7 +33,7 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def found(**parts: Any) -> dict[str, tuple[float, str]]:
     """The smallest p and the verdict of each claim about what was measured."""
-    nothing = {"exactness": [], "agreements": {}, "findings": [], "blocks": [], "organisation": [], "layers": []}
+    nothing = {"exactness": [], "agreements": {}, "findings": [], "organisation": [], "layers": []}
     study: Any = SimpleNamespace(**nothing | parts, settings=SimpleNamespace(seed=0))
     return {c.claim: (c.smallest_p, c.verdict) for c in claims(study)}
 
@@ -144,24 +143,13 @@ def test_a_rise_needs_ends_whose_intervals_are_apart(
     assert (found.statistic, found.verdict) == (pytest.approx(1), expected)
 
 
-def finding(question: str, p: float, smallest: float = 0.001) -> Finding:
-    return Finding(question, 3, "v_j", 1, "x", 0.5, math.nan, math.nan, math.nan, 2, p, smallest)
+def finding(p: float, smallest: float = 0.001) -> Finding:
+    return Finding(3, "v_j", 1, "x", 0.5, math.nan, math.nan, math.nan, 2, p, smallest)
 
 
-@pytest.mark.parametrize("question", ["found images", "changed images"])
-def test_claims_of_meaning(question: str) -> None:
+def test_claims_of_meaning() -> None:
     for ps, expected in (([0.01, 0.5], "yes"), ([0.2, math.nan], "not shown"), ([math.nan], "cannot be decided")):
-        assert list(found(findings=[finding(question, p) for p in ps]).values()) == [(0.001, expected)]
-
-
-def test_claims_of_blocks() -> None:
-    def blocks(p: float, smallest: float) -> Blocks:
-        return Blocks(3, "v_j", 1, 9, 0.5, "x", 0.1, p, smallest)
-
-    findings = [finding("found images", 0.5)]
-    for ps, expected in (([0.01, 0.5], "yes"), ([0.2, math.nan], "not shown"), ([math.nan], "cannot be decided")):
-        _, cross_check = found(findings=findings, blocks=[blocks(p, 0.004) for p in ps]).values()
-        assert cross_check == (0.004, expected)
+        assert list(found(findings=[finding(p) for p in ps]).values()) == [(0.001, expected)]
 
 
 def order(p: float, smallest: float) -> Organisation:

@@ -11,8 +11,6 @@ import pytest
 from train.attributes import organisation
 from train.attributes.organisation import (
     Comparison,
-    haar_matrix,
-    haar_norm,
     neighbour_correlation,
     seriation,
     similarity_of_orders,
@@ -32,26 +30,11 @@ def organised(rng: np.random.Generator, length: int, samples: int = 300) -> Any:
     return waves + 0.1 * rng.standard_normal(waves.shape)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 16])
-def test_haar_matrix_is_orthonormal(length: int) -> None:
-    matrix = haar_matrix(length)
-    assert matrix.shape == (length - 1, length)
-    assert np.allclose(matrix @ matrix.T, np.eye(length - 1)) and np.allclose(matrix.sum(axis=1), 0)
-
-
-def test_haar_matrix_of_four() -> None:
-    h = 0.5**0.5
-    assert np.allclose(haar_matrix(4), [[0.5, 0.5, -0.5, -0.5], [h, -h, 0, 0], [0, 0, h, -h]])
-
-
 @pytest.mark.parametrize("length", [8, 10, 16])
 def test_a_planted_order_is_seen(length: int) -> None:
     rng = np.random.default_rng(0)
     samples = organised(rng, length)
     assert neighbour_correlation(samples.T, True, rng).p < 0.02
-    # steps are what Haar's basis is made for; it does not tell 128 orders of 8 samples apart, nor turns of the circle,
-    # together 1,024 of 40,320 orders
-    assert haar_norm(np.sign(samples), rng).p < 0.05
     found = seriation(samples, True, rng)
     assert (found.value, found.p) == (1, 1 / 200) and found.mean < 0.7
 
@@ -60,11 +43,10 @@ def test_a_planted_order_is_seen(length: int) -> None:
 def test_values_in_random_order_are_not_organised(length: int) -> None:
     """About one in twenty is significant at 0.05."""
     rng = np.random.default_rng(0)
-    p: dict[str, list[float]] = {"neighbours": [], "haar": [], "seriation": []}
+    p: dict[str, list[float]] = {"neighbours": [], "seriation": []}
     for _ in range(40):
         samples = organised(rng, length, 50)[:, rng.permutation(length)]
         p["neighbours"].append(neighbour_correlation(samples.T, True, rng).p)
-        p["haar"].append(haar_norm(samples, rng).p)
         p["seriation"].append(seriation(samples, True, rng).p)
     for values in p.values():
         assert sum(value <= 0.05 for value in values) <= 7  # P(more) < 0.005 if uniform
@@ -112,8 +94,7 @@ def test_a_constant_filter_is_like_no_neighbour(value: float) -> None:
 
 def test_equal_values_are_as_organised_in_any_order() -> None:
     rng = np.random.default_rng(0)
-    assert haar_norm(np.ones((5, 4)), rng) == Comparison(0, 0, 0, 1, 8 / 24)
-    assert haar_norm(rng.standard_normal((5, 2)), rng).p == 1
+    assert neighbour_correlation(np.ones((4, 5)), True, rng) == Comparison(0, 0, 0, 1, 8 / 24)
     assert 0 <= seriation(np.ones((5, 4)), True, rng).value <= 1
 
 
@@ -132,15 +113,11 @@ def test_smallest_p_is_that_of_all_orders(length: int) -> None:
         alike = similarity_of_orders(orders, circular)
         found = seriation(rng.standard_normal((30, length)), circular, rng)
         assert found.smallest_p == pytest.approx(max(1 / 200, (alike == 1).mean()))
-    samples = rng.standard_normal((30, length))
-    norms = np.abs((samples - samples.mean(axis=1, keepdims=True))[:, orders] @ haar_matrix(length).T).sum(axis=(0, 2))
-    expected = (norms <= norms.min() + 1e-9).mean()
-    assert haar_norm(samples, rng).smallest_p == pytest.approx(max(1 / 200, expected))
 
 
 def test_a_planted_order_of_four_samples_cannot_be_decided() -> None:
     rng = np.random.default_rng(0)
     samples = organised(rng, 4)
-    for found in (seriation(samples, True, rng), haar_norm(np.sign(samples), rng)):
+    for found in (seriation(samples, True, rng), neighbour_correlation(samples.T, True, rng)):
         assert found.smallest_p == pytest.approx(1 / 3) and found.p > 0.25
     assert seriation(organised(rng, 8), True, rng).smallest_p == 1 / 200

@@ -109,7 +109,6 @@ def test_intervals_are_those_of_a_bootstrap() -> None:
         drawn = same[:, tau][samples].mean(axis=1)
         assert np.allclose(found.interval[:, tau], np.quantile(drawn, (0.025, 0.975)), atol=0.006)
     drawn = same[:, 1:].mean(axis=1)[samples].mean(axis=1)
-    assert np.allclose(found.mean_interval_of_queries([1, 2], rng), np.quantile(drawn, (0.025, 0.975)), atol=0.006)
     # one image is found always, whose weight changes nothing; noise of quantiles of 999
     assert np.allclose(found.mean_interval([1, 2], rng), np.quantile(drawn, (0.025, 0.975)), atol=0.01)
     assert found.moved == same[:, 1].mean()
@@ -170,7 +169,6 @@ def test_axis_of_one_sample_has_no_translation() -> None:
     found = Agreement(3, np.ones((4, 1), bool), np.ones((4, 1), bool), np.zeros((4, 1), int))
     rng = np.random.default_rng(0)
     assert np.isnan(found.moved) and np.isnan(found.mean_interval([], rng)).all()
-    assert np.isnan(found.mean_interval_of_queries([], rng)).all()
     assert dataclasses.replace(found, j=4).share.tolist() == [1.0]
 
 

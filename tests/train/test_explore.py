@@ -54,9 +54,9 @@ def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -
     assert "zero boundaries, for which Proposition 3.1 does not hold" in outcome.err
     assert str(folder / report.PAGE) in outcome.out
     names = {path.name for path in folder.iterdir()}
-    assert {report.PAGE, report.JSON, "agreement.png", "layers.png", "first-filters.png"} <= names
+    assert {report.PAGE, report.JSON, "agreement.png", "layers.png"} <= names
     assert {"matches.csv", "agreement.csv", "findings.csv", "layers.csv", "organisation.csv"} <= names
-    assert {"image-00000.png", "image-00007.png", "filters-03.png", "units-04.png"} <= names
+    assert {"image-00000.png", "image-00007.png"} <= names
     assert not any(name.startswith(".") for name in names)
     page = (folder / report.PAGE).read_text("utf-8")
     assert "Proposition 3.1 does not hold" in page and "no translation is exact" in page
@@ -73,17 +73,7 @@ def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_imag
     folder, _ = explored
     record = json.loads((folder / report.JSON).read_text("utf-8"))
     assert record["description"]["settings"]["images"] == [0, 1, 7]
-    for name in (
-        "matches",
-        "agreement",
-        "translated",
-        "hubness",
-        "findings",
-        "blocks",
-        "claims",
-        "layers",
-        "organisation",
-    ):
+    for name in ("matches", "agreement", "translated", "findings", "claims", "layers", "organisation"):
         with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == len(record[name]) > 0 and list(lines[0]) == list(record[name][0])
@@ -97,8 +87,6 @@ def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_imag
     assert record["conclusion"][0].startswith("Exact translations cannot be compared")  # zero boundaries
     assert record["conclusion"][1].startswith('"Progressively higher probability')
     assert record["conclusion"][-1].endswith("nothing is decided.")  # two samples, each a mean of both
-    for line in record["hubness"]:
-        assert line["queries"] == 20 and 1 <= line["effective"] <= line["distinct"] <= 20
 
 
 def test_strips_show_the_image_and_the_images_found(explored: tuple[Path, Outcome], few_images: Dataset) -> None:
@@ -116,7 +104,7 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
     folder, _ = explored
     kept = {path: path.stat().st_mtime_ns for path in (folder.parent / "cache").iterdir()}
     assert len(kept) == 2  # of the network and of the untrained one
-    skip = ("--skip", "agreement", "meaning", "contraction", "organisation", "units")
+    skip = ("--skip", "agreement", "meaning", "contraction", "organisation")
     cache = folder.parent / "cache"
     outcome = explore_here(
         few_images, first_run[0] / "best.h5", *SMALL, "--cache", cache, "--out", tmp_path / "p", *skip
@@ -392,7 +380,7 @@ def test_without_both_kinds_exact_translations_are_not_compared(
 
 def test_what_cannot_be_decided_is_not_counted() -> None:
     def finding(axis: str, p: float) -> Finding:
-        return Finding("changed images", 3, axis, 1, "x", 0.5, math.nan, math.nan, math.nan, 2, p, 0.01)
+        return Finding(3, axis, 1, "x", 0.5, math.nan, math.nan, math.nan, 2, p, 0.01)
 
     def order(measure: str, p: float, smallest: float) -> Organisation:
         return Organisation(3, "v_j", measure, Comparison(1, 0, 1, p, smallest), Comparison(1, 0, 1, 0.5, smallest))
@@ -400,11 +388,10 @@ def test_what_cannot_be_decided_is_not_counted() -> None:
     study: Any = SimpleNamespace(
         findings=[finding("v_j", 0.01), finding("v_j", 0.5), finding("v_j", math.nan), finding("v_{j-1}", math.nan)],
         organisation=[order("seriation", 0.01, 0.001), order("seriation", 0.34, 0.33)],
-        blocks=[],
     )
     assert claims.verdicts(study) == [
-        "Changed images, v_j: 1 of 2 tests are significant after correction; 1 more cannot be decided.",
-        "Changed images, v_{j-1}: none of 1 tests can be decided.",
+        "Found images, v_j: 1 of 2 tests are significant after correction; 1 more cannot be decided.",
+        "Found images, v_{j-1}: none of 1 tests can be decided.",
     ]
     assert claims.orders(study) == [
         "Seriation: 1 of 1 are more organised than chance at p <= 0.05, untrained 0; 1 more cannot be decided."

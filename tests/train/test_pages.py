@@ -21,22 +21,21 @@ from jinja2 import DictLoader, StrictUndefined
 from matplotlib import rc_context, rcParams
 
 from train import pages
-from train.pages import Picture, Scale, Table, axes_as_html, png, render
+from train.pages import Picture, Table, axes_as_html, png, render
 from train.recipes.tasks import TASKS
 from train.runs import plot
 from train.runs.report import _curves
 
 SMALL = """{% extends "base.html" %}
-{% from "macros.html" import facts, picture, scale, table %}
+{% from "macros.html" import facts, picture, table %}
 {% block title %}A {{ word }}{% endblock %}
-{% block body %}{{ picture(shown) }}{{ table(numbers) }}{{ facts(description) }}{{ scale(colours) }}{% endblock %}"""
+{% block body %}{{ picture(shown) }}{{ table(numbers) }}{{ facts(description) }}{% endblock %}"""
 
 VALUES: dict[str, Any] = {
     "word": "page",
     "shown": Picture(b"a picture", 'all "dark"', "Below."),
     "numbers": Table(("j", "v_{j-1}"), [("1", "FAILS & more"), ("2", "holds")], "by layer"),
     "description": {"layers": {"depth": 4, "strided": (5, 9)}},
-    "colours": Scale("change of x_j", ["#000", "#fff"], ["0", "1"]),
 }
 
 
@@ -107,11 +106,6 @@ def test_pixels_come_back_from_png() -> None:
     numbers = np.asarray([[-5.0, 0.0], [1.0, 9.0]])
     shown = np.asarray(imread(io.BytesIO(png(numbers)), format="png"))[..., 0]
     assert shown.tolist() == [[0, 0], [1, 1]]
-
-
-def test_the_legend_has_the_colours_of_the_map() -> None:
-    scale = Scale.of("gray", "amplitude", ("0", "1"))
-    assert (scale.colours[0], scale.colours[-1], len(scale.colours)) == ("#000000", "#ffffff", 17)
 
 
 DRAW = """

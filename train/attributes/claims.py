@@ -136,13 +136,11 @@ def shown_difference(of: Contrast) -> str:
 def verdicts(study: Study) -> list[str]:
     """Return how many tests of properties found something, of those that could."""
     lines = []
-    for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
-        findings = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
+    for axis in dict.fromkeys(f.axis for f in study.findings):
+        findings = [f for f in study.findings if f.axis == axis]
         decided, significant = sum(f.decided for f in findings), sum(f.significant for f in findings)
         text = f"{significant} of {decided} tests are significant after correction"
-        lines.append(f"{question.capitalize()}, {axis}: {_counted(text, decided, len(findings))}")
-    if study.blocks:
-        lines.append(f"Found images by blocks of queries: {_of_blocks(study)}")
+        lines.append(f"Found images, {axis}: {_counted(text, decided, len(findings))}")
     return lines
 
 
@@ -208,15 +206,6 @@ def _counted(text: str, decided: int, tried: int) -> str:
     return text + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
 
 
-def _of_blocks(study: Study) -> str:
-    """Say what the tests by blocks found."""
-    decided, significant = (sum(getattr(b, name) for b in study.blocks) for name in ("decided", "significant"))
-    text = f"{significant} of {decided} translations are significant after correction"
-    shares = [b.largest for b in study.blocks]
-    held = f" The largest block holds {shown_share(min(shares))} to {shown_share(max(shares))} of the queries."
-    return _counted(text, decided, len(study.blocks)) + held
-
-
 def _exactness(study: Study) -> list[Claim]:
     """Return the claim that exact translations change nothing; none at zero boundaries, where none is exact."""
     exact = [e for e in study.exactness if not math.isnan(e.error)]
@@ -268,46 +257,25 @@ def _compared(claim: str, comparison: tuple[list[int], list[Contrast], Contrast]
 
 def _meaning(study: Study) -> list[Claim]:
     rows = []
-    for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
-        findings = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
-        of_images = question == "found images"
-        claim = (
-            f"Images found by some translation along {axis} differ in a known property"
-            if of_images
-            else f"Some change of the image is more like a translation of its array along {axis} than chance"
-        )
-        decided = [f for f in findings if f.decided]
-        significant = sum(f.significant for f in findings)
+    for axis in dict.fromkeys(f.axis for f in study.findings):
+        findings = [f for f in study.findings if f.axis == axis]
+        decided, significant = sum(f.decided for f in findings), sum(f.significant for f in findings)
         rows.append(
             Claim(
-                claim,
-                "image found" if of_images else "order of the axis",
+                f"Images found by some translation along {axis} differ in a known property",
+                "image found",
                 min(f.smallest_p for f in findings),
-                f"{significant} of {len(decided)} tests after correction" if decided else "-",
+                f"{significant} of {decided} tests after correction" if decided else "-",
                 UNDECIDED if not decided else YES if significant else NOT_SHOWN,
             )
         )
-        if of_images and study.blocks:
-            rows.append(_blocks(study))
     return rows
-
-
-def _blocks(study: Study) -> Claim:
-    decided = any(b.decided for b in study.blocks)
-    return Claim(
-        "The same, as a cross-check that exchanges no image",
-        "block of queries",
-        min(b.smallest_p for b in study.blocks),
-        _of_blocks(study).rstrip("."),
-        UNDECIDED if not decided else YES if any(b.significant for b in study.blocks) else NOT_SHOWN,
-    )
 
 
 def _order(study: Study) -> list[Claim]:
     """Return the claims about order, with counts at p <= 0.05 and verdicts corrected for the number of tests."""
     claim = {
         "neighbouring filters": "Neighbouring filters of some layer are more alike than in random order",
-        "Haar coefficients": "Haar coefficients along some attribute are smaller than in random order",
         "seriation": "Seriation comes nearer to the natural order of some attribute than chance",
     }
     claims = []

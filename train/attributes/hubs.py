@@ -1,4 +1,4 @@
-"""Queries that find the same images: how few these are, and intervals of means over queries and images.
+"""Intervals of means over queries and the images that they find, where many queries find the same images.
 
 Some images are found by many queries (hubs; M. Radovanovic, A. Nanopoulos and M. Ivanovic, 2010, JMLR 11:2487). The
 rows of a table of queries and what they find are then not independent, however many queries there are.

@@ -1,15 +1,13 @@
-"""What translations of attributes have to do with known properties of images (the end of section 5.3).
+"""Whether images that translations of attributes lead to differ in known properties (the end of section 5.3).
 
-Two questions. Do the images that translations lead to differ in a property from those that no translation leads to? And
-does changing a property of an image change its arrays as a translation does? Many pairs of translation and property
-are tried, so p-values are corrected for their number by the largest statistic of each permutation (Westfall and Young,
-1993, single step).
+Many pairs of translation and property are tried, so p-values are corrected for their number by the largest statistic of
+each permutation (Westfall and Young, 1993, single step).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,22 +21,17 @@ PERMUTATIONS = 1999
 
 @dataclass(frozen=True)
 class Finding(Tested):
-    """One translation and one property."""
+    """One translation and one property of the images found."""
 
-    question: str  # which of the two questions
     j: int  # depth
     axis: str  # axis of the translation
     tau: int  # samples
-    name: str  # the property, or the change
-    # Found images: mean difference in standard deviations of the property. Changed images: correlation, from -1 to 1,
-    # of the array's change with that of the translation.
-    effect: float
-    low: float  # 95 % interval of the effect; NaN for changed images, and where few images are found
+    name: str  # the property
+    effect: float  # mean difference in standard deviations of the property
+    low: float  # 95 % interval of the effect; NaN where few images are found
     high: float
-    images: float  # effective number of found images, the smaller with and without the translation; NaN if changed
-    # The effect less its mean under permutation, in standard deviations. Of found images either sign counts; a change
-    # is like a translation if the score is positive.
-    score: float
+    images: float  # effective number of found images, the smaller with and without the translation
+    score: float  # the effect less its mean under permutation, in standard deviations
     # Probability that the largest score of all tests is as large if there is nothing, from permutations; NaN where
     # nothing can be decided, which is then not one of all tests.
     p: float
@@ -73,59 +66,6 @@ def _properties(rgb: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
         "orientation: falling diagonals over rising": -2 * mixed / edges,
         "spatial frequency": (power * radius).sum(axis=(1, 2)) / (power.sum(axis=(1, 2)) + 1e-12),
     }
-
-
-def _levels(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(np.rint(np.clip(images, 0, 255)), np.uint8)
-
-
-def _contrast(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    mean = images.mean(axis=(1, 2, 3), keepdims=True)
-    return _levels(mean + 1.25 * (images - mean))
-
-
-def _hue(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Colours turned by 30 degrees about the grey axis."""
-    c, s, third = math.cos(math.pi / 6), math.sin(math.pi / 6), math.sqrt(1 / 3)
-    cross = third * np.asarray([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    turn = c * np.eye(3) + s * cross + (1 - c) / 3 * np.ones((3, 3))
-    return _levels(np.asarray(images @ turn.T))
-
-
-def _turn(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    from scipy.ndimage import rotate
-
-    return _levels(rotate(images.astype(np.float32), 15, (2, 1), reshape=False, order=1, mode="reflect"))
-
-
-def _blur(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    from scipy.ndimage import gaussian_filter
-
-    return _levels(gaussian_filter(images.astype(np.float32), 0.7, axes=(1, 2)))
-
-
-def _moved(axis: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Two pixels further along an axis; the first ones are repeated."""
-
-    def move(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        sources = np.maximum(np.arange(images.shape[axis]) - 2, 0)
-        return np.asarray(np.take(images, sources, axis=axis))
-
-    return move
-
-
-CHANGES: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
-    "brighter by 16 levels": lambda images: _levels(images + 16.0),
-    "contrast times 1.25": _contrast,
-    "hue turned by 30 degrees": _hue,
-    "turned by 15 degrees": _turn,
-    "blurred, 0.7 pixels": _blur,
-    "mirrored left to right": lambda images: images[:, :, ::-1],
-    "mirrored top to bottom": lambda images: images[:, ::-1],
-    "moved right by 2 pixels": _moved(2),
-    "moved down by 2 pixels": _moved(1),
-}
-"""Changes of known properties: functions of images (N, H, W, 3), uint8."""
 
 
 def standardised(values: Mapping[str, np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -176,7 +116,6 @@ def found_images_differ(
     low, high = _intervals(nearest, table, rng)
     return [
         Finding(
-            "found images",
             *test,
             name,
             float(effects[row, column]),
@@ -217,96 +156,15 @@ def _intervals(
     return np.concatenate(ends, axis=1)
 
 
-def like_translations(
-    arrays: Mapping[tuple[int, str], np.ndarray[Any, Any]],
-    changed: Mapping[tuple[int, str], Mapping[str, np.ndarray[Any, Any]]],
-    rng: np.random.Generator,
-) -> list[Finding]:
-    """Test whether changing images changes their arrays as a circular translation does.
-
-    The effect is the correlation, over all images and entries, of the array's change with the change that translating
-    the array makes, whose mean is 0. The permutations put the axis into another order, in which the translation is then
-    taken: what is no more than chance is as large in any order. The test is one-sided, since the opposite of a
-    translation's change is not that of another translation.
-    """
-    tests, effects, drawn, smallest = [], [], [], []
-    for (j, axis), before in arrays.items():
-        length = before.shape[1]
-        before = before.astype(np.float64)
-        gram = np.einsum("nvm,nwm->vw", before, before)
-        orders = np.stack([np.arange(length), *(rng.permutation(length) for _ in range(PERMUTATIONS))])
-        for name, after in changed[j, axis].items():
-            difference = after - before
-            cross = np.einsum("nvm,nwm->vw", difference, before)
-            size = ((difference - difference.mean()) ** 2).sum()
-            size = max(
-                float(size), 1e-24 * float((difference**2).sum())
-            )  # a constant differs from its mean by rounding
-            for tau in range(1, length):
-                # where the translation takes each sample from, in the natural order and in the others
-                sources = np.empty_like(orders)
-                np.put_along_axis(sources, orders, np.roll(orders, tau, axis=1), axis=1)
-                places = np.arange(length), sources
-                inner = cross[places].sum(axis=1) - np.trace(cross)
-                squared = 2 * (np.trace(gram) - gram[places].sum(axis=1))
-                correlations = inner / np.sqrt(np.maximum(size * squared, 1e-300))
-                tests.append((j, axis, tau, name))
-                effects.append(correlations[0])
-                drawn.append(correlations[1:])
-                smallest.append(_smallest_p_of_orders(length, tau))
-    if not tests:
-        return []
-    null = np.stack(drawn)
-    mean, spread = null.mean(axis=1), null.std(axis=1)
-    spread[spread < 1e-9] = np.inf  # two or three samples have no other order
-    decided = np.asarray(smallest) <= LEVEL
-    highest = ((null - mean[:, None]) / spread[:, None])[decided].max(axis=0, initial=-np.inf)
-    scores = (np.asarray(effects) - mean) / spread
-    return [
-        Finding(
-            "changed images",
-            *test,
-            float(effect),
-            *(math.nan, math.nan, math.nan),
-            float(score),
-            _corrected(score, highest) if decides else math.nan,
-            least,
-        )
-        for test, effect, score, decides, least in zip(tests, effects, scores, decided, smallest, strict=True)
-    ]
-
-
-def _smallest_p_of_orders(length: int, tau: int) -> float:
-    """Smallest corrected p of a change that is the translation by tau itself.
-
-    The translation is g cycles of L samples. In L^g g! orders it is the same translation; and in as many, for each of
-    the phi(L) translations of as many cycles, that one becomes it.
-    """
-    cycles = math.gcd(length, tau)
-    samples = length // cycles
-    alike = sum(math.gcd(samples, k) == 1 for k in range(1, samples + 1))
-    same = alike * samples**cycles * math.factorial(cycles) / math.factorial(length)
-    return max(same, 1 / (1 + PERMUTATIONS))
-
-
 def strongest(findings: Iterable[Finding]) -> list[Finding]:
-    """Return, of each question, depth and axis, the finding with the largest score; one that is decided if any is."""
-    best: dict[tuple[str, int, str], Finding] = {}
-    for finding in findings:
-        key = finding.question, finding.j, finding.axis
-        if key not in best or _strength(finding) > _strength(best[key]):
-            best[key] = finding
-    return list(best.values())
-
-
-def _strength(finding: Finding) -> tuple[bool, float]:
-    if finding.question == "found images":
-        return finding.decided, abs(finding.score)
-    # a change against a translation is not like it
-    return finding.decided, finding.score if finding.effect > 0 else -math.inf
+    """Return, of each depth and axis, the finding with the largest score; one that is decided if any is."""
+    best: dict[tuple[int, str], Finding] = {}
+    for finding in sorted(findings, key=lambda f: (f.decided, abs(f.score))):
+        best[finding.j, finding.axis] = finding
+    return sorted(best.values(), key=lambda f: (f.j, f.axis))
 
 
 def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:
     """Return the part of the permutations, and the natural order itself, whose largest score is as large."""
-    slack = 1e-12 * abs(score)  # sums of other signs, or in another order, round differently
+    slack = 1e-12 * abs(score)  # sums in another order round differently
     return float((1 + np.count_nonzero(highest >= score - slack)) / (1 + len(highest)))

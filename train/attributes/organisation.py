@@ -1,7 +1,7 @@
 """Whether an attribute is organised: whether the order of its values says something about them.
 
-E. Oyallon, "Organising Deep Networks", after R. Coifman: an axis is organised if neighbours are alike, so that the Haar
-coefficients along it are small. Everything is compared with the same values in random order.
+E. Oyallon, "Organising Deep Networks", after R. Coifman: an axis is organised if neighbours are alike. Everything is
+compared with the same values in random order.
 """
 
 from __future__ import annotations
@@ -59,50 +59,6 @@ def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     rows = np.where(deviations > 1e-12 * np.abs(rows).max(axis=1, keepdims=True), rows, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(np.corrcoef(rows))
-
-
-def haar_matrix(length: int) -> np.ndarray[Any, Any]:
-    """Return the differences of an orthonormal Haar basis; halves of odd lengths differ by one sample."""
-    rows: list[np.ndarray[Any, Any]] = []
-
-    def split(begin: int, end: int) -> None:
-        if end - begin < 2:
-            return
-        middle = (begin + end + 1) // 2
-        left, right = middle - begin, end - middle
-        row = np.zeros(length)
-        row[begin:middle] = (right / (left * (left + right))) ** 0.5
-        row[middle:end] = -((left / (right * (left + right))) ** 0.5)
-        rows.append(row)
-        split(begin, middle)
-        split(middle, end)
-
-    split(0, length)
-    return np.stack(rows) if rows else np.zeros((0, length))
-
-
-def _haar_exchanges(length: int) -> int:
-    """Orders with the same Haar coefficients but for their signs: equal halves can be exchanged."""
-    if length < 2:
-        return 1
-    right = length // 2
-    left = length - right
-    return _haar_exchanges(left) * _haar_exchanges(right) * (2 if left == right else 1)
-
-
-def haar_norm(samples: np.ndarray[Any, Any], rng: np.random.Generator) -> Comparison:
-    """Compare the l1 norm of Haar coefficients along an axis with that of values in random order."""
-    centred = samples.astype(np.float64) - samples.mean(axis=1, keepdims=True, dtype=np.float64)
-    unit = float(np.abs(centred).sum()) or 1.0
-    basis = haar_matrix(samples.shape[1]).T
-
-    def norm(order: np.ndarray[Any, Any]) -> float:
-        return float(np.abs(centred @ basis[order]).sum()) / unit
-
-    natural = np.arange(samples.shape[1])
-    random = np.asarray([norm(rng.permutation(natural)) for _ in range(ORDERS)])
-    length = samples.shape[1]
-    return Comparison.of(norm(natural), random, organised=-1, alike=_haar_exchanges(length), length=length)
 
 
 def spectral_order(similarity: np.ndarray[Any, Any], circular: bool) -> np.ndarray[Any, Any]:

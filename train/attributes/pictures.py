@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.attributes.translations import Agreement, Matches
-from train.pages import new_figure, own_style, png, prepare_matplotlib
+from train.pages import new_figure, own_style, prepare_matplotlib
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
@@ -25,26 +25,6 @@ def limits(matches: Matches) -> tuple[float, float]:
     """Return the values that are black and white in the arrays of a depth."""
     low, high = np.quantile(matches.arrays, (0.01, 0.99))
     return float(low), float(high if high > low else low + 1)
-
-
-def coloured(values: np.ndarray[Any, Any], limit: float) -> np.ndarray[Any, Any]:
-    """Return numbers as colours from blue over white to red."""
-    prepare_matplotlib()
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps["RdBu_r"](0.5 + 0.5 * np.clip(values / limit, -1, 1)))[..., :3]
-
-
-def tiles(images: np.ndarray[Any, Any], columns: int) -> bytes:
-    """Return pictures side by side, enlarged."""
-    count, height, width, _ = images.shape
-    zoom = _zoom((height, width))
-    rows = -(-count // columns)
-    canvas = np.ones((rows * (height * zoom + 4) - 4, min(columns, count) * (width * zoom + 4) - 4, 3))
-    for index, image in enumerate(images):
-        top, left = (index // columns) * (height * zoom + 4), (index % columns) * (width * zoom + 4)
-        canvas[top : top + height * zoom, left : left + width * zoom] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    return png(canvas)
 
 
 @own_style()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from train.attributes import pictures
-from train.attributes.blocks import Blocks
 from train.attributes.claims import (
     Claim,
     apart,
@@ -27,13 +26,11 @@ from train.attributes.claims import (
 from train.attributes.contraction import median_interval
 from train.attributes.decisions import LEVEL, UNDECIDED
 from train.attributes.features import boundary_of
-from train.attributes.hubs import FEWEST, effective_number, interval
+from train.attributes.hubs import interval
 from train.attributes.meaning import Finding, strongest
 from train.attributes.study import EXAMINED_AT_ONCE, Exactness, Study
 from train.attributes.translations import translated
-from train.attributes.units import first_filters, patch_of, receptive_field
-from train.networks.hierarchical import hierarchy
-from train.pages import Picture, Scale, Table, png, render, strict_json
+from train.pages import Picture, Table, png, render, strict_json
 from train.storage.files import write_atomically
 
 __all__ = ["JSON", "PAGE", "summary", "write"]
@@ -55,12 +52,6 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
         files["agreement.png"] = pictures.agreement_chart(study.agreements)
     if study.layers:
         files["layers.png"] = pictures.layers_chart(study.layers[0])
-    if study.units:
-        files["first-filters.png"] = pictures.tiles(first_filters(study.model), 8)
-        for units in study.units:
-            limit = float(np.abs(units.filters).max()) or 1.0
-            files[f"filters-{units.j:02d}.png"] = pictures.tiles(pictures.coloured(units.filters, limit), 8)
-            files[f"units-{units.j:02d}.png"] = pictures.tiles(units.images / 255, len(units.images))
     sentences = conclusion(study) if study.agreements else []
     tables = {name: table for name, table in _tables(study).items() if table.lines}
     record = {"description": description, **{name: table.records() for name, table in tables.items()}}
@@ -108,39 +99,14 @@ def _contrasts(study: Study) -> Table:
 
 
 def _translated(study: Study) -> Table:
-    """Shares over all translations and over those that share no sample, with both intervals."""
+    """Shares over all translations and over those that share no sample."""
     lines: list[tuple[Any, ...]] = []
     for kind, of_depth in study.agreements.items():
         for j, a in of_depth.items():
             for name, taus in (("all", range(1, a.same.shape[1])), ("sharing no sample", apart(study, j))):
-                alone = a.mean_interval_of_queries(taus, np.random.default_rng(study.settings.seed))
-                lines.append((kind, j, name, a.mean(taus), *mean_interval(study, kind, j, taus), *alone))
-    header = ("kind", "j", "translations", "same_class", "low", "high", "low_of_queries", "high_of_queries")
+                lines.append((kind, j, name, a.mean(taus), *mean_interval(study, kind, j, taus)))
+    header = ("kind", "j", "translations", "same_class", "low", "high")
     return Table(header, lines)
-
-
-def _hubness(study: Study) -> Table:
-    lines = [
-        (kind, j, tau, len(images), len(np.unique(images)), effective_number(images))
-        for kind, of_depth in study.agreements.items()
-        for j, a in of_depth.items()
-        for tau, images in enumerate(a.found.T)
-    ]
-    return Table(("kind", "j", "tau", "queries", "distinct", "effective"), lines)
-
-
-def _hubness_table(study: Study) -> Table | None:
-    if not study.agreements:
-        return None
-    lines = []
-    for j in study.agreements["trained"]:
-        cells = [str(j)]
-        for kind in KINDS:
-            still, *moved = map(effective_number, study.agreements[kind][j].found.T)
-            cells += [f"{still:.0f}", f"{min(moved):.0f} to {max(moved):.0f}" if moved else "-"]
-        lines.append(cells)
-    header = ("depth j", *(cell for name in KINDS.values() for cell in (f"{name}, no translation", "translated")))
-    return Table(header, lines, "Effective number of different images found")
 
 
 def _of(cls: type[Any], rows: Iterable[Any]) -> Table:
@@ -184,10 +150,8 @@ def _tables(study: Study) -> dict[str, Table]:
         "matches": _matches(study),
         "agreement": Table(header, agreement),
         "findings": _of(Finding, study.findings),
-        "blocks": _of(Blocks, study.blocks),
         "translated": _translated(study),
         "exact_and_aliased": _contrasts(study),
-        "hubness": _hubness(study),
         "layers": _layers(study),
         "organisation": _organisation(study),
         "claims": _of(Claim, claims(study)),
@@ -240,7 +204,7 @@ def _strips(study: Study) -> dict[str, bytes]:
 TITLES = {
     **{"j": "depth j", "tau": "translation", "length": "samples", "multiple": "exact multiples of"},
     **{"error": "largest change, exact", "bound": "rounding explains", "change": "others, median [range]"},
-    **{"classes": "images of another class", "name": "property or change", "unit": "unit of exchangeability"},
+    **{"classes": "images of another class", "name": "property", "unit": "unit of exchangeability"},
 }
 """Names of columns in words, where it is not the name itself."""
 
@@ -292,7 +256,6 @@ def _values(
     study: Study, description: Mapping[str, Any], warning: str, files: Mapping[str, bytes], sentences: Sequence[str]
 ) -> dict[str, Any]:
     """Return the values that the page shows."""
-    names, layers = study.dataset.class_names, hierarchy(study.model.network)
     return {
         "axis": study.settings.axis,
         "warning": warning if boundary_of(study.model) == "zero" else "",
@@ -307,48 +270,9 @@ def _values(
         "classes_at_last": study.settings.axis == "v_{j-1}" and study.settings.depths[-1] == study.model.depths[-1],
         "agreement": _picture(files, "agreement.png", " ".join(sentences)),
         "agreement_table": _agreement_table(study),
-        "hubness": _hubness_table(study),
-        "fewest": FEWEST,
         "verdicts": verdicts(study),
         "layers": _picture(files, "layers.png", "Ratios of distances and accuracies of probes over depth, as below."),
         "orders": orders(study),
-        "first_filters": _picture(
-            files, "first-filters.png", f"The {layers[0].filters} filters of the first layer in colour."
-        ),
-        "units": [
-            {
-                "j": units.j,
-                "field": receptive_field(layers, units.j)[0],
-                "filters": _picture(
-                    files,
-                    f"filters-{units.j:02d}.png",
-                    f"The {len(units.filters)} filters of layer {units.j} along v_{{j-2}} (down) and v_{{j-1}} "
-                    f"(across), {units.filters.shape[1]} by {units.filters.shape[2]} taps.",
-                ),
-                "scale": Scale.of(
-                    "RdBu_r",
-                    "filter coefficient",
-                    [f"{v:.2g}" for v in np.linspace(-1, 1, 3) * np.abs(units.filters).max()],
-                ),
-                "made": [
-                    Picture(png(image), f"Image made to excite the unit {unit} of depth {units.j}.", f"{value:.3g}")
-                    for image, unit, value in zip(units.images, units.units, units.activations, strict=True)
-                ],
-                "found": [
-                    [
-                        Picture(
-                            png(patch_of(study.dataset.train_images[i], layers, units.j, study.settings.position)),
-                            f"{names[study.dataset.train_labels[i]]}, training image {i}",
-                            f"{names[study.dataset.train_labels[i]]}, {value:.3g}",
-                        )
-                        for i, value in zip(images, values, strict=True)
-                    ]
-                    for images, values in zip(units.found, units.found_activations, strict=True)
-                ],
-                "column": units.units[0][1],
-            }
-            for units in study.units
-        ],
     }
 
 

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import to_numpy
-from train.attributes.blocks import Blocks, blocks_differ
 from train.attributes.contraction import Gain, PairDistances, closest_classes, gains, pair_distances, probe
-from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array
-from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
-from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
+from train.attributes.features import AXES, FIRST, Features, Model, boundary_of
+from train.attributes.meaning import Finding, found_images_differ, properties
+from train.attributes.organisation import Comparison, neighbour_correlation, seriation
 from train.attributes.translations import Agreement, Matches, Search, agreement, agreement_in_shuffled_order, match
-from train.attributes.units import attribute_filters, maximise
 from train.data import Dataset, spread
 from train.networks.hierarchical import hierarchy, name_of
 from train.verification.covariance import Row, axes, invariance, largest
 
-PARTS = ("figures", "agreement", "meaning", "contraction", "organisation", "units")
+PARTS = ("figures", "agreement", "meaning", "contraction", "organisation")
 
 BATCH = 100
 """Images a forward pass."""
@@ -55,7 +53,7 @@ class Settings:
     nearest: int = 3  # images found for each translation
     agreement: int = 2000  # queries that agreement is measured on
     pairs: int = 500  # pairs of images that contraction is measured on, within classes and between them
-    few: int = 300  # images for what needs all of x_j: changes of images, organisation
+    few: int = 300  # images whose x_j organisation is measured on
     seed: int = 0  # of everything that is drawn
 
 
@@ -104,19 +102,6 @@ class Organisation:
     untrained: Comparison
 
 
-@dataclass(frozen=True)
-class Units:
-    """Units of one depth along the translated axis, and what excites them."""
-
-    j: int  # depth
-    units: list[tuple[int, int]]  # where they are in the array
-    images: np.ndarray[Any, Any]  # made by gradient ascent
-    activations: np.ndarray[Any, Any]  # of these images
-    found: np.ndarray[Any, Any]  # training images with the largest activations
-    found_activations: np.ndarray[Any, Any]  # theirs
-    filters: np.ndarray[Any, Any]  # of the layer along the attributes
-
-
 @dataclass
 class Study:
     """A network, its features and what was measured of them."""
@@ -136,10 +121,8 @@ class Study:
     # frequency at which exact and aliased translations by strides of two differ
     unsmoothed: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)  # what translations have to do with properties
-    blocks: list[Blocks] = field(default_factory=list)  # the same of found images, block by block
     layers: list[Layers] = field(default_factory=list)  # contraction and separation; empty until measured
     organisation: list[Organisation] = field(default_factory=list)  # measures of order
-    units: list[Units] = field(default_factory=list)  # by depth
 
     def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
         """Measure."""
@@ -254,31 +237,7 @@ class Study:
         if "trained" not in self.agreements:
             self._agreement()
         nearest = {(j, settings.axis): a.found for j, a in self.agreements["trained"].items()}
-        values = properties(self.dataset.train_images)
-        self.findings = found_images_differ(nearest, values, self._rng(4))
-        self.blocks = blocks_differ(nearest, values, self._rng(15))
-        images = self.dataset.train_images[self._few()]
-        before = self._all_axes(images)
-        changed: dict[tuple[int, str], dict[str, np.ndarray[Any, Any]]] = {key: {} for key in before}
-        for name, change in CHANGES.items():
-            for key, arrays in self._all_axes(np.ascontiguousarray(change(images))).items():
-                changed[key][name] = arrays
-        self.findings += like_translations(before, changed, self._rng(5))
-
-    def _few(self) -> np.ndarray[Any, Any]:
-        """Draw some training images."""
-        return np.sort(self._rng(6).permutation(len(self.dataset.train_images))[: self.settings.few])
-
-    def _all_axes(self, images: np.ndarray[Any, Any]) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
-        """Arrays of images by depth and axis, not smoothed, which would make the natural order unlike any other."""
-        settings = self.settings
-        parts_of: dict[tuple[int, str], list[np.ndarray[Any, Any]]] = {}
-        for begin in range(0, len(images), BATCH):
-            for layer, x in self.model.outputs(self.xp.asarray(images[begin : begin + BATCH])):
-                for axis in AXES if layer.j in settings.depths else ():
-                    arrays = invariant_array(x, axis, settings.position)
-                    parts_of.setdefault((layer.j, axis), []).append(to_numpy(arrays))
-        return {key: np.concatenate(parts) for key, parts in parts_of.items()}
+        self.findings = found_images_differ(nearest, properties(self.dataset.train_images), self._rng(4))
 
     def _contraction(self) -> None:
         data, settings = self.dataset, self.settings
@@ -300,7 +259,8 @@ class Study:
         self.layers = [Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)]
 
     def _organisation(self) -> None:
-        images = self.dataset.train_images[self._few()]
+        drawn = self._rng(6).permutation(len(self.dataset.train_images))[: self.settings.few]
+        images = self.dataset.train_images[np.sort(drawn)]
         models = (self.model, self.untrained)
         circular = boundary_of(self.model) == "periodic"
         last = self.model.depths.stop - 1
@@ -311,39 +271,8 @@ class Study:
         for j, axis in samples[0]:
             if samples[0][j, axis].shape[1] >= SHORTEST and not (j == last and axis == "v_j"):
                 both = [s[j, axis] for s in samples]
-                haar = (haar_norm(s, self._rng(12, j)) for s in both)
-                self.organisation.append(Organisation(j, axis, "Haar coefficients", *haar))
                 series = (seriation(s, circular, self._rng(13, j)) for s in both)
                 self.organisation.append(Organisation(j, axis, "seriation", *series))
-
-    def _units(self) -> None:
-        for j in self.settings.depths:
-            arrays = self.features.arrays("train", j)
-            column = int(arrays.var(axis=0, dtype=np.float64).sum(axis=0).argmax())
-            units = [(place, column) for place in range(arrays.shape[1])]
-            images, activations = maximise(
-                self.model,
-                j,
-                units,
-                self.dataset.train_images[:1000],
-                axis=self.settings.axis,
-                position=self.settings.position,
-                rng=self._rng(14, j),
-                xp=self.xp,
-            )
-            values = arrays[:, :, column].T  # (U, N)
-            strongest = np.argsort(-values, axis=1, kind="stable")[:, :3]
-            self.units.append(
-                Units(
-                    j,
-                    units,
-                    images,
-                    activations[1],
-                    strongest,
-                    np.take_along_axis(values, strongest, axis=1),
-                    attribute_filters(self.model, j),
-                )
-            )
 
 
 def _changes(logits: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

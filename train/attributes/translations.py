@@ -140,18 +140,6 @@ class Agreement:
         low, high = interval(*weighted_means([self.rows(taus)], rng))
         return float(low), float(high)
 
-    def mean_interval_of_queries(
-        self, taus: Sequence[int], rng: np.random.Generator, samples: int = 2000
-    ) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of `mean` over queries alone, as if the images found were given."""
-        if not len(taus):
-            return float("nan"), float("nan")
-        of_query = self.same[:, list(taus)].mean(axis=1)
-        many = len(of_query)
-        means = rng.multinomial(many, np.full(many, 1 / many), samples) @ of_query / many
-        low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-        return float(low), float(high)
-
 
 @dataclass(frozen=True)
 class Contrast:

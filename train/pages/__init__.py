@@ -56,24 +56,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The legend of a colour scale."""
-
-    label: str  # what the colours show, with its unit
-    colours: Sequence[str]  # CSS colours at equal distances, from the lowest value to the highest
-    ticks: Sequence[str]  # values at equal distances, the first and the last at the ends; at least two
-
-    @classmethod
-    def of(cls, colormap: str, label: str, ticks: Sequence[str]) -> Scale:
-        """Return the legend of one of matplotlib's colour maps."""
-        prepare_matplotlib()
-        from matplotlib import colormaps
-        from matplotlib.colors import to_hex
-
-        return cls(label, [to_hex(colormaps[colormap](t)) for t in np.linspace(0, 1, 17)], ticks)
-
-
-@dataclass(frozen=True)
 class Table:
     """A table: on a page, on a terminal, as CSV or Markdown, or as records for JSON."""
 
