@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from autodiff import tree_map
-from hcnn_core.backend import to_numpy
 from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
 from train.config import PRESETS, Config, ConfigError, make_config
 from train.data import FILE, INFO, Dataset, channel_statistics, is_custom, load, require_varying, standardise
 from train.data.progress import progress_bar
 from train.networks.network import Network
 from train.networks.registry import ATTRIBUTES, architecture_of, build
-from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
 from train.runs.fit import namespace
 from train.runs.run import RunError, versions
@@ -77,13 +75,6 @@ def _act(options: argparse.Namespace) -> int:
         raise Interrupted(f"stopped; nothing is written to {out}, begin again") from error
     except MemoryError as error:
         raise TrainingError("not enough memory; fewer --images, or a preset with a smaller width, may do") from error
-    pictures = [
-        picture
-        for number in range(options.max_examples)
-        for picture in _pictures(
-            options, number, _subject(options, xp, checkpoint, dataset, boundaries[0], number), checkpoint, dataset
-        )
-    ]
     config = first[1].network.config
     description = {
         "command": shlex.join(["python", "-m", "hcnn", "verify", *_parser().given(options)]),
@@ -98,7 +89,7 @@ def _act(options: argparse.Namespace) -> int:
         "seconds": round(time.monotonic() - begin, 1),
         "versions": versions(xp.__name__),
     }
-    return _report(out, list(rows.values()), description, pictures)
+    return _report(out, list(rows.values()), description)
 
 
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
@@ -134,22 +125,6 @@ def _drawn(
     """Which of the test images are tried, and a source of random weights."""
     rng = np.random.default_rng([options.seed, number])
     return rng, np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
-
-
-def _pictures(
-    options: argparse.Namespace,
-    number: int,
-    subject: Subject,
-    checkpoint: checkpoints.Checkpoint | None,
-    dataset: Dataset,
-) -> Iterator[Picture]:
-    """Yield the images with their classes, and what a trained network takes them for."""
-    _, chosen = _drawn(options, dataset, number)
-    taken = to_numpy(subject.tail(0, "evaluation")(subject.images)).argmax(axis=1) if checkpoint else chosen
-    for index, guess in zip(chosen, taken, strict=True):
-        name = dataset.class_names[dataset.test_labels[index]]
-        text = f"{name}, taken for {checkpoint.class_names[guess]}" if checkpoint else name
-        yield Picture(image_png(dataset.test_images[index]), f"{name}, test image {index} of {_named(dataset)}", text)
 
 
 def _trained(checkpoint: checkpoints.Checkpoint) -> str:
@@ -222,10 +197,10 @@ def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[R
                 yield row
 
 
-def _report(out: Path, rows: list[Row], description: dict[str, Any], pictures: list[Picture]) -> int:
+def _report(out: Path, rows: list[Row], description: dict[str, Any]) -> int:
     """Write and print everything; the status says whether all that must hold holds."""
     try:
-        write_atomically(out / PAGE, page(rows, description, pictures).encode(errors="backslashreplace"))
+        write_atomically(out / PAGE, page(rows, description).encode(errors="backslashreplace"))
         write_atomically(out / JSON, as_json(rows, description))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error

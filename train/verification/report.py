@@ -11,24 +11,20 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.pages import AXIS, Picture, Table, own_style, prepare_matplotlib, render, strict_json
+from train.pages import AXIS, Picture, Table, new_figure, own_style, render, strict_json
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
-SPACE = ("u1", "u2", "u3")
-ATTRIBUTES = ("v_j", "v_{j-1}", "v_{j-2}")
-AXES = (*SPACE, *reversed(ATTRIBUTES))
+AXES = ("u1", "u2", "u3", "v_{j-2}", "v_{j-1}", "v_j")
 
 MEASUREMENTS = ("strides", "kind", "largest", "mean", "class", "bound", "verdict")
 LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
 ROW_HEADER = ("statement", "j", "axis", "shift", *MEASUREMENTS)
-TOTALS_HEADER = ("must hold", "hold", "fail", "undecided", "largest error", "measured only", "largest change")
 
 UNCHECKED = {"zero": "Not checked: at zero boundaries, outputs between windows and values pushed off the end"}
 """What no statement says of a boundary; part of the verdict."""
 
-COLOURS = "RdBu_r"
 MARKS: dict[str, tuple[float, dict[str, Any]]] = {
-    "holds": (0.3, {"marker": "o", "color": "white", "markeredgecolor": "white"}),
+    "holds": (0.3, {"marker": "o", "color": "white", "markeredgecolor": "black"}),
     "FAILS": (0.6, {"marker": "X", "color": "lime", "markeredgecolor": "black"}),
     "undecided": (0.6, {"marker": "P", "color": "lime", "markeredgecolor": "black"}),
 }
@@ -36,12 +32,6 @@ MARKS: dict[str, tuple[float, dict[str, Any]]] = {
 
 LOWEST = 1e-17
 """Where the colours of rounding begin: below there is nothing to tell apart."""
-
-LOWEST_CHANGE = 1e-4
-"""Where the colours of changes begin at the least, so that large ones differ."""
-
-ROUNDING_COLOURS, CHANGE_COLOURS = (0.0, 0.4), (0.62, 1.0)
-"""Parts of the colour map: blue for what rounding explains, red for what it does not; no colour between them."""
 
 CAPTION = """A cell is one translation of one array, its colour the largest error of all examples: blue as far as
 rounding explains it, red beyond. Cells with a dot must not change; a cross marks one that does. Cells without a mark
@@ -79,48 +69,58 @@ def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> bytes:
 @own_style()
 def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     """Draw how much x_J changes with the depth and the translation, one map per axis."""
-    prepare_matplotlib()
-    from matplotlib.figure import Figure
-
-    mapped = _mapped(rows)
-    drawn = _select(mapped, boundary, mode)
-    columns = {axis: max((row.shift for row in drawn if row.axis == axis), default=0) for axis in reversed(AXES)}
-    lines = [axes for group in (ATTRIBUTES, SPACE) if (axes := [axis for axis in group if columns[axis]])]
+    drawn = _select(_mapped(rows), boundary, mode)
+    lengths = {axis: max((row.shift for row in drawn if row.axis == axis), default=0) for axis in reversed(AXES)}
+    shifts = {axis: length for axis, length in lengths.items() if length}
     depths = 1 + max(row.j for row in drawn)
-
-    # in inches, so that cells of all maps are equal
-    wide = min(0.24, *(6 / sum(columns[axis] for axis in axes) for axes in lines))
-    high = min(0.24, 5 / depths)
-    slots = {axis: max(wide * columns[axis], 1.2) + 0.45 for axis in columns}
-    left, right, top, below = 0.55, 0.95, 0.8, 0.7
-    width = left + max(5, *(sum(slots[axis] for axis in axes) for axes in lines)) + right - 0.2
-    height = top + max(2, len(lines) * (high * depths + below))
-    figure = Figure(figsize=(width, height))
-
-    def place(x: float, y: float, w: float, h: float) -> Any:
-        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
-
-    norm = _Norm(mapped)
-    for i, axes in enumerate(lines):
-        x = left
-        for axis in axes:
-            plot = place(x, top + i * (high * depths + below), wide * columns[axis], high * depths)
-            _draw_map(plot, [row for row in drawn if row.axis == axis], (depths, columns[axis]), norm, (high, wide))
-            symbol = AXIS.sub(lambda m: f"${m[1]}_{{{m[2].strip('{}')}}}$", axis)
-            plot.set_xlabel(f"translation along\n{symbol} [samples]", fontsize=9)
-            plot.set_ylabel("layer $j$" if axis == axes[0] else "", fontsize=9)
-            x += slots[axis]
-    scale = place(width - right, top, 0.16, height - top - below)
-    _draw_scale(scale, norm)
-    title = f"$x_j$ translated, change of $x_J$: {boundary} boundary, {mode} mode, {_examples(drawn)}"
-    figure.text(left / width, 1 - 0.15 / height, title, fontsize=10, va="top")
-    _draw_legend(figure, {row.verdict for row in drawn}, (left / width, 1 - 0.38 / height))
+    cell = min(0.24, 12 / sum(shifts.values()), 5 / depths)  # inches
+    width = max(7, cell * sum(shifts.values()) + 0.5 * len(shifts) + 1.5)
+    figure = new_figure(width, max(3, cell * depths + 1.2))
+    plots = figure.subplots(1, len(shifts), squeeze=False, sharey=True, width_ratios=list(shifts.values()))[0]
+    edge = largest(bound for row in rows for bound in row.bounds)
+    scale = LOWEST, float(np.clip(edge, 1e-16, DECISIVE)) if edge == edge else DECISIVE, 1.0
+    for plot, (axis, length) in zip(plots, shifts.items(), strict=True):
+        of_axis = [row for row in drawn if row.axis == axis]
+        edges = np.arange(length + 1) + 0.5, np.arange(depths + 1) - 0.5
+        shown = placed(errors_of(of_axis, depths, length), scale)
+        cells = plot.pcolormesh(*edges, shown, vmin=0, vmax=1, cmap="RdBu_r", edgecolors="white", linewidth=2 * cell)
+        for verdict, (size, style) in MARKS.items():
+            marked = [(row.shift, row.j) for row in of_axis if row.verdict == verdict]
+            if marked:
+                plot.plot(*zip(*marked, strict=True), linestyle="", markersize=72 * cell * size, **style)
+        symbol = AXIS.sub(lambda m: f"${m[1]}_{{{m[2].strip('{}')}}}$", axis)
+        plot.set_xlabel(f"translation along\n{symbol} [samples]", fontsize=9)
+        plot.tick_params(labelsize=8, length=2)
+        for along in (plot.xaxis, plot.yaxis):
+            along.get_major_locator().set_params(integer=True)
+    plots[0].invert_yaxis()
+    plots[0].set_ylabel("layer $j$", fontsize=9)
+    bar = figure.colorbar(cells, ax=list(plots), ticks=(0, 0.5, 1))
+    bar.set_ticklabels([f"{value:.0e}" for value in scale], fontsize=8)
+    bar.set_label("change of $x_J$, relative", fontsize=9)
+    figure.suptitle(
+        f"$x_j$ translated, change of $x_J$: {boundary} boundary, {mode} mode, {_examples(drawn)}", fontsize=10
+    )
     picture = io.BytesIO()
     figure.savefig(picture, dpi=150, format="png")
     return picture.getvalue()
 
 
-def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[Picture] = ()) -> str:
+def errors_of(rows: Iterable[Row], depths: int, length: int) -> np.ndarray[Any, Any]:
+    """Return the largest error of each depth and translation; infinity for NaN, and NaN where nothing is measured."""
+    errors = np.full((depths, length), np.nan)
+    for row in rows:
+        where = row.j, row.shift - 1
+        errors[where] = np.fmax(errors[where], np.inf if math.isnan(row.largest) else row.largest)
+    return errors
+
+
+def placed(errors: np.ndarray[Any, Any], scale: tuple[float, float, float]) -> np.ndarray[Any, Any]:
+    """Return places in the colour map: below the middle what rounding explains, on two logarithmic scales."""
+    return np.interp(np.log(np.clip(errors, scale[0], scale[2])), np.log(scale), (0, 0.5, 1))
+
+
+def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
     """Return the measurements as one HTML file that needs neither network nor scripts."""
     totals = _totals(rows)
     failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
@@ -133,9 +133,7 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
         failing=Table(
             ("boundary", "mode", *ROW_HEADER), [(row.boundary, row.mode, *_row_cells(row)) for row in failing]
         ),
-        totals=_totals_table(rows),
         description=description,
-        images=images,
         roundings=ROUNDINGS,
         cases=[_case(rows, *case) for case in _cases(rows)],
     )
@@ -156,11 +154,13 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
         "Single layers: x_{j+1} and the layer written out, at windows along each axis; largest error": _layer_table(
             case, "definition"
         ),
-        f"All {len(case)} statements": Table(ROW_HEADER, [_row_cells(row) for row in case]),
     }
     named = {title: replace(table, label=title) for title, table in tables.items() if table.lines}
     held = any(row.must_hold for row in _mapped(case))
-    return {"boundary": boundary, "mode": mode, "picture": picture, "tables": named, "held": held}
+    return {
+        **{"boundary": boundary, "mode": mode, "said": _in_words(case)},
+        **{"picture": picture, "tables": named, "held": held},
+    }
 
 
 def _cases(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -244,15 +244,6 @@ def _row_cells(row: Row) -> tuple[str, ...]:
     return (row.statement, str(row.j), row.axis, str(row.shift), *_measurements(row))
 
 
-def _totals_table(rows: Sequence[Row]) -> Table:
-    """Make a table of counts, a line for each boundary and mode."""
-    cells = []
-    for case in _cases(rows):
-        totals = _totals(_select(rows, *case)).values()
-        cells.append((*case, *(str(n) if isinstance(n, int) else _number(n) for n in totals)))
-    return Table(("boundary", "mode", *TOTALS_HEADER), cells)
-
-
 def _invariance_table(case: Sequence[Row]) -> Table:
     """Make a table of a line for each depth, axis and kind."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -285,120 +276,3 @@ def _layer_table(case: Sequence[Row], statement: str) -> Table:
 
 def _mapped(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if _is_mapped(row)]
-
-
-class _Norm:
-    """Places of errors in the colour map: on two logarithmic scales, up to what rounding explains and beyond it.
-
-    What lies between the two holds no colour, so that differences of size show on either side.
-    """
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        edge = largest(bound for row in rows for bound in row.bounds)
-        self.edge = float(np.clip(edge, 1e-16, DECISIVE)) if edge == edge else DECISIVE
-        errors = [row.largest for row in rows if math.isfinite(row.largest)]
-        small = [error for error in errors if 0 < error <= self.edge]
-        large = [error for error in errors if error > self.edge]
-        lowest = min(small, default=self.edge / 10)
-        self.rounding = float(np.clip(lowest, LOWEST, self.edge / 10)), self.edge
-        smallest = min(large, default=self.edge)
-        self.changes = float(np.clip(smallest, LOWEST_CHANGE, 0.1)), 1.0
-
-    def __call__(self, errors: np.ma.MaskedArray[Any, Any]) -> np.ma.MaskedArray[Any, Any]:
-        """Places in the colour map, from 0 to 1; what is not measured stays masked."""
-        below, beyond = (
-            self._place(errors, *scale) for scale in ((self.rounding, ROUNDING_COLOURS), (self.changes, CHANGE_COLOURS))
-        )
-        return np.ma.MaskedArray(np.where(errors.data <= self.edge, below, beyond), errors.mask)
-
-    @staticmethod
-    def _place(errors: np.ma.MaskedArray[Any, Any], ends: tuple[float, float], colours: tuple[float, float]) -> Any:
-        low, high = np.log(ends)
-        part = (np.log(np.clip(errors.data, *ends)) - low) / (high - low)
-        return colours[0] + (colours[1] - colours[0]) * part
-
-
-def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any, cell: tuple[float, float]) -> None:
-    """Fill the cells of one axis, and mark those that must not change."""
-    errors = np.full(shape, np.nan)
-    marks: dict[str, list[tuple[int, int]]] = {verdict: [] for verdict in (*MARKS, "measured")}
-    for row in rows:
-        where = row.j, row.shift - 1
-        errors[where] = np.fmax(errors[where], np.inf if math.isnan(row.largest) else row.largest)
-        marks[row.verdict].append((row.shift, row.j))
-    edges = np.arange(shape[1] + 1) + 0.5, np.arange(shape[0] + 1) - 0.5
-    shown = norm(np.ma.masked_where(np.isnan(errors), errors))
-    plot.pcolormesh(*edges, shown, vmin=0, vmax=1, cmap=COLOURS, edgecolors="white", linewidth=2 * min(cell))
-    for verdict in MARKS:
-        if marks[verdict]:
-            plot.plot(*zip(*marks[verdict], strict=True), **_mark(verdict, 72 * min(cell)))
-    plot.invert_yaxis()
-    row_step, column_step = (
-        2 ** math.ceil(math.log2(max(1, 0.1 * len(str(n)) / size))) for n, size in zip(shape, cell, strict=True)
-    )
-    plot.set_yticks(range(0, shape[0], row_step))
-    plot.set_xticks(range(column_step, shape[1] + 1, column_step))
-    plot.tick_params(labelsize=8, length=2)
-    plot.spines[:].set_color("0.6")
-
-
-def _draw_scale(plot: Any, norm: _Norm) -> None:
-    """Draw both colour scales, one above the other."""
-    prepare_matplotlib()
-    from matplotlib import colormaps
-
-    places = [np.linspace(*colours, 64) for colours in (CHANGE_COLOURS, ROUNDING_COLOURS)]
-    gap = np.ones((24, 4))
-    column = [colormaps[COLOURS](part[::-1]) for part in places]
-    plot.imshow(np.concatenate([column[0], gap, column[1]])[:, None], aspect="auto", extent=(0, 1, 152, 0))
-    ticks = {}
-    for top, ends in ((0, norm.changes), (88, norm.rounding)):
-        for part, value in zip((64, 32, 0), np.geomspace(*ends, 3), strict=True):
-            ticks[top + part] = f"{value:.0e}"
-    plot.set_xticks([])
-    plot.yaxis.tick_right()
-    plot.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
-    plot.yaxis.set_label_position("right")
-    plot.set_ylabel("rounding    |    change of $x_J$, relative", fontsize=9)
-    plot.spines[:].set_visible(False)
-
-
-def _mark(verdict: str, cell: float) -> dict[str, Any]:
-    """Return how matplotlib marks a cell of that many points."""
-    scale, style = MARKS[verdict]
-    return {"linestyle": "", "markersize": scale * cell, "markeredgewidth": 0.1 * cell, **style}
-
-
-def _draw_legend(figure: Any, verdicts: Iterable[str], corner: tuple[float, float]) -> None:
-    """Say what the cells are that are there, and what a blank one is."""
-    prepare_matplotlib()
-    from matplotlib import colormaps
-    from matplotlib.lines import Line2D
-
-    def cell(colour: Any, edge: Any) -> Line2D:
-        return Line2D([], [], linestyle="", marker="s", markersize=11, color=colour, markeredgecolor=edge)
-
-    def marked(verdict: str) -> tuple[Line2D, ...]:
-        colour = colormaps[COLOURS](0.1 if verdict == "holds" else 0.9)
-        return (cell(colour, colour), *([Line2D([], [], **_mark(verdict, 12))] if verdict in MARKS else []))
-
-    meanings = {
-        "holds": "must not change, does not",
-        "FAILS": "must not change, but does",
-        "undecided": "must not change, undecided",
-        "measured": "may change",
-    }
-    entries = [(marked(verdict), meaning) for verdict, meaning in meanings.items() if verdict in verdicts]
-    entries.append(((cell("white", "0.6"),), "not measured"))
-    figure.legend(
-        *zip(*entries, strict=True),
-        loc="upper left",
-        bbox_to_anchor=corner,
-        borderpad=0,
-        borderaxespad=0,
-        ncols=len(entries),
-        columnspacing=1.5,
-        handlelength=1.2,
-        fontsize=9,
-        frameon=False,
-    )
