@@ -20,11 +20,11 @@ from train.evaluate import WITH_NETWORK, say_accuracy
 from train.extras import require_installed
 from train.ranks.communicator import DistributedError, launch_rank
 from train.ranks.ranks import join, share_processors
+from train.runs.run import CHANGEABLE
 from train.runs.session import Session
 from train.runs.shipped import list_networks
 
 ACTIONS = ("describe", "evaluate", "resume")
-WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +88,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
 
 def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> None:
     require_installed()
-    _refuse("--resume", options, changes, WITH_RESUME)
+    _refuse("--resume", options, changes, CHANGEABLE)
     Session(options.ranks, say=say).go_on(options.resume, changes, options.hours)
 
 

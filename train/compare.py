@@ -14,6 +14,7 @@ from train.pages import Table
 from train.recipes.tasks import task_of
 from train.runs.plot import plot_runs
 from train.runs.run import Run, RunError
+from train.runs.samples import have_other_samples
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
 """Settings whose differences the table does not show, since they change no recipe, or have a column."""
@@ -111,6 +112,9 @@ def main(options: argparse.Namespace) -> None:
     say(Table(header, rows).text())
     for line in _differences(records):
         say(line)
+    for path, record in zip(options.runs[1:], records[1:], strict=True):
+        if record.config.dataset == records[0].config.dataset and have_other_samples(options.runs[0], path):
+            say(f"{record.name} was trained or tested on other samples than {records[0].name}: scores do not compare")
     curves = {}
     for record in records:
         name, again = record.name, 1

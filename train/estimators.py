@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import inspect
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodiff import tree_map
+from hcnn_core.backend import refuse_notes
 from train.classifier import Classifier
 from train.config import IN_STEPS, Config, make_config, meant, suited, with_steps
 from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
@@ -88,7 +89,7 @@ class _Estimator(BaseEstimator):
     learning_rate: float | None = None
     batch_size: int | None = None
     settings: dict[str, Any] | None = None
-    space_axes: Sequence[int] | None = None
+    space_axes: int | Sequence[int] | None = None
     early_stopping: int = 0
     validation_fraction: float = 0.1
     warm_start: bool = False
@@ -120,7 +121,7 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"settings has {', '.join(refused)}, of no use to fit: leave it out")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         named = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
-        config = make_config(preset, {"seed": seed, "validation_size": 0, **named, **settings})
+        config = make_config(preset, {"seed": seed, "validation_size": 0, "flip": False, **named, **settings})
         made_for = {**dict.fromkeys(HIERARCHICAL, 2), "signal": 1, "volume": 3}.get(preset, axes)
         if made_for != axes:
             raise ValueError(
@@ -149,22 +150,42 @@ class _Estimator(BaseEstimator):
         """
         if isinstance(X, str):
             raise TypeError(f"X is the name {X!r}; fit takes arrays X and y; hcnn.fit(PRESET, DATA) takes names")
-        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, **self._validation)
-        weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        if weight.shape != (len(X),) or not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise ValueError(f"sample_weight has shape {weight.shape}; give {len(X)} finite numbers, none negative")
-        if not weight.any():
-            raise ValueError("sample_weight is zero everywhere; give some row a weight")
-        labels, names, weight = self._labels(y, weight)
-        self.space_axes_ = self._space(X)
-        self._learn(self._samples(X), labels, names, weight)
+        self._require_parameters()
+        _refuse_masks(X, y, sample_weight)
+        before = dict(vars(self))
+        try:
+            X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, **self._validation)
+            weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+            if weight.shape != (len(X),) or not (np.isfinite(weight).all() and (weight >= 0).all()):
+                raise ValueError(f"sample_weight has shape {weight.shape}; give {len(X)} finite numbers, none negative")
+            if not weight.any():
+                raise ValueError("sample_weight is zero everywhere; give some row a weight")
+            labels, names, weight = self._labels(y, weight)
+            self.space_axes_ = self._space(X)
+            self._learn(self._samples(X), labels, names, weight)
+        except BaseException:  # the classes of what was refused are not those of the network that there is
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
+
+    def _require_parameters(self) -> None:
+        """Raise ValueError where a parameter that no setting checks is of another type or out of range."""
+        early, part = self.early_stopping, self.validation_fraction
+        if isinstance(early, bool) or not isinstance(early, Integral) or early < 0:
+            raise ValueError(f"early_stopping is {early!r}; give a number of epochs, 0 or more; 0: all are trained")
+        if isinstance(part, bool) or not isinstance(part, Real) or not 0 < part < 1:
+            raise ValueError(f"validation_fraction is {part!r}; give a part of the rows, between 0 and 1, such as 0.1")
+        for name in ("warm_start", "verbose"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_ | Integral):
+                raise ValueError(f"{name} is {value!r}; give True or False")
 
     def _learn(self, x: NDArray[Any], y: NDArray[Any], names: tuple[str, ...], weight: NDArray[np.float64]) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
         task = self._task or ("classes" if y.ndim == 1 else "labels")
         config = self._config(x, names, task)
-        rows = np.array(sorted(np.flatnonzero(weight), key=lambda n: _digest(x[n], y[n])))
+        rows = np.flatnonzero(weight)
+        rows = rows[_order(x[rows], y[rows], weight[rows])]
         held_out = rows[:0]
         if self.early_stopping:
             X: Any = SimpleNamespace(name="X", task=task, train_labels=y[rows], samples=None)
@@ -188,8 +209,14 @@ class _Estimator(BaseEstimator):
         rest = slice(n, None) if len(held_out) else None
         data, keep = Arrays(x, y, names, slice(n), rest, statistics, targets, weights), Memory()
         trainer = trainer_on(namespace(config.backend, config.precision), config, data, keep, {})
-        if self.warm_start and hasattr(self, "checkpoint_"):
-            begin_from(trainer, Path("the last fit"), self.checkpoint_)
+        last: Checkpoint | None = getattr(self, "checkpoint_", None) if self.warm_start else None
+        if last is not None and (anew := begin_from(trainer, Path("the last fit"), last)):
+            other = sorted({*names} ^ {*last.class_names})
+            what = f"classes or targets, such as {other[0]}" if other else "targets or another head"
+            raise ValueError(
+                f"warm_start goes on from the last fit, which had other {what}: {', '.join(anew)} would begin anew; "
+                "keep them, or set warm_start=False"
+            )
 
         highest = [(-math.inf, 0)]  # scores, each higher than those before, and their epochs
 
@@ -226,7 +253,7 @@ class _Estimator(BaseEstimator):
         """Which axes of X are those of space; a UserWarning where its shape leaves a doubt."""
         last, first = tuple(range(1, max(x.ndim - 1, 2))), tuple(range(2, x.ndim))
         if self.space_axes is not None:
-            axes = tuple(self.space_axes)
+            axes = tuple(np.ravel(self.space_axes).tolist())
             if len(set(axes)) < max(x.ndim - 2, 1) or not set(axes) <= {*last, *first}:
                 raise ValueError(
                     f"space_axes is {axes}; X has shape {x.shape}: give all axes from 1 on, or all but one"
@@ -255,6 +282,7 @@ class _Estimator(BaseEstimator):
 
     def _outputs(self, X: Any) -> tuple[Classifier, NDArray[np.float64]]:
         check_is_fitted(self)
+        _refuse_masks(X)
         X = validate_data(self, X, reset=False, allow_nd=True)
         x = self._samples(X)
         if x.shape[1:] != self.shape_:
@@ -262,10 +290,17 @@ class _Estimator(BaseEstimator):
         return self._classifier, np.asarray(self._classifier.logits(x))
 
 
-def _digest(x: NDArray[Any], y: Any) -> bytes:
-    """Return a digest of a row and its target, the same for values that are equal."""
-    row = (np.add(values, 0.0, dtype=np.float64).tobytes() for values in (x, y))  # the sum makes -0.0 0.0
-    return hashlib.blake2b(b"".join(row), digest_size=16).digest()
+def _refuse_masks(*arrays: Any) -> None:
+    """Raise TypeError for an array with a mask, which scikit-learn drops."""
+    for array in arrays:
+        if isinstance(array, np.ma.MaskedArray):
+            refuse_notes(array)
+
+
+def _order(x: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the order of rows by their values, then targets and weights: a rounding error moves hardly any."""
+    values, targets = (a.reshape(len(weight), -1).T for a in (x, y))
+    return np.lexsort((weight, *targets[::-1], *values[::-1]))
 
 
 @_answers
@@ -284,7 +319,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     settings : dict, optional
         Any others by name, as `make_config` takes them, ``backend`` among them; none of data, a teacher or weights to
         begin with. A search names one ``settings__NAME``.
-    space_axes : sequence of int, optional
+    space_axes : int or sequence of int, optional
         Which axes of X are those of space; another than these and the first holds channels. By default all but the
         last, or of X (N, 1, ...) all but the second.
     early_stopping : int, optional
@@ -293,7 +328,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     validation_fraction : float, optional
         Part of the rows that is held out, of each class its share.
     warm_start : bool, optional
-        Whether `fit` begins with the weights of the last one.
+        Whether `fit` begins with the weights of the last one, which must have had the same classes or targets.
     verbose : bool, optional
         Whether it prints a line for each epoch.
     random_state : int, RandomState or None, optional
@@ -314,7 +349,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
 
     Notes
     -----
-    Each channel is standardised over the training rows. The order of rows does not matter.
+    Each channel is standardised over the training rows. The order of rows does not matter. Images are not mirrored; the
+    setting ``{"flip": True}`` mirrors half of them, for classes that mirror images do not tell apart.
     """
 
     class_weight: Any = None

@@ -48,6 +48,7 @@ from train.pages import Table
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError, writing
+from train.runs.samples import have_other_samples
 from train.runs.training import Interrupted
 from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
@@ -239,6 +240,10 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
                 states[trial.number] = WAITING if future.cancelled() else FAILED
                 if not future.cancelled():
                     _note(_log(folder, trial), one_line(f"{type(error).__name__}: {error}"))
+            if states[trial.number] in (FINISHED, OUT_OF_TIME) and (first := _of_other_samples(folder, trial, sweep)):
+                states[trial.number] = FAILED
+                run = run_path(folder, trial.number)
+                _note(_log(folder, trial), f"{run} has other samples than trial {first}: restore the data, remove it")
             rows = _write_results(folder, sweep, states)
             if states[trial.number] != WAITING:
                 say(_line(rows[trial.number - 1]))
@@ -252,6 +257,13 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
     for name in (TABLE, MEANS, PICTURE):
         if (folder / name).exists():
             say(str(folder / name))
+
+
+def _of_other_samples(folder: Path, trial: Trial, sweep: Sweep) -> int:
+    """Return the number of another trial that has not the samples of one, though its settings name the same; or 0."""
+    named, run = (trial.config.dataset, trial.config.train_size), run_path(folder, trial.number)
+    alike = [other for other in sweep.trials if (other.config.dataset, other.config.train_size) == named]
+    return next((one.number for one in alike if have_other_samples(run, run_path(folder, one.number))), 0)
 
 
 def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hcnn_core._engines.dispatch import engine
+from hcnn_core._engines.generic import block_plan
 from hcnn_core._engines.generic.block_plan import BlockPlan
 from hcnn_core._engines.generic.fft_plan import CUFFT_PRIMES, TOGETHER, FFTPlan
 from hcnn_core._engines.transform import next_fast_length, roughness
@@ -54,6 +56,25 @@ def test_maps_are_their_definitions(xp: Any, library: str, problem: Problem, kin
     assert_close(np.asarray(g_x), problem.transpose_x(g), g, w)
     assert_close(np.asarray(g_w), problem.transpose_w(g), g, x)
     assert all(map(np.array_equal, kept, (g, x, w)))
+
+
+def test_parts_of_a_sum_are_added_in_their_own_order_whichever_thread_ends_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = Problem(noise(0, (7, 40), "float32"), noise(1, (5,), "float32"), (1,), {"boundary": "zero", "stride": 1})
+    plan = plan_of(BlockPlan, problem, "numpy", block_elements=1)
+    g, found = noise(2, problem.y_shape, "float32"), []
+    for order in itertools.permutations(range(4)):
+
+        def shares(work: Any, count: int, elements: int, order: Any = order) -> None:
+            assert count > 4
+            ends = np.linspace(0, count, 5).astype(int)
+            for part in order:
+                work(ends[part], ends[part + 1])
+
+        monkeypatch.setattr(block_plan, "parallel_for", shares)
+        found.append(plan.adjoints(np, g, problem.x, problem.w)[1].tobytes())
+    assert len(set(found)) == 1
 
 
 class Watched:

@@ -53,6 +53,18 @@ def test_table_and_picture(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert matplotlib.image.imread(picture).std() > 0.05
 
 
+@pytest.mark.parametrize(("old", "new", "other"), [('", 3]', '", 4]', True), ('"train", "', '"held out", "', False)])
+def test_runs_on_other_samples_are_told_apart(
+    runs: list[Path], capsys: pytest.CaptureFixture[str], old: str, new: str, other: bool
+) -> None:
+    """Another label is another sample; what is held out may differ."""
+    samples = (runs[1] / "samples.json").read_text("utf-8")
+    assert old in samples
+    (runs[1] / "samples.json").write_text(samples.replace(old, new, 1), "utf-8")
+    assert main([*map(str, runs), "--out", str(runs[0] / "a.png")]) == 0
+    assert ("second was trained or tested on other samples than first" in capsys.readouterr().out) == other
+
+
 def test_a_test_of_an_earlier_epoch_is_not_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     lines = (runs[0] / "metrics.jsonl").read_text("utf-8").splitlines()
     of_test = json.loads(lines[-1]) | {"epoch": 2}

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import hcnn
-from train.estimators import HCNNClassifier, HCNNRegressor, _digest
+from train.estimators import HCNNClassifier, HCNNRegressor, _order
 
 SMALL: dict[str, Any] = {
     "depth": 4,
@@ -137,9 +137,18 @@ def test_a_weight_that_is_not_whole_weighs_the_loss() -> None:
     assert none.predict_proba(x)[:, 1].max() < small.predict_proba(x)[:, 1].max() and none.classes_.tolist() == [0, 1]
 
 
-def test_equal_rows_are_ordered_by_their_values_alone() -> None:
-    x, y = np.array([[1.0, -0.0], [0.0, 2.0]]), np.array([0, 1])
-    assert _digest(x[0], y[0]) == _digest(np.array([1, 0], np.float32), np.float64(0)) != _digest(x[0], y[1])
+def test_rows_are_ordered_by_their_values_alone() -> None:
+    """A rounding error of X, which is much less than two rows differ by, trains the same batches."""
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.integers(-2, 3, (200, 2, 2)).astype(float), rng.integers(0, 2, 200), rng.integers(1, 3, 200) / 2
+    expected = sorted(range(200), key=lambda n: (*(x[n].ravel() + 0.0), y[n], weight[n]))
+    for like in (x, np.where(x == 0, -0.0, x).astype(np.float32)):
+        assert _order(like, y, weight).tolist() == expected
+    x, frequency = waves(40)
+    found = [
+        HCNNClassifier(epochs=4, **SMALL).fit(z, frequency > 0.9).predict_proba(x) for z in (x, np.nextafter(x, 9))
+    ]
+    np.testing.assert_allclose(*found, atol=1e-3)
 
 
 def test_settings_are_parameters() -> None:
@@ -191,20 +200,65 @@ def test_it_stops_early_goes_on_and_says_what_it_does(capfd: pytest.CaptureFixtu
     epochs = max(epoch for epoch, part in enumerate(parts, 1) if part > least - 0.001)
     whole = HCNNClassifier(epochs=epochs, early_stopping=50, validation_fraction=0.3, **few).fit(x, y)
     assert np.array_equal(stopped.predict_proba(x), whole.predict_proba(x))  # the weights of the best epoch
-    with pytest.raises(ValueError, match="validation count is 120; X has 60 training images, hold out 0 to 59"):
-        HCNNClassifier(early_stopping=1, validation_fraction=2.0, **SMALL).fit(x, y)
     few = HCNNClassifier(epochs=1, warm_start=True, **SMALL)
     first = few.fit(x, y).predict_proba(x)
     second = few.fit(x, y).predict_proba(x)
     anew = few.set_params(warm_start=False).fit(x, y).predict_proba(x)
     assert np.array_equal(anew, first) and not np.array_equal(second, first)
+    named = np.where(y, "a", "b")
+    few.fit(x, named).set_params(warm_start=True)
+    before, predicted = few.predict_proba(x), few.predict(x)
+    for other, head in ((np.where(y, "a", "c"), "mean"), (np.arange(60) % 3, "mean"), (named, "sum")):
+        changed = few.set_params(settings__head=head)
+        with pytest.raises(ValueError, match="warm_start goes on from the last fit, which had other"):
+            changed.fit(x, other)
+        assert np.array_equal(few.predict_proba(x), before) and np.array_equal(few.predict(x), predicted)
     assert capfd.readouterr().out == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("early_stopping", [-1, True, 2.5, None]),
+        ("validation_fraction", [0, 1, 1.0, 1.5, -0.1, True, "all", float("nan")]),
+        ("warm_start", ["no", None]),
+        ("verbose", ["no"]),
+    ],
+)
+def test_parameters_out_of_range_are_refused(name: str, values: list[Any]) -> None:
+    x, frequency = waves(30)
+    for estimator, y in ((HCNNClassifier(**SMALL), frequency > 0.9), (HCNNRegressor(**SMALL), frequency)):
+        for value in values:
+            with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}; give ")):
+                clone(estimator).set_params(**{name: value}).fit(x, y)
+
+
+def test_masks_are_refused() -> None:
+    x, frequency = waves(30)
+    y, weight = frequency > 0.9, np.ones(30)
+    for at in range(3):
+        arguments: list[Any] = [x, y, weight]
+        arguments[at] = np.ma.masked_array(arguments[at], arguments[at] > 10)
+        with pytest.raises(TypeError, match="expected an array without a mask"):
+            HCNNClassifier(**SMALL).fit(*arguments)
+    fitted = HCNNClassifier(epochs=1, **SMALL).fit(x, y)
+    with pytest.raises(TypeError, match="expected an array without a mask"):
+        fitted.predict(np.ma.masked_array(x, x > 10))
+
+
+def test_images_are_mirrored_on_demand_alone() -> None:
+    x, y = np.random.default_rng(0).standard_normal((12, 8, 8, 1)), np.arange(12) % 2
+    few = {"epochs": 1, "depth": 4, "width": 4, "settings": {"strided_layers": (), "factors": 4}}
+    assert not HCNNClassifier(**few).fit(x, y).config_.flip
+    assert HCNNRegressor(**few).set_params(settings__flip=True).fit(x, y).config_.flip
+    assert not HCNNClassifier("hcnn-best", epochs=1).fit(x, y).config_.alternate_flips
 
 
 @pytest.mark.parametrize(
     ("shape", "given", "axes", "message"),
     [
         ((24,), None, (1,), ""),
+        ((24,), 1, (1,), ""),
         ((24, 3), None, (1,), ""),
         ((1, 24), None, (2,), r"axes \(2,\) are taken for those of space; or give space_axes=\(1,\)"),
         ((3, 24), None, (1,), r"axes \(1,\) are taken for those of space; or give space_axes=\(2,\)"),
@@ -227,8 +281,9 @@ def test_it_says_which_axes_it_takes_for_space(
     assert network.shape_ == last.shape[1:]
     same = HCNNClassifier(epochs=1, space_axes=range(1, last.ndim - 1), **SMALL).fit(last, np.arange(20) % 2)
     assert np.array_equal(network.predict_proba(x), same.predict_proba(last))
-    with pytest.raises(ValueError, match="space_axes is"):
-        HCNNClassifier(space_axes=(0,), **SMALL).fit(x, np.arange(20) % 2)
+    for wrong in ((0,), 0, 1.5, "x"):
+        with pytest.raises(ValueError, match="space_axes is"):
+            HCNNClassifier(space_axes=wrong, **SMALL).fit(x, np.arange(20) % 2)
 
 
 def test_settings_count_or_are_refused() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -333,6 +334,9 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
         sizes.append(trainer._image_size())
     assert sizes == [(16, 16), (16, 16), (24, 24), (24, 24)]
     assert 5 < mirrored[0].sum() < 25
+    other = make_trainer(5)
+    for own, found in ((trainer, mirrored[0]), (other, other._inputs(index)["columns"][:, 0] == 31)):
+        assert np.array_equal(found, first_mirrored(own.config.seed, own.count))
     firsts = [first_mirrored(seed, trainer.count) for seed in range(40)]
     assert abs(np.mean(firsts) - 0.5) < 5 * 0.5 / math.sqrt(np.size(firsts))
     for before, after in itertools.pairwise(mirrored):
@@ -357,6 +361,33 @@ def test_a_rank_that_does_not_write_leaves_the_run_as_it_is(
     monkeypatch.setattr(session.Session, "run", lambda self, path: Run(path, writes=False))
     command("--resume", part).success()
     assert contents(part) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("learning_rate = .*?(?= )", "learning_rate = 0.0123"),
+        ("strided_layers = .*?(?=  )", "strided_layers = []"),
+        ("flip = true", "flip = false"),
+        ("optimizer = ", "optimiser = "),
+    ],
+)
+def test_a_setting_edited_in_a_run_is_refused_and_stays(
+    command: Command, trained: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    text, count = re.subn(f"(?m)^{old}", new, (run / "config.toml").read_text("utf-8"))
+    assert count == 1
+    (run / "config.toml").write_text(text, "utf-8")
+    before, name = contents(run), new.partition(" ")[0]
+    for options in ((), ("--epochs", 5)):
+        command("--resume", run, *options).one_line(1, f"config.toml has {name} = ", "another run with --config")
+    assert contents(run) == before
+    (run / "config.toml").write_text(
+        re.sub(r"(?m)^(dataset|data_dir) = .*$", "", (trained / "config.toml").read_text())
+    )
+    command("--resume", run).success()  # of what may change nothing is asked
 
 
 def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from PIL import Image
 from tests.train.commands import made_up
 from tests.train.runs import SMALL, contents, edited, metrics, run_plainly
 from train.data import Dataset, load_dataset, split_validation
+from train.data.dataset import Samples
 from train.data.description import Description, samples_of
 from train.runs import checkpoint as checkpoints
-from train.runs.samples import own_samples
+from train.runs.samples import description_of, own_samples
 from train.runs.shipped import open_network
 
 
@@ -46,13 +47,14 @@ def trained(out: str = "run", *more: object, dataset: str = "pics") -> str:
 def recorded(run: str = "run") -> dict[str, set[str]]:
     """Names of a run's samples by part, read as JSON."""
     rows = json.loads(Path(run, "samples.json").read_text())["samples"]
-    return {part: {name for name, of, _ in rows if of == part} for part in ("train", "held out", "test")}
+    return {part: {name for name, of, *_ in rows if of == part} for part in ("train", "held out", "test")}
 
 
 def test_the_description_is_a_file_that_anyone_can_check(pictures: Path) -> None:
     said = trained()
     about = json.loads(Path("run/samples.json").read_text())
-    rows = {name: (part, value) for name, part, value in about.pop("samples")}
+    rows = {name: (part, value) for name, part, value, label in about.pop("samples") if label == name.startswith("dog")}
+    assert about["format"] == 2
     for path in pictures.rglob("*.png"):
         part, value = rows.pop(path.relative_to(pictures).as_posix())
         assert value == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -228,3 +230,68 @@ def test_descriptions_are_told_apart_by_every_part_of_them(few_images: Dataset) 
     assert int((samples_of(few_images).hashes != others[0].hashes).sum()) == 1
     index, new = first.places(dataclasses.replace(few_images, train_images=changed))
     assert np.flatnonzero(index < 0).tolist() == [3] and new == 1
+    for place in (0, -1):  # of the training set, and of the test
+        part = "train_labels" if place == 0 else "test_labels"
+        labels = getattr(few_images, part).copy()
+        labels[place] = (labels[place] + 1) % 10
+        relabelled = dataclasses.replace(few_images, **{part: labels})
+        assert np.flatnonzero(first.places(relabelled)[0] < 0).tolist() == [place % len(first.hashes)]
+        plain = dataclasses.replace(first, labels=None)
+        assert "format" not in plain.about and (plain.places(relabelled)[0] >= 0).all()
+        assert Description.read(plain.text).labels is None and first.as_in(plain.digest).text == plain.text
+        assert first.as_in("").text == first.text != Description.of(relabelled, held_out, [1.0], [2.0]).text
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
+def test_other_labels_are_other_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Those of test samples too, which no checkpoint has a checksum of; of numbers, exchanged columns."""
+    monkeypatch.chdir(tmp_path)
+    arrays = made_up((8, 8), classes=2, train=40, test=10)
+    if kind != "classes":
+        for part in ("y_train", "y_test"):
+            number = np.random.default_rng(3).standard_normal((len(arrays[part]), 2))
+            arrays[part] = number > 0 if kind == "labels" else number
+    np.savez("d.npz", **arrays)
+    trained("run", "--schedule", "constant", dataset="d.npz")
+    test = arrays["y_test"]
+    np.savez(
+        "d.npz", **{**arrays, "y_test": test[:, ::-1] if kind == "numbers" else np.logical_not(test).astype(test.dtype)}
+    )
+    for command in (("--resume", "run", "--epochs", 2), ("--evaluate", "run")):
+        run_plainly(command, None).one_line(1, "was trained on other images than d.npz holds", "are gone or changed")
+    said = run_plainly(("--evaluate", "run", "--dataset", "d.npz"), None).success()
+    assert "samples of d.npz have other labels than in run" in said
+    np.savez("d.npz", **arrays)
+    run_plainly(("--resume", "run", "--epochs", 2), None).success()
+
+
+def test_folders_whose_names_are_exchanged_are_other_classes(pictures: Path) -> None:
+    trained()
+    for old, new in (("cat", "x"), ("dog", "cat"), ("x", "dog")):
+        (pictures / old).rename(pictures / new)
+    run_plainly(("--evaluate", "run"), None).one_line(1, "40 of its 40 samples are gone or changed")
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"format": 3, "samples": []}'])
+def test_a_description_of_other_samples_is_no_description(pictures: Path, text: str) -> None:
+    """Also a whole one of another run, which its digest in the checkpoint tells."""
+    trained()
+    path, checkpoint = Path("run/best.h5"), checkpoints.load(Path("run/best.h5"))
+    own = Path("run/samples.json").read_text()
+    assert description_of(path, checkpoint) is not None
+    Path("run/samples.json").write_text(text or own.replace('"held out"', '"train"'))
+    assert description_of(path, checkpoint) is None
+
+
+def test_copies_of_one_picture_keep_their_own_labels(few_images: Dataset) -> None:
+    """By their labels; in a description without them by their names."""
+    images = np.repeat(few_images.train_images[:3], 2, axis=0)
+    samples = Samples(tuple("abcdef"), samples_of(few_images).hashes[:3].repeat(2), None)
+    parts = {"train_images": images[:4], "train_labels": np.arange(4), "test_images": images[4:]}
+    few = dataclasses.replace(few_images, **parts, test_labels=np.array([4, 5]), samples=samples)
+    order = np.array([1, 0, 3, 2])
+    moved = dataclasses.replace(few, train_labels=few.train_labels[order], train_images=images[order])
+    moved = dataclasses.replace(moved, samples=dataclasses.replace(samples, names=tuple("badcef")))
+    description = Description.of(few, np.arange(1), [1.0], [2.0])
+    for described in (description, dataclasses.replace(description, labels=None)):
+        assert described.places(moved)[0].tolist() == [1, 0, 3, 2, 4, 5]

@@ -25,7 +25,8 @@ from tests.train.runs import Outcome, contents, finish, start
 from train import sweep as _sweep
 from train.commands import trial as _trial
 from train.config import ConfigError, to_toml
-from train.data import DataError
+from train.data import DataError, Dataset
+from train.data.description import Description
 from train.runs.run import Run, RunError
 from train.storage.lock import locked
 from train.sweep import _line, _means, _write_results, read_sweep
@@ -207,6 +208,18 @@ def test_the_epoch_that_a_trial_was_stopped_in_counts(first_run: Any, tmp_path: 
         run.save(dataclasses.replace(latest, state=state), {}, best=False)
     assert _trial._seconds_of_training(run, _trial._latest(run)) == whole + 5
     assert _trial._seconds_of_training(Run(tmp_path / "none"), None) == 0
+
+
+def test_a_trial_on_other_samples_is_told(few_images: Dataset, tmp_path: Path) -> None:
+    """Where the file that trials name is another now: by its labels too, but not by what is held out."""
+    plan = read_sweep(SETTINGS + "[grid]\nlearning_rate = [0.02, 0.01, 0.005]\n")
+    other = dataclasses.replace(few_images, test_labels=few_images.test_labels[::-1].copy())
+    for trial, data in zip(plan.trials, (few_images, few_images, other), strict=True):
+        assert _sweep._of_other_samples(tmp_path, trial, plan) == 0
+        path = _trial.run_path(tmp_path, trial.number)
+        path.mkdir()
+        (path / "samples.json").write_text(Description.of(data, np.arange(trial.number), [1.0], [1.0]).text)
+    assert [_sweep._of_other_samples(tmp_path, trial, plan) for trial in plan.trials] == [3, 3, 1]
 
 
 def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:

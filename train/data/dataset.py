@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hcnn_core.backend import refuse_notes
 from train.data.targets import AUTO, KINDS, Targets
 
 IMAGE_SHAPE = (32, 32, 3)
@@ -138,6 +139,10 @@ class Dataset:
                     f"{self.name}: {part}_{kind} is a {type(array).__name__}; expected an array, as "
                     f"np.asarray({kind}, np.{'uint8' if kind == 'images' else 'int64'})"
                 )
+            try:
+                refuse_notes(array)
+            except TypeError as error:
+                raise DataError(f"{self.name}: {part}_{kind}: {error}") from error
         _check_images(f"{self.name}: {part}_images", images)
         name, count, names = f"{self.name}: {part}_labels", len(images), len(self.class_names)
         dtype, shape = KINDS[self.task], (count,) if self.task == "classes" else (count, names)

@@ -1,13 +1,15 @@
-"""What a data set is: its kind and classes, and of each sample its name, its part and a hash of its contents."""
+"""What a data set is: its kind and classes, and of each sample its name, part, label and a hash of its contents."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import zlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from hcnn_core.backend import Array, to_numpy
 from train.data.dataset import Dataset, Samples, taken
 from train.data.labels import HELD_OUT, TEST, TRAIN
+
+FORMAT = 2
+"""The format of descriptions with labels; those of earlier versions have neither labels nor a number."""
 
 BLOCK = 1000
 """Images whose values are hashed at a time."""
@@ -29,6 +34,7 @@ class Description:
     names: tuple[str, ...]  # paths of files, or places in arrays
     parts: NDArray[np.str_]  # "train", "held out" or "test"
     hashes: NDArray[np.uint64]  # the first eight bytes of the SHA-256 of each one's file, or of its values
+    labels: NDArray[Any] | None = None  # (N,) places in the classes, or (N, L); None in a description without them
 
     @classmethod
     def of(cls, dataset: Dataset, held_out: NDArray[np.int64], mean: Any, std: Any) -> Description:
@@ -39,14 +45,21 @@ class Description:
         about: dict[str, Any] = {"kind": dataset.task, "classes": dataset.class_names, "shape": dataset.image_shape}
         about |= {"values": str(images.dtype), "mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
         about |= {part: int((parts == part).sum()) for part in (TRAIN, HELD_OUT, TEST)}
-        return cls(about, samples.names, parts, samples.hashes)
+        return cls(about, samples.names, parts, samples.hashes, _labels_of(dataset))
+
+    def as_in(self, digest: str) -> Description:
+        """Return the same without labels where a digest is of that, as earlier versions made them."""
+        plain = dataclasses.replace(self, labels=None)
+        return plain if plain.digest == digest else self
 
     @functools.cached_property
     def text(self) -> str:
         """The description as JSON."""
-        rows = zip(self.names, self.parts.tolist(), self.hashes.tolist(), strict=True)
-        lines = ",\n".join(json.dumps([name, part, f"{value:016x}"]) for name, part, value in rows)
-        return f'{json.dumps(self.about)[:-1]}, "samples": [\n{lines}\n]}}\n'
+        hashes = [f"{value:016x}" for value in self.hashes.tolist()]
+        columns = [self.names, self.parts.tolist(), hashes, *(() if self.labels is None else [self.labels.tolist()])]
+        lines = ",\n".join(json.dumps(row) for row in zip(*columns, strict=True))
+        about = self.about if self.labels is None else {"format": FORMAT, **self.about}
+        return f'{json.dumps(about)[:-1]}, "samples": [\n{lines}\n]}}\n'
 
     @property
     def digest(self) -> str:
@@ -57,8 +70,10 @@ class Description:
     def read(cls, text: str) -> Description:
         """Return the description that a text holds."""
         about = json.loads(text)
-        names, parts, hashes = zip(*about.pop("samples"), strict=True)
-        return cls(about, names, np.array(parts), np.array([int(value, 16) for value in hashes], np.uint64))
+        known = about.pop("format", None) == FORMAT
+        names, parts, hashes, *labels = zip(*about.pop("samples"), strict=True)
+        values = np.array([int(value, 16) for value in hashes], np.uint64)
+        return cls(about, names, np.array(parts), values, np.array(labels[0]) if known else None)
 
     def seen(self, hashes: NDArray[np.uint64]) -> int:
         """Return how many samples of these contents are in the part that was trained on."""
@@ -67,19 +82,29 @@ class Description:
     def places(self, dataset: Dataset) -> tuple[NDArray[np.int64], int]:
         """Return where these samples are in a data set, -1 for none, and how many it has besides.
 
-        A sample is known by its contents, and where there are copies by its name.
+        A sample is known by its contents and its label, and where there are copies by its name.
         """
         samples = samples_of(dataset)
-        if np.array_equal(samples.hashes, self.hashes) and len(dataset.test_labels) == self.about[TEST]:
-            return np.arange(len(self.hashes)), 0  # as they were, so that no array is copied
-        there: dict[int, dict[str, int]] = {}
-        for place, (name, value) in enumerate(zip(samples.names, samples.hashes.tolist(), strict=True)):
-            there.setdefault(value, {})[name] = place
-        index = np.full(len(self.hashes), -1)
-        for k, (name, value) in enumerate(zip(self.names, self.hashes.tolist(), strict=True)):
-            if copies := there.get(value):
+        ours = _keys(self.hashes, self.labels, self.about["classes"])
+        labels = None if self.labels is None else _labels_of(dataset)
+        theirs = _keys(samples.hashes, labels, dataset.class_names)
+        if (samples.names, theirs) == (self.names, ours) and len(dataset.test_labels) == self.about[TEST]:
+            return np.arange(len(ours)), 0  # as they were, so that no array is copied
+        there: dict[Any, dict[str, int]] = {}
+        for place, (name, key) in enumerate(zip(samples.names, theirs, strict=True)):
+            there.setdefault(key, {})[name] = place
+        index = np.full(len(ours), -1)
+        for k, (name, key) in enumerate(zip(self.names, ours, strict=True)):
+            if copies := there.get(key):
                 index[k] = copies.pop(name if name in copies else next(iter(copies)))
         return index, sum(map(len, there.values()))
+
+    def is_of(self, other: Description) -> bool:
+        """Return whether both have the same test samples and, of sets of one size, the same in all, in any order."""
+        known = self.labels is not None and other.labels is not None
+        one, two = (_keys(of.hashes, of.labels if known else None, of.about["classes"]) for of in (self, other))
+        tests = [itertools.compress(keys, of.parts == TEST) for keys, of in ((one, self), (two, other))]
+        return Counter(tests[0]) == Counter(tests[1]) and (len(one) != len(two) or Counter(one) == Counter(two))
 
     def arranged(self, dataset: Dataset, index: NDArray[np.int64]) -> Dataset:
         """Return these samples of a data set in these parts, by their places in it; without those that are none."""
@@ -87,6 +112,18 @@ class Description:
         both = np.concatenate([train, test])
         samples = Samples(tuple(self.names[k] for k in both), self.hashes[both], self.parts[both] == HELD_OUT)
         return dataclasses.replace(taken(dataset, index[train], index[test]), samples=samples)
+
+
+def _labels_of(dataset: Dataset) -> NDArray[Any]:
+    return np.concatenate([dataset.train_labels, dataset.test_labels])
+
+
+def _keys(hashes: NDArray[np.uint64], labels: NDArray[Any] | None, classes: Sequence[str]) -> list[Any]:
+    """Return what tells samples apart: the hash of each and, where they are known, its class or its numbers."""
+    if labels is None:
+        return hashes.tolist()
+    told = [classes[k] for k in labels.tolist()] if labels.ndim == 1 else map(tuple, labels.tolist())
+    return list(zip(hashes.tolist(), told, strict=True))
 
 
 def labels_checksum(parts: Iterable[Array]) -> int:

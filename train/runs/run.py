@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, to_toml
+from train.config import Config, read_toml, to_toml
 from train.recipes.tasks import task_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
@@ -24,6 +24,9 @@ KEPT = 3
 """How many of the latest checkpoints stay, besides the best."""
 
 BEST = "best.h5"
+
+CHANGEABLE = "backend", "data_dir", "dataset", "epochs"
+"""Settings that a run may change as it goes on."""
 
 DATA = "samples.json"
 """The description of a run's samples."""
@@ -218,6 +221,16 @@ class Run:
             return tomllib.loads(read_text(self.config_path)).get(name)
         except (OSError, ValueError):
             return None
+
+    def require_unedited(self, config: Config) -> None:
+        """Raise RunError where config.toml has another setting than the run goes on with, which would not count."""
+        for name, value in read_toml(self.config_path, regular=True).items() if self.config_path.is_file() else ():
+            given, own = tuple(value) if isinstance(value, list) else value, getattr(config, name, None)
+            if name not in (*CHANGEABLE, "planning") and given != own:
+                raise RunError(
+                    f"{self.config_path} has {name} = {value!r}, and the run goes on with {own!r}: put that back, or "
+                    f"begin another run with --config {self.config_path}"
+                )
 
     def checkpoint_paths(self) -> list[Path]:
         """Return the checkpoints in the order they were made, without the best."""

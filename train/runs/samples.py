@@ -36,13 +36,24 @@ def split(
         raise ConfigError(f"--validation-size: {error}") from error
 
 
-def description_of(path: Path, checkpoint: Checkpoint) -> Description | None:
-    """Return the description beside a checkpoint, if it is of the samples that it was trained on."""
+def description_in(run: Path) -> Description | None:
+    """Return the description in a run's folder, if it can be read."""
     try:
-        description = Description.read(read_text(path.parent / DATA))
-        return description if description.digest == checkpoint.data else None
+        return Description.read(read_text(run / DATA))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def description_of(path: Path, checkpoint: Checkpoint) -> Description | None:
+    """Return the description beside a checkpoint, if it is of the samples that it was trained on."""
+    description = description_in(path.parent)
+    return description if description is not None and description.digest == checkpoint.data else None
+
+
+def have_other_samples(run: Path, other: Path) -> bool:
+    """Return whether the descriptions in two runs' folders are of different samples; False where one has none."""
+    one, two = description_in(run), description_in(other)
+    return one is not None and two is not None and not one.is_of(two)
 
 
 def own_samples(
@@ -65,6 +76,9 @@ def own_samples(
         total = len(dataset.test_labels)
         seen = description.seen(samples_of(dataset).hashes[-total:])
         say(f"{path} was trained on {seen:,} of the {total:,} test images of {dataset.name}")
+        known, own = samples_of(dataset).hashes, description.hashes
+        if other_labels := int((np.isin(known, own[index < 0]) & ~np.isin(known, own[index >= 0])).sum()):
+            say(f"{other_labels:,} samples of {dataset.name} have other labels than in {path.parent}")
         return dataset
     if (missing and use == "train") or lost == count:
         gone = f"{len(missing):,} of its {len(index):,} samples are gone or changed, such as {missing[0]}"
@@ -81,7 +95,8 @@ def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say,
     config, size = checkpoint.config, checkpoint.config.train_size
     part = train_subset(dataset, size) if use != "another" and 0 < size < len(dataset.train_labels) else dataset
     parts = split(part, config, older=True)
-    digest = Description.of(part, parts[1], checkpoint.channel_mean, checkpoint.channel_std).digest
+    described = Description.of(part, parts[1], checkpoint.channel_mean, checkpoint.channel_std)
+    digest = described.as_in(checkpoint.data).digest
     targets = (checkpoint.targets.taught(part.train_labels[index], config.dtype) for index in parts)
     older = use == "test" and not checkpoint.data and checkpoint.labels is not None
     if (use == "train" and checkpoint.data not in ("", digest)) or (

@@ -152,6 +152,7 @@ class Session:
         ranks.from_first(run.require_resumable)
         with locked(run):
             path, checkpoint, notices = ranks.from_first(run.latest)
+            ranks.from_first(lambda: run.require_unedited(checkpoint.config))
             config = dataclasses.replace(checkpoint.config, **changes)
             state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
             for notice in notices:
@@ -292,7 +293,7 @@ class Session:
         names, rows = dataset.class_names, held_out if count else None
         data = Arrays(dataset.train_images, dataset.train_labels, names, index, rows, (mean, std), targets)
         trainer = trainer_on(xp, config, data, run, packages, self.ranks, self.teacher)
-        described = Description.of(dataset, held_out, mean, std)
+        described = Description.of(dataset, held_out, mean, std).as_in(self.own[1].data if self.own else "")
         self.described, trainer.data = described.text, described.digest
         trainer.range = value_range(dataset.train_images[index])
         tests = described.hashes[described.parts == TEST]
