@@ -287,7 +287,7 @@ def unused(settings: Mapping[str, Any], kinds: Collection[str] = CHOICES.keys())
             reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"
             reasons |= dict.fromkeys(names, reason)
         for kind, possible in chosen.items():
-            parts, one = CHOICES[kind], next(iter(possible), None)
+            parts, one = CHOICES[kind], next(iter(possible), "")
             takers = [name for name, part in parts.items() if section in part.sections]
             if takers and one in parts and possible.isdisjoint(takers):  # other names are refused elsewhere
                 alone = getattr(parts[one], "title", f"{kind} {one!r}")
