@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from train.data import Dataset, Images
 from train.networks.registry import build
 from train.recipes.augmentations import batch_of, first_mirrored
 from train.runs import checkpoint as checkpoint_files
-from train.runs import session
+from train.runs import session, training
 from train.runs.run import Run
 from train.runs.training import Trainer, evaluate
 
@@ -211,9 +212,10 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command,
     shutil.copytree(trained, run)
     last = run / "epoch0004-step000000.h5"
     last.write_bytes(last.read_bytes()[:-1])
+    before = run / "epoch0003-step000000.h5"
+    shutil.copy(before, run / "best.h5")  # as it was then
     out = command("--resume", run).success()
     assert "after epoch 3, step 0" in out
-    before = run / "epoch0003-step000000.h5"
     assert f"{last} is not a whole checkpoint: truncated, damaged or of another program; going on from {before}" in out
     assert_same_run(run, trained)
 
@@ -222,6 +224,7 @@ def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
+    monkeypatch.setattr(training, "State", partial(checkpoint_files.State, best_error=None))  # a run of 46b3e9a1
     command(*SMALL, "--out", whole, "--epochs", 7).success()
     shutil.copytree(whole, run)
     best = checkpoint_files.load(run / "best.h5")
@@ -250,6 +253,7 @@ def test_a_line_of_metrics_cut_short_is_written_again(command: Command, trained:
     lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
     for cut in (lines[3][:40], lines[3]):  # also one that lacks nothing but the end of the line
         (run / "metrics.jsonl").write_text("\n".join([*lines[:3], cut]), encoding="utf-8")
+        shutil.copy(run / "epoch0003-step000000.h5", run / "best.h5")  # as it was then
         resume_to_the_end(command, run, trained)
         (run / "epoch0004-step000000.h5").unlink()
 
