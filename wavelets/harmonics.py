@@ -196,7 +196,7 @@ def harmonic_statistics(
     rows = rows - np.reshape(mean, (-1, *(1,) * len(space)))
     count = math.prod(bank.shape)
     flat = np.reshape(rows, (rows.shape[0], -1))
-    statistics = {"mean": mean, "covariance": flat @ np.conj(flat).T / count}
+    statistics: dict[str, Array] = {"mean": mean, "covariance": flat @ np.conj(flat).T / count}
     directions = [(1,)] if len(space) == 1 else [(0, 1), (1, 0), (1, 1), (1, -1)]
     per_scale = (rows.shape[0] - 1) // bank.scales
     lagged = []

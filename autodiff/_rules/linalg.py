@@ -380,7 +380,7 @@ def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) ->
     return np.reshape(result, kept(np.shape(x), axes)) if keepdims else result
 
 
-def _vector_norm(x: Array, ord: float, axis: int, keepdims: bool) -> Array:
+def _vector_norm(x: Array, ord: float, axis: int, keepdims: Any) -> Array:
     size = np.abs(x)
     if ord == math.inf:
         return np.max(size, axis=axis, keepdims=keepdims)

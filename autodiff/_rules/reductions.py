@@ -172,7 +172,7 @@ def _mask(where: Any, a: Array) -> Array:
     return np.broadcast_to(where, np.shape(a))
 
 
-def _counted(a: Array, where: Any, axis: Any, keepdims: bool, dtype: Any) -> Array:
+def _counted(a: Array, where: Any, axis: Any, keepdims: Any, dtype: Any) -> Array:
     """How many elements are chosen."""
     return np.sum(_mask(where, a), axis=axis, keepdims=keepdims, dtype=dtype)
 

@@ -25,9 +25,10 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
     a = as_floats(a)
     if b is not None and hasattr(a, "dtype"):
         a = a.astype(np.result_type(getval(a), getval(b)))  # or its exponentials had the digits of the narrower one
+    along: Any = {"axis": axis, "keepdims": keepdims}
     over = np.broadcast_shapes(np.shape(a), np.shape(b))
     if 0 in over and 0 not in np.shape(np.sum(np.broadcast_to(0.0, over), axis=axis)):  # sums of nothing
-        nothing = np.sum(a if b is None else a * b, axis=axis, keepdims=keepdims) - np.inf
+        nothing = np.sum(a if b is None else a * b, **along) - np.inf
         return (nothing, np.sign(getval(nothing))) if return_sign else nothing
     unused = False if b is None else getval(b) == 0
     real = np.real(getval(a))
@@ -39,7 +40,7 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
     else:
         high = math.floor(math.log(np.finfo(exponents.dtype).max))  # its exponential times 0 is 0, not NaN
         terms = b * np.exp(np.where(unused & ~(np.real(getval(exponents)) < high), high, exponents))
-    total = np.sum(terms, axis=axis, keepdims=keepdims)
+    total = np.sum(terms, **along)
     shift = top if keepdims else np.reshape(top, np.shape(total))
     with np.errstate(divide="ignore"):  # a sum of 0
         logarithm = np.log(np.abs(total) if return_sign else total) + shift

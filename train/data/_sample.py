@@ -41,8 +41,8 @@ def encode(images: Bytes, labels: NDArray[np.int64]) -> bytes:
 def decode(data: bytes) -> tuple[Bytes, NDArray[np.int64]]:
     """Return the images (N, 32, 32, 3) and labels (N,) that `encode` was given."""
     coded = np.frombuffer(lzma.decompress(data), np.uint8)
-    labels, folded = np.split(coded, [coded.size // (1 + int(np.prod(IMAGE_SHAPE)))])
-    folded = folded.reshape(3, len(labels), *IMAGE_SHAPE[:2]).transpose(2, 3, 0, 1)
+    labels, coded_images = np.split(coded, [coded.size // (1 + int(np.prod(IMAGE_SHAPE)))])
+    folded = coded_images.reshape(3, len(labels), *IMAGE_SHAPE[:2]).transpose(2, 3, 0, 1)
     planes = np.ascontiguousarray((folded >> 1) ^ -(folded & 1))  # (32, 32, 3, N), residuals until predicted
     for row, column in np.ndindex(planes.shape[:2]):
         planes[row, column] += _predict(planes, row, column)

@@ -405,7 +405,7 @@ def _indirection_table(
     shape = (*(s.shape[0] for s in sources), *(s.shape[1] for s in sources))
     lines = np.zeros(shape[:-1], np.int64)
     for k, source in enumerate(sources[:-1]):
-        source = np.expand_dims(source, [a for a in range(2 * m - 1) if a not in (k, m + k)])
+        source = np.expand_dims(source, tuple(a for a in range(2 * m - 1) if a not in (k, m + k)))
         lines = np.where((lines < 0) | (source < 0), -1, lines * lengths[k] + source)
     cut: list[tuple[int, int, int]] = []
     ranges = []

@@ -140,13 +140,14 @@ class FactoredPlan:
 
         self._share(work)
         totals, sums, shift_sums, ghs, gxs = zip(*(parts[key] for key in sorted(parts)), strict=True)
-        gh = sum(ghs).transpose(1, 0, 2).reshape(self.expansion.w_shape)  # (groups, T, channels) -> (*kernel_size, Q)
+        gh = sum(ghs[1:], ghs[0])  # (groups, T, channels), then (*kernel_size, Q)
+        gh = gh.transpose(1, 0, 2).reshape(self.expansion.w_shape)
         return (
             self._folded(gxs),
             gh.astype(dtype, copy=False),
-            sum(shift_sums).reshape(-1).astype(dtype, copy=False),
+            sum(shift_sums[1:], shift_sums[0]).reshape(-1).astype(dtype, copy=False),
             plan.filters_of(np, plan.filters_from(added(totals)).astype(dtype, copy=False)),
-            None if ans is None else plan.like_result(np, sum(sums)).astype(dtype, copy=False),
+            None if ans is None else plan.like_result(np, sum(sums[1:], sums[0])).astype(dtype, copy=False),
         )
 
     def _extended(self, x: NDArray) -> NDArray:
