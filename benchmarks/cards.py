@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from train import load, load_dataset
-from train.runs.session import part_right
+from train.runs.scores import part_right
 from train.runs.shipped import list_networks
 
 RESULTS = Path(__file__).parent / "results" / "cards.json"

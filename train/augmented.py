@@ -12,8 +12,10 @@ from train.config import ConfigError, suited
 from train.data import Images, channel_statistics
 from train.extras import require_installed
 from train.runs.augmented import augmented
+from train.runs.fit import require_suitable
 from train.runs.run import RunError
-from train.runs.session import Session, require_named, require_suitable
+from train.runs.session import Session
+from train.runs.trained import require_named
 from train.storage.files import write_atomically
 
 

@@ -21,7 +21,7 @@ from autodiff import tree_map
 from hcnn_core.backend import refuse_notes
 from train.classifier import Classifier
 from train.config import IN_STEPS, Config, make_config, meant, suited, with_steps
-from train.data import DatasetInfo, Targets, channel_statistics, require_varying, split_validation
+from train.data import DatasetInfo, split_validation
 from train.data.dataset import MOST_AXES, MOST_COLOURS
 from train.data.labels import is_one_hot
 from train.data.progress import no_bars
@@ -29,8 +29,7 @@ from train.extras import require_installed
 from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
 from train.networks.registry import build
 from train.runs.checkpoint import Checkpoint, State
-from train.runs.fit import Arrays, Memory, namespace, trainer_on
-from train.runs.session import require_suitable
+from train.runs.fit import Memory, namespace, prepared, require_suitable, trainer_on
 from train.runs.training import duration, summary
 from train.runs.transfer import begin_from
 
@@ -186,28 +185,20 @@ class _Estimator(BaseEstimator):
         config = self._config(x, names, task)
         rows = np.flatnonzero(weight)
         rows = rows[_order(x[rows], y[rows], weight[rows])]
-        held_out = rows[:0]
-        if self.early_stopping:
-            X: Any = SimpleNamespace(name="X", task=task, train_labels=y[rows], samples=None)
-            parts = split_validation(X, math.ceil(self.validation_fraction * len(rows)), config.seed)
-            rows, held_out = (rows[part] for part in parts)
-        counts = weight[rows]
-        if (weight == np.rint(weight)).all():
-            if weight.mean() > MOST_REPEATS:
-                raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
-            rows = np.repeat(rows, counts.astype(int))
-            counts = np.ones(len(rows))
+        x, y, counts = x[rows], y[rows], weight[rows]
+        X: Any = SimpleNamespace(name="X", task=task, train_images=x, train_labels=y, class_names=names, samples=None)
+        wanted = math.ceil(self.validation_fraction * len(rows)) if self.early_stopping else 0
+        index, held_out = split_validation(X, wanted, config.seed)
+        whole = (weight == np.rint(weight)).all()
+        if whole and weight.mean() > MOST_REPEATS:
+            raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
+        index = np.repeat(index, counts[index].astype(int)) if whole else index
         if all(getattr(self, name) is None and name not in (self.settings or {}) for name in IN_STEPS):
-            config = with_steps(config, len(rows))
-        order, n = np.concatenate([rows, held_out]), len(rows)
-        x, y = x[order], y[order]
-        targets, statistics = Targets.of(task, y[:n], counts), channel_statistics(x[:n])
-        require_varying("X", *statistics)
+            config = with_steps(config, len(index))
+        data, keep = prepared(X, index, held_out, None if whole else counts[index]), Memory()
+        targets = data.targets
         if targets.std is not None and not np.isfinite(targets.std).all():
             raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
-        weights = counts / counts.mean() if np.ptp(counts) else None
-        rest = slice(n, None) if len(held_out) else None
-        data, keep = Arrays(x, y, names, slice(n), rest, statistics, targets, weights), Memory()
         trainer = trainer_on(namespace(config.backend, config.precision), config, data, keep, {})
         last: Checkpoint | None = getattr(self, "checkpoint_", None) if self.warm_start else None
         if last is not None and (anew := begin_from(trainer, Path("the last fit"), last)):
@@ -237,8 +228,10 @@ class _Estimator(BaseEstimator):
         checkpoint = keep.best if self.early_stopping else keep.last
         assert checkpoint is not None
         if targets.std is not None:  # of numbers that are all the same nothing is learned
-            same = (y[:n] == y[:1]).all(axis=0)
-            targets = replace(targets, mean=np.where(same, y[0], targets.mean), std=np.where(same, 0, targets.std))
+            same = (y[index] == y[index[0]]).all(axis=0)
+            targets = replace(
+                targets, mean=np.where(same, y[index[0]], targets.mean), std=np.where(same, 0, targets.std)
+            )
         # in double precision, so that what is predicted does not depend on what stands beside it
         wide = replace(config, dtype="float64", precision="float32")
         arrays = checkpoint.state.evaluated, checkpoint.state.moments
@@ -381,7 +374,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
 
     def _in_terms_of_y(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
         task = self.checkpoint_.task
-        return np.asarray(self.classes_[task.chosen(outputs)] if task.takes == "classes" else (outputs > 0).astype(int))
+        chosen = task.chosen(outputs)
+        return np.asarray(self.classes_[chosen] if task.takes == "classes" else chosen.astype(int))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return what the network holds for the probabilities of `classes_`, in their order, (N, n_classes)."""

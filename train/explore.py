@@ -22,16 +22,13 @@ from train.attributes.features import AXES, FIRST, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
 from train.commands.command_line import NETWORK, Parser, at_least, command, given_path, say
 from train.config import ConfigError
-from train.data import FILE, INFO, DataError, Dataset, is_custom, load, spread, train_subset
+from train.data import FILE, INFO, DataError, Dataset, spread, train_subset
 from train.data.progress import progress_bar
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import ATTRIBUTES, architecture_of
-from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
-from train.runs.fit import namespace
 from train.runs.run import RunError, versions, writing
-from train.runs.session import opened, require_named
-from train.runs.training import restore
+from train.runs.trained import Trained
 from train.storage.files import flush_entries, make_folder, remove_partial_files
 
 PER_CLASS = 2
@@ -98,8 +95,9 @@ def main(options: argparse.Namespace) -> None:
     opens without a network, pictures, and numbers as JSON and CSV.
     """
     begin = time.monotonic()
-    xp = namespace(options.backend)
-    path, checkpoint = opened(options.network, say)
+    given = {name: value for name in ("backend", "dataset", "data_dir") if (value := getattr(options, name))}
+    trained = Trained.open(options.network, given, say)
+    path, checkpoint, xp = trained.path, trained.checkpoint, trained.xp
     architecture = architecture_of(checkpoint.config)
     if ATTRIBUTES in architecture.lacks:
         raise CheckpointError(
@@ -121,10 +119,11 @@ def main(options: argparse.Namespace) -> None:
     out = options.out or Path("runs") / f"explore-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists():
         raise RunError(f"--out {out} is there already; name a new directory")
-    dataset = _dataset(options, checkpoint)
-    network, parameters, moments = restore(path, checkpoint, checkpoint.config, xp)
+    dataset = _dataset(options, trained)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
+    model = Model(
+        trained.network, trained.parameters, trained.moments, checkpoint.channel_mean, checkpoint.channel_std, digest
+    )
     settings = _settings(options, model, dataset)
     images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
     if checkpoint.config.boundaries[1] == "zero":
@@ -154,24 +153,9 @@ def main(options: argparse.Namespace) -> None:
     say(f"\n{out / report.PAGE}")
 
 
-def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
+def _dataset(options: argparse.Namespace, trained: Trained) -> Dataset:
     """Load the images, of the classes that the network knows."""
-    if options.dataset not in (None, *INFO) and not is_custom(options.dataset):
-        choices = f"{', '.join(INFO)}, a file {FILE}, or MODULE:FUNCTION"
-        raise ConfigError(f"--dataset: {options.dataset!r} is no data set; choose {choices}")
-    name = options.dataset or checkpoint.config.dataset
-    require_named(name, bool(options.dataset), str(options.network))
-    config = checkpoint.config
-    dataset = load(name, checkpoint.reading(config), options.data_dir or config.data_dir)
-    if tuple(checkpoint.class_names) != tuple(dataset.class_names):
-        raise CheckpointError(
-            f"{options.network} tells {len(checkpoint.class_names)} classes apart "
-            f"({', '.join(checkpoint.class_names[:3])}, ...), {name} has {len(dataset.class_names)} "
-            f"({', '.join(dataset.class_names[:3])}, ...); name the set it was trained on with --dataset"
-        )
-    if checkpoint.image_shape != dataset.image_shape:
-        wanted, size = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
-        raise CheckpointError(f"{options.network} takes images of {wanted}, {name} has {size}")
+    dataset = trained.data(f"{options.network}", say, named=bool(options.dataset), use="")
     if options.train_size:
         try:
             dataset = train_subset(dataset, options.train_size)

@@ -10,8 +10,8 @@ from train.runs import checkpoint as checkpoints
 from train.runs.export import write_safetensors
 from train.runs.onnx import write_onnx
 from train.runs.run import RunError, versions
-from train.runs.session import opened
 from train.runs.shipped import bare, recorded
+from train.runs.trained import opened
 from train.storage.files import remove_partial_files
 
 

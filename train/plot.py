@@ -3,8 +3,8 @@
 import argparse
 
 from train.commands.command_line import Parser, command, given_path, say
+from train.runs.plot import draw
 from train.runs.run import Run
-from train.runs.session import draw
 
 
 def _arguments(parser: Parser) -> None:

@@ -23,7 +23,7 @@ from train.data.photographs import is_array, pixels
 from train.data.progress import progress_bar
 from train.data.readers import endings_for, in_units, reader_of
 from train.pages import Table
-from train.runs.session import untrained_size
+from train.runs.fit import untrained_size
 from train.storage.files import write_atomically
 
 TOP = 5

@@ -47,9 +47,8 @@ from train.extras import install_command
 from train.pages import Table
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.plot import plot_trials
-from train.runs.run import Run, RunError, writing
+from train.runs.run import Interrupted, Run, RunError, writing
 from train.runs.samples import have_other_samples
-from train.runs.training import Interrupted
 from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 

@@ -22,9 +22,9 @@ from train.networks.network import Network
 from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.runs import checkpoint as checkpoints
 from train.runs.fit import namespace
-from train.runs.run import RunError, versions
-from train.runs.session import opened, require_named
-from train.runs.training import Interrupted, TrainingError, restore
+from train.runs.run import Interrupted, RunError, TrainingError, versions
+from train.runs.trained import opened, require_named
+from train.runs.training import restore
 from train.storage.files import remove_partial_files, write_atomically
 from train.verification.covariance import Row, Subject, measure
 from train.verification.report import as_json, page, summary_table

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from hcnn.__main__ import COMMANDS
-from train import describe, evaluate, explore, report
+from train import describe, explore
 from train.attributes import hubs, meaning, organisation
 from train.data import Dataset
-from train.runs import session
+from train.runs import session, trained
 from train.runs.compiling import COMPILING
 from train.runs.training import Trainer
 
@@ -75,7 +75,7 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
-            for user in (describe, evaluate, report, session):
+            for user in (describe, session, trained):
                 patch.setattr(user, "load", lambda name, reading, data_dir, **options: dataset)
         try:
             status = importlib.import_module(module).main(words)
@@ -87,8 +87,8 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Let runs write neither a learning curve nor a report, which take nearly as long as training does."""
-    patch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
-    patch.setattr(session, "page", lambda *arguments: "report")
+    patch.setattr("train.runs.plot.plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
+    patch.setattr("train.runs.report.page", lambda *arguments: "report")
 
 
 @contextlib.contextmanager
@@ -115,7 +115,7 @@ def explore_here(dataset: Dataset | None, *arguments: object) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
-            patch.setattr(explore, "load", lambda name, reading, data_dir, **options: dataset)
+            patch.setattr(trained, "load", lambda name, reading, data_dir, **options: dataset)
         patch.setattr(meaning, "PERMUTATIONS", 19)
         patch.setattr(hubs, "SAMPLES", 19)
         patch.setattr(organisation, "ORDERS", 19)
@@ -149,7 +149,7 @@ def finish(process: subprocess.Popen[str], text: str | None = None) -> Outcome:
 WAITING = """
 import sys
 from train import cifar
-from train.runs import session
+from train.runs import plot
 from train.runs.training import Trainer
 
 take = Trainer._step
@@ -160,7 +160,7 @@ def announced(self, index):
     return take(self, index)
 
 Trainer._step = announced
-session.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+plot.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
 sys.exit(cifar.main())
 """
 """A training that waits for a line before each step."""

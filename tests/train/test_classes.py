@@ -19,7 +19,7 @@ from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
 from train.runs.checkpoint import load as load_checkpoint
 from train.runs.run import best_epoch
-from train.runs.session import figures
+from train.runs.scores import figures
 from train.runs.training import Result
 
 FEW = ("--preset", "sample", "--width", 4, "--depth", 4, "--strided-layers", 3, "--epochs", 3, "--validation-size", 0)

@@ -22,7 +22,6 @@ from tests.train.runs import (
     run_here,
     start,
 )
-from train import evaluate
 from train.commands.command_line import Parser, run_command, say
 from train.config import PRESETS, Config, make_config
 from train.data import DataError, Dataset
@@ -329,7 +328,7 @@ def test_an_error_in_the_middle_is_one_line(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(evaluate, "evaluate", fail)
+    monkeypatch.setattr("train.runs.trained.evaluate", fail)
     command("--evaluate", trained / "best.h5").one_line(1, said)
     assert "Traceback" in command("--evaluate", trained / "best.h5", "--debug").err
 

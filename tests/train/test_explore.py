@@ -158,7 +158,7 @@ def test_other_axes_positions_and_test_images(first_run: Any, few_images: Datase
         (("--smooth", "0"), 2, ("at least 1",)),
         (("--train-size", "50"), 1, ("--train-size", "50", "choose 1 to 40")),
         (("--train-size", "1"), 1, ("1 image is there to be searched", "2 or more")),
-        (("--dataset", "cifar"), 2, ("'cifar' is no data set; choose cifar10, cifar100, sample",)),
+        (("--dataset", "cifar"), 2, ("dataset is 'cifar' (did you mean cifar10?); choose cifar10, cifar100, sample",)),
     ],
 )
 def test_bad_arguments(
@@ -220,7 +220,7 @@ def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def missing(*given: Any, **options: Any) -> Dataset:
         raise DataError("cifar10 is not in DIR")
 
-    monkeypatch.setattr(explore, "load", missing)
+    monkeypatch.setattr("train.runs.trained.load", missing)
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         assert explore.main([str(first_run[0] / "best.h5"), "--out", str(tmp_path / "p")]) == 1
@@ -230,7 +230,7 @@ def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_network_of_other_classes(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     others = dataclasses.replace(few_images, class_names=tuple(f"fine {i}" for i in range(100)))
     outcome = explore_here(others, first_run[0] / "best.h5", "--out", tmp_path / "p")
-    one_line(outcome, 1, "tells 10 classes apart", "sample has 100", "--dataset")
+    one_line(outcome, 1, "tells 10 classes of 32x32x3 images apart", "sample has 100", "--dataset")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -220,7 +220,7 @@ def test_a_second_interruption_while_the_picture_is_drawn_does_not_change_what_i
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
         in_step(patch, 2, 2, interrupt)
-        patch.setattr(session, "plot_learning_curve", interrupt)
+        patch.setattr("train.runs.plot.plot_learning_curve", interrupt)
         command(*SMALL, "--out", path).one_line(130, "stopped by SIGINT at epoch 2, step 2", "saved", "--resume")
     command("--resume", path).success()
     assert_same_run(path, trained)
@@ -234,7 +234,7 @@ def test_a_picture_that_fails_does_not_hide_why_training_stopped(
         raise failure
 
     in_step(monkeypatch, 2, 2, interrupt)
-    monkeypatch.setattr(session, "plot_learning_curve", fail)
+    monkeypatch.setattr("train.runs.plot.plot_learning_curve", fail)
     command(*SMALL, "--out", tmp_path / "run").one_line(130, "stopped by SIGINT at epoch 2, step 2", "saved")
 
 
@@ -243,7 +243,7 @@ def test_an_interruption_while_the_last_picture_is_drawn_says_that_all_else_is_s
 ) -> None:
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(session, "plot_learning_curve", interrupt)
+        patch.setattr("train.runs.plot.plot_learning_curve", interrupt)
         command(*SMALL, "--out", path).one_line(
             130, f"interrupted while {path / 'learning-curve.png'} was drawn", "all else", f"hcnn plot {path}"
         )
@@ -269,7 +269,7 @@ def test_a_run_killed_at_its_last_picture_is_completed(
 ) -> None:
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(session, "plot_learning_curve", kill)
+        patch.setattr("train.runs.plot.plot_learning_curve", kill)
         killed(command, *SMALL, "--out", path)
     assert not (path / "learning-curve.png").exists()
     monkeypatch.setattr(session.Session, "load", None)  # the data are not needed for that

@@ -46,7 +46,7 @@ ACTING = """
 import os, signal, sys, time
 import numpy as np
 from train import cifar
-from train.runs import session
+from train.runs import plot, report
 from train.runs.training import Trainer
 
 take = Trainer._step
@@ -58,8 +58,8 @@ def acting(self, index):
     return take(self, index)
 
 Trainer._step = acting
-session.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
-session.page = lambda *arguments: "report"
+plot.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+report.page = lambda *arguments: "report"
 sys.exit(cifar.main())
 """
 

@@ -37,9 +37,11 @@ from train.recipes.optimizers import running_means
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs import plot
+from train.runs.fit import require_suitable
+from train.runs.plot import plot_learning_curve
 from train.runs.report import page
 from train.runs.run import Run
-from train.runs.session import _require_extensible, require_suitable
+from train.runs.session import _require_extensible
 from train.runs.step import gradient_step, initial_arrays
 from train.settings import Section, setting
 
@@ -536,7 +538,7 @@ def test_a_loss_is_drawn_and_tabled_under_its_own_name(
         command(*RUN, "--epochs", 1, "--loss", name, "--out", tmp_path / name).success()
         records[name] = [{**record, "seconds": 1.0} for record in metrics(tmp_path / name) if "train_loss" in record]
         pages.append(page(name, make_config("sample"), {}, records[name], ["a", "b"], None, None))
-        plot.plot_learning_curve(records[name], tmp_path / "a.png", name)
+        plot_learning_curve(records[name], tmp_path / "a.png", name)
     for runs in (records, {"own": records["cross-entropy"]}, {"other": records["focal"]}):
         plot.plot_runs(runs, tmp_path / "b.png")
     own, another = "negative log-likelihood [nats]", "training: {};\nheld out and test: negative log-likelihood [nats]"

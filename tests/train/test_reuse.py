@@ -119,7 +119,7 @@ def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
     assert not checkpoints.load(target).figures
     command("export", run / "epoch0001-step000000.h5", tmp_path / "tested.h5").success()
     assert checkpoints.load(tmp_path / "tested.h5").figures["test_accuracy"] == metrics(run)[-1]["test_accuracy"]
-    monkeypatch.setattr(session, "page", lambda *arguments: str(arguments[-2]))
+    monkeypatch.setattr("train.runs.report.page", lambda *arguments: str(arguments[-2]))
     command("report", run).success()
     assert (run / "report.html").read_text("utf-8") == "None"  # images that it shows
 

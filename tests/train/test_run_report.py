@@ -19,7 +19,6 @@ from tests.train.runs import SMALL, Outcome, contents, run_here
 from train import load
 from train.config import make_config
 from train.data import Dataset
-from train.runs import session
 from train.runs.report import Classified, page
 from train.runs.run import Run
 
@@ -218,7 +217,7 @@ def test_a_report_that_cannot_be_written_loses_nothing(
     def fail(*arguments: Any) -> str:
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(session, "page", fail)
+    monkeypatch.setattr("train.runs.report.page", fail)
     outcome = command(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
     outcome.one_line(1, "cannot write", "report.html: no fonts", "all else of the run is saved", "hcnn report")
     assert "test: accuracy" in outcome.out

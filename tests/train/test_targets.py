@@ -129,6 +129,8 @@ def test_a_run_on_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(TypeError, match="predicts numbers, which have no probabilities"):
         network.probabilities(x[:1])
     path, checkpoint, _ = open_network(run)
+    few = "--dataset", file, "--max-examples", 1, "--images", 1
+    run_here(("verify", run, *few, "--out", tmp_path / "verified"), None).success()
     runtime = pytest.importorskip("onnxruntime")
     write_onnx(tmp_path / "net.onnx", path, checkpoint)
     session = runtime.InferenceSession(str(tmp_path / "net.onnx"))

@@ -26,9 +26,8 @@ from train.ranks.communicator import DistributedError, launched
 from train.ranks.ranks import Ranks
 from train.runs import compiling
 from train.runs.checkpoint import CheckpointError
-from train.runs.run import RunError
+from train.runs.run import Interrupted, RunError, TrainingError
 from train.runs.shipped import list_networks
-from train.runs.training import Interrupted, TrainingError
 from train.storage.files import harmless, user_path
 
 LONGEST_WORD, LONGEST_LINE = 300, 1000

@@ -73,12 +73,16 @@ class Task:
         return float(np.mean(self.chosen(outputs) == labels)), {}
 
     def chosen(self, outputs: Host) -> Host:
-        """Return the class of each image, (N,)."""
+        """Return what is predicted, as labels are: the class of each image, (N,)."""
         return outputs.argmax(axis=1)
 
     def standard_error(self, score: float, outputs: Host, labels: Host) -> float:
         """Return the standard error of a score over images."""
         return math.sqrt(max(score * (1 - score), 0) / len(labels))
+
+    def named(self, labels: Host, names: Names) -> list[Any]:
+        """Return what labels are called: a name for each image, or as a tuple those of several labels, or numbers."""
+        return [names[index] for index in labels]
 
     def confusion(self, outputs: Host, labels: Host) -> NDArray[np.int64]:
         """Return how many images of class i (row) are taken for class j (column); none without classes."""
@@ -108,7 +112,7 @@ class Task:
 
     def predicted(self, outputs: Host, names: Names) -> list[Any]:
         """Return what is predicted of each image, by names."""
-        return [names[index] for index in self.chosen(outputs)]
+        return self.named(self.chosen(outputs), names)
 
     def columns(self, names: Names, top: int) -> Names:
         """Return the titles of `cells`."""
@@ -158,8 +162,14 @@ class _Labels(Task):
     title, words, ranks, sections = "labels right", "{} of the labels", False, ()
     each: ClassVar = {"right": ("right", 100, "{:.2f} %")}
 
+    def chosen(self, outputs: Host) -> Host:
+        return outputs > 0
+
+    def named(self, labels: Host, names: Names) -> list[Any]:
+        return [tuple(np.array(names)[row].tolist()) for row in labels]
+
     def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
-        right = (outputs > 0) == labels
+        right = self.chosen(outputs) == labels
         of_each = {f"right_{k}": float(part) for k, part in enumerate(right.mean(axis=0))}
         return float(right.mean()), {"all_right": float(right.all(axis=1).mean()), **of_each}
 
@@ -178,10 +188,8 @@ class _Labels(Task):
         return names
 
     def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
-        return [[f"{value:.6g}" for value in row] for row in self.probabilities(outputs)]
-
-    def predicted(self, outputs: Host, names: Names) -> list[Any]:
-        return [tuple(np.array(names)[row > 0].tolist()) for row in outputs]
+        values = self.probabilities(outputs) if self.logits else outputs
+        return [[f"{value:.6g}" for value in row] for row in values]
 
     def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
         yield f"{100 * test['test_accuracy']:.2f} % of the labels right, loss {test['test_loss']:.4f} {self._unit}"
@@ -213,11 +221,11 @@ class _Numbers(_Labels):
         terms = ((outputs - wanted) ** 2 - (1 - fits) * around)[:, known] / around.mean(axis=0)[known]
         return float(terms.mean(axis=1).std(ddof=1)) / math.sqrt(len(wanted))
 
-    def predicted(self, outputs: Host, names: Names) -> list[Any]:
-        return [tuple(row) for row in outputs.tolist()]
+    def chosen(self, outputs: Host) -> Host:
+        return outputs
 
-    def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
-        return [[f"{value:.6g}" for value in row] for row in outputs]
+    def named(self, labels: Host, names: Names) -> list[Any]:
+        return [tuple(row) for row in labels.tolist()]
 
     def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
         yield f"squared error {test['test_loss']:.4f}, in units of each number's variance"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core.backend import get_namespace
-from train.config import Config, ConfigError
-from train.data import Images, MappedImages, Targets, balanced_weights
-from train.networks.registry import build
+from train.config import Config, ConfigError, in_pixels
+from train.data import Dataset, DatasetInfo, Images, MappedImages, Targets, balanced_weights, channel_statistics
+from train.data.cifar import INFO
+from train.data.dataset import require_varying
+from train.networks.layer import times
+from train.networks.presets import BY_AXES, MADE_FOR, SPACE
+from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
+from train.recipes.augmentations import AUGMENTATIONS
+from train.recipes.schedules import image_size
 from train.recipes.tasks import learned
 from train.runs.checkpoint import Checkpoint, CheckpointError
-from train.runs.run import Run
+from train.runs.run import Run, TrainingError
 from train.runs.teacher import Teacher
-from train.runs.training import Trainer, TrainingError
+from train.runs.training import Trainer
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,19 @@ class Arrays:
     statistics: tuple[NDArray[np.float64], NDArray[np.float64]]  # that standardise images
     targets: Targets
     counts: NDArray[np.float64] | None = None  # what each counts that it is trained on, 1 in the mean
+
+
+def prepared(dataset: Dataset, index: Any, held_out: Any, counts: NDArray[np.float64] | None = None) -> Arrays:
+    """Return what a network learns from: some training samples, each by what it counts, and those that are held out.
+
+    DataError if a channel of them is the same everywhere, or too large to be squared.
+    """
+    statistics = channel_statistics(dataset.train_images[index])
+    require_varying(dataset.name, *statistics)
+    targets = Targets.of(dataset.task, dataset.train_labels[index], counts)
+    weights = None if counts is None or not np.ptp(counts) else counts / counts.mean()
+    parts = dataset.class_names, index, held_out if len(held_out) else None
+    return Arrays(dataset.train_images, dataset.train_labels, *parts, statistics, targets, weights)
 
 
 class Memory(Run):
@@ -99,3 +119,51 @@ def trainer_on(
         )
     held_out = None if data.held_out is None else images(data.held_out)
     return Trainer(xp, config, network, train, held_out, keep, versions, data.names, ranks, other)
+
+
+def require_suitable(config: Config, info: DatasetInfo) -> None:
+    """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
+    *lengths, channels = info.image_shape
+    extent = tuple(lengths)
+    if (axes := MADE_FOR.get(config.preset, len(extent))) != len(extent):
+        raise ConfigError(
+            f"preset is {config.preset!r}, for {SPACE[axes]}; these data are {SPACE[len(extent)]}: take "
+            f"{BY_AXES[len(extent)]!r}"
+        )
+    whole = build(config, extent, info.classes, channels)
+    for part in AUGMENTATIONS.values():
+        part.check(config, info)
+    sizes = {extent, *(image_size(config, epoch, extent) for epoch in range(config.epochs))}
+    for size in sorted(sizes):
+        table = build(config, size, info.classes, channels).table  # refuses a size that it does not take
+        if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
+            raise ConfigError(
+                f"image_{'sizes' if config.image_sizes else 'shares'}: {unfit[0].label} has {unfit[0].trainable:,} "
+                f"weights for images of {times(size)}, others for {times(extent)}; train it on images of one size"
+            )
+        architecture_of(config).refuse(config, size, info.classes, channels)
+
+
+def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str]:
+    """Yield what to know of the sizes of training images, and of what a preset gives in pixels."""
+    *lengths, _ = dataset.image_shape
+    extent = tuple(lengths)
+    if scaled := [name for name in in_pixels() if getattr(config, name) != getattr(preset, name)]:
+        values = ", ".join(f"{name} {getattr(config, name)} in place of {getattr(preset, name)}" for name in scaled)
+        flags = " or ".join(f"--{name}" for name in scaled)
+        yield f"{values}: scaled from images of {preset.made_for} pixels to {min(extent)}; {flags} takes pixels"
+    sizes = [image_size(config, epoch, extent) for epoch in range(config.epochs)]
+    if any(size != extent for size in sizes):
+        yield f"training images in equal parts of the epochs: {', '.join(map(times, dict.fromkeys(sizes)))}"
+    yield from untrained_size(config, extent)
+    if config.flip and len(extent) == 2 and dataset.name not in INFO:
+        yield "half of the training images are mirrored; --no-flip where that makes another class, as of digits"
+
+
+def untrained_size(config: Config, extent: tuple[int, ...]) -> Iterator[str]:
+    """Yield that images of their own size are evaluated, where the last epochs trained on another."""
+    if (last := image_size(config, config.epochs - 1, extent)) != extent:
+        yield (
+            f"the last epochs train on images of {times(last)}, and images of {times(extent)} are evaluated: accuracy "
+            f"may be much lower; let the last of --image-sizes be {min(extent)}, or the last of --image-shares 1"
+        )

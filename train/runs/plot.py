@@ -11,6 +11,7 @@ from typing import Any
 
 from train.pages import new_figure, own_style
 from train.recipes.tasks import TASKS, Task, task_of
+from train.runs.run import Run, RunError
 from train.storage.files import write_atomically
 
 FEW = 40
@@ -137,3 +138,14 @@ def write_figure(figure: Any, path: Path) -> None:
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a title in letters the font has not
         figure.savefig(picture, dpi=120, format="png")
     write_atomically(path, picture.getvalue())
+
+
+def draw(run: Run) -> None:
+    """Draw the learning curve of a run; RunError if that fails."""
+    if not run.writes:
+        return
+    records = run.read_metrics()
+    try:
+        plot_learning_curve(records, run.picture_path, run.path.resolve().name)
+    except Exception as error:  # whatever fonts, back ends and other people's metrics do
+        raise RunError(f"cannot draw {run.picture_path}: {error}") from error

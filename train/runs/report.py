@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.backend import array_namespace, to_numpy
 from train.config import Config, make_config, suited
+from train.data import Images, MappedImages
+from train.data.dataset import MOST_COLOURS
+from train.networks.network import Network
 from train.pages import Picture, Table, image_png, in_words, new_figure, own_style, png, render, svg
-from train.recipes.tasks import TASKS, Task
+from train.recipes.tasks import TASKS, Names, Task
+from train.runs.augmented import augmented
 from train.runs.plot import draw_panel
-from train.runs.run import best_epoch
+from train.runs.run import Interrupted, Run, RunError, best_epoch
+from train.runs.training import evaluate
+from train.storage.files import write_atomically
 
 MOST_WRONG = 24
 """Images that are shown."""
@@ -241,3 +248,34 @@ def _confusion_picture(classified: Classified, names: Sequence[str]) -> Picture:
 
 def _cut(name: str) -> str:
     return name if len(name) <= 18 else f"{name[:17]}…"
+
+
+def classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
+    """Evaluate images that a report shows."""
+    result = evaluate(array_namespace(data.labels), network, parameters, moments, data)
+    images = data.images if isinstance(data.images, MappedImages) else to_numpy(data.images)
+    return Classified(part, images, to_numpy(data.labels), result.logits)
+
+
+def write_report(
+    run: Run, network: Network, names: Names, weights: Any, shown: Classified | None, seen: Images | None, task: Task
+) -> str:
+    """Write report.html, and return its path; some of the images that it was trained on are shown augmented."""
+    of_channels = [
+        w["w"] for w in weights.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] <= MOST_COLOURS
+    ]
+    filters = to_numpy(of_channels[0]) if of_channels else None
+    name, again = run.path.resolve().name, f"python -m hcnn report {run.path} writes it"
+    try:
+        mapped = None if seen is None else augmented(network.config, seen)
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, mapped, task)
+        write_atomically(run.report_path, text.encode())
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted while {run.report_path} was written; all else of the run is saved; {again}"
+        ) from error
+    except Exception as error:  # whatever fonts, back ends and other people's metrics do
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        saved = f"all else of the run is saved; once that is mended, {again}"
+        raise RunError(f"cannot write {run.report_path}: {reason}; {saved}") from error
+    return str(run.report_path)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import signal
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -34,6 +35,18 @@ DATA = "samples.json"
 
 class RunError(RuntimeError):
     """A run directory that cannot be made, written or continued; the message is one line."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is one line."""
+
+
+class Interrupted(RuntimeError):
+    """Work stopped by a signal; the message is one line that says what is saved."""
+
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 @contextlib.contextmanager

@@ -6,77 +6,39 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import SPARE, array_namespace, to_numpy
-from train.config import IN_STEPS, Config, ConfigError, in_pixels, is_own, suited, with_steps
-from train.data import (
-    FILE,
-    INFO,
-    UNNAMED,
-    Dataset,
-    DatasetInfo,
-    Images,
-    MappedImages,
-    Targets,
-    channel_statistics,
-    class_notes,
-    is_function,
-    load,
-    other_pixels,
-    require_varying,
-    require_varying_numbers,
-    train_subset,
-    value_range,
-)
-from train.data.dataset import MOST_COLOURS
+from hcnn_core.backend import SPARE
+from train.config import IN_STEPS, Config, ConfigError, is_own, suited, with_steps
+from train.data import INFO, Dataset, DatasetInfo, class_notes, load, require_varying_numbers, train_subset
+from train.data.augmentation import other_pixels, value_range
 from train.data.description import Description
 from train.data.labels import TEST
-from train.networks.layer import times
-from train.networks.network import Network
-from train.networks.presets import BY_AXES, MADE_FOR, SPACE
-from train.networks.registry import architecture_of, build
+from train.networks.registry import architecture_of
 from train.ranks.ranks import Ranks
-from train.recipes.augmentations import AUGMENTATIONS
-from train.recipes.schedules import SCHEDULES, image_size
-from train.recipes.tasks import TASKS, Task, balanced_accuracy, task_of
+from train.recipes.schedules import SCHEDULES
+from train.recipes.tasks import TASKS, task_of
 from train.runs import checkpoint as checkpoints
-from train.runs.augmented import augmented
-from train.runs.calibration import calibration_error, tempered_loss
 from train.runs.checkpoint import Checkpoint, State
-from train.runs.fit import Arrays, namespace, on_device, trainer_on
+from train.runs.fit import namespace, on_device, prepared, require_suitable, size_notes, trainer_on
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
-from train.runs.plot import plot_learning_curve
-from train.runs.report import Classified, page
-from train.runs.run import BEST, Run, RunError, best_epoch, versions
-from train.runs.samples import own_samples, split
-from train.runs.shipped import bare, open_network
+from train.runs.plot import draw
+from train.runs.report import Classified, classified, write_report
+from train.runs.run import BEST, Interrupted, Run, RunError, TrainingError, best_epoch, versions
+from train.runs.samples import Say, own_samples, split
+from train.runs.scores import calibration_lines, figures, test_lines
+from train.runs.shipped import bare
 from train.runs.step import wants_graphs
 from train.runs.teacher import is_taught, network_of, require_same_task, require_unseen
-from train.runs.training import Interrupted, Result, Trainer, TrainingError, duration, evaluate, evaluate_views, summary
+from train.runs.trained import opened, require_named
+from train.runs.training import Result, Trainer, duration, evaluate, evaluate_views, summary
 from train.runs.transfer import begin_from
-from train.storage.files import user_path, write_atomically
-
-NORMAL = 1.959964
-"""Standard deviations of a normal distribution that hold 95 % of it."""
-
-Say = Callable[[str], None]
-
-
-def require_named(dataset: str, named: bool, action: str) -> None:
-    """Refuse to call a function that a file names, unless the user names it too, and images that nothing names."""
-    if is_function(dataset) and not named:
-        raise ConfigError(f"{action} would call {dataset}, which runs code that a file names: add --dataset {dataset}")
-    if dataset == UNNAMED and not named:
-        raise ConfigError(
-            f"{action} needs images that a program gave: name them with --dataset {FILE} or MODULE:FUNCTION, or give "
-            "them to train.resume"
-        )
+from train.storage.files import user_path
 
 
 class Session:
@@ -277,23 +239,18 @@ class Session:
         """Split, and say what there is to say of the parts."""
         total, (index, held_out) = len(dataset.train_labels), split(dataset, config)
         count, left = len(held_out), len(index)
-        mean, std = channel_statistics(dataset.train_images[index])
-        require_varying(config.dataset, mean, std)
         require_varying_numbers(dataset, index)
-        targets = Targets.of(dataset.task, dataset.train_labels[index])
+        data = prepared(dataset, index, held_out)
         if count and config.validation_size < 0 and (dataset.samples is None or dataset.samples.held_out is None):
-            measure = TASKS[targets.kind].title
+            measure = TASKS[config.task].title
             self.say(
                 f"a tenth of the {total:,} training {dataset.units}, {count:,}, is held out to measure {measure} on, "
                 f"and {left:,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
             )
         for line in class_notes(dataset, index, config.class_weights):
             self.say(line)
-
-        names, rows = dataset.class_names, held_out if count else None
-        data = Arrays(dataset.train_images, dataset.train_labels, names, index, rows, (mean, std), targets)
         trainer = trainer_on(xp, config, data, run, packages, self.ranks, self.teacher)
-        described = Description.of(dataset, held_out, mean, std).as_in(self.own[1].data if self.own else "")
+        described = Description.of(dataset, held_out, *data.statistics).as_in(self.own[1].data if self.own else "")
         self.described, trainer.data = described.text, described.digest
         trainer.range = value_range(dataset.train_images[index])
         tests = described.hashes[described.parts == TEST]
@@ -420,18 +377,6 @@ class Session:
             self.say(f"{run.path / BEST}{f': epoch {epoch}{judge}' if epoch else ''}{others}")
 
 
-def opened(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
-    """Return a network's checkpoint, of a run the latest; say which, and what is wrong with later ones."""
-    path, checkpoint, notices = open_network(name_or_path)
-    for notice in notices:
-        say(f"{notice}; taking {path}")
-    if name_or_path.is_dir():
-        state = checkpoint.state
-        step = f" and step {state.step} of the next" if state.step else ""
-        say(f"{path}: after epoch {state.epoch} of {checkpoint.config.epochs}{step}")
-    return path, checkpoint
-
-
 @contextlib.contextmanager
 def locked(run: Run, *, make: bool = False) -> Iterator[None]:
     """Hold the run's lock; what interrupts at once says what is saved."""
@@ -443,66 +388,6 @@ def locked(run: Run, *, make: bool = False) -> Iterator[None]:
             f"{run.last_good()}; continue with --resume {run.path}" if run.checkpoint_paths() else "nothing was saved"
         )
         raise Interrupted(f"stopped at once; {saved}", *error.args[:1]) from error
-
-
-def classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
-    """Evaluate images that a report shows."""
-    result = evaluate(array_namespace(data.labels), network, parameters, moments, data)
-    images = data.images if isinstance(data.images, MappedImages) else to_numpy(data.images)
-    return Classified(part, images, to_numpy(data.labels), result.logits)
-
-
-def write_report(
-    run: Run,
-    network: Network,
-    names: Sequence[str],
-    parameters: Any,
-    shown: Classified | None,
-    trained: Images | None = None,
-    task: Task = TASKS["classes"],
-) -> str:
-    """Write report.html, and return its path; some of the images that it was trained on are shown augmented."""
-    of_channels = [
-        w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] <= MOST_COLOURS
-    ]
-    filters = to_numpy(of_channels[0]) if of_channels else None
-    name, again = run.path.resolve().name, f"python -m hcnn report {run.path} writes it"
-    try:
-        seen = None if trained is None else augmented(network.config, trained)
-        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen, task)
-        write_atomically(run.report_path, text.encode())
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"interrupted while {run.report_path} was written; all else of the run is saved; {again}"
-        ) from error
-    except Exception as error:  # whatever fonts, back ends and other people's metrics do
-        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
-        saved = f"all else of the run is saved; once that is mended, {again}"
-        raise RunError(f"cannot write {run.report_path}: {reason}; {saved}") from error
-    return str(run.report_path)
-
-
-def draw(run: Run) -> None:
-    """Draw the learning curve of a run; RunError if that fails."""
-    if not run.writes:
-        return
-    records = run.read_metrics()
-    try:
-        plot_learning_curve(records, run.picture_path, run.path.resolve().name)
-    except Exception as error:  # whatever fonts, back ends and other people's metrics do
-        raise RunError(f"cannot draw {run.picture_path}: {error}") from error
-
-
-def figures(result: Result) -> dict[str, float]:
-    """Return what is recorded of a test."""
-    scores = {"loss": result.loss, result.task.score: result.accuracy, **result.details}
-    numbers = {f"test_{name}": value for name, value in scores.items() if math.isfinite(value)}
-    if result.averaged is not None:
-        numbers["test_accuracy_of_views"] = result.averaged
-    counts = result.confusion.sum(axis=1)
-    if len(set(counts.tolist())) > 1:
-        numbers["test_balanced_accuracy"] = balanced_accuracy(result.confusion)[0]
-    return numbers
 
 
 def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
@@ -533,87 +418,9 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
         )
 
 
-def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str]:
-    """Yield what to know of the sizes of training images, and of what a preset gives in pixels."""
-    *lengths, _ = dataset.image_shape
-    extent = tuple(lengths)
-    if scaled := [name for name in in_pixels() if getattr(config, name) != getattr(preset, name)]:
-        values = ", ".join(f"{name} {getattr(config, name)} in place of {getattr(preset, name)}" for name in scaled)
-        flags = " or ".join(f"--{name}" for name in scaled)
-        yield f"{values}: scaled from images of {preset.made_for} pixels to {min(extent)}; {flags} takes pixels"
-    sizes = [image_size(config, epoch, extent) for epoch in range(config.epochs)]
-    if any(size != extent for size in sizes):
-        yield f"training images in equal parts of the epochs: {', '.join(map(times, dict.fromkeys(sizes)))}"
-    yield from untrained_size(config, extent)
-    if config.flip and len(extent) == 2 and dataset.name not in INFO:
-        yield "half of the training images are mirrored; --no-flip where that makes another class, as of digits"
-
-
-def untrained_size(config: Config, extent: tuple[int, ...]) -> Iterator[str]:
-    """Yield that images of their own size are evaluated, where the last epochs trained on another."""
-    if (last := image_size(config, config.epochs - 1, extent)) != extent:
-        yield (
-            f"the last epochs train on images of {times(last)}, and images of {times(extent)} are evaluated: accuracy "
-            f"may be much lower; let the last of --image-sizes be {min(extent)}, or the last of --image-shares 1"
-        )
-
-
-def require_suitable(config: Config, info: DatasetInfo) -> None:
-    """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
-    *lengths, channels = info.image_shape
-    extent = tuple(lengths)
-    if (axes := MADE_FOR.get(config.preset, len(extent))) != len(extent):
-        raise ConfigError(
-            f"preset is {config.preset!r}, for {SPACE[axes]}; these data are {SPACE[len(extent)]}: take "
-            f"{BY_AXES[len(extent)]!r}"
-        )
-    whole = build(config, extent, info.classes, channels)
-    for part in AUGMENTATIONS.values():
-        part.check(config, info)
-    sizes = {extent, *(image_size(config, epoch, extent) for epoch in range(config.epochs))}
-    for size in sorted(sizes):
-        table = build(config, size, info.classes, channels).table  # refuses a size that it does not take
-        if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
-            raise ConfigError(
-                f"image_{'sizes' if config.image_sizes else 'shares'}: {unfit[0].label} has {unfit[0].trainable:,} "
-                f"weights for images of {times(size)}, others for {times(extent)}; train it on images of one size"
-            )
-        architecture_of(config).refuse(config, size, info.classes, channels)
-
-
 def _smaller(config: Config, fits: int) -> str:
     if fits:
         return f"--batch-size {fits} would fit"
     names = (f.name for section in architecture_of(config).sections for f in section.own())
     sizes = [f"--{name}" for name in names if name in ("width", "factors")]
     return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"
-
-
-def test_lines(
-    task: Task, test: Mapping[str, Any], config: Config, images: str = "", names: Sequence[str] = ()
-) -> Iterator[str]:
-    """Yield what is said of a test; `names` are those of labels or numbers."""
-    number = {(False, True): "three", (True, False): "two"}.get((config.flip, config.shift > 0), "six")
-    known = [word for word, on in (("shifts of a pixel", config.shift), ("mirrored", config.flip)) if on]
-    first, *others = task.tested(test, f"{number} views ({', '.join(known)})", names)
-    yield from (f"test: {line}" for line in (f"{first}{images}", *others))
-
-
-def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[str]:
-    """Yield how far a test's confidence is from its accuracy."""
-    if len(labels) > 1 and result.task.softmax:
-        loss, error = tempered_loss(result.logits, labels), calibration_error(result.logits, labels)
-        yield (
-            f"test: loss {loss:.4f} nats after one temperature, fitted on the other half of the images; "
-            f"calibration error {100 * error:.1f} %"
-        )
-
-
-def part_right(right: int, count: int) -> str:
-    """Say which part of some images is classified right, with Wilson's interval; nothing of no images."""
-    if not count:
-        return ""
-    square = NORMAL**2
-    centre, half = right + square / 2, NORMAL * math.sqrt(right * (count - right) / count + square / 4)
-    low, high = (100 * (centre + sign * half) / (count + square) for sign in (-1, 1))
-    return f"{100 * right / count:5.1f} % ({low:.1f} to {high:.1f})"

@@ -81,9 +81,9 @@ def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset, config:
             f"--teacher {path} takes images that are standardised by {by}, here it is by {config.standardize}; give "
             f"--standardize {by}"
         )
-    if not teacher.task.softmax:
-        by = f"{teacher.task.name} by the loss {teacher.task.loss!r}"
-        raise CheckpointError(f"--teacher {path} predicts {by}; name a network of classes with probabilities")
+    if not (task := teacher.task).softmax:
+        what = f"{task.name} by the loss {task.loss!r}" if task.ranks else task.name
+        raise CheckpointError(f"--teacher {path} predicts {what}; name a network of classes with probabilities")
     teachers, data = (f"{len(a.class_names)} classes of {times(a.image_shape)} images" for a in (teacher, dataset))
     if teachers != data:
         raise CheckpointError(

@@ -35,7 +35,7 @@ from train.runs import compiling
 from train.runs.calibration import tempered_loss
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
-from train.runs.run import Run
+from train.runs.run import Interrupted, Run, TrainingError
 from train.runs.step import GraphedStep, Inputs, gradient_step, initial_arrays
 from train.runs.teacher import Teacher
 
@@ -43,18 +43,6 @@ EVALUATION_BATCH = 100
 
 TRAINED = tuple(kind for kind in checkpoints.GROUPS if kind != "moments")
 """What a step changes; moments are taken anew after it, and evaluation says which layer's are not finite."""
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message is one line."""
-
-
-class Interrupted(RuntimeError):
-    """Work stopped by a signal; the message is one line that says what is saved."""
-
-    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
-        super().__init__(message)
-        self.signum = signum
 
 
 @dataclass(frozen=True)
