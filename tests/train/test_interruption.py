@@ -500,6 +500,7 @@ def test_a_checkpoint_with_the_name_of_another_is_not_gone_on_from(
     shutil.copytree(trained, path)
     shutil.copy(path / "epoch0002-step000000.h5", path / "epoch0003-step000002.h5")
     (path / "epoch0004-step000000.h5").unlink()
+    shutil.copy(path / "epoch0003-step000000.h5", path / "best.h5")  # as it was then
     out = command("--resume", path).success()
     assert f"{path / 'epoch0003-step000002.h5'} holds the state after epoch 2, step 0: its name is another's" in out
     assert "going on after epoch 3, step 0" in out
