@@ -95,7 +95,7 @@ def main(options: argparse.Namespace) -> None:
     opens without a network, pictures, and numbers as JSON and CSV.
     """
     begin = time.monotonic()
-    given = {name: value for name in ("backend", "dataset", "data_dir") if (value := getattr(options, name))}
+    given = {name: str(value) for name in ("backend", "dataset", "data_dir") if (value := getattr(options, name))}
     trained = Trained.open(options.network, given, say)
     path, checkpoint, xp = trained.path, trained.checkpoint, trained.xp
     architecture = architecture_of(checkpoint.config)

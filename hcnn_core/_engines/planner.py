@@ -9,11 +9,11 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hcnn_core._engines.devices import Request, device_of, factored_plan
+from hcnn_core._engines.devices import Request, device_for, factored_plan
 from hcnn_core._engines.dispatch import native
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
-from hcnn_core.backend import AnyArray, Array, DeviceLimits, dtype_name
+from hcnn_core.backend import AnyArray, Array, DeviceLimits, dtype_name, library_of
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
@@ -53,7 +53,7 @@ def request_for(problem: Problem, like: Array) -> Request:
 
 def _unplaced(problem: Problem, like: AnyArray) -> Request:
     """Return what is asked before it is known how the batch lies in memory."""
-    device, dtype = device_of(like), dtype_name(like.dtype)
+    device, dtype = device_for(library_of(like)), dtype_name(like.dtype)
     return Request(problem, not dtype.startswith("complex"), ((), ()), device, current(), device.tensor_cores(dtype))
 
 

@@ -45,7 +45,7 @@ def test_the_whole_path(tmp_path: Path) -> None:
     """It trains, and what evaluation, report and explorer say is computed anew from the bytes of the files."""
     images, labels = write(tmp_path / "data")
     run = tmp_path / "run"
-    data = ("--data-dir", tmp_path / "data")
+    data = ("--data-dir", str(tmp_path / "data"))
     said = run_plainly((*SMALL, *data, "--out", run), None).success()
     assert "hcnn on 200 images of cifar100" in said
     assert "attribute_kernel = [11, 11]" in (run / "config.toml").read_text()
@@ -72,7 +72,7 @@ def test_the_whole_path(tmp_path: Path) -> None:
 def test_the_explorer(tmp_path: Path) -> None:
     """Of a network trained on it at periodic boundaries."""
     write(tmp_path / "data")
-    run, out, data = tmp_path / "run", tmp_path / "page", ("--data-dir", tmp_path / "data")
+    run, out, data = tmp_path / "run", tmp_path / "page", ("--data-dir", str(tmp_path / "data"))
     flags = ("--boundary", "periodic", "--no-test")
     run_plainly((*SMALL, *flags, *data, "--out", run), None).success()
     few = ("--agreement", "20", "--images", "0", "7", "--cache", tmp_path / "cache", "--out", out)

@@ -176,6 +176,8 @@ def test_ends_of_the_ranges_are_allowed() -> None:
                 "attention_transfer": {"teacher": "hcnn-best"},
                 "warmup": {"schedule": "one-cycle"},
                 "square_decay": {"optimizer": "adamw"},
+                "size": {"dataset": "pictures/"},
+                "dropout": {"architecture": "nin"},
             }
             make_config("hcnn", {f.name: value, **needed.get(f.name, {})})
 

@@ -105,7 +105,7 @@ def test_validation_leaves_no_part_empty(count: int) -> None:
 
 
 def test_unknown_data_set_names_the_known() -> None:
-    with pytest.raises(ValueError, match="'mnist'; choose 'cifar10', 'cifar100', 'sample', a file"):
+    with pytest.raises(ValueError, match="'mnist'; choose cifar10, cifar100, sample, a file"):
         load_dataset("mnist")
 
 

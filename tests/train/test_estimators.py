@@ -324,7 +324,7 @@ def test_names_of_data_are_refused() -> None:
 def test_images_and_signals_of_many_channels() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
-    for preset, shape in (("signal", (9, 3)), ("hcnn", (6, 7, 2)), ("volume", (4, 4, 4, 1))):
+    for preset, shape in (("signal", (9, 3)), ("hcnn-fast", (6, 7, 2)), ("volume", (4, 4, 4, 1))):
         ramp = np.linspace(-3, 3, shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
         x = rng.standard_normal((40, *shape)) + y.reshape(-1, *(1,) * len(shape)) * ramp
         network = HCNNClassifier(epochs=20, **SMALL).fit(x, y)
@@ -340,7 +340,7 @@ def test_images_and_signals_of_many_channels() -> None:
     ("preset", "shape", "settings", "message"),
     [
         ("volume", (9, 3), {}, "preset is 'volume', for volumes; X holds signals: take 'signal', or None"),
-        ("signal", (6, 7, 2), {}, "preset is 'signal', for signals; X holds images: take 'hcnn', or None"),
+        ("signal", (6, 7, 2), {}, "preset is 'signal', for signals; X holds images: take 'hcnn-fast', or None"),
         ("hcnn-fast", (4, 4, 4, 1), {}, "preset is 'hcnn-fast', for images; X holds volumes: take 'volume', or None"),
         ("lenet", (9,), {}, "LeNet-5 takes images, and these are signals of 9; take a hierarchical network, such as "),
         ("wavelet", (9,), {}, "preset is 'wavelet'; choose hcnn, "),

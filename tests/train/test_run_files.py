@@ -111,6 +111,7 @@ def test_checkpoints_may_be_links_and_what_they_lead_to_stays_as_it_is(
         path.symlink_to(elsewhere / path.name)
     newest = checkpoints(run)[-1]
     (elsewhere / newest).write_bytes(b"damaged")
+    shutil.copy(elsewhere / "epoch0003-step000000.h5", elsewhere / "best.h5")  # as it was then
     before = contents(elsewhere)
     outcome = run_here(("--resume", run), few_images)
     outcome.success()

@@ -164,8 +164,20 @@ def test_the_same_settings_twice_have_no_deviation_over_seeds() -> None:
 def test_trials_on_numbers_and_on_labels_are_tabled_by_their_scores(tmp_path: Path) -> None:
     """The settings are one trial's; its metrics are made up."""
     of = {
-        "numbers": {"train_loss": 0.5, "validation_loss": 0.4, "validation_r2": 0.75, "validation_error_0": 12.5},
-        "labels": {"train_loss": 0.5, "train_accuracy": 0.5, "validation_accuracy": 0.75, "validation_all_right": 0.5},
+        "numbers": {
+            "task": "numbers",
+            "train_loss": 0.5,
+            "validation_loss": 0.4,
+            "validation_r2": 0.75,
+            "validation_error_0": 12.5,
+        },
+        "labels": {
+            "task": "labels",
+            "train_loss": 0.5,
+            "train_accuracy": 0.5,
+            "validation_accuracy": 0.75,
+            "validation_all_right": 0.5,
+        },
     }
     found = read_sweep(SETTINGS)
     for kind, record in of.items():

@@ -58,7 +58,7 @@ def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path)
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 4]
     held_out = ("validation_loss", "validation_tempered_loss", "validation_accuracy")
-    parts = ("train_loss", "train_accuracy", *held_out)
+    parts = ("train_loss", "train_accuracy", *held_out, "best")
     for line in lines[:-1]:
         first = line["epoch"] == 1  # whose first step, the slowest, does not count
         names = {"epoch", "task", "loss", "learning_rate", *parts, *TIMES}
@@ -89,7 +89,8 @@ def test_the_last_three_checkpoints_and_the_best_are_kept(trained: Path) -> None
     assert checkpoints(trained) == ["best.h5", *(f"epoch000{n}-step000000.h5" for n in (2, 3, 4))]
     scores = [line["validation_accuracy"] for line in metrics(trained)[:-1]]
     with h5py.File(trained / "best.h5") as file:
-        assert file.attrs["epoch"] == 1 + scores.index(max(scores))  # the first of equals
+        least = max(scores) - (max(scores) * (1 - max(scores)) / 8) ** 0.5  # a standard error below
+        assert file.attrs["epoch"] == max(n for n, score in enumerate(scores, 1) if score >= least)
         assert file.attrs["best"] == max(scores)
 
 
@@ -277,7 +278,11 @@ def test_progress_ends_at_the_means_of_the_epoch(
     @contextlib.contextmanager
     def watched(total: int, title: str, **options: Any) -> Iterator[Any]:
         said = shown.setdefault(title, [total])
-        yield SimpleNamespace(update=said.append, set_postfix_str=lambda text, refresh: said.append(text))
+        yield SimpleNamespace(
+            update=said.append,
+            set_description=lambda text: None,
+            set_postfix_str=lambda text, refresh: said.append(text),
+        )
 
     monkeypatch.setattr(training, "progress_bar", watched)
     command(*SMALL, "--batch-size", 12, "--epochs", 1, "--out", tmp_path / "run").success()
@@ -446,7 +451,7 @@ def test_moments_of_evaluation_are_those_of_the_averaged_weights(
     with trainer.run.lock(make=True):
         for stop in ("the end of an epoch", "a signal in the next"):
             if stop == "the end of an epoch":
-                trainer._epoch(SILENT, [])
+                trainer._epoch(SILENT, [], lambda seconds: None)
             else:
                 trainer._step(np.arange(6))
                 trainer.state.step = 1
@@ -523,7 +528,8 @@ def test_the_first_step_of_a_process_tells_nothing_of_later_epochs(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     out = command(*SMALL, "--out", tmp_path / "run").success().splitlines()
-    assert [line.rpartition(", ")[2] for line in out[1:4]] == ["12 s left", "8 s left", "4 s left"]
+    epochs = [line for line in out if line.startswith("epoch ")]
+    assert [line.rpartition(", ")[2] for line in epochs[:3]] == ["12 s left", "8 s left", "4 s left"]
 
 
 @pytest.mark.parametrize("still", [("monotonic", "perf_counter"), ("perf_counter",)])
@@ -581,9 +587,10 @@ def test_held_out_images_are_read_every_few_epochs_and_after_the_last(
     command(*SMALL, "--validation-every", 3, "--no-test", "--out", run).success()
     assert ["validation_accuracy" in record for record in metrics(run)] == [False, False, True, True]
     assert [best_after[epoch] for epoch in (0, 1, 2, 3)] == [False, False, False, True]
-    accuracies = [record["validation_accuracy"] for record in metrics(run)[2:]]
+    third, fourth = (record["validation_accuracy"] for record in metrics(run)[2:])
     best = checkpoint_files.load(run / "best.h5").state.epoch
-    assert best == 3 + int(np.argmax(accuracies))
+    highest = max(third, fourth)
+    assert best == (4 if fourth >= highest - (highest * (1 - highest) / 8) ** 0.5 else 3)
 
 
 def test_steps_are_counted_over_all_epochs(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

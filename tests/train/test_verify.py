@@ -269,7 +269,6 @@ def test_networks_for_other_images_are_verified(
         of_images = [row for row in rows if row["j"] == 0 and row["axis"] == axis]
         must = {row["shift"] for row in of_images if row["must_hold"]}
         assert of_images and must == {row["shift"] for row in of_images if row["shift"] % least == 0}
-    assert (out / "verify.html").read_text("utf-8").count("taken for") == 2
 
     np.savez(tmp_path / "other.npz", **made_up((*shape[:2][::-1], 3), 3))
     other = verifying(run / "best.h5", "--dataset", tmp_path / "other.npz")

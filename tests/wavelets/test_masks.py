@@ -10,22 +10,17 @@ import pytest
 import wavelets as wv
 
 RNG = np.random.default_rng(0)
-LABELS = np.arange(6) % 2
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: wv.fit_gabor(x),
         lambda x: wv.hard_threshold(x, 0.1),
         lambda x: wv.ista(x, np.eye(6), 0.1, iterations=1),
-        lambda x: wv.local_support_vectors(x, LABELS, 1),
         lambda x: wv.learn_dictionary(x, np.eye(6), 0.1, passes=1),
-        lambda x: wv.organize(x),
         lambda x: wv.phase_harmonic(x + 0j, 2),
         lambda x: wv.principal_components(x, 1),
         lambda x: wv.randomize_phases(x, RNG),
-        lambda x: wv.scaling_exponents(x, 0, 3),
         lambda x: wv.soft_threshold(x, 0.1),
         lambda x: wv.sparse_loss(x, np.ones((6, 6)), np.eye(6), 0.1),
         lambda x: wv.sparse_loss(np.ones((6, 6)), x, np.eye(6), 0.1),
@@ -52,8 +47,6 @@ SIGNALS = RNG.standard_normal((6, 6)) @ (3 * np.eye(6) + 1j)
         lambda of: wv.learn_dictionary(of(SIGNALS), np.eye(6), 0.1, passes=2)[0],
         lambda of: wv.learn_dictionary(SIGNALS, of(np.eye(6)), 0.1, passes=2)[0],
         lambda of: wv.littlewood_paley(wv.FilterBank(of(BANK.phi), BANK.psi)),
-        lambda of: wv.local_support_vectors(of(SIGNALS.real), LABELS, 5),
-        lambda of: wv.organize(of(SIGNALS.real)),
         lambda of: wv.phase_harmonic(of(SIGNALS), 2),
         lambda of: wv.soft_threshold(of(SIGNALS), 0.1),
         lambda of: wv.soft_threshold(SIGNALS, of(np.abs(SIGNALS) / 2)),
