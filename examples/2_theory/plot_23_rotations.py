@@ -4,7 +4,8 @@ Textures at any orientation
 
 Scattering coefficients of a texture change when it is rotated. Averages over angles do not, but they forget which
 angles meet at one place. Wavelets along rotations and translations together are invariant and keep that:
-:func:`wavelets.rototranslation_scattering`. We classify textures of short bars, each image with its own orientation.
+:func:`wavelets.rototranslation_scattering`. We classify textures of short bars, each image with its own orientation,
+and then textures of another scale than those that were trained on.
 
 Sources: L. Sifre, S. Mallat, Rotation, Scaling and Deformation Invariant Scattering for Texture Discrimination, 2013,
 quoted by E. Oyallon, Organising Deep Networks, under "All variabilities are known".
@@ -27,21 +28,22 @@ rng = np.random.default_rng(0)
 # angle to it: strewn, crossed in pairs, or joined to corners. In the fourth, all angles are random.
 
 
-def bars(places, theta):
-    """Bars (n, n) at some places (B, 2), each at an angle (B,)."""
+def bars(places, theta, scale):
+    """Bars (n, n) of a scale at some places (B, 2), each at an angle (B,)."""
     offset = (np.indices((n, n)).transpose(1, 2, 0)[..., None, :] - places + n / 2) % n - n / 2  # (n, n, B, 2)
-    z = offset @ [1, 1j] * np.exp(-1j * theta)  # along and across a bar
+    z = offset @ [1, 1j] * np.exp(-1j * theta) / scale  # along and across a bar
     return np.exp(-((z.real / 4) ** 4) - (z.imag / 0.8) ** 2).sum(2)
 
 
-def texture(kind):
-    """An image of 2 x 12 bars, of mean 0 and deviation 1."""
-    places, other = rng.uniform(0, n, (2, 12, 2))
-    theta = rng.uniform(0, np.pi) + np.zeros(12)
-    end = 4 * np.stack([np.cos(theta) - np.sin(theta), np.sin(theta) + np.cos(theta)], 1)
+def texture(kind, scale=1.0):
+    """An image of 2 x 12 bars, or of fewer and larger ones, of mean 0 and deviation 1."""
+    pairs = round(12 / scale**2)
+    places, other = rng.uniform(0, n, (2, pairs, 2))
+    theta = rng.uniform(0, np.pi) + np.zeros(pairs)
+    end = 4 * scale * np.stack([np.cos(theta) - np.sin(theta), np.sin(theta) + np.cos(theta)], 1)
     second = {"strewn": other, "crossed": places, "corners": places + end, "random": other}[kind]
-    angles = rng.uniform(0, np.pi, 24) if kind == "random" else np.concatenate([theta, theta + np.pi / 2])
-    x = bars(np.concatenate([places, second]), angles)
+    angles = rng.uniform(0, np.pi, 2 * pairs) if kind == "random" else np.concatenate([theta, theta + np.pi / 2])
+    x = bars(np.concatenate([places, second]), angles, scale)
     return (x - x.mean()) / x.std()
 
 
@@ -64,9 +66,15 @@ alike = {}  # paths of the same scales and difference of angles
 for i, path in enumerate(scattering_paths(bank)):
     alike.setdefault((*(j for j, _ in path), (path[-1][1] - path[0][1]) % angles if path else 0), []).append(i)
 averaged = np.stack([plain[:, places].mean(1) for places in alike.values()], axis=1)
-parts = np.array_split(images, len(images) // 20)
-joint = np.concatenate([rototranslation_scattering(part, bank).mean((1, 2)) for part in parts])
-representations = {"scattering": plain, "averaged over angles": averaged, "roto-translation": joint}
+
+
+def joint(images):
+    """Means over places of roto-translation scattering, of a few images at a time."""
+    parts = np.array_split(images, len(images) // 20)
+    return np.concatenate([rototranslation_scattering(part, bank).mean((1, 2)) for part in parts])
+
+
+representations = {"scattering": plain, "averaged over angles": averaged, "roto-translation": joint(images)}
 
 # %%
 # A quarter turn of an image, around one of its pixels, shows the invariance. Other turns do not keep the grid.
@@ -99,4 +107,42 @@ assert last["averaged over angles"] > 1 / 4 + 3 * error
 
 # %%
 # Plain scattering has to learn every orientation. Averages over angles need not, but they take bars that cross for bars
-# that are strewn more often than roto-translation scattering does. No changes of scale and no photographs were tried.
+# that are strewn more often than roto-translation scattering does.
+#
+# Other scales
+# ------------
+# Trained on bars of scale 1, the same classifier gets bars 1.4 and 2 times as large. A larger texture moves the
+# coefficients to larger scales j1 and j2. Their mean along scale, at equal j2 - j1, is to see less of that. Scale is
+# averaged here, not a group of the grid: there are only three scales, and what moves beyond the last one is lost.
+
+octaves = [("low",), *[("first",)] * scales, *(("angular", k) for _ in range(scales) for k in range(2))]
+between = [j2 - j1 for j1 in range(scales) for j2 in range(j1 + 1, scales)]
+octaves += [(step, beta, k) for step in between for beta in range(angles) for k in range(3)]
+assert len(octaves) == representations["roto-translation"].shape[1], "the paths, as the function returns them"
+
+
+def along_scale(y):
+    """Means of coefficients (N, paths) over the paths that differ in scale alone."""
+    return np.stack([y[:, [key == other for other in octaves]].mean(1) for key in dict.fromkeys(octaves)], axis=1)
+
+
+known, unknown = np.split(representations["roto-translation"], [4 * sizes[-1]])
+dilated = {1: unknown}
+for scale in (1.4, 2):
+    larger = np.stack([texture(kind, scale) for _ in range(tested) for kind in kinds]).astype(np.float32)
+    dilated[scale] = joint(larger)
+of_scales = {}
+for name, mean in (("as it is", lambda y: y), ("mean along scale", along_scale)):
+    train, *others = (np.log(np.maximum(mean(y), 1e-6)) for y in (known, *dilated.values()))
+    of_scales[name] = [linear_accuracy(train, labels[: len(train)], y, labels[tests], ridge=0.01) for y in others]
+    print(f"{name:16} {train.shape[1]:3} numbers, scales 1, 1.4, 2:", ", ".join(f"{a:.1%}" for a in of_scales[name]))
+
+fixed, mean = of_scales.values()
+assert fixed[0] == last["roto-translation"], "the same classifier on the same images"
+for right in (*fixed[1:], *mean[1:]):
+    assert 1 / 4 - 3 * error < right < fixed[0] - 3 * error, "neither is invariant to a change of scale"
+
+# %%
+# Trained at scale 1, the classifier is right about 43 % of bars 1.4 times as large, and about 26 % of those twice as
+# large, near chance. The mean along scale loses accuracy at scale 1. Its gain at 1.4 is 30 points here and 5 with the
+# seed 1, so no gain is shown. Three scales are too few for a mean that is invariant. No photographs were tried.
