@@ -56,6 +56,7 @@ from hcnn_core._engines.cuda import tensor_plan as _tensor_plan
 from hcnn_core._engines.cuda.single import SinglePlan
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import current, tuned
+from hcnn_core.backend import memory_order
 from hcnn_core.convolution import convolve_and_parts
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
@@ -217,8 +218,10 @@ def views(build: Callable[..., Any]) -> None:
         ):
             x, w = view(0, x_shape).swapaxes(0, -1) if "sum_axes" not in options else view(0, x_shape), view(1, w_shape)
             problem = Problem(x, w, axes, {"boundary": "zero", **options})
-            g = view(2, problem.y_shape)
-            close(problem.run(convolve, x, w), problem.convolution(), norm(x) * norm(w))
+            y = problem.run(convolve, x, w)
+            order = memory_order(y)
+            g = view(2, tuple(y.shape[a] for a in order)).transpose(np.argsort(order))  # so that nobody copies it
+            close(y, problem.convolution(), norm(x) * norm(w))
             close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), norm(g) * norm(w))
             close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), norm(g) * norm(x))
         x = view(3, (5, 6, 40))
@@ -242,7 +245,7 @@ def merging() -> None:
 
 def losses() -> None:
     """Cross-entropy with smoothed labels, and its gradient, of more images than a block has threads."""
-    logits, labels = 3 * noise(0, (300, 4), "float32"), np.arange(300) % 4
+    logits, labels = (3 * noise(0, (300, 8), "float32") + np.float32(100))[:, ::2], np.arange(300) % 4
     with without_kernels():
         exact, gradient = value_and_grad(lambda x: _cross_entropy_written_out(x, labels, 0.2))(wide(logits))
     with poisoned_memory():
@@ -312,13 +315,14 @@ def summing() -> None:
 def normalizing() -> None:
     """Normalised rows of several blocks and their derivative, of a cotangent that repeats its rows too; with ReLU."""
     y = noise(0, (3, 4, 300), "float32").transpose(2, 0, 1)
-    args = y, noise(1, (3, 4), "float32"), noise(2, (8,), "float32")[::2], noise(3, (8,), "float32")[1::2]
+    args = y, noise(1, (3, 8), "float32")[:, ::2], noise(2, (8,), "float32")[::2], noise(3, (8,), "float32")[1::2]
+    others = np.broadcast_to(noise(4, (3, 1, 300), "float32"), (3, 4, 300)).transpose(2, 0, 1)
     pieces = noise(4, (3, 4, 600), "float32")[..., ::2].transpose(2, 0, 1)
     repeated = np.broadcast_to(noise(4, (1, 4, 300), "float32"), (3, 4, 300)).transpose(2, 0, 1)
     with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
         found = normalized_and_moments(*args, epsilon=0.1)
         close(normalize_elu_marginal(*args, 1, epsilon=0.1)[0], wide(found[0]).sum(axis=1), 30)
-        for g in (repeated, np.ascontiguousarray(repeated), pieces):
+        for g in (repeated, others, repeated[..., ::-1], np.ascontiguousarray(repeated), pieces):
             given = g, noise(5, (4,), "float32"), noise(6, (4,), "float32")
             cotangents = normalize_elu_vjp(*given, *args, found[3], epsilon=0.1)
             with without_kernels():
@@ -373,6 +377,12 @@ def instruction() -> None:
     shuffles = re.findall(r"__shfl_sync\((\w+)", text)
     assert shuffles and set(shuffles) == {"0xffffffffu"}  # of whole warps, all of whose lanes take part
     assert _cuda.OPTIONS == ("-std=c++17",)
+    assert "__shared__ __align__(16) real factors[DEPTH]" in text  # which are read by packs
+    text += "".join(_cuda._text(f"{name}.cu") for name in ("summed", "single"))
+    bounds = set(re.findall(r"__launch_bounds__\(([^,)]*)", text))
+    assert all(re.fullmatch(r"\w+|SIDE \* SIDE / 4", bound) for bound in bounds), (
+        bounds
+    )  # as `launch` is told, no fewer
     assert re.findall(r'asm volatile\("(cp[^;]*;)" ::\s*(.*?)\);', text, re.DOTALL) == [
         (
             "cp.async.ca.shared.global [%0], [%1], %2, %3;",
@@ -404,6 +414,22 @@ def large_arrays(build: Callable[..., Any]) -> None:
     arguments = (x, np.full(1, 2, np.float32), zero, zero, zero, np.uintp(0), out, *numbers)
     build("apply", "float32", tuple(sizes.items()))((1, 2, 1), (sizes["THREADS"],), arguments)
     assert np.array_equal(out[1], 2 * np.arange(run)) and not out[0].any()
+    shared, ones = _cuda.shared_bytes_of_correlate("float32"), np.ones(run, np.float32)
+    for operands in ((x, ones), (ones, x)):
+        out, steps = np.full(2, np.nan, np.float32), [np.int64(entry if a is x else 0) for a in operands]
+        arguments = (
+            *operands,
+            zero,
+            zero,
+            zero,
+            out,
+            *map(np.int32, (1, 1, run, run)),
+            steps[0],
+            np.int64(0),
+            steps[1],
+        )
+        build("correlate", "float32", tuple(sizes.items()))((1, 2, 1), (sizes["THREADS"],), arguments, shared)
+        assert out[1] == np.arange(run).sum() and not out[0]
     out = np.full((2, run), np.nan, np.float32)
     arguments = (x, np.uintp(0), np.uintp(0), np.uintp(0), out, *map(np.int32, (run, 1, 2)), np.int64(entry))
     build("extend", "float32", (("EXTEND", 256),))((1, 2), (256,), arguments)
@@ -419,11 +445,12 @@ def large_rows(build: Callable[..., Any]) -> None:
     kernel = build("map_rows", "float32", tuple(sizes.items()))
     identity = np.zeros((2, 8), np.float32)
     identity[:, :2] = np.eye(2)
-    x, out, null = noise(0, (2, run), "float32"), far(apart + run), np.uintp(0)
-    numbers = (*map(np.int32, (run, 1, 2, 1, 1)), np.int64(run), np.int64(apart))
+    x, out, null = far(apart + run), far(apart + run), np.uintp(0)
+    x[:run], x[apart:] = noise(0, (2, run), "float32")
+    numbers = (*map(np.int32, (run, 1, 2, 1, 1)), np.int64(apart), np.int64(apart))
     arguments = x, null, identity, identity, np.zeros(4, np.int32), null, null, null, out, null, *numbers
     kernel((1, 1), (32,), arguments, 4 * 2 * 2 * 32)
-    assert np.array_equal(out[:run], x[0]) and np.array_equal(out[apart:], x[1])
+    assert np.array_equal(out[:run], x[:run]) and np.array_equal(out[apart:], x[apart:])
 
 
 def large_parts(build: Callable[..., Any]) -> None:
@@ -466,6 +493,16 @@ def large_sums(build: Callable[..., Any]) -> None:
     launch("normalize_rows", norm_sizes, (blocks, rows), *arguments, np.float64(0))
     elu = np.where(values > 0, values, np.expm1(np.minimum(values, 0)))
     assert np.abs(out[-run:] - elu).max() <= 4 * eps("float32")
+    arguments = *arguments[:5], x, *arguments[6:]  # beside what skips a ReLU
+    launch("normalize_rows", norm_sizes | {"RHO": 2}, (blocks, rows), *arguments, np.float64(0))
+    assert np.array_equal(out[-run:], np.maximum(2 * values, 0))
+    g, null = (x[-positions:], np.zeros(rows, np.int32)), np.uintp(0)
+    y, sums = (x, null, moments, ones, zeros), far(6 * blocks * rows).view(np.float64)
+    launch("row_sums_back", norm_sizes, (blocks, rows), *g, *y, null, null, sums, *numbers, np.float64(0))
+    assert np.allclose(sums[-1], wide(values).sum())
+    rest = zeros, zeros, null, out, null, *numbers, np.int32(1), np.float64(1), np.float64(0)
+    launch("normalize_rows_back", norm_sizes | {"RHO": 0}, (blocks, rows), *g, zeros, zeros, *y, *rest)
+    assert np.array_equal(out[-run:], values)
     out[-run:] = 0
     row = np.uintp(0), np.uintp(0), np.uintp(0), out, numbers[1], np.int32(1), np.int32(1), np.int64(0)
     launch("extend", {"EXTEND": threads}, (blocks, rows), x[-positions:], *row)
@@ -819,6 +856,7 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ),
     ],
     (KERNELS, large_rows): [
+        ("a sample of `map_rows` in 32 bits", "x[from + source[v]]", "x[int(from) + source[v]]"),
         ("an offset of `map_rows` in 32 bits", "out[to * out_row + begin + i]", "out[int(to * out_row) + begin + i]"),
     ],
     (KERNELS, large_parts): [
@@ -861,6 +899,8 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
             "(xp.ascontiguousarray(a) for a in (scale, bias, g_mean, g_variance))",
             "scale, bias, g_mean, g_variance",
         ),
+        ("a shift as a view", "xp.ascontiguousarray(xp.broadcast_to(every, shape))", "xp.broadcast_to(every, shape)"),
+        ("a cotangent's rows by its shape alone", "(shape, strides, step)", "(shape, step)"),
         ("a cotangent whose rows lie in pieces", "not ordered[(0,) * outer].flags.c_contiguous or", "False or"),
     ],
     (f"{CUDA}/geometry.py", views): [
@@ -870,6 +910,14 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
             "if batch % 4",
         ),
     ],
+    (f"{CUDA}/implicit.py", views): [
+        (
+            "cotangents of sliding filters from any address",
+            '"PIECE": piece_of(batch, g, x)',
+            '"PIECE": piece_of(batch, x)',
+        ),
+    ],
+    (f"{CUDA}/loss.py", losses): [("logits as a view", "xp.ascontiguousarray(logits), xp", "logits, xp")],
     (f"{CUDA}/patches.py", views): [
         ("pieces of patches from any address", " and not any(address_of(a) % 16 for a in arrays)", ""),
     ],
@@ -931,6 +979,17 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ("a wide matrix of Muon taken as tall", "i = by_rows ? e / m.columns : e % rows;", "i = e / m.columns;"),
     ],
     (KERNELS, large_sums): [
+        ("what skips a ReLU in 32 bits", "skipping[(long long)blockIdx.y *", "skipping[(unsigned)blockIdx.y *"),
+        (
+            "a row of `row_sums_back` in 32 bits",
+            "first = (long long)blockIdx.y * positions;\n    __shared__ double part[3]",
+            "first = blockIdx.y * positions;\n    __shared__ double part[3]",
+        ),
+        (
+            "a row of `normalize_rows_back` in 32 bits",
+            "first = (long long)blockIdx.y * positions;\n    for (int p = blockIdx.x * NORM",
+            "first = blockIdx.y * positions;\n    for (int p = blockIdx.x * NORM",
+        ),
         (
             "a row of `row_sums` in 32 bits",
             "y + (long long)row * positions + first",
@@ -955,6 +1014,8 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
     ],
     (KERNELS, instruction): [
         ("shared memory at any address", "extern __shared__ __align__(16) unsigned", "extern __shared__ unsigned"),
+        ("packs at any address", "__shared__ __align__(16) real factors", "__shared__ real factors"),
+        ("half of the threads of `row_sums_back`", "(NORM_THREADS) row_sums_back", "(NORM_THREADS / 2) row_sums_back"),
     ],
     (IMPLICIT, instruction): [
         ("a shuffle of half a warp", "return __shfl_sync(0xffffffffu, x", "return __shfl_sync(0xffffu, x"),
@@ -971,6 +1032,7 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ("shared memory prepared on one device", "prepared.add(device)", "prepared.update(range(9))"),
     ],
     (KERNELS, large_arrays): [
+        ("an entry of `correlate` in 32 bits", "x + blockIdx.y * x_entry + x_l", "x + int(blockIdx.y * x_entry) + x_l"),
         (
             "an entry's offset in 32 bits",
             "x + blockIdx.y * x_entry + sources",
@@ -1021,6 +1083,7 @@ TABLE: dict[tuple[str, Callable[..., None]], list[tuple[str, str, str]]] = {
         ("samples of `spread` counted in 28 bits", "<Piece*>(y + at)", "<Piece*>(y + (at & 0xfffffff))"),
     ],
     (KERNELS, losses): [
+        ("no largest logit subtracted", "largest = x[c] > largest ? x[c] : largest;", "largest = 0;"),
         (
             "a label's target without its part of what is smoothed",
             "at_label = 1 - smoothing + smoothing / classes",

@@ -53,6 +53,7 @@ def work() -> None:
     y, pullback = vjp(lambda *a: convolve_elu(*a, (1, 2, 3), **spectral), x, w, bias)
     pullback(y)
     convolve_elu_marginal(x, w, bias, (1, 2, 3), 3, **spectral)
+    x = of(0, 40, 4, 3, 6)  # of whose three results, back, one of two shares has one
     with precision("tf32"), tuned(device_blocks=12):
         y, parts = convolve_and_parts(x, w, (1, 2, 3), **spectral)
         normalized_and_moments(y, bias, bias, bias, epsilon=0.1, parts=parts)
@@ -233,6 +234,7 @@ def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> No
         ("implicit_taps", "there && first_tap + k < taps ?", "there ?"),
         # positions beyond the last; channels beyond the last; what no place reads; elements behind a line
         ("implicit", "there[v] = own + v < positions && place >= 0;", "there[v] = place >= 0;"),
+        ("implicit", "&& (ALL_16 % SHARES == 0 || part + s * STAGES < ALL_16)", ""),
         ("summed", "places[e] >= 0 && c < CHANNELS && first_n + n < batch;", "places[e] >= 0 && first_n + n < batch;"),
         ("single", "there ? x[at_a * step_a", "true ? x[at_a * step_a"),
         ("spread", "if (places[q] < 0 || p >= in_line) continue;", "if (places[q] < 0) continue;"),
