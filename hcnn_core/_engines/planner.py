@@ -9,11 +9,11 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hcnn_core._engines.devices import Request, device_for, factored_plan
+from hcnn_core._engines.devices import Request, device_of, factored_plan
 from hcnn_core._engines.dispatch import native
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
-from hcnn_core.backend import AnyArray, Array, DeviceLimits, dtype_name, library_of
+from hcnn_core.backend import AnyArray, Array, DeviceLimits, dtype_name
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
@@ -41,20 +41,18 @@ class Convolution(Protocol[AnyArray]):
 
 def make_plan(problem: Problem, like: AnyArray) -> Convolution[AnyArray]:
     """Return the plan for a call; calls with the same shapes, options, kind of numbers and memory layout share it."""
-    request = _unplaced(problem, like)
+    device, dtype = device_of(like), dtype_name(like.dtype)
+    real = not dtype.startswith("complex")
+    request = Request(problem, real, ((), ()), device, current(), device.tensor_cores(dtype))
     return _plan_of(request, like.shape, getattr(like, "strides", None))
 
 
 def request_for(problem: Problem, like: Array) -> Request:
     """Return what is asked of the planner by a call with such arrays."""
-    request = _unplaced(problem, like)
+    device, dtype = device_of(like), dtype_name(like.dtype)
+    real = not dtype.startswith("complex")
+    request = Request(problem, real, ((), ()), device, current(), device.tensor_cores(dtype))
     return request._replace(batch=_batch_axes(request, like.shape, getattr(like, "strides", None)))
-
-
-def _unplaced(problem: Problem, like: AnyArray) -> Request:
-    """Return what is asked before it is known how the batch lies in memory."""
-    device, dtype = device_for(library_of(like)), dtype_name(like.dtype)
-    return Request(problem, not dtype.startswith("complex"), ((), ()), device, current(), device.tensor_cores(dtype))
 
 
 @lru_cache(maxsize=512)

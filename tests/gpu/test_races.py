@@ -239,6 +239,7 @@ def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> No
         ("single", "there ? x[at_a * step_a", "true ? x[at_a * step_a"),
         ("spread", "if (places[q] < 0 || p >= in_line) continue;", "if (places[q] < 0) continue;"),
         ("gram", "p < all / PIECE; p += step", "p <= all / PIECE; p += step"),
+        ("add_terms", "end = i < inner ? terms : 0;", "end = terms;"),
     ],
 )
 def test_a_read_beyond_an_array_is_noticed(
