@@ -82,7 +82,7 @@ frameworks: .venv/.dev ## test the layers for PyTorch and JAX; TORCH="torch==VER
 
 define test_with
 $(BIN) -m venv --clear .venv-$(1)
-$(BIN) -m uv pip install --python .venv-$(1) --only-binary :all: --editable '.[test,mpi,dask]' $(1)
+$(BIN) -m uv pip install --python .venv-$(1) --only-binary :all: --editable '.[test,mpi]' $(1)
 .venv-$(1)/bin/python -m pytest --numprocesses auto --maxprocesses 2 $(2) $(PYTEST_ARGS)
 endef
 

@@ -167,7 +167,7 @@ u.find_spec = lambda name: None if name == "h5py" else find(name)
 import hcnn
 from hcnn.train.extras import install_command
 print(hcnn.__file__)
-for extra in ("train", "dask", "mpi", "safetensors"):
+for extra in ("train", "mpi", "safetensors"):
     print(install_command(extra))
 try:
     hcnn.load("hcnn-best")
@@ -187,7 +187,7 @@ def test_an_extra_is_named_for_a_wheel_and_for_a_clone(wheel: Path, unpacked: Pa
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout.startswith(str(place)), done
         found.append(done.stdout.splitlines()[1:])
-    extras, names = PROJECT["optional-dependencies"], ("train", "dask", "mpi", "safetensors")
+    extras, names = PROJECT["optional-dependencies"], ("train", "mpi", "safetensors")
     for name, of_wheel, of_clone in zip(names, *found, strict=False):
         command = shlex.split(of_wheel)
         assert command[:2] == ["pip", "install"]

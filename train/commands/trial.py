@@ -1,4 +1,4 @@
-"""One trial of a sweep, in a process of its own. A worker of Dask imports this module."""
+"""One trial of a sweep, in a process of its own."""
 
 from __future__ import annotations
 
@@ -43,50 +43,46 @@ _children: set[subprocess.Popen[bytes]] = set()
 _stop = threading.Event()
 
 
-def run_trial(folder: str, number: int, minutes: float, deadline: float, threads: int) -> str:
+def run_trial(folder: Path, number: int, minutes: float, deadline: float, threads: int) -> str:
     """Train one trial in a process of its own, from its last checkpoint where there is one."""
-    run = Run(run_path(Path(folder), number))
+    run = Run(run_path(folder, number))
     patience = time.monotonic() + PATIENCE
-    while in_use := _is_in_use(run):
-        if _stop.wait(0.2) or time.monotonic() > patience:
-            break
+    while (in_use := _is_in_use(run)) and time.monotonic() < patience and not _stop.wait(0.2):
+        pass
     if time.time() >= deadline or _stop.is_set():
         return WAITING
     if in_use:
         return IN_USE
     file = run.path.with_suffix(".toml")
     config, checkpoint = of_file(file), _latest(run)
-    # what a run may change as it goes on does not make it another
-    changeable = {name: getattr(config, name) for name in ("data_dir", "backend")}
-    if checkpoint is not None:
+    if checkpoint is not None:  # what a run may change as it goes on does not make it another
         data = checkpoint.image_size, checkpoint.targets.kind, str(file)
-        if dataclasses.replace(suited(checkpoint.config, *data), **changeable) != suited(config, *data):
+        same = dataclasses.replace(checkpoint.config, data_dir=config.data_dir, backend=config.backend)
+        if suited(same, *data) != suited(config, *data):
             raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
     flags: list[str] = ["--config", str(file), "--out", str(run.path)]
     if run.checkpoint_paths():  # a function is called only if it is named
         flags = ["--resume", str(run.path), "--dataset", config.dataset]
-    spent = _seconds_of_training(run, checkpoint)
-    if math.isfinite(minutes):
-        hours = minutes / 60 - spent / 3600
-        if hours <= 0:
-            return OUT_OF_TIME
-        flags += ["--hours", repr(hours)]
-    status = _status(flags, threads, run.path.with_suffix(".log"))
-    if status in {end for signum in SIGNALS for end in (128 + signum, -signum)}:
+    hours = minutes / 60 - _seconds_of_training(run, checkpoint) / 3600
+    if hours <= 0:
+        return OUT_OF_TIME
+    status = _status(flags + (["--hours", repr(hours)] if hours < math.inf else []), threads, run.path)
+    if -status in SIGNALS or status - 128 in SIGNALS:
         return STOPPED
     if status:
         return IN_USE if _is_in_use(run) else FAILED
-    return FINISHED if (run.path / "best.h5").exists() and _is_whole(run) else OUT_OF_TIME
+    latest = _latest(run)
+    return FINISHED if latest is not None and latest.state.epoch == latest.config.epochs else OUT_OF_TIME
 
 
-def _status(flags: list[str], threads: int, log: Path) -> int:
+def _status(flags: list[str], threads: int, run: Path) -> int:
     """Train in a process of its own, which `stop_trials` ends, and return its exit status."""
     # a worker that a launcher of MPI started is no reason for its trials to look for others
     environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
         environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     with (
-        open(log, "ab", opener=open_regular) as output,
+        open(run.with_suffix(".log"), "ab", opener=open_regular) as output,
         subprocess.Popen(
             [sys.executable, "-P", "-c", CHILD, *flags],
             stdin=subprocess.PIPE,  # which ends with this process
@@ -129,12 +125,6 @@ def _seconds_of_training(run: Run, checkpoint: Checkpoint | None) -> float:
     """Seconds of all its epochs, and of the one that it was stopped in."""
     spent: float = sum(record.get("seconds", 0.0) for record in records_of(run))
     return spent + checkpoint.state.seconds if checkpoint is not None and checkpoint.state.step else spent
-
-
-def _is_whole(run: Run) -> bool:
-    """Whether the last epoch is trained."""
-    checkpoint = _latest(run)
-    return checkpoint is not None and checkpoint.state.epoch == checkpoint.config.epochs
 
 
 def of_file(path: Path) -> Config:
