@@ -301,7 +301,7 @@ def require_options(options: Mapping[str, object], known: Collection[str]) -> No
 
 
 def _answer(name: str, value: object) -> str:
-    """Return what stands here for an option of SciPy's."""
+    """Return the equivalent of an option of SciPy's, in words."""
     if name == "cval":
         return ": boundary='zero' extends x by zeros; for a constant c convolve x - c, and add c times the sum of w"
     if name == "origin":
@@ -321,7 +321,7 @@ def _any_of(choices: Iterable[str]) -> str:
 def normalize_axes(
     name: str, axes: int | Sequence[int], ndim: int, count: int | None = None, hint: str = ""
 ) -> tuple[int, ...]:
-    """Axes as a tuple of distinct non-negative integers, of so many if that is given."""
+    """Axes as a tuple of distinct non-negative integers, `count` of them if given."""
     if isinstance(axes, str):
         raise TypeError(f"{name} is {axes!r}; axes are integers, and options have names, as in boundary='periodic'")
     entries = _entries(name, axes, "an integer", _is_integer(axes), count)

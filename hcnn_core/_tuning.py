@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from hcnn_core.environment import is_on, require_valid, value
 
 MOST_TERMS = 3
-"""Most terms of a weighted sum of arrays: what a kernel's argument has room for."""
+"""Most terms of a weighted sum of arrays, for which a kernel's argument has room."""
 
 Units = dict[str, float]
 """How many units of work each coefficient of `Costs` is multiplied by."""
@@ -244,7 +244,7 @@ _current: ContextVar[Tuning] = ContextVar("tuning", default=DEFAULT)
 
 
 current: Callable[[], Tuning] = _current.get
-"""The tuning that applies here: that of the innermost `tuned` block, or the default."""
+"""The tuning of the innermost `tuned` block, or the default."""
 
 
 @contextmanager
@@ -262,7 +262,7 @@ PLANNINGS = ("estimate", "measure")
 
 
 class Book:
-    """What a block's file says, once it is read; another block of the same file reads it again."""
+    """The choices in a block's file, once it is read; another block of the same file reads it again."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -280,9 +280,9 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
 
     With "measure", the first call of a convolution runs each way to compute it that a cost model does not find far too
     slow, on the arrays of the call, and keeps the fastest: for its result, and for its derivatives when they are first
-    asked for. The estimate's way is left only for one that is faster by more than the noise of its runs. That takes a
-    second or two, or some ten calls of what takes longer, and what was never compiled is compiled. The process keeps to
-    what it found, and so do later ones on this machine, by a text file in the user's cache folder (`wisdom`).
+    asked for. The estimate's way is left only for one that is faster by more than the noise of its runs. It takes a
+    second or two, or some ten calls if a call takes longer, and compiles new kernels. This process keeps its choices,
+    and so do later ones on this machine, by a text file in the user's cache folder (`wisdom`).
 
     Parameters
     ----------
@@ -290,22 +290,22 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
         ``"estimate"`` is the default, unless the environment variable ``HCNN_PLANNING`` says ``measure``. The model
         decides, and it decides alike in every process.
     file : str or path, optional
-        With "measure": a text file that keeps what the block chooses. A later block chooses what the file says, in any
-        process and on any machine, so that bits repeat. What it does not say is looked up or measured, and added;
-        several processes may do so at once.
+        With "measure": a text file that keeps the choices of the block. A later block takes its choices from the file,
+        in any process and on any machine, so that bits repeat. Choices that the file lacks are looked up or measured,
+        and added; several processes may do so at once.
 
     Yields
     ------
     None
-        Nothing. What was chosen before holds again after the block.
+        Nothing. The previous planning holds again after the block.
 
     Raises
     ------
     ValueError
-        If the name is neither of the two, or if a file is given for "estimate". Of a call within the block, if it
-        chooses and the file holds anything else, or was written by a later version, or is damaged: it stays as it is.
+        If the name is neither of the two, or if a file is given for "estimate". From a call within the block that has
+        to choose, if the file holds anything else, is from a later version, or is damaged: it stays as it is.
     OSError
-        Of a call within the block, if it chooses and the file is no regular file, or cannot be read or written.
+        From a call within the block that has to choose, if the file is not regular, or cannot be read or written.
 
     See Also
     --------

@@ -355,7 +355,7 @@ def adjoints(
 
 
 def _in_range(run: Any, arrays: tuple[Any, ...], factors: tuple[tuple[int, int], ...]) -> tuple[Any, ...]:
-    """Return what `run` makes of NumPy's arrays, linear in two of them each; of scaled ones if that is not finite.
+    """Return the results of `run` on NumPy's arrays, each linear in two; on scaled arrays if one is not finite.
 
     Spectra are larger than results by up to the number of samples, so they overflow where results do not.
     """
@@ -398,17 +398,17 @@ def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray
 
 Role: TypeAlias = Literal["y", "x", "w"]
 """With the cotangent y, ``sum(y * convolve(x, w))`` is a form of three arrays. Its derivative by each is bilinear in
-the other two. These three maps are each other's derivatives: PyTorch and JAX need nothing else for those of any order.
+the other two. These three maps are each other's derivatives: PyTorch and JAX need no others for any order.
 """
 
 OPERANDS: dict[Role, tuple[Role, Role]] = {"y": ("x", "w"), "x": ("y", "w"), "w": ("y", "x")}
-"""Which arrays each derivative is a map of: by y it is `convolve`, by x and w they are its vector-Jacobian products."""
+"""The operands of each derivative. By y it is `convolve`, by x and w they are its vector-Jacobian products."""
 
 NAMES: dict[Role, str] = {"y": "convolve", "x": "convolve_vjp_x", "w": "convolve_vjp_w"}
 
 
 def derivative(role: Role, problem: Problem, a: EngineArray, b: EngineArray) -> EngineArray:
-    """Return the derivative of the form by one of its arrays, at the two others."""
+    """Return the form's derivative by one of its arrays, from the other two."""
     xp = array_namespace(a, b)
     if role == "y":
         return forward(xp, problem, a, b)

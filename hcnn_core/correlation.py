@@ -90,7 +90,7 @@ def correlate_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **optio
 
 @lru_cache(maxsize=1024)
 def _as_convolution(problem: Problem) -> Problem:
-    """Return the convolution with flipped filters: of odd lengths, whose centre a flip leaves where it is."""
+    """Return the convolution with flipped filters of odd lengths, whose centre a flip does not move."""
     first, last = problem.kernel_axes.start, problem.kernel_axes.stop
     odd = (size | 1 for size in problem.kernel_size)
     return replace(problem, w_shape=(*problem.w_shape[:first], *odd, *problem.w_shape[last:]))

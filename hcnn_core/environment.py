@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Variable(NamedTuple):
-    """A regular expression of what it may be, that in words, its default, and what it sets."""
+    """A variable: a regular expression of its values, the same in words, its default, and its meaning."""
 
     pattern: str
     wanted: str
@@ -18,7 +18,7 @@ class Variable(NamedTuple):
 
 
 class VariableError(ValueError):
-    """A variable may not be as it is."""
+    """A variable has an invalid value."""
 
 
 SWITCH = "[01]?", "0 or 1"
@@ -41,7 +41,7 @@ VARIABLES = {
 
 
 def value(name: str) -> str:
-    """Return what a variable says, or its default; VariableError if it may not be so."""
+    """Return a variable's value, or its default; VariableError if it is invalid."""
     pattern, wanted, default, _ = VARIABLES[name]
     text = os.environ.get(name, default)
     if name in os.environ and not re.fullmatch(pattern, text):
@@ -56,6 +56,6 @@ def is_on(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def require_valid() -> None:
-    """Raise VariableError if a variable may not be as it is; once, at the first use of the packages."""
+    """Raise VariableError if a variable is invalid; once, at the first use of the packages."""
     for name in VARIABLES:
         value(name)

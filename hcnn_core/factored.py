@@ -179,7 +179,7 @@ def _arguments(
 
 
 def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray | None) -> list[tuple[Any, ...]]:
-    """Cut x into blocks along its longest batch axis, whose Q intermediate signals are small enough to hold."""
+    """Cut x along its longest batch axis into blocks whose Q intermediate signals are small enough to hold."""
     axis = _batch_axis(expansion, contraction)
     shape = () if bias is None else bias.shape
     position = len(shape) - len(contraction.y_shape) + (-1 if axis is None else axis)

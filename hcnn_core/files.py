@@ -18,7 +18,7 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 WAIT_FOR_NOBODY = getattr(os, "O_NONBLOCK", 0)
-"""Flag of open: at the other end of a pipe."""
+"""Flag of open: do not wait for the other end of a pipe."""
 
 AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | WAIT_FOR_NOBODY
 """Flags of open: follow no link either."""
@@ -27,7 +27,7 @@ MOST_TEXT = 1 << 28
 """Bytes of the longest text file that is read."""
 
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-"""What a lock that another process holds is refused with, depending on the file system."""
+"""Errors of a lock that another process holds, depending on the file system."""
 
 PATIENCE = 10.0
 """Seconds that a writer waits for others, each of which takes some milliseconds."""
@@ -97,10 +97,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def rewrite(path: Path, change: Callable[[str], str]) -> None:
-    """Write what a function makes of the text of a file that a link may lead to; "" where there is none.
+    """Change the text of a file by a function, which gets "" where there is no file; links are followed.
 
-    The file is locked in between, so that of processes that write at once each adds to what the others have written.
-    OSError if the file is no regular file, cannot be written, or is held for longer than such a change takes.
+    The file is locked meanwhile, so that processes that write at once add to each other's text. OSError if the file is
+    no regular file, cannot be written, or is locked by others for longer than `PATIENCE`.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)

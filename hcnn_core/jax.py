@@ -70,7 +70,7 @@ def _whole(array: Any) -> Any:
 
 
 def _derivative(a: Any, b: Any, role: Role, problem: Problem) -> Any:
-    """Bind the primitive to operands that vary over the same axes of a mesh: what is the same on all devices is cast.
+    """Bind the primitive to operands that vary over the same axes of a mesh: replicated ones are cast.
 
     The transpose of that cast sums over the devices.
     """
@@ -82,7 +82,7 @@ def _derivative(a: Any, b: Any, role: Role, problem: Problem) -> Any:
 
 
 derivative_p = Primitive("hcnn_convolve")
-"""A derivative of the trilinear form; which, its parameter `role` says."""
+"""A derivative of the trilinear form: its parameter `role` says which."""
 
 _compiled = jax.jit(derivative_p.bind, static_argnames=("role", "problem"))
 
@@ -103,7 +103,7 @@ def _result(a: Any, b: Any, *, role: Role, problem: Problem) -> ShapedArray:
 
 
 def _cotangent(at: int) -> Any:
-    """Return the rule of the cotangent of the first or the second operand: another derivative of the form."""
+    """Return the rule for the cotangent of operand `at`: another derivative of the form."""
 
     def rule(h: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
         letter, arrays = OPERANDS[role][at], {**dict(zip(OPERANDS[role], (a, b), strict=True)), role: h}
@@ -141,7 +141,7 @@ def on_host(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Prob
 
 
 def on_gpu(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> None:
-    """Do the same on a GPU, by CuPy on XLA's stream."""
+    """Write the derivative on a GPU, by CuPy on XLA's stream."""
     with cuda_stream(out.__dlpack_device__()[1], Stream(context.stream)) as cupy:
         cupy.asarray(out)[...] = derivative(role, problem, cupy.asarray(a), cupy.asarray(b))
 

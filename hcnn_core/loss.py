@@ -89,7 +89,7 @@ def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: fl
 
 
 def count_right(logits: Array, labels: Array) -> EngineArray:
-    """How many images (N,) have the label of their largest logit, of (N, classes); an integer array."""
+    """Count the images whose largest logit, of (N, classes), is that of their label (N,); an integer array."""
     xp, logits, labels = _checked(logits, labels, 0.0)
     right: EngineArray = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int32))  # in the library's integers
     return right

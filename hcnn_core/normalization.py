@@ -87,7 +87,7 @@ def normalized_and_moments(
 ) -> tuple[AnyArray, Array, Array, Array]:  # fmt: skip
     """Return the results of `normalize_elu`, and mean and variance in one array (2, K) in double precision.
 
-    `parts` are those of y's moments, as `convolve_and_parts` returns them with y.
+    `parts` of y's moments are as `convolve_and_parts` returns them with y.
     """
     return _forward(y, shift, scale, bias, epsilon, shard, "elu", parts=parts)
 
@@ -99,7 +99,7 @@ def normalize_elu_marginal(
 
     The sum is the marginal of Eq. (6). The first result is ``marginal(normalize_elu(y, shift, scale, bias,
     epsilon=epsilon)[0], axis)``. ValueError if y has no such axis, or it is the last one. All else as in
-    `normalize_elu`; the cotangents are its own, from that of a marginal.
+    `normalize_elu`; the cotangents are its own, from the cotangent of a marginal.
     """
     return normalized_marginal_and_moments(y, shift, scale, bias, axis, epsilon=epsilon, shard=shard)[:3]
 
@@ -156,7 +156,7 @@ def batch_normalized_and_moments(
 def rectified_and_moments(
     y: Array, scale: Array, bias: Array, skipping: Array | None = None, *, epsilon: float, shard: Shard | None = None
 ) -> tuple[Array, Array, Array, Array]:
-    """Return `relu` of what `batch_normalize` returns first, plus an array like y that skips it, and the moments."""
+    """Return `relu` of the normalised y, to which `skipping`, an array like y, is added first, and the moments."""
     return _forward(y, None, scale, bias, epsilon, shard, "relu", skipping=skipping)
 
 
@@ -164,7 +164,7 @@ def rectified_vjp(
     g: Array, g_mean: Array, g_variance: Array, y: Array, scale: Array, bias: Array, *others: Array, ans: Array,
     epsilon: float, shard: Shard | None = None,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """Return the cotangents of y, scale, bias and skipping in the same, with result `ans`; the moments come last."""
+    """Return the cotangents of y, scale, bias and `skipping`; `ans` is the result, the moments are the last operand."""
     of_y, _, *more = _adjoint(g, g_mean, g_variance, y, None, scale, bias, others[-1], epsilon, shard, "relu", ans)
     return of_y, more[0], more[1], more[2]
 
@@ -207,7 +207,7 @@ def _adjoint(
 
 
 def require_epsilon(epsilon: float) -> float:
-    """Return a number of Python's, as NumPy's make float32 float64; ValueError unless a variance can have it added."""
+    """Return epsilon as Python's float, since NumPy's make float32 float64; ValueError unless finite and at least 0."""
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
     return float(epsilon)

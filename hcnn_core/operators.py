@@ -35,7 +35,7 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
     Returns
     -------
     scipy.sparse.linalg.LinearOperator
-        Of the dtype of w, of integers float64. Its adjoint ``op.H`` is exact up to rounding, with the filters
+        Of the dtype of w, float64 for integers. Its adjoint ``op.H`` is exact up to rounding, with the filters
         conjugated. Matrices of many signals, one per column, are convolved in one call. The attributes ``dims`` and
         ``dimsd``, which PyLops reads, are the shapes of x and of the result.
 
@@ -52,8 +52,8 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
 
     Notes
     -----
-    PyLops' solvers take the operator as it is. What is only a method of PyLops' own operators, such as ``eigs``, has
-    ``pylops.aslinearoperator(op)``.
+    PyLops' solvers take the operator as it is. For methods of PyLops' own operators, such as ``eigs``, call
+    ``pylops.aslinearoperator(op)`` first.
 
     Examples
     --------

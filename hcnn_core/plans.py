@@ -21,11 +21,11 @@ __all__ = ["explain", "planning", "wisdom"]
 
 user_cache = store.user_cache
 ASKED = {"y": "result", "dx": "of x", "dw": "of w", "dxdw": "of both"}
-"""What is measured apart: the result, and cotangents. "+elu" and "+marginal" follow where a call has them."""
+"""Calls that are measured apart: the result, and cotangents. "+elu" and "+marginal" follow where a call has them."""
 
 
 def wisdom() -> str:
-    """Return what measurements found, in this process and in earlier ones of this user.
+    """Return the measured times of convolutions, of this process and of earlier ones of this user.
 
     Returns
     -------

@@ -242,7 +242,7 @@ def cropped(xp: Any, y: Array, shape: Sequence[int]) -> Array:
 
 
 def _with(region: list[slice], circle: Circle, part: slice) -> tuple[slice, ...]:
-    """Return a region of which only a part of a circle is meant."""
+    """Return a region, restricted to a part of one circle."""
     return (*region[: circle.axis], part, *region[circle.axis + 1 :])
 
 

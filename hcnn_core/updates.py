@@ -102,7 +102,7 @@ def sgd_update_all(
 def _sgd_at_once(
     operands: Sequence[tuple[Array, Array, Array, float]], rate: Number, momentum: float, nesterov: bool
 ) -> Any:
-    """Return the same steps of weights, gradients, velocities and decays by one launch of weighted sums."""
+    """Take the steps of `sgd_update_all` by one launch, from (weight, gradient, velocity, decay) of each weight."""
     rate = _number("rate", rate, operands[0][0])
 
     def term(array: Array, weight: float, times_rate: float) -> Term:
@@ -111,7 +111,7 @@ def _sgd_at_once(
         return Term(array, weight, times_rate, rate)
 
     ahead = momentum if nesterov else 0.0
-    of_v, of_g = momentum * (ahead if nesterov else 1.0), -(1.0 + ahead)  # of what a weight moves by
+    of_v, of_g = momentum * (ahead if nesterov else 1.0), -(1.0 + ahead)  # factors in a weight's move
     velocities = [[term(v, momentum, 0), term(g, 0, -1), term(w, 0, -decay)] for w, g, v, decay in operands]
     weights = [[term(v, of_v, 0), term(g, 0, of_g), term(w, 1, of_g * decay)] for w, g, v, decay in operands]
     sums = weighted_sums(velocities + weights)
@@ -136,8 +136,8 @@ def muon_update_all(
     where U is close to the semi-orthogonal matrix nearest to v, or with Nesterov's momentum to
     ``momentum v + gradient``: the steepest descent among matrices of spectral norm 1 (arXiv:2409.20325).
 
-    `row_axes` has for each weight how many of its first axes are the rows of the matrix; the others are its columns.
-    None is all but the last; ValueError if the weight has fewer axes. All else as in `sgd_update_all`.
+    `row_axes` gives for each weight how many of its first axes are the rows of the matrix; the others are its columns.
+    None means all but the last; ValueError if the weight has fewer axes. All else as in `sgd_update_all`.
 
     Notes
     -----
@@ -147,7 +147,7 @@ def muon_update_all(
     singular value s becomes more than 485e15 s: U vanishes with v.
 
     Three kernels take the steps of up to 48 CuPy arrays whose matrices have at most 32 rows or at most 32 columns. They
-    iterate on U^T U in double precision. Of larger matrices each takes its own step.
+    iterate on U^T U in double precision. Larger matrices are updated one by one.
     """
     lengths = len(weights), len(gradients), len(velocities), len(weight_decays), len(row_axes)
     if len(set(lengths)) > 1:
@@ -192,7 +192,7 @@ def _semi_orthogonal(array: AnyArray, rows: int) -> AnyArray:
     matrix = xp.reshape(array, (math.prod(array.shape[:rows]), math.prod(array.shape[rows:])))
     wide = matrix.shape[0] < matrix.shape[1]
     u = matrix.T if wide else matrix
-    if u.size:  # of what is larger the squares would overflow
+    if u.size:  # squares of larger numbers would overflow
         u = u * (LARGE / xp.maximum(xp.max(xp.abs(u)), LARGE))
     u = u / xp.sqrt(xp.sum(u * u) + TINY)
     for _ in range(5):

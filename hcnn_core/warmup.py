@@ -51,12 +51,12 @@ Step = tuple[str, str, str]
 
 
 def _steps(dtypes: Sequence[str]) -> list[Step]:
-    """All work, in an order in which neighbours have few kernels in common, so that processes seldom share one."""
+    """All steps, ordered so that neighbours have few kernels in common, and processes seldom share one."""
     return list(itertools.product(WORK, BOUNDARIES, dtypes))
 
 
 def _take(step: Step) -> list[str]:
-    """Do one piece of the work; return what was compiled for it."""
+    """Do one step; return the log of what was compiled for it."""
     kind, boundary, dtype = step
     handler = _Compiled()
     logger = logging.getLogger("hcnn_core")
@@ -72,7 +72,7 @@ def _take(step: Step) -> list[str]:
 
 
 class _Compiled(logging.Handler):
-    """Keeps what the logger says was compiled."""
+    """Keeps the logger's lines about compiled kernels."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -140,7 +140,7 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         return marginal(x, 3)
 
     def measured(x: Array) -> Array:
-        """Return the moments of patches, whose cotangent is added to that of x."""
+        """Return the moments of patches; the way back adds their cotangent to that of x."""
         mean, covariance, exact = moments_and_mean(x, (1, 2), (3, 3), **both)
         pullbacks.append(lambda g: patch_filter(mean, covariance, x, (1, 2), (3, 3), **both, mean=exact, other=g))
         return x

@@ -69,7 +69,7 @@ class ByAxis:
 
 @dataclass(frozen=True)
 class Subsampled(ByAxis):
-    """The same, where kernels cannot take some strides: the whole result is made, and samples of it are kept."""
+    """A plan whose kernels cannot take some strides: the whole result is made, and samples of it are kept."""
 
     whole: ByAxis
 

@@ -1,6 +1,6 @@
 """The time of a choice: units of work, times seconds per unit that a benchmark measured.
 
-What a transform or a product takes is said by its own class. A unit is what one coefficient of `Costs` prices.
+The class of a transform or a product counts its units. A unit is what one coefficient of `Costs` prices.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hcnn_core.backend import DeviceLimits
 
 
 def seconds(choice: Choice, costs: Costs, tensor_cores: DeviceLimits | None = None) -> float:
-    """Predicted time of `convolve` and its transposes, by tensor cores of a device with these limits, or by none."""
+    """Predicted seconds of `convolve` and its transposes; with `tensor_cores`, on a device with these limits."""
     return float(sum(getattr(costs, name) * count for name, count in units_of(choice, tensor_cores).items()))
 
 
@@ -39,7 +39,7 @@ def units_of(choice: Choice, tensor_cores: DeviceLimits | None = None) -> Units:
 
 
 def _order(arrangement: Arrangement) -> Units:
-    """Return the copy of x into the order of the transforms. It is assumed that x lies in the order of its axes."""
+    """Return the units of copying x, assumed to lie in the order of its axes, into the order of the transforms."""
     if not arrangement.spectral:
         return {}
     shape = arrangement.problem.x_shape

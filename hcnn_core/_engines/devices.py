@@ -40,7 +40,7 @@ class Request(NamedTuple):
     batch: BatchAxes
     """Its batch axes outside the convolved axes and inside, each in their order in memory."""
     device: Device
-    """What takes its arrays."""
+    """The device that takes its arrays."""
     tuning: Tuning
     tensor_cores: DeviceLimits | None = None
     """The limits of the device whose tensor cores may make its products; None where they must not."""
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A kind of arrays, and the engines for them, which are in the room of its name."""
+    """A kind of arrays, and the engines for them, in the subpackage of its name."""
 
     name: str
     owns: Callable[[str], bool]
@@ -96,7 +96,7 @@ class Device:
         return module if suits is None or suits(like, *others) else None
 
     def engine(self, name: str, like: Any, *others: Any) -> Any:
-        """Return the same, or the generic module."""
+        """Return the module of `native`, or else the generic one."""
         return self.native(name, like, *others) or module_of("generic", name)
 
 
@@ -324,7 +324,7 @@ ANOTHER = Device(
     "generic", lambda library: True, _library_by_axis, _library_at_once, lambda tuning: tuning.other_costs, seconds_of
 )
 DEVICES = (NUMPY, CUPY, ANOTHER)
-"""The first that owns an array computes it."""
+"""The first device that takes an array computes with it."""
 
 
 @lru_cache(maxsize=64)

@@ -18,5 +18,5 @@ def native(name: str, like: Any, *others: Any) -> Any:
 
 
 def engine(name: str, like: Any, *others: Any) -> Any:
-    """Return the same, or the generic module."""
+    """Return the module of `native`, or else the generic one."""
     return device_of(like).engine(name, like, *others)

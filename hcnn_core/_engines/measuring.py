@@ -21,28 +21,28 @@ from hcnn_core._tuning import Book
 from hcnn_core.backend import card_of, dtype_name, is_recording
 
 NEAR = 8.0
-"""Choices that the model finds more than so many times as slow as the best are not tried."""
+"""Choices estimated to be slower than the best by more than this factor are not tried."""
 
 CALL = 2e-5
-"""Seconds that a call takes at least, of which the model of a GPU says nothing."""
+"""Least seconds of a call; the model of a GPU leaves this overhead out."""
 
 SECONDS = 1.0
-"""About how long a problem may be measured, not counting what is compiled."""
+"""About how long a problem may be measured, apart from compiling."""
 
 SAMPLE = 2e-4
-"""Seconds of calls in a row that are timed as one, where a call takes less."""
+"""Seconds of a run of calls that is timed as one, where a call takes less."""
 
 LEADS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.05, 1.05)
 """One for each round: who takes so many times as long as the fastest is out of the race."""
 
 PAIRS = 3, 40
-"""Least and most runs in turn of a choice and the estimate, until it is sure which is faster."""
+"""Fewest and most alternating runs of a choice and the estimate, until one is surely faster."""
 
 SURE = 0.995
-"""It is sure once Student's interval of the mean of their ratios, with so much on each side, excludes one."""
+"""One is surely faster once Student's interval of the mean ratio, with this quantile on each side, excludes one."""
 
 _one_by_one = threading.RLock()
-"""Measurements would disturb each other."""
+"""Measurements run one by one, since they would disturb each other."""
 
 
 def _method(name: str) -> Any:
@@ -58,8 +58,8 @@ def _method(name: str) -> Any:
 class Measured:
     """The plan of a problem that is measured: for its result and its cotangents, when they are first asked for.
 
-    Of `choices`, by name, the one that promises the least time comes first; `estimated` is taken where nothing can be
-    measured. A `book` keeps what is chosen, besides the user's cache folder, and decides.
+    `choices` are by name, the one of the estimate first; `estimated` is taken where nothing can be measured. A `book`
+    keeps the choice, besides the user's cache folder, and decides.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Measured:
     forward, forward_and_marginal, adjoints = map(_method, ("forward", "forward_and_marginal", "adjoints"))
 
     def fastest(self, xp: Any, name: str, operands: tuple[Any, ...], run: Callable[[Any], object]) -> Any:
-        """Return the fastest plan for a call of a method, of arrays that lie in memory as these; `run` is the call."""
+        """Return the fastest plan for `run`, a call of a method on arrays that lie in memory as `operands` do."""
         device = None if xp is np else str(operands[0].device)
         key = name, device, operands[0].dtype, *[getattr(a, "strides", a) for a in operands]
         if key not in self._plans:
@@ -82,7 +82,7 @@ class Measured:
         return self._plans[key]
 
     def _find(self, xp: Any, name: str, operands: tuple[Any, ...], run: Callable[[Any], object]) -> str:
-        """Return the name of the fastest choice: what is known, or else what is measured now."""
+        """Return the name of the fastest choice: the known one, or else the one measured now."""
         like, second, third, last, *_ = (*operands, None, None)
         if name == "adjoints":
             asked, elu = "dx" * (third is not None) + "dw" * (second is not None), last
@@ -124,10 +124,10 @@ def words_of(device: Device, dtype: str) -> str:
 
 
 def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[], object], int], float]) -> wisdom.Times:
-    """Return the least seconds of a call of each, in rounds that those clearly slower leave.
+    """Return the least seconds of a call of each choice. Each round drops those that are clearly slower.
 
-    The first call of each is not counted, since it may compile. Of what takes long, at least two are tried. The first
-    of them is the estimate. One that seems faster, but not by more than the noise of its runs, is left out.
+    The first call of each is not counted, since it may compile. Even if calls are slow, at least two choices are tried.
+    The first is the estimate. A choice that is faster by no more than the noise of its runs is left out.
     """
     best: wisdom.Times = {}
     spent = 0.0
@@ -157,7 +157,7 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
 
 
 def _is_faster(run: Callable[[], object], estimate: Callable[[], object], seconds: float, clock: Any) -> bool:
-    """Whether a call is surely faster than the estimate's, which takes so many seconds; both run in turn."""
+    """Whether a call is surely faster than the estimate's, which takes about `seconds`; both run in turn."""
     from scipy.special import stdtrit
 
     repeats = max(1, int(SAMPLE / seconds))

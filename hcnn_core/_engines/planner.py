@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from hcnn_core._engines.cpu.factored import FactoredPlan
 
 GAIN = 0.9
-"""Transforms are chosen if they promise this fraction of the time without them. Closer estimates may err either way."""
+"""Transforms must take less than this fraction of the estimated time without them: closer estimates may be wrong."""
 
 KEPT = 0.5
-"""The fraction of the time of float32's choice that another must promise to be taken in its place."""
+"""On tensor cores, another choice replaces float32's only below this fraction of its estimated time."""
 
 
 class Convolution(Protocol[AnyArray]):
@@ -48,7 +48,7 @@ def make_plan(problem: Problem, like: AnyArray) -> Convolution[AnyArray]:
 
 
 def request_for(problem: Problem, like: Array) -> Request:
-    """Return what is asked of the planner by a call with such arrays."""
+    """Return the request of a call with arrays like this one."""
     device, dtype = device_of(like), dtype_name(like.dtype)
     real = not dtype.startswith("complex")
     request = Request(problem, real, ((), ()), device, current(), device.tensor_cores(dtype))
@@ -68,7 +68,7 @@ def _plan_for(request: Request) -> Convolution[Any]:
 
 
 def measured(request: Request) -> Convolution[Any]:
-    """Return the plan that measurements find, among choices that do not promise to take far longer than the best."""
+    """Return the plan that measures the choices, but for those estimated to be far slower than the best."""
     from hcnn_core._engines.measuring import CALL, NEAR, Measured
 
     choices, seconds = priced(request)
@@ -91,15 +91,15 @@ def described(problem: Problem, batch: BatchAxes) -> str:
 
 
 def choose(request: Request) -> Choice:
-    """Return the choice that promises the least time, among those that the methods of a problem leave open."""
+    """Return the choice of least estimated time, among those that the methods of a problem leave open."""
     return estimate(*priced(request), request.tensor_cores)
 
 
 def estimate(choices: list[Choice], seconds: list[float], tensor_cores: DeviceLimits | None = None) -> Choice:
-    """Return the choice that is taken by what they promise.
+    """Return the choice by estimated seconds.
 
-    By tensor cores it is that of float32 unless another promises half its time, so that arrays between the layers of a
-    network lie in the same order, which no price knows.
+    With tensor cores it is the choice of float32, unless another halves its time: arrays between the layers of a
+    network then lie in one order, which no estimate counts.
     """
     from hcnn_core._engines import cost_model
 
@@ -116,7 +116,7 @@ def estimate(choices: list[Choice], seconds: list[float], tensor_cores: DeviceLi
 
 
 def priced(request: Request) -> tuple[list[Choice], list[float]]:
-    """All choices and the seconds that they promise; a single choice has no price."""
+    """All choices and their estimated seconds; a single choice is not estimated."""
     from hcnn_core._engines import cost_model
 
     choices, costs = request.device.choices(request), request.device.estimate(request.tuning)
@@ -163,6 +163,6 @@ def _are_long(n: int, problem: Problem, tuning: Tuning) -> bool:
 
 
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Any) -> FactoredPlan | None:
-    """Return the plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
+    """Return the plan of a (+) layer that holds its Q intermediate signals block by block, or None."""
     plan = factored_plan(expansion, contraction, current()) if native("factored", like) else None
     return plan if plan is not None and (bias is None or plan.takes(bias)) else None

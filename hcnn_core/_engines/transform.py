@@ -22,8 +22,8 @@ class Transform(Protocol[AnyArray]):
     """Linear maps between samples and spectra.
 
     `kernel` maps filters (taps, direct taps, channels, filters) to matrices (F, P * filters, direct taps * A * P *
-    channels). The `shape` of its transpose is (direct taps, channels, filters). `units` is the work of all maps for so
-    many lines of the signal, of filters and of the result.
+    channels). The `shape` of its transpose is (direct taps, channels, filters). `units` is the work of all maps for
+    these numbers of lines of the signal, of filters and of the result.
     """
 
     frequencies: int

@@ -1,9 +1,9 @@
-"""What measurements found, in this process and in a text file of the user's: one for each machine, and books.
+"""Measured times of choices, in this process and in the user's text files: one for each machine, and books.
 
-A file says in its first line how it is written, in the second which machine it is of, and in each further line a
-problem and the milliseconds of its choices, the fastest first. It is only read, never executed. A process that writes
-adds to what others have written. What is damaged in a machine's file, or of another machine, is ignored. A book is such
-a file that a caller names. It decides on any machine, so one that cannot be read as a whole is refused.
+A file's first line names its format, its second the machine. Each further line has a problem and the milliseconds of
+its choices, the fastest first. It is only read, never executed. Processes add to what others have written. Damaged
+lines of a machine's file, and a file of another machine, are ignored. A book is such a file that a caller names. It
+decides on any machine, so one that cannot be read as a whole is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Times = dict[str, float]
 """Seconds of the choices of a problem by their names, the fastest first."""
 
 _known: dict[str, dict[str, Times]] = {}
-"""Of each machine, what this process has found or read. It stays, so that no process changes its mind."""
+"""Times by machine that this process measured or read. They stay, so that its choices do not change."""
 
 
 def user_cache() -> Path:
-    """Return the folder in which a user keeps what can be made again: of $XDG_CACHE_HOME, else ~/.cache."""
+    """Return this package's folder in the user's cache folder, $XDG_CACHE_HOME or else ~/.cache."""
     folder = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(folder):  # which the specification says to ignore
         folder = os.path.expanduser(os.path.join("~", ".cache"))
@@ -40,7 +40,7 @@ def user_cache() -> Path:
 
 @lru_cache(maxsize=64)
 def machine_of(packages: tuple[str, ...], card: str = "") -> str:
-    """Return what times depend on: processor, threads and versions, or the card."""
+    """Return what times depend on: processor or card, threads and versions."""
     from importlib import metadata
 
     threads = f"{worker_count()} threads" if asked_for() is None else f"{asked_for()} threads, as asked for"
@@ -66,7 +66,7 @@ def _processor() -> str:
 
 
 def recall(machine: str, problem: str, book: Book | None = None) -> Times:
-    """Look a problem up; nothing if it was not measured. A book is told what only the machine's file says."""
+    """Look a problem up; nothing if it was not measured. What only the machine's file has is added to a book."""
     if machine not in _known:
         _known[machine] = _of_machine(_file(machine), machine)
     times = _known[machine].get(problem, {})
@@ -78,9 +78,9 @@ def recall(machine: str, problem: str, book: Book | None = None) -> Times:
 
 
 def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> Times:
-    """Remember what was found, and write it to the machine's file if that can be written, and to the book.
+    """Keep measured times, and write them to the machine's file, if possible, and to the book.
 
-    Returns what holds: of a book that another process was the first to tell, what that one found.
+    Return the times that hold: if another process was the first to write them to the book, its times.
     """
     ranked = {name: times[name] for name in sorted(times, key=times.__getitem__)}
     if math.inf not in ranked.values():  # else it was not measured
@@ -91,7 +91,7 @@ def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> 
 
 
 def _enter(book: Book, machine: str, problem: str, times: Times) -> Times:
-    """Write to a book before anything is computed by what it says."""
+    """Add times to a book before anything is computed by them."""
     before, known = (book.known or {}).get(problem), dict[str, Times]()
 
     def with_this(text: str) -> str:
@@ -106,7 +106,7 @@ def _enter(book: Book, machine: str, problem: str, times: Times) -> Times:
 
 
 def in_words(name: str) -> str:
-    """Return a choice as a person reads it: what is done along each axis, and the class where it is no common one."""
+    """Return a choice in words: the method along each axis, and the class where it is uncommon."""
     kind, _, methods = name.partition(" ")
     if methods in ("", "all axes at once"):
         return {"FFTPlan": "FFT of all axes", "BlockPlan": "FFT by blocks"}.get(kind, name)
@@ -134,7 +134,7 @@ def text() -> str:
 
 
 def forget() -> tuple[int, list[str]]:
-    """Delete all files; how many, and which cannot be deleted. A process keeps what it has read, and so its mind."""
+    """Delete all files; return how many, and errors of the others. Running processes keep their choices."""
     files, left = _files(), []
     for path in files:
         try:
@@ -155,7 +155,7 @@ def _file(machine: str) -> Path:
 
 
 def _text(path: Path, otherwise: str = "") -> str:
-    """Read a file that a link may lead to; OSError if it is no file, unless something else is to be said."""
+    """Read a file, links followed; where it cannot be read, `otherwise`, or OSError if that is empty."""
     try:
         return read_text(path, opener=follow_links, encoding="utf-8", errors="replace")
     except OSError as error:
@@ -165,12 +165,12 @@ def _text(path: Path, otherwise: str = "") -> str:
 
 
 def _of_machine(path: Path, machine: str) -> dict[str, Times]:
-    """Return what a machine's file says of problems that were measured; nothing if it cannot be read."""
+    """Return the times in a machine's file by problem; nothing if it cannot be read."""
     return _measured(_text(path, "\n"), machine)
 
 
 def _measured(text: str, machine: str) -> dict[str, Times]:
-    """Return the lines that can be understood of a machine's file."""
+    """Return the times in the valid lines of a machine's file, by problem."""
     if text.splitlines()[:2] != [FORMAT, machine]:
         return {}
     problems = {problem: times for line in text.splitlines()[2:] for problem, times in _line(line)}
@@ -191,7 +191,7 @@ def _of_book(text: str, book: Book) -> dict[str, Times]:
 
 
 def _line(line: str) -> Iterator[tuple[str, Times]]:
-    """Yield a problem and its times, if the line can be understood."""
+    """Yield a problem and its times, if the line is valid."""
     problem, *times = line.split("\t")
     with contextlib.suppress(ValueError):
         if of_choices := dict(map(_time, times)):

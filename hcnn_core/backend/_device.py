@@ -76,12 +76,12 @@ def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
 
 
 _touched: list[list[Any]] = []
-"""Where the tables are noted that are asked for: what is recorded reads them as long as it is launched."""
+"""Lists that note requested tables: a recorded graph reads its tables as long as it is launched."""
 
 
 @contextlib.contextmanager
 def keeping(tables: list[Any]) -> Iterator[None]:
-    """Append every table that is asked for to a list, so that it outlasts the plan it belongs to."""
+    """Append every requested table to a list, so that it outlasts the plan it belongs to."""
     _touched.append(tables)
     try:
         yield

@@ -80,7 +80,7 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
 
 
 def is_recording(cupy: Any) -> bool:
-    """Whether CuPy's current stream records a graph, so that nothing may wait for the device; not of another module."""
+    """Whether CuPy's current stream records a graph, so that nothing may wait for the device; False for NumPy."""
     return cupy.__name__ == "cupy" and bool(cupy.cuda.get_current_stream().is_capturing())
 
 
@@ -93,7 +93,7 @@ def seconds_of(xp: Any, work: Callable[[], object], repeats: int) -> float:
 
 
 def seconds_on_device(cupy: Any, work: Callable[[], object], repeats: int) -> float:
-    """Return the same on a GPU, between two events, since launches return before they are done."""
+    """Time of one of several calls on a GPU, between two events, since launches return before they are done."""
     begin, end = cupy.cuda.Event(), cupy.cuda.Event()
     begin.record()
     for _ in range(repeats):

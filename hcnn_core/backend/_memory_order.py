@@ -43,7 +43,7 @@ def in_memory_order(function: Callable[..., Any], *arrays: PublicArray) -> Any:
 
 
 def reduced(function: Callable[..., Any], x: PublicArray, axes: Sequence[int], **options: Any) -> Any:
-    """Apply a reduction such as a sum over some axes, with a result in the memory order of x, for the same reason."""
+    """Apply a reduction such as a sum over some axes, with a result in the memory order of x."""
     order = memory_order(x)
     if order == tuple(range(len(order))):
         return function(x, axis=tuple(axes), **options)
@@ -77,7 +77,7 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
 
 
 def _repeated(array: PublicArray) -> list[bool]:
-    """Of each axis, whether an array has the same elements all along it."""
+    """For each axis, whether an array repeats its elements along it."""
     return [n > 1 and not step for n, step in zip(array.shape, getattr(array, "strides", array.shape), strict=True)]
 
 

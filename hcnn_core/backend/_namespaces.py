@@ -47,7 +47,7 @@ def array_namespace(*arrays: object) -> Any:
     TypeError
         If the arrays belong to different libraries, or one is of a type that is no array.
     ValueError
-        If an environment variable of this distribution may not be as it is.
+        If an environment variable of this distribution is invalid.
     """
     require_valid()
     if arrays and list(map(type, arrays)).count(np.ndarray) == len(arrays):
@@ -177,7 +177,7 @@ def require_floating(
 
 
 def _cast(array: object, name: str) -> str:
-    """Return how an array of its library becomes one of floats."""
+    """Return code that converts an array of its library to float64."""
     if library_of(array) == "torch":
         return f"{name}.double()"
     if not isinstance(array, list | tuple | int) and not hasattr(array, "astype"):

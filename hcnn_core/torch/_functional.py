@@ -66,7 +66,7 @@ def conv_nd(
     weight : torch.Tensor, shape (K, C / groups, \*kernel_size)
         Filters; they are not flipped.
     bias : torch.Tensor, shape (K,), optional
-        What is added to each channel of the result.
+        Added to each channel of the result.
     stride, dilation : int or sequence of int, optional
         One for all axes or one per axis. A dilated filter is computed as a longer one with zeros between its taps, so
         its cost grows with its length.
@@ -197,7 +197,7 @@ def _convolve(
     method: Any,
     role: Role = "y",
 ) -> Tensor:
-    """Return a derivative of the form."""
+    """Return a derivative of the trilinear form: `convolve` by role "y", its vector-Jacobian products by "x", "w"."""
     if torch.jit.is_tracing():
         raise RuntimeError("torch.jit.trace cannot record this convolution; use torch.export.export or torch.compile")
     axes = _listed(axes)

@@ -19,13 +19,13 @@ SCHEMA = (
     "(Tensor a, Tensor b, SymInt[] x_shape, SymInt[] w_shape, "
     "int[] axes, int[] sum_axes, int[] stride, str[] boundary, str[] method) -> Tensor"
 )
-"""Of all three operators; what follows the arrays are the first fields of `Problem`, in their order."""
+"""The schema of all three operators: after the arrays, the first fields of `Problem` in order."""
 
 Calls: TypeAlias = dict[Role, Callable[..., Tensor]]
 
 
 def described(role: Role, a: Tensor, b: Tensor, options: Sequence[Any]) -> Problem:
-    """Return the problem that the fields describe, which must be that of the arrays."""
+    """Return the problem of the options; ValueError or TypeError if the arrays do not fit it."""
     x_shape, w_shape, axes, sum_axes, stride, boundary, method = options
     problem = make_problem(
         tuple(x_shape), tuple(w_shape), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
@@ -41,8 +41,8 @@ def described(role: Role, a: Tensor, b: Tensor, options: Sequence[Any]) -> Probl
 def memory_order(role: Role, problem: Problem) -> tuple[int, ...]:
     """Axes of the derivative in the order in which they lie in memory.
 
-    It is their own, but new axes of a convolution lie where the first summed axis of the signal was: (N, K, *space), as
-    the signal is (N, C, *space).
+    Axes keep their order, but new axes of a convolution lie where the first summed axis of the signal was: from a
+    signal (N, C, *space) follows (N, K, *space).
     """
     axes = tuple(range(len(shape(role, problem))))
     if role != "y" or not problem.sum_axes:
@@ -61,7 +61,7 @@ def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
 
 
 def on_gpu(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
-    """Return the same of tensors on a GPU, by CuPy on PyTorch's current stream."""
+    """Return the derivative of tensors on a GPU, by CuPy on PyTorch's current stream."""
     problem = described(role, a, b, [tuple(option) for option in options])
     order = memory_order(role, problem)
     with cuda_stream(a.device.index, torch.cuda.current_stream(a.device)) as cupy:

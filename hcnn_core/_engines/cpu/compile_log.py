@@ -25,20 +25,20 @@ FIRST_PASS, LAST_PASS = "translate_bytecode", "nopython_backend"
 """First and last pass of Numba's compiler. Its event of a whole compilation does not come for codelets."""
 
 SAID_AFTER = 1.0
-"""Seconds of compiling in a process after which it is said."""
+"""Seconds of compiling in a process before the notice."""
 
 logger = logging.getLogger("hcnn_core")
 
 
 class _Notice:
-    """Says, once in a process, that it compiles."""
+    """The notice that kernels are compiled, once per process."""
 
     def __init__(self) -> None:
         self.spent, self.said = 0.0, False
         self.timer = threading.Timer(0, self.say)
 
     def begin(self) -> None:
-        """Say it when the second is over, unless compiling ends before."""
+        """Print the notice after `SAID_AFTER`, unless compiling ends before."""
         if not self.said and _is_wanted():
             self.timer = threading.Timer(max(0.0, SAID_AFTER - self.spent), self.say)
             self.timer.daemon = True
@@ -51,7 +51,7 @@ class _Notice:
         self.spent += seconds
 
     def say(self) -> None:
-        """Say it now."""
+        """Print the notice."""
         self.said = True
         with contextlib.suppress(OSError, ValueError):  # of standard error that is gone, or closed
             print(
@@ -62,7 +62,7 @@ class _Notice:
 
 
 def _is_wanted() -> bool:
-    """Whether a line is wanted: not with HCNN_QUIET=1, in tests, or by who follows the log."""
+    """Whether to print the notice: not with HCNN_QUIET=1, in tests, or where the log has handlers."""
     if is_on("HCNN_QUIET") or "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ:
         return False
     return sys.stderr is not None and not logger.isEnabledFor(logging.INFO)

@@ -47,7 +47,7 @@ class Rows:
 
     @property
     def operands(self) -> tuple[int, int]:
-        """As kernels take them; see `kernels.operands.Rows`."""
+        """Origin and step, the tuple `kernels.operands.Rows`."""
         return self.origin, self.step
 
 
@@ -130,7 +130,7 @@ class Program:
         return self._steps[how, one_by_one]
 
     def apply(self, source: NDArray, first: int, target: NDArray, to: int, n: int, **options: Any) -> None:
-        """As a call, for n positions of arrays (rows, channels, positions), from these positions on."""
+        """Call the program on n positions of arrays (rows, channels, positions), from `first` and `to` on."""
         self(Rows.of(source, first), Rows.of(target, to), source.shape[1], n, **options)
 
     def __call__(
@@ -172,7 +172,7 @@ def _bound(
     program: Program, source: RowLayout, target: RowLayout, step: int, n: int, bias: RowLayout | None,
     ans: tuple[RowLayout, RowLayout] | None,
 ) -> tuple[NDArray, ...]:  # fmt: skip
-    """`Program.bound`, for layouts. Of n it only matters whether it fills a vector, so callers cut it to one."""
+    """`Program.bound`, for layouts. It only matters whether n fills a vector, so callers cut n to one vector."""
     of_bias = None if bias is None else offsets_of(bias)
     of_ans = None if ans is None else (offsets_of(ans[0]), offsets_of(ans[1]))
     return program.bound(offsets_of(source), offsets_of(target), step, n, bias=of_bias, ans=of_ans)

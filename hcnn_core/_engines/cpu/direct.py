@@ -80,7 +80,7 @@ class DirectProducts:
         return _merged(filters.reshape(count, rows, self.taps.count, -1).transpose(0, 3, 2, 1))
 
     def blocks(self, count: int) -> list[Block]:
-        """Cut the results into about so many blocks."""
+        """Cut the results into about `count` blocks."""
         size, bounds = self.taps.positions, evenly(self.taps.leading, min(self.taps.leading, count))
         return [Block(begin, end, first=begin * size, n=(end - begin) * size) for begin, end in bounds]
 
@@ -101,7 +101,7 @@ class DirectProducts:
         return filters
 
     def blank(self, count: int, columns: int, rows: int, dtype: Any) -> NDArray | None:
-        """Zeros for the cotangent of filters, where several calls of `adjoints` add to it; None if one call is all."""
+        """Zeros to which several calls of `adjoints` add the cotangent of filters; None if there is one call."""
         return None
 
     def unpack(self, cotangent: NDArray) -> NDArray:
@@ -212,7 +212,7 @@ class DirectProducts:
         )
 
     def _elements(self, source: NDArray, rows: int) -> int:
-        """Count the work of products of so many rows, in additions. With fewer than 3, reading terms takes longer."""
+        """Count the work of products of `rows` rows, in additions. With fewer than 3, reading terms takes longer."""
         return int(source.size) * self.taps.count * max(rows, 3) // self.tuning.macs_per_addition
 
     def _bounds(self, source: NDArray, elements: int, leading: int) -> list[tuple[int, int]]:
@@ -272,7 +272,7 @@ class IndirectionTable:
     """Elements of a line of the extended signal."""
     neighbours: NeighbourTable | None = None
     merged: tuple[int, int] | None = None
-    """Of two axes in one line (`is_merged`): lines of results, and elements of each. What lies between is dropped."""
+    """Where two axes make one line (`is_merged`): lines of results, and elements of each; the rest is dropped."""
 
     def apply(self, out: NDArray, first: int, x: NDArray, matrices: NDArray, bias: NDArray) -> None:
         """Write products with matrices (entries, K, rows) to out (entries, rows, positions), from `first` on."""
@@ -292,7 +292,7 @@ class IndirectionTable:
             kernels.apply_to_one(out, first, *t.table.operands(x), matrices, t.order, factors, t.across, t.size)
 
     def results_of(self, whole: NDArray) -> NDArray:
-        """Return a view (entries, rows, merged lines, lines, elements) of what merged lines have of results."""
+        """Return the results within merged lines, a view (entries, rows, merged lines, lines, elements)."""
         assert self.merged
         shape = (*whole.shape[:2], len(self.starts), *self.merged)
         strides = (*whole.strides[:2], self.n * whole.itemsize, self.elements * whole.itemsize, whole.itemsize)
@@ -310,7 +310,7 @@ class NeighbourTable:
     """A table for one row of results, where neighbouring lines of positions read the same lines of samples."""
 
     table: IndirectionTable
-    """It lists the taps by lines of samples, then those that only the next neighbours read."""
+    """The taps by lines of samples, then the taps that only the next neighbours read."""
     order: Integers
     """Where these taps stand in the other table."""
     across: int
@@ -337,7 +337,7 @@ def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Ind
 
 @lru_cache(maxsize=1024)
 def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple[IndirectionTable, Integers, Integers]:
-    """Where the cotangents lie that reach samples phase + stride * a, a in [begin, end) along the leading axis.
+    """Where the cotangents of samples phase + stride * a lie, a in [begin, end) along the leading axis.
 
     All polyphase components, one after the other. Second, for each (components + 1, 3): its first tap, its first line,
     the samples of a line. Third, the position of each line of samples in x.
@@ -369,7 +369,7 @@ def _axis_of_g(
 ) -> tuple[Integers, dict[int, tuple[Integers, Integers]]]:
     """Return the results (1, indices) that an extended axis consists of, and taps and samples by phase of the samples.
 
-    Of the first sample, stride * begin + phase, it is where in the axis its taps have their results (2, taps).
+    The taps (2, taps) are places in the axis: the results that read the first sample, stride * begin + phase.
     """
     n, r = t.lengths[axis], t.stride[axis]
     met = {p: outputs_met(t.sizes[axis], r, p) for p in phases}

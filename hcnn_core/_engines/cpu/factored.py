@@ -65,7 +65,7 @@ class FactoredPlan:
 
     @staticmethod
     def suits(positions: int) -> bool:
-        """Whether lines of so many positions fill a vector."""
+        """Whether lines of this many positions fill a vector."""
         return positions >= LANES
 
     def takes(self, bias: NDArray) -> bool:

@@ -26,7 +26,7 @@ class CpuPatches(Patches[NDArray]):
     """Patches along two axes. Each thread works on all its samples at once."""
 
     def _outer(self, samples: list[int]) -> int:
-        """Fewer where the others make lines of positions long enough, and threads still have samples to share."""
+        """Count outer axes: fewer where inner ones make long lines, and threads still have samples to share."""
         line, longest = self.lengths[-1], current().patch_line_elements
         for outer in range(len(samples) - 1 if line < longest else 0, 0, -1):
             if line * math.prod(samples[outer:]) >= longest and math.prod(samples[:outer]) > 1:

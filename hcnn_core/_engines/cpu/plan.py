@@ -51,7 +51,7 @@ class CpuPlan(Plan[NDArray]):
     def adjoints(
         self, xp: Any, g: NDArray, x: NDArray | None, w: NDArray | None, ans: NDArray | None = None
     ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
-        """As a plan's. With transformed axes, the third cotangent is summed over positions on the way."""
+        """As `Plan.adjoints`. With transformed axes, the third cotangent is summed over positions on the way."""
         if isinstance(self.transform, Identity):
             return super().adjoints(xp, g, x, w, ans)
         x_rows, spectrum, sums = self._transformed_adjoints(

@@ -1,4 +1,4 @@
-"""How much work products are for kernels that fill register tiles, in multiply-adds of full tiles.
+"""The work of products by kernels that fill register tiles, in multiply-adds of full tiles.
 
 The numbers are those of vectors of 64 bytes and float32, on which the cost model's coefficients were measured.
 """

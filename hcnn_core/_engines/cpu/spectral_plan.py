@@ -177,7 +177,7 @@ class Workspace:
 
     @property
     def operands(self) -> tuple[Any, ...]:
-        """As kernels take it."""
+        """The workspace as a plain tuple, for kernels."""
         return tuple(SpectralWorkspace(self.block, self.between, self.x_spectrum, self.y_spectrum, self.offsets))
 
     def adjoint(self, positions: int, *, filters: bool, bias: bool) -> AdjointWorkspace:

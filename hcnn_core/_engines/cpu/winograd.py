@@ -67,7 +67,7 @@ class WinogradProducts(DirectProducts):
         return split.transpose(0, 4, 3, 2, 1)[:, :, :, ::-1]
 
     def blocks(self, count: int) -> list[Block]:
-        """Cut the results into about so many blocks: the four lines of a tile, or some positions of these."""
+        """Cut the results into about `count` blocks: the four lines of a tile, or some positions of these."""
         size, whole, tiles = self._within.positions, self.taps.positions, self.taps.leading // 4
         bounds = evenly(self._within.leading, min(self._within.leading, -(-count // tiles)), self._aligned)
         return [
@@ -110,13 +110,13 @@ class WinogradProducts(DirectProducts):
         return self.apply(xp, g, back.reshape(count, -1, t.count * rows))
 
     def _tiles_back(self, terms: int, rows: int) -> bool:
-        """Whether the transpose is made by tiles, with sums of so many terms in so many rows."""
+        """Whether the transpose goes by tiles, with sums of `terms` terms in `rows` rows."""
         t = self.taps
         centred = all(size % 2 == 1 and r == 1 for size, r in zip(t.sizes, t.stride, strict=True))
         return centred and tiles_pay(terms, rows, self.tuning)
 
     def _sums_of_a_tap(self, matrices: Matrices, line: int) -> tuple[float, float, float]:
-        """As without tiles, but for what is made by tiles: of spectra all three maps."""
+        """As `DirectProducts`, times `TILED` for maps by tiles: all three maps for spectra."""
         m, count = matrices, self.taps.count
         of_y, of_x, of_w = super()._sums_of_a_tap(m, line)
         return (
@@ -283,7 +283,7 @@ class LeadingBlock:
 
 
 def leading_blocks(products: DirectProducts, elements: int) -> Iterator[LeadingBlock]:
-    """Cut the results into blocks of about so many elements of a row. Only F(4, 3) can be cut: others are one block."""
+    """Cut the results of F(4, 3) into blocks of about `elements` elements of a row; other products are one block."""
     t = products.taps
     step = max(elements // t.positions // 4, 1) * 4
     if not isinstance(products, WinogradProducts) or step + 2 > t.lengths[0]:

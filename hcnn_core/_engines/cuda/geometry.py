@@ -32,7 +32,7 @@ class Gather:
         return math.prod(along.size for along in self.results)
 
     def whole(self) -> tuple[Integers, Integers]:
-        """Return what each tap reads for all results (taps, results), -1 for a zero, and the places of the results."""
+        """Return the sample each tap reads for each result (taps, results), -1 for a zero, and the results' places."""
         axes = zip(self.results, self.steps, self.shifts, self.lengths, self.periodic, strict=True)
         reads = [extended(np.arange(a.size) * step + s[:, None], n, wrap) for a, step, s, n, wrap in axes]
         return flat(reads, self.lengths), flat([along[None] for along in self.results], self.out_lengths)[0]

@@ -21,7 +21,7 @@ THREADS = 256
 WARPS = THREADS // cuda.LANES
 
 TILES = {False: 4, True: 2}
-"""Values of the first attribute of which a warp keeps the sums, 16 results by 64 positions, by `back`."""
+"""Values of the first attribute whose sums, 16 results by 64 positions, a warp keeps, by `back`."""
 
 TILES_OF_TAPS = 42
 """About how many tiles of 16 filters by eight taps a warp keeps."""
@@ -29,10 +29,10 @@ TILES_OF_TAPS = 42
 MOST_OFFSETS = 1 << 31
 
 FROM_L2 = 0.23
-"""Of the time to copy a number, what reading it from the L2 cache takes, at 6e12 bytes a second: counted."""
+"""Time to read a number from the L2 cache relative to a copy, at 6e12 bytes a second: counted."""
 
 PART = 64
-"""Positions of a block; a warp makes a part of a row's moments of them."""
+"""Positions of a block, from which a warp makes a part of a row's moments."""
 
 
 def _shared_of_taps(sizes: dict[str, int]) -> int:
@@ -73,7 +73,7 @@ class Implicit:
         return limits.capability >= cuda.TENSOR_CAPABILITY and max(shared) <= limits.shared and has_taps
 
     def multiply_adds(self) -> float:
-        """Of the convolution on tensor cores, in whole tiles: also those with numbers that fill tiles."""
+        """Multiply-adds of the convolution on tensor cores, with those that fill whole tiles."""
         a, (first, second) = self.arrangement, (self._met(self.first, 1), self._met(self.second, 8))
         return float(a.taps.count * a.taps.results * first * second * -(-a.out // 16) * 16)
 
@@ -139,7 +139,7 @@ class Implicit:
 
     @property
     def complete(self) -> bool:
-        """Whether some tap reads each sample."""
+        """Whether every sample is read by a tap."""
         return sum(gather.count for gather in self._gathers(True)) == math.prod(self.taps.lengths)
 
     @cuda.kept
@@ -157,7 +157,7 @@ class Implicit:
         return firsts * (-(-self.second[0] // 16) if back else self.second[1] * -(-self.arrangement.out // 16))
 
     def _geometry(self) -> dict[str, int]:
-        """Return filters, and both axes of attributes, as the kernels are told of them."""
+        """Return the kernels' constants for the filters and both axes of attributes."""
         sizes = {"FILTERS": self.arrangement.out}
         for k, axis in ((1, self.first), (2, self.second)):
             names = "SAMPLES", "RESULTS", "TAPS", "STEP", "WRAP"

@@ -50,9 +50,9 @@ def forward(
     xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None,
     rho: str, skipping: Array | None = None, axis: int | None = None, parts: Array | None = None,
 ) -> Results:  # fmt: skip
-    """As the generic one. Of a sum over an axis across rows nothing else is written.
+    """As the generic one. With a sum over an axis across rows, only the sum is written.
 
-    `parts` are those of y's moments, where `Implicit.forward` has made them.
+    `parts` are parts of y's moments, where `Implicit.forward` has made them.
     """
     rows = _rows_of(y)
     terms, apart, axes = _marginal_of(rows, y, axis)
@@ -131,7 +131,7 @@ def vjp(
 def _marginal_of(rows: _Rows, y: Array, axis: int | None) -> tuple[int, int, tuple[int, ...]]:
     """How many rows are added up, how far apart they lie, and the axes that are left, in their order in memory.
 
-    One, where an axis lies along rows, or there is none.
+    One row, where the axis lies along rows, or is None.
     """
     outer = rows.order[: len(rows.order) - len(rows.inner)]
     if axis is None or axis not in outer[:-1] or y.shape[axis] > current().device_threads:
@@ -145,7 +145,7 @@ ELEMENTS = 4
 
 
 def _blocks(positions: int, each: int) -> int:
-    """Blocks that share out a row, with so many positions for each thread."""
+    """Blocks that share out a row, with `each` positions for each thread."""
     return -(-positions // (current().device_threads * each))
 
 
@@ -161,7 +161,7 @@ def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _shift_of_rows(xp: Any, shift: Array | None, y: Array, rows: _Rows) -> Array | None:
-    """Return what is added to each row."""
+    """Return the shift of each row."""
     if shift is None:
         return None
     every = xp.reshape(shift, (*(1,) * (y.ndim - shift.ndim), *shift.shape))

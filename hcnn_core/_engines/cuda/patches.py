@@ -75,7 +75,7 @@ class CudaPatches(Patches[Array]):
         return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)
 
     def _piece(self, *arrays: Array) -> int:
-        """How many elements a thread takes at a time: those of 16 bytes, where all arrays have them in such pieces."""
+        """How many elements a thread takes at a time: 16 bytes where all arrays divide into such pieces, else one."""
         elements = 16 // arrays[0].itemsize
         whole = self.shape[-1] % elements == 0 and not any(address_of(a) % 16 for a in arrays)
         return elements if whole else 1
@@ -108,7 +108,7 @@ class CudaPatches(Patches[Array]):
 
 
 def _steps(sizes: tuple[int, ...]) -> int:
-    """How many positions the patches that hold a position can reach."""
+    """How many positions can share a patch with one position."""
     return math.prod(2 * size - 1 for size in sizes)
 
 

@@ -27,7 +27,7 @@ from hcnn_core._tuning import DEFAULT, Tuning
 from hcnn_core.backend import Array, DeviceLimits, dtype_name, empty, placement
 
 LARGEST = DeviceLimits(227 << 10, 113 << 10, (9, 0))
-"""Of the device whose blocks may have the most shared memory."""
+"""The limits of the device with the most shared memory per block."""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -45,7 +45,7 @@ class Map:
 
 @lru_cache(maxsize=256)
 def maps_of(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLimits) -> tuple[Map, ...]:
-    """Analysis, its transpose, synthesis, its transpose; those of the narrowest tiles may ask for too much memory."""
+    """Analysis, its transpose, synthesis, its transpose; even the narrowest tiles may need too much memory."""
     pairs = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
     return tuple(_map(dtype, *stages, tuning, limits, summed=name == "back") for name, stages in pairs)
 
@@ -205,7 +205,7 @@ class CudaPlan(RowsPlan):
         return xp.ascontiguousarray(self._to_plan(xp, w, self.w_order, matrix))
 
     def _matrices_back(self, xp: Any, w: Array) -> Array:
-        """Return the same as (entries or 1, taps * rows, columns), taps in the order of `_phase_taps`."""
+        """Return those of the transpose (entries or 1, taps * rows, columns), taps in the order of `_phase_taps`."""
         if self.maps:
             filters = self._filter_spectra(xp, w, "filters back")
             return xp.reshape(filters, (self._count, self.taps.count * self.maps.planes * self.out, -1))
@@ -326,7 +326,7 @@ class CudaPlan(RowsPlan):
         return owned(self.from_plan(xp, rows, self.w_order, self.problem.w_shape))
 
     def _cotangent_of_filters(self, xp: Any, g: Array, x: Array) -> Array:
-        """Cotangent of the matrices (entries or 1, taps * columns, rows), of which entries have one each or all one."""
+        """Cotangent of the matrices (entries or 1, taps * columns, rows): one for each entry, or one for all."""
         (count, rows, _), columns, reading = g.shape, x.shape[1], self.tables.forward
         dtype = dtype_name(g.dtype)
         tiling, depth = cuda.TILING[dtype], columns * reading.offsets.size

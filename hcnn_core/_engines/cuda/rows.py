@@ -19,7 +19,7 @@ from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import Array, DeviceTables, dtype_name, empty
 
 FEWEST_ROWS = 6
-"""A product with fewer rows takes as long as with these: it is made in tiles of eight rows or more."""
+"""A product with fewer rows takes as long as one with eight: tiles have eight rows or more."""
 
 
 def owned(view: Any) -> Array:

@@ -21,13 +21,13 @@ from hcnn_core.backend import Array, dtype_name, empty, permute_dims, placement,
 
 THREADS = 256
 AT_ONCE = 12
-"""Most taps of which a thread reads the samples at once."""
+"""Most taps whose samples a thread reads at once."""
 
 RESULTS = (9, 7, 5, 3, 1)
-"""Results side by side of a thread. They are odd, so that the samples of a warp lie in different banks."""
+"""Neighbouring results of a thread: odd numbers, so that the samples of a warp lie in different banks."""
 
 LONG_STRIDE = 4
-"""Results that lie further apart share few samples, so that a thread has one."""
+"""Above this stride results share few samples, so that a thread has one."""
 
 SHARED = 48 << 10
 """Bytes of shared memory that every device gives a block."""
@@ -55,7 +55,7 @@ class Along(NamedTuple):
 
 
 AXIS = np.dtype([*((f"{name}_step", "i8") for name in "xyw"), *((name, "i4") for name in Along._fields)], align=True)
-"""An axis as the kernels are told of it."""
+"""The kernels' struct of an axis."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class Tiles:
 
     @cached_property
     def at_once(self) -> int:
-        """Taps of which a thread reads the samples at once."""
+        """Taps whose samples a thread reads at once."""
         taps = self.inner[self.axis].taps
         return -(-taps // -(-taps // AT_ONCE))
 
     @cached_property
     def rows(self) -> int:
-        """Such groups of taps, of all three axes."""
+        """Groups of `at_once` taps, of all three axes."""
         taps = self.inner[self.axis].taps
         return math.prod(a.taps for a in self.inner) // taps * -(-taps // self.at_once)
 
@@ -103,12 +103,12 @@ class Tiles:
         return math.prod(a.taps for a in self.axes[:-3])
 
     def pitches(self, last: int) -> tuple[int, ...]:
-        """Elements from one sample to the next along each axis of a tile whose last axis has room for so many."""
+        """Elements from one sample to the next along each axis of a tile, whose last axis has room for `last`."""
         return _pitches((*self.read[:2], last))
 
     @cached_property
     def pitch(self) -> int:
-        """Room along the last axis of a tile, with which the threads of a warp read from many banks."""
+        """Room along a tile's last axis for which the threads of a warp read from many banks."""
         units = [np.arange(32) // math.prod(self.units[d + 1 :]) % self.units[d] for d in range(3)]
 
         def conflicts(last: int) -> float:
@@ -131,7 +131,7 @@ class Tiles:
         return -(-self.at_once * item // 16) * 16 // item
 
     def shared(self, item: int) -> int:
-        """Bytes of shared memory of a block, of whichever kernel."""
+        """Bytes of shared memory of a block, for each of the kernels."""
         samples = math.prod(self.read[:2]) * self.pitch + self.beyond
         forward, back = self.rows * self.packed(item) + samples, math.prod(self.size) + samples
         return max(item * max(forward, back) + 4 * sum(self.read), item * THREADS * self.at_once)
@@ -196,7 +196,7 @@ def _joined(axes: Sequence[Steps]) -> list[Steps]:
 
 @dataclass(frozen=True)
 class Laid:
-    """Tiles, a kernel's sizes and shared memory, the axes as it is told of them, and their places in `axes`."""
+    """Tiles, a kernel's sizes, shared memory and table of axes, and the places of these in `axes`."""
 
     tiles: Tiles
     sizes: dict[str, int]
@@ -207,7 +207,7 @@ class Laid:
 
 @lru_cache(maxsize=512)
 def _laid(axes: tuple[Steps, ...], kernel: str, item: int) -> Laid:
-    """Axes in the order of memory; if no tiles fit these, in their own, of which it is known that some do."""
+    """Lay out axes in the order of memory; if no tiles fit these, in their own order, for which some fit."""
     ordered = sorted(axes, key=lambda axis: -abs(axis.x))
     for some in (_joined(ordered), _joined(axes), axes):
         tiles = tiles_for(tuple(axis.along for axis in some), item)
@@ -311,7 +311,7 @@ class SinglePlan:
         return x_cotangent, w_cotangent, None if ans is None else g
 
     def _convolve(self, x: Array, y: Array, w: Array, along: Sequence[Along]) -> None:
-        """Write y, for w whose axes are those that are convolved and whose tap k is the k-th that reads a sample."""
+        """Write y; the axes of w are the convolved ones, and tap k of w is the k-th that reads a sample."""
         laid, arguments = _laid(self._steps(x, y, along, w), "SINGLE_FORWARD", x.itemsize), (x, w, y)
         grid = (laid.tiles.count,)
         cuda.launch("single", dtype_name(x.dtype), laid.sizes, grid, THREADS, (*arguments, laid.table), laid.shared)

@@ -20,19 +20,19 @@ EIGHT = 8
 """Elements of the batch, and channels, that a block takes at a time; places of a warp."""
 
 TILES = 4, 3, 2, 1
-"""Rows of which a warp keeps the sums, 16 each."""
+"""Tiles of 16 rows whose sums a warp keeps."""
 
 WARPS = 8, 4
 """Warps of a block, which has eight places for each."""
 
 FEWEST_BLOCKS = 264
-"""Blocks of which each multiprocessor of an H200 has two. Where large blocks are fewer, blocks are smaller."""
+"""Two blocks for each multiprocessor of an H200. Where there are fewer large blocks, smaller ones are taken."""
 
 MOST_TAPS = 81
-"""Of more taps, filters do not fit."""
+"""Most taps whose filters fit."""
 
 Found = tuple[dict[str, int], tuple[int, ...]]
-"""Sizes of a kernel, and the results of a tile along each axis."""
+"""A kernel's sizes, and the results of a tile along each axis."""
 
 
 class Summed:
@@ -52,13 +52,13 @@ class Summed:
 
     @cached_property
     def _gathers(self) -> dict[str, Gather]:
-        """What is read forward, and back for each phase of x that meets taps."""
+        """Which samples results read: forward, and back for each phase of x that meets taps."""
         back = {f"back {number}": gather for number, gather in enumerate(back_gathers(self.taps))}
         return {"forward": forward_gather(self.taps), **back}
 
     @cached_property
     def complete(self) -> bool:
-        """Whether some tap reads each sample."""
+        """Whether every sample is read by a tap."""
         counts = (gather.count for name, gather in self._gathers.items() if name != "forward")
         return sum(counts) == math.prod(self.taps.lengths)
 
@@ -119,7 +119,7 @@ class Summed:
 
     @cuda.kept
     def _sizes(self, name: str, limits: DeviceLimits) -> Found | None:
-        """Choose sizes of `summed` and its tile: the largest of which there are enough blocks, or else the smallest."""
+        """Choose sizes of `summed` and its tile: the largest with enough blocks, or else the smallest."""
         a, choice, gather, back = self.arrangement, None, self._gathers[name], name != "forward"
         channels, results = (a.out, a.channels) if back else (a.channels, a.out)
         padded = {m: -(-results // (16 * m)) * m for m in TILES}

@@ -23,7 +23,7 @@ BANDWIDTH, MULTIPLY_ADDS, FLOAT32 = 4.3e12, 1.35e14, 3.35e13
 """Bytes that an H200 copies in a second; products of TensorFloat-32 that it can issue by `mma.sync`, and of float32."""
 
 SLOWER = 2.8
-"""How much longer kernels that make and read spectra took there than what follows from these (gpu-h200/README.md)."""
+"""How much longer kernels with spectra took on it than follows from these rates (gpu-h200/README.md)."""
 
 
 def kernels_of(arrangement: Arrangement) -> Implicit | Summed | None:
@@ -67,9 +67,9 @@ class TensorPlan(RowsPlan):
 
     @classmethod
     def units_on_tensor_cores(cls, choice: Any, units: Units, limits: DeviceLimits) -> Units:
-        """Those of products by tensor cores, or where filters slide, of these and of what each tap of space reads.
+        """Units of products by tensor cores, and where filters slide, of reading samples for each tap of space.
 
-        What is read once comes from memory, as half a copy is; for other taps, from the L2 cache.
+        The first read of a sample comes from memory and counts as half a copy; other taps read from the L2 cache.
         """
         a, t, kernels = choice.arrangement, choice.arrangement.taps, kernels_of(choice.arrangement)
         if isinstance(kernels, Summed):
@@ -86,7 +86,7 @@ class TensorPlan(RowsPlan):
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
 
     def forward_and_parts(self, xp: Any, x: Array, w: Array) -> tuple[Array, Array | None]:
-        """X convolved with w, and parts of its moments where filters slide (see `Implicit.forward`), else None."""
+        """Return x convolved with w, and parts of its moments where filters slide (`Implicit.forward`), else None."""
         if isinstance(self.kernels, Summed):
             return self.forward(xp, x, w), None
         shape = self.y_rows * self.out, -(-math.prod(self.taps.out_lengths) * self.taps.batch // PART), 2

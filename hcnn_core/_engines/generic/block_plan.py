@@ -18,14 +18,14 @@ from hcnn_core._tuning import Units
 from hcnn_core.backend import Array, joined, permute_dims, placement, reshape
 
 LEAST, CROWDED, LONGEST = 64, 1 << 14, 1 << 18
-"""Points of the shortest blocks. Four lines at once take twice as long where their length is a multiple of the second,
-and meet in one set of the cache, or greater than the third, and leave it."""
+"""Points of the shortest blocks. Then two lengths at which four lines at once take twice as long: at multiples of the
+first they share one set of the cache; above the second they do not fit it."""
 
 
 class BlockPlan(FFTPlan):
-    """The same convolution and adjoints by many short FFTs, whose points stay in cache.
+    """A convolution and its adjoints by many short FFTs, whose points stay in cache.
 
-    A block of results meets as many samples and size - 1 more, in a halo that is zero, or is read around the circle.
+    A block of results reads as many samples and size - 1 more, a halo of zeros or from around the circle.
     Blocks are taken in groups, and groups shared among threads. A cotangent of x is a convolution of that of the
     result with the filter flipped, so its blocks are read and written in the same way; that of w is added up over all
     blocks as a spectrum. Strides drop results.
@@ -82,7 +82,7 @@ class BlockPlan(FFTPlan):
         return self._forth(xp, x, self._padding(xp, places))
 
     def _sliding(self, xp: Any, x: Array, w: Array, halo: Sequence[int], begins: Sequence[int]) -> Array:
-        """Convolve blocks and so many samples before them with a spectrum; results are the points from `begins` on."""
+        """Convolve blocks, with a halo before them, with a spectrum; results are the points from `begins` on."""
         y = xp.empty((self.batch, *self.lengths), dtype=x.dtype, **placement(xp, x))
         results = cutting([slice(k, k + step) for k, step in zip(begins, self.steps, strict=True)])
         order = (0, *itertools.chain(*((1 + k, 1 + k + self.count) for k in range(self.count))))

@@ -15,7 +15,7 @@ from hcnn_core._tuning import current
 from hcnn_core.backend import AnyArray, Array, in_memory_order, lasting_zeros, reduced
 
 MANY = 2**16
-"""From so many terms on, sums are made in double precision: NumPy adds row to row, and in single that stops at 2^24."""
+"""Sums of this many terms or more are in double precision: NumPy adds row to row, and float32 stops at 2^24."""
 
 
 def _zero(x: Array) -> Any:

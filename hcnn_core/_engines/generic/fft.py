@@ -154,5 +154,5 @@ def part_of(x: Array, axis: int, start: int, stop: int) -> Array:
 
 
 def _zeros(xp: Any, like: Array, axis: int, count: int) -> Array:
-    """Return so many zeros along an axis, beside an array."""
+    """Return zeros in the shape of an array, but `count` of them along an axis."""
     return xp.zeros((*like.shape[:axis], count, *like.shape[axis + 1 :]), dtype=like.dtype, **placement(xp, like))

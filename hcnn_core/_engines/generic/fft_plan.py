@@ -17,10 +17,10 @@ from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import Array, fft_namespace, permute_dims, placement, reshape
 
 TOGETHER, CUFFT_PRIMES, MOST_POINTS = 3, (2, 3, 5, 7), (1 << 31) - 1
-"""Axes that cuFFT transforms by one plan, prime factors of lengths that it is fast at, and points that it can count."""
+"""Most axes of one plan of cuFFT, prime factors of the lengths for which it is fast, and most points it can count."""
 
 LINES, LONE_LINES, FAR, FAR_LINES = 4, 3.5, 1 << 21, 1.5
-"""A sample takes SciPy's FFT so many times as long where it has fewer lines to transform at once, or more points."""
+"""SciPy's FFT is slower: with fewer lines than the first by the second, above the third, in points, by the fourth."""
 
 Along = Callable[[Array, Sequence[int]], Array]
 """A map along some of the convolved axes, which are the last ones."""

@@ -18,8 +18,8 @@ def forward(
 ) -> Results:  # fmt: skip
     """Normalise y + shift; return mean (K,), variance (K,), and both in double precision (2, K).
 
-    With `rho` "elu", take the ELU of the result, with "relu" the ReLU of it plus what skips it, if anything does. With
-    an axis, the sum over it takes the place of the first result. Parts of moments are for a GPU's kernels.
+    With `rho` "elu", take the ELU of the result, with "relu" the ReLU of the result plus `skipping`, if given. With an
+    axis, the sum over it takes the place of the first result. Parts of moments are for a GPU's kernels.
     """
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y if shift is None else y + shift
@@ -39,7 +39,7 @@ def forward(
 
 
 def rectified(xp: Any, ans: Array, skipping: Array | None) -> Array:
-    """Return the ReLU of an array, or of its sum with what skips it."""
+    """Return the ReLU of an array, plus `skipping` if given."""
     return relu(xp, ans if skipping is None else add(ans, skipping))
 
 
@@ -47,9 +47,9 @@ def vjp(
     xp: Any, g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
     memory: tuple[Array, Array | None], epsilon: float, shard: Shard | None, rho: str,
 ) -> Adjoints:  # fmt: skip
-    """Cotangents of y, shift, scale, bias and what skips, from those of the three results.
+    """Cotangents of y, shift, scale, bias and `skipping`, from those of the three results.
 
-    `memory` is what `forward` returns last, and of a ReLU what it returns first.
+    `memory` is the last result of `forward`, and with a ReLU also the first.
     """
     moments, ans = memory
     g = g if ans is None else relu_vjp(xp, g, ans)

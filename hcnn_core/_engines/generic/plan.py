@@ -49,7 +49,7 @@ class Plan(Generic[AnyArray]):
 
     @staticmethod
     def units_of_products(products: TapProducts[Any], matrices: Matrices) -> Units:
-        """Units of work of a plan's products. A plan that makes them by kernels of its own says what these take."""
+        """Units of work of a plan's products. Plans with kernels of their own override it."""
         return products.units(matrices)
 
     @classmethod

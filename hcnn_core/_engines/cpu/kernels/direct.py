@@ -91,7 +91,7 @@ def _extend(signal: ExtendedSignal, entry: int) -> None:
 def _apply(
     together: int, out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, bias: NDArray
 ) -> None:  # fmt: skip
-    """As `apply`, for so many lines together. It is a constant, and Numba compiles only the branch that it takes."""
+    """As `apply`, for `together` lines at once. Numba compiles only the branch that this constant takes."""
     signal, taps = ExtendedSignal(*signal), OffsetTable(*taps)
     x, starts, n = signal.x, taps.starts, taps.n
     for entry in range(x.shape[0]):

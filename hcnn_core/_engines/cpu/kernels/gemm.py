@@ -107,7 +107,7 @@ def gemm_tile(
 
 
 def _begin_sums(builder: Any, v: Vectors, how: int, sums: Any, targets: Any, bias: Any) -> None:
-    """Write what sums begin with: what is there, or the bias of each row."""
+    """Write the initial sums: the present values, or the bias of each row."""
     for r, row in enumerate(sums):
         for target, variable in zip(targets[r], row, strict=True):
             if how == ADD:

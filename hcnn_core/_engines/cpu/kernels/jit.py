@@ -46,16 +46,16 @@ class _Impl(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Numba's cache on disk, for one function. What cannot be read or written is compiled, and said.
+    """Numba's cache on disk, for one function. Where it cannot be read or written, a line says so.
 
-    Code is kept in the first folder of Numba's that can be written to. It is also read from the one that cannot:
-    NUMBA_CACHE_DIR, or else beside the sources, where who installed them may have compiled all kernels.
+    Code is kept in the first of Numba's folders that can be written to. It is also read from NUMBA_CACHE_DIR, or else
+    from the folder beside the sources, where an administrator may have compiled all kernels.
     """
 
     _impl_class = _Impl
 
     def __init__(self, function: Any) -> None:
-        """Raise RuntimeError if others may write to the folder: what lies there is executed."""
+        """Raise RuntimeError if others may write to the folder, whose files are executed."""
         super().__init__(function)
         files, file = self._cache_file, function.__code__.co_filename
         of = UserProvidedCacheLocator if numba.config.CACHE_DIR else InTreeCacheLocator
@@ -96,7 +96,7 @@ class _Files(IndexDataCacheFile):
 
     def __init__(self, folder: str, base: str, stamp: Any) -> None:
         super().__init__(folder, base, stamp)
-        self.folders = [folder]  # what is read, the first of which is written
+        self.folders = [folder]  # all are read, the first is written
 
     def load(self, key: Any) -> Any:
         """Return what was saved in any of the folders, or None; ValueError if it is damaged."""
@@ -114,7 +114,7 @@ class _Files(IndexDataCacheFile):
         return None
 
     def save(self, key: Any, data: Any) -> None:
-        """Write compiled code, in place of what another source or a damaged file has left."""
+        """Write compiled code, in place of a file that is damaged or from another source."""
         code = self._dump(data)
         with self._open_for_write(self._path(key)) as file:
             file.write(self._of(key) + hashlib.sha256(self._of(key) + code).digest() + code)
@@ -130,7 +130,7 @@ class _Files(IndexDataCacheFile):
 
 @lru_cache
 def _unsafe(folder: str, sources: str) -> str:
-    """Who else may write to the folder, but not to the sources; "" if nobody may."""
+    """Why others may write to the folder, but not to the sources; "" if they may not."""
     if os.name != "posix" or not os.path.exists(folder):
         return ""
     status, source = os.stat(folder), os.stat(sources)
@@ -148,10 +148,10 @@ _said: list[str] = []
 
 
 def _say(text: str) -> None:
-    """Write one line to standard error, the first time that a process has something to say."""
+    """Write a line to standard error, once per process."""
     if not _said:
         _said.append(text)
-        with suppress(OSError, ValueError, AttributeError):  # of standard error that is gone
+        with suppress(OSError, ValueError, AttributeError):  # standard error is gone
             print(f"hcnn: {text}", file=sys.stderr, flush=True)
 
 

@@ -103,7 +103,7 @@ def _place(block: int, n: int) -> tuple[int, int, int]:
 
 @compiled()
 def moments(like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDArray) -> None:
-    """Write of each block the mean, and the sum of squared deviations from it, to `sums` (blocks, 2).
+    """Write each block's mean, and its sum of squared deviations from the mean, to `sums` (blocks, 2).
 
     `x` holds the addresses of lines of n elements. Deviations are taken from a first mean, so that squares lose no
     digits where the mean is large.
@@ -153,7 +153,7 @@ def cotangents(
     numbers: NDArray,
     rectified: bool,
 ) -> None:
-    """Write of each block the sums of c's cotangent, of it times x - center, and of x - center, to (blocks, 3).
+    """Write each block's sums of c's cotangent, of the same times x - center, and of x - center to (blocks, 3).
 
     c is (x - center) * slope + bias; g holds the addresses of cotangents of the result of `normalize`.
     """

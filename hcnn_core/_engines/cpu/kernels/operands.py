@@ -156,8 +156,7 @@ class WinogradWorkspace(NamedTuple):
     """What a thread holds while it works on tiles of F(4, 3)."""
 
     missing: NDArray
-    """(elements,) zeros: stands for lines that are not there. To adjoints (2, elements), of which they write to the
-    second."""
+    """(elements,) zeros in place of missing lines. For adjoints (2, elements): they write to the second row."""
     places: NDArray
     """(2, 6) int64, to adjoints (4, 6): addresses or offsets of lines that `linear` reads or writes."""
     inputs: NDArray

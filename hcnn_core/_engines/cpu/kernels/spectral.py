@@ -46,7 +46,7 @@ def transpose_rows(transposed: NDArray, n: int, y: int, y_step: int, rows: int) 
 
 @compiled()
 def multiply_group(workspace: SpectralWorkspace, width: int, matrices: NDArray, group: int) -> None:
-    """Write the products of a group's spectrum with its matrices to the result's, or add them to those of others."""
+    """Write the products of a group's spectrum with its matrices to the result's spectrum, or add them to it."""
     spectrum, result = workspace.x_spectrum, workspace.y_spectrum
     row, terms = spectrum.strides[2], workspace.offsets[: matrices.shape[2]]
     for f in range(spectrum.shape[0]):

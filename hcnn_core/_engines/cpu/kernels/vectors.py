@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from numpy.polynomial import Chebyshev, Polynomial
 
 WIDTHS = {"avx": 16, "avx2": 32, "avx512f": 64}
-"""Instructions of x86, each of which needs those before it, and bytes of a vector that the kernels take with them."""
+"""x86 instruction sets, each of which needs those before it, and the bytes of the kernels' vectors with each."""
 
 
 def vector_bytes(host: Mapping[str, bool], name: str | None, features: str | None) -> int:
@@ -63,7 +63,7 @@ class Vectors:
         return self.builder.inttoptr(address, type_.as_pointer())
 
     def at(self, address: Any, vector: int) -> Any:
-        """Pointer to the vector that is so many vectors after an address."""
+        """Pointer to the vector with this number after an address."""
         return self.pointer(self.builder.add(address, INT64(vector * self.lanes * self.size)), self.type)
 
     def load(self, address: Any, vector: int = 0) -> Any:
