@@ -39,7 +39,7 @@ from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
 from tests.gpu.races import BOUNDS, FLAGS, Launches, races
 from tests.gpu.requirements import missing
-from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, SUMMED, Defect
+from tests.gpu.test_planted_defects import PLANTED, ROOT, Defect
 
 
 def of(seed: int, *shape: int) -> Any:
@@ -125,99 +125,6 @@ def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     assert len(said) >= len(names) and not any(said.values()), next(text for text in said.values() if text)
 
 
-RACES = {
-    ("apply", KERNELS): [
-        ("before factors are overwritten", "__syncthreads();\n        for (int i = threadIdx.x; i < depth * ROW_TILE"),
-        ("after factors are written", "offset[k] = offsets[k0 + k];\n        __syncthreads();\n#pragma unroll 4"),
-    ],
-    ("map_rows", KERNELS): [
-        ("between the stages of a map", "__syncthreads();\n    reads = writes + FIRST_GROUPS;"),
-    ],
-    ("gram", KERNELS): [
-        ("before the sums of `gram` are added", "__syncthreads();\n    for (unsigned k = threadIdx.x;"),
-        ("before the mean of some samples is read", "__syncthreads();\n    return some[0] / count"),
-    ],
-    ("multiply", KERNELS): [
-        (
-            "before operands of `multiply` are overwritten",
-            "__syncthreads();\n        for (int t = threadIdx.x; t < SIDE * SIDE;",
-        ),
-    ],
-    ("normalize_back", KERNELS): [
-        (
-            "before the moments' cotangents",
-            "__syncthreads();\n    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1);",
-        ),
-    ],
-    ("correlate", KERNELS): [
-        (
-            "before the warps' parts of `correlate` are added",
-            "__syncthreads();\n    for (int i = threadIdx.x; i < G_TILE * X_TILE;",
-        ),
-        (
-            "before the warps' parts of `correlate` take the samples' place",
-            "__syncthreads();\n    real* own = reinterpret_cast",
-        ),
-    ],
-    ("add_terms", KERNELS): [
-        ("before numbers of threads are added", "__syncthreads();\n        if (threadIdx.x < half) part["),
-    ],
-    ("implicit", IMPLICIT): [
-        ("between stages of sliding filters", "stage + 1);\n        __syncthreads();"),
-    ],
-    ("implicit_taps", IMPLICIT): [
-        ("before copied positions are read", "round_own(turn);\n        __syncthreads();"),
-        (
-            "before copied positions are overwritten",
-            "__syncthreads();\n    }\n    // the warps",
-        ),
-    ],
-    ("summed", SUMMED): [
-        ("before copied channels are read", "__syncthreads();\n        const float* of_w ="),
-        (
-            "before copied channels are overwritten",
-            "__syncthreads();\n    }\n#pragma unroll\n    for (int n = 0",
-        ),
-    ],
-    ("summed_taps", SUMMED): [
-        ("before copied tiles are read", "round_own(turn);\n        __syncthreads();"),
-        ("before the warps' sums of a tap are added", "__syncthreads();\n        for (int k = threadIdx.x; k < OCT"),
-        (
-            "before copied tiles are overwritten",
-            "__syncthreads();\n    }\n    // the warps",
-        ),
-    ],
-    ("spread", KERNELS): [
-        (
-            "before the factors of `spread` are read",
-            "__syncthreads();\n    for (int q = threadIdx.x; q < TILE; q += PATCH_THREADS) {",
-        ),
-        ("before samples are overwritten", "__syncthreads();\n        for (int n = threadIdx.x; n < HALO"),
-        ("before samples are read", "__syncthreads();\n        for (int n = threadIdx.x; n < TILE"),
-    ],
-    ("normalize_rows", KERNELS): [
-        ("before a marginal's shifts are read", "__syncthreads();\n    for (int p = blockIdx.x * NORM"),
-    ],
-    ("row_sums", KERNELS): [
-        ("before a block's sums are read", "__syncthreads();\n    for (int n = 0; n < N; ++n) sum[n]"),
-    ],
-    ("muon_polynomials", KERNELS): [
-        (
-            "before a step of Muon's iteration is multiplied",
-            "__syncthreads();\n        multiply_squares(total, step, next, n);",
-        ),
-    ],
-    ("single", SINGLE): [
-        (
-            "before a single filter's samples are overwritten",
-            "__syncthreads();\n        for (int i = threadIdx.x; i < PAIRS * REG_TAPS;",
-        ),
-        ("before a single filter's results take their place", "__syncthreads();  // the samples are read;"),
-    ],
-}
-"""By kernel and its file: which barrier is left out, and the text around it."""
-
-
 def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> None:
     said = races(launches, tmp_path, flags=BOUNDS)
     assert not any(said.values()), next(text for text in said.values() if text)
@@ -249,15 +156,13 @@ def test_a_read_beyond_an_array_is_noticed(
     assert any("overflow" in found for found in said.values())
 
 
-@pytest.mark.parametrize(("of", "race"), [(of, race) for of, some in RACES.items() for race in some], ids=str)
-def test_a_missing_barrier_is_noticed(
-    launches: Launches, tmp_path: Path, of: tuple[str, str], race: tuple[str, str]
-) -> None:
+@pytest.mark.parametrize("race", PLANTED["race"], ids=lambda race: race["what"])
+def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, race: dict[str, str]) -> None:
     """In the largest launch of the kernel."""
-    (kernel, file), (what, text) = of, race
+    kernel, file, text = race["kernel"], race["file"], race["old"]
     assert (ROOT / file).read_text("utf-8").count(text) == 1
-    defect = Defect(what, file, text, text.replace("__syncthreads();", "", 1), races)
-    some, tensor = Launches(launches.folder), file in (IMPLICIT, SUMMED)
+    defect = Defect(race["what"], file, text, text.replace("__syncthreads();", "", 1), races)
+    some, tensor = Launches(launches.folder), Path(file).stem in ("implicit", "summed")
     kinds = [kind for kind in launches.found if kind[0] == kernel and bool(kind[2]) == tensor]
     largest = max(kinds, key=lambda kind: len(launches.found[kind][2]))
     some.found = {largest: launches.found[largest]}
