@@ -174,13 +174,6 @@ def test_another_module_that_came_before_is_named_in_one_line(tmp_path: Path, is
     assert named == f"train {place}" and kept == "the module of the user"
 
 
-def test_a_folder_without_python_files_is_named_too(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
-    code = "import sys; sys.path.remove(sys.path[1]); import train; sys.path.append(%r); import hcnn; hcnn.load"
-    done = python(tmp_path, "-S", "-c", code % str(ROOT))
-    assert done.returncode == 1 and f"from {tmp_path / 'train'}: rename that one" in done.stderr, done.stderr
-
-
 # Commands
 
 
@@ -239,34 +232,6 @@ def test_a_closed_pipe_is_no_failure_to_talk_about(tmp_path: Path, flag: str) ->
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
-
-
-AT_THE_END = """
-import numpy as np
-import hcnn
-
-x, signal, bank = np.ones((4, 8, 8)), np.ones(4), hcnn.wavelets.morlet_bank((8, 8), 1, 2)
-calls = {
-    "short": lambda: hcnn.convolve(x, np.ones(3), (1,), boundary="periodic").shape,
-    "long": lambda: hcnn.convolve(np.ones((4, 128, 128)), np.ones((63, 63)), (1, 2), boundary="periodic").shape,
-    "grad": lambda: hcnn.grad(lambda x: np.sum(hcnn.convolve(x, np.ones(3), 0, boundary="zero")))(signal).shape,
-    "scattering": lambda: hcnn.wavelets.scattering(np.ones((8, 8)), bank).shape,
-}
-
-class Last:
-    def __del__(self, write=print):
-        write({name: call() for name, call in calls.items()})
-
-last = Last()
-print({name: call() for name, call in calls.items()})
-"""
-
-
-def test_what_was_called_before_can_be_while_the_interpreter_ends() -> None:
-    """Python imports nothing any more then, not even what is loaded."""
-    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
-    assert first == second and done.stderr == ""
 
 
 def test_modules_of_commands_name_their_command() -> None:

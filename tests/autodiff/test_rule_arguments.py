@@ -184,13 +184,6 @@ def test_determinants_of_matrices_of_moderate_condition_need_no_svd(monkeypatch:
         vjp(np.linalg.det, bad)[1](np.ones(()))
 
 
-@pytest.mark.skipif(not hasattr(np, "row_stack"), reason="NumPy has no row_stack any more")
-def test_row_stack_is_vstack() -> None:
-    with pytest.warns(DeprecationWarning, match="row_stack"):
-        found = vjp(lambda x: np.row_stack([x, 2 * x]), X)[0]  # noqa: NPY201
-    assert np.array_equal(found, np.vstack([X, 2 * X]))
-
-
 def test_the_second_derivative_of_elu_at_0_is_that_of_its_line() -> None:
     """Where those from the left and from the right differ, 1 and 0."""
     second = grad(lambda x: np.sum(grad(lambda y: np.sum(elu(y)))(x)))(np.array([-1.0, 0.0, 1.0]))

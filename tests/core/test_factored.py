@@ -240,13 +240,6 @@ def test_second_derivatives() -> None:
     check_grads(lambda *five: (traced_layer(*five, *layer.axes, **layer.options) ** 2).sum(), order=2)(*layer.operands)
 
 
-def test_second_derivatives_without_a_bias() -> None:
-    layer = Layer((2, 3, 9, 4, 5), (3, 2, 3, 3), (3, 2), stride=(1, 1, 2, 1), boundary="zero")
-    check_grads(lambda *four: (traced_layer(*four, None, *layer.axes, **layer.options) ** 2).sum(), order=2)(
-        *layer.operands[:4]
-    )
-
-
 def test_biases_of_any_shape() -> None:
     layer = Layer(**PAPER, boundary="periodic")
     layer.operands[4] = noise(5, (3, 1, 4, 1, 12), "float64")  # along u1, v1 and k

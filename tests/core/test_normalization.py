@@ -183,27 +183,6 @@ def test_without_the_elu_too(shape: tuple[int, ...], dtype: str, in_memory: str,
         assert_near((normalize_elu(y, shift, scale, bias, epsilon=EPSILON)[0],), expected[:1], dtype, factor)
 
 
-def test_values_and_gradients_are_pytorchs() -> None:
-    """Its channels are the second axis, its running variance is divided by one less."""
-    torch: Any = pytest.importorskip("torch")
-    y, _, scale, bias = operands((6, 5, 4, 3), (), "float64", None, 2.0)
-    g = noise(4, y.shape, "float64")
-    theirs = [torch.from_numpy(a.copy()).requires_grad_() for a in (y, scale, bias)]
-    running = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    channels = theirs[0].permute(0, 3, 1, 2)
-    ans = torch.nn.functional.batch_norm(channels, *running, *theirs[1:], training=True, momentum=1.0, eps=EPSILON)
-    ans.backward(torch.from_numpy(g.copy()).permute(0, 3, 1, 2))
-    (found, mean, variance), pullback = vjp(lambda *a: autodiff.batch_normalize(*a, epsilon=EPSILON), y, scale, bias)
-    count = y.size // 3
-    for ours, other in [
-        (found, ans.permute(0, 2, 3, 1)),
-        (mean, running[0]),
-        (variance * count / (count - 1), running[1]),
-        *zip(pullback((g, np.zeros(3), np.zeros(3))), (a.grad for a in theirs), strict=True),
-    ]:
-        np.testing.assert_allclose(ours, other.detach().numpy(), rtol=1e-11, atol=1e-12)
-
-
 def test_kernels_and_what_stands_for_them_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     given = operands((48, 8, 8, 2, 16), (2, 16), "float64", LAYER, 3.0)
     assert lines_of(given[1], given[0]) is not None

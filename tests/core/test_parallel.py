@@ -22,7 +22,7 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, elu, elu_vjp, ma
 from hcnn_core._threads import asked_for, parallel_for, worker_count
 from hcnn_core._tuning import tuned
 from hcnn_core.activations import total
-from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps, noise, norm, threads, wide
+from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, eps, noise, norm, threads, wide
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -271,14 +271,6 @@ def test_the_number_of_threads_does_not_matter() -> None:
         assert np.array_equal(two, twice)  # bit for bit, whichever thread was first
         assert one.dtype == two.dtype and one.shape == two.shape
         assert np.abs(wide(one) - wide(two)).max() <= C * eps(one.dtype) * scale
-
-
-def test_threads_and_definition() -> None:
-    x, w = noise(0, (40, 20, 16), "float32"), noise(1, (3, 5, 4), "float32")
-    with threads(2):
-        for method in ("direct", "fft", ("fft", "direct")):
-            problem = Problem(x, w, (1, 2), {"boundary": "zero", "method": method})
-            assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
 
 
 @pytest.mark.parametrize(

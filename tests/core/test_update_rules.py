@@ -213,29 +213,5 @@ def test_the_first_steps_of_adamw_never_exceed_the_rate(seed: int, first: float,
     np.testing.assert_allclose(found, -0.1 * np.sign(g), rtol=1e-9)
 
 
-def test_steps_of_pytorch() -> None:
-    """Its momentum is of gradients, and the rate is constant here; the same network would move the same."""
-    torch: Any = pytest.importorskip("torch")
-    start, *gradients = operands(6, (4, 3), "float64")
-    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
-    betas = (0.8, 0.95)
-    for optimizer, ours in [
-        (lambda p: torch.optim.SGD(p, 0.1, **options), lambda t, w, g, v: sgd_update(w, g, v, rate=0.1, **options)),
-        (
-            lambda p: torch.optim.AdamW(p, 0.1, betas, weight_decay=0.2),
-            lambda t, *a: adamw_update(*a, rate=0.1, step=t, betas=betas, weight_decay=0.2),
-        ),
-    ]:
-        parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
-        theirs = optimizer([parameter])
-        state: Any = [start]
-        for t, gradient in enumerate(gradients, 1):
-            parameter.grad = torch.from_numpy(gradient.copy())
-            theirs.step()
-            means = state[1:] or [np.zeros_like(start)] * (1 if "momentum" in theirs.defaults else 2)
-            state = ours(t, state[0], gradient, *means)
-        np.testing.assert_allclose(state[0], parameter.detach().numpy(), rtol=1e-13)
-
-
 def test_no_weights_at_all() -> None:
     assert sgd_update_all([], [], [], rate=0.1, weight_decays=[]) == ([], [])

@@ -122,40 +122,6 @@ def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
     assert stages.Table(tmp_path, "step", ["another", "head"]) == [["another", "head"]]
 
 
-@pytest.mark.slow
-def test_every_missing_package_is_named_and_what_needs_none_is_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stages = importlib.import_module("benchmarks.gpu.stages")
-    root = tmp_path / "root"
-    (root / "tests").mkdir(parents=True)
-    (root / "tests" / "helper.py").write_text("import array_api_strict\n")
-    text = "import pytest\n@pytest.mark.gpu\ndef test_a(): pass\n"
-    (root / "tests" / "test_plain.py").write_text(text + "@pytest.mark.gpu\ndef test_b(): pass\n")
-    (root / "tests" / "test_other.py").write_text(text + "@pytest.mark.gpu\ndef test_b(): pytest.skip('')\n")
-    (root / "tests" / "test_wants.py").write_text("from tests.helper import x\n" + text)
-    (root / "tests" / "test_cpu.py").write_text(f"text = {text!r}\ndef test_b(): assert False\n")  # named in a string
-    monkeypatch.setattr(stages, "ROOT", root)
-    there = importlib.util.find_spec
-    monkeypatch.setattr(
-        stages.importlib.util, "find_spec", lambda name: None if name == "array_api_strict" else there(name)
-    )
-    (root / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
-    rows = stages.tests(Cupy(), tmp_path)["table"][1:]
-    assert rows[0][0] == "tests/test_wants.py" and rows[0][1].startswith("skipped for want of array_api_strict")
-    assert rows[1:] == [["tests/test_other.py", "1 passed, 1 skipped"], ["tests/test_plain.py", "2 passed"]]
-    fails = root / "tests" / "test_fails.py"
-    fails.write_text(text + "@pytest.mark.gpu\ndef test_b(): assert False\n")
-    with pytest.raises(SystemExit, match="what failed"):
-        stages.tests(Cupy(), tmp_path)
-    assert stages.rows_so_far(tmp_path, "tests")[1:] == rows  # it failed, so the next call runs it again
-    fails.write_text(text)
-    assert stages.tests(Cupy(), tmp_path)["table"][1:] == [*rows, ["tests/test_fails.py", "1 passed"]]
-    monkeypatch.setattr(stages.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="wants hypothesis, pytest: give"):
-        stages.tests(Cupy(), tmp_path)
-
-
 def test_the_tests_that_want_a_gpu_name_all_they_import() -> None:
     stages = importlib.import_module("benchmarks.gpu.stages")
     known = {*stages.TESTS_WANT, "numpy", "cupy", "__future__"}
@@ -202,18 +168,6 @@ def test_texts_that_cupy_would_compile(tmp_path: Path) -> None:
     for source, options, *_ in (*random.sample(own, 2), random.choice([text for text in texts if text not in own])):
         program = cupy.cuda.compiler._NVRTCProgram(source, "text.cu")
         assert program.compile(("-arch=sm_90", *options))[0]
-
-
-def test_data_come_in_parts(tmp_path: Path) -> None:
-    keep = tmp_path / "keep"
-    for part, names in enumerate((CIFAR10[:3], CIFAR10[3:])):
-        folder = tmp_path / str(part) / "cifar-10-batches-bin"
-        folder.mkdir(parents=True)
-        for name in names:
-            (folder / name).write_text(name)
-        collect([tmp_path / str(part)], keep)
-        assert sorted(p.name for p in keep.iterdir()) == sorted(CIFAR10[: 3 + 3 * part])
-    assert all((keep / name).read_text() == name for name in CIFAR10)
 
 
 def test_data_come_compressed_in_any_order(tmp_path: Path) -> None:
@@ -288,35 +242,6 @@ def training_by_a_stub(folder: Path, run: Path) -> dict[str, str]:
     stub.chmod(0o755)
     metrics = ROOT / "benchmarks" / "results" / "cifar10-hcnn-epoch" / "metrics.jsonl"
     return {"PYTHON": str(stub), "RUN": str(run), "LOG": str(folder / "log"), "METRICS": str(metrics)}
-
-
-def test_training_waits_for_images_and_goes_on_from_call_to_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stages = importlib.import_module("benchmarks.gpu.stages")
-    data, run = tmp_path / "data", tmp_path / "run"
-    for name, value in {"HCNN_GATE_DATA": str(data), **training_by_a_stub(tmp_path, run)}.items():
-        monkeypatch.setenv(name, value)
-    data.mkdir()
-    for name in (CIFAR10[-1], f"{CIFAR10[2]}.xz"):
-        with pytest.raises(SystemExit, match=r"waiting for test_batch.bin and some of data_batch_1.bin.* give --data"):
-            stages.train(Cupy(), tmp_path)
-        (data / name).touch()
-    assert not run.exists()
-    with pytest.raises(SystemExit, match="1 epochs so far; call again"):
-        stages.train(Cupy(), tmp_path)
-    epoch = [1, 342.9266844300255, 1.8952816141843796, ""]
-    assert [json.loads(line) for line in rows_of(tmp_path, "train").read_text().splitlines()] == [
-        stages.TRAIN_HEAD, epoch
-    ]  # fmt: skip
-    result = stages.train(Cupy(), tmp_path)
-    assert result["table"] == [stages.TRAIN_HEAD, epoch, ["test", "", 1.6028250879049302, 0.4]]
-    assert result["text"].endswith("on data_batch_3.bin, test_batch.bin")
-    first, second = (tmp_path / "log").read_text().splitlines()
-    assert first.startswith("1 ") and first.endswith(
-        f"--out {run} --backend cupy --preset hcnn-best --precision tf32 --data-dir {data}"
-    )
-    assert second.endswith(f"--resume {run} --data-dir {data}")
 
 
 class Cupy:

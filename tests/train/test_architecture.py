@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.train.runs import SMALL, Outcome, assert_same_run, explore_here, without_pictures
-from train import explore, load, verify
+from train import load, verify
 from train.config import ConfigError, make_config
 from train.networks import hierarchical, registry
 from train.networks.layer import IMAGES, Layer
@@ -58,23 +58,6 @@ def test_it_is_trained_resumed_evaluated_reported_and_exported(drawing_command: 
     assert np.array_equal(load(tmp_path / "alone.h5").logits(images), load(whole).logits(images))
     refused = drawing_command("export", whole, tmp_path / "merged.safetensors")
     refused.one_line(1, "a linear classifier has no filters to merge: export .h5")
-
-
-@pytest.mark.usefixtures("linear")
-def test_what_needs_attributes_says_what_it_lacks(
-    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command(*RUN[:-1], 1, "--out", tmp_path / "run").success()
-    for main in (verify.main, explore.main):
-        assert main([str(tmp_path / "run" / "best.h5"), "--out", str(tmp_path / "page")]) > 0
-        said = capsys.readouterr().err
-        assert "a linear classifier" in said and "no attributes" in said and said.count("\n") == 1
-
-
-@pytest.mark.usefixtures("linear")
-def test_settings_of_others_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="depth is 20, which is for architecture 'hcnn'; a linear classifier has no"):
-        make_config("linear", {"depth": 20})
 
 
 def test_names_are_taken_once(linear: Any) -> None:

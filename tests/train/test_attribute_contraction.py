@@ -64,19 +64,6 @@ def test_intervals_of_medians_hold_the_median(many: int) -> None:
     assert ((low <= 1.5) & (high >= 1.5)).sum() < (10 if many == 500 else 1001)  # a planted difference
 
 
-def test_intervals_of_medians_are_two_of_the_values() -> None:
-    from scipy.stats import binom
-
-    values = np.arange(500)[:, None]
-    ((low,), (high,)) = median_interval(values)
-    assert low + high == 499
-    outside = 2 * binom.cdf(low, 500, 0.5)  # the median is below the value `low` if at most `low` are below it
-    assert outside <= 0.05 < 2 * binom.cdf(low + 1, 500, 0.5)
-    ((lower,), (higher,)) = median_interval(values, 0.001)
-    assert lower < low and higher > high
-    assert np.isnan(median_interval(values[:5])).all() and not np.isnan(median_interval(values[:6])).any()
-
-
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_separation_of_pairs(factor: float) -> None:
     """Distances between classes that are those within, and a tenth larger at the second depth."""

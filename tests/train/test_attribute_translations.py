@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.attributes.nearest import nearest
 from train.attributes.translations import (
     Agreement,
     Search,
@@ -90,13 +89,6 @@ def test_arrays_without_classes_agree_by_chance() -> None:
     found = agreement(5, database[own], labels[own], database, labels, SEARCH, places=own, rng=rng)
     deviation = (0.25 * 0.75 / 1000) ** 0.5
     assert np.abs(found.share - 0.25).max() < 4 * deviation
-
-
-def test_queries_of_another_set_find_equal_images() -> None:
-    rng = np.random.default_rng(0)
-    database, labels = planted(rng, 300)
-    found = agreement(5, database[:9], labels[:9], database, labels, SEARCH, places=None, rng=rng)
-    assert found.found[:, 0].tolist() == list(range(9))
 
 
 def test_intervals_are_those_of_a_bootstrap() -> None:
@@ -194,13 +186,3 @@ def test_trend_of_equal_values(values: list[float]) -> None:
 def test_trend_of_many_equal_values() -> None:
     assert trend([0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9])[1] == pytest.approx(2 / 10_000)
     assert np.isnan(trend([0.5] * 11)[1])
-
-
-def test_matches_agree_with_nearest() -> None:
-    database = np.random.default_rng(0).standard_normal((50, 4, 2)).astype(np.float32)
-    found = match(
-        3, database[:1], np.zeros(1, int), database, UNSMOOTHED, count=99, among=False,
-        rng=np.random.default_rng(0),
-    )  # fmt: skip
-    assert found.rank is None and found.indices.shape == (1, 4, 50)
-    assert np.array_equal(found.indices[0, 0], nearest(database[:1].reshape(1, -1), database.reshape(50, -1), 50)[1][0])

@@ -15,7 +15,7 @@ from hcnn_core.shards import Shard
 from tests.core.oracle import noise
 from tests.train.runs import Outcome, assert_same_run, metrics
 from train import fit, load_dataset
-from train.config import ConfigError, make_config
+from train.config import make_config
 from train.data import Dataset, resize
 from train.networks.baselines import BASELINES
 from train.networks.layer import Call, Signal
@@ -41,12 +41,6 @@ def test_trainable_numbers_are_those_of_the_publications(name: str) -> None:
     weights = network.initialize(np.random.default_rng(0))
     assert sum(a.size for arrays in weights.values() for a in arrays.values()) == network.trainable
     assert f"{network.trainable:,}" in network.describe()
-
-
-def test_normalisation_is_what_two_counts_differ_by() -> None:
-    for name, without in (("resnet20", 268_346), ("wrn-student", 174_138)):
-        table = build(make_config(name)).table
-        assert sum(la.trainable for la in table if not isinstance(la, Normalization)) == without
 
 
 def test_depths_are_those_of_the_names() -> None:
@@ -261,10 +255,3 @@ def test_filters_of_fitnet_begin_orthonormal_up_to_a_factor_with_outputs_of_vari
             gram = w @ w.T if len(w) < w.shape[1] else w.T @ w
             np.testing.assert_allclose(gram, gram[0, 0] * np.eye(len(gram)), atol=1e-12 * gram[0, 0])
             assert abs(y.std() - 1) < 1e-9
-
-
-def test_settings_of_hierarchical_networks_are_refused() -> None:
-    with pytest.raises(ConfigError, match="width is 8, which is for architecture 'hcnn'; ResNet-20 has no"):
-        make_config("resnet20", {"width": 8})
-    with pytest.raises(ConfigError, match=r"epsilon is 1.0, which is for architecture .*; LeNet-5 has no"):
-        make_config("lenet", {"epsilon": 1.0})

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tests.train.runs import (
 )
 from train.commands.command_line import Parser, run_command, say
 from train.config import PRESETS, Config, make_config
-from train.data import DataError, Dataset
+from train.data import DataError
 from train.runs import session, training
 from train.runs.training import Trainer
 
@@ -175,6 +174,9 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
         (["--data-dir", "\udcff"], ["data_dir is '\\udcff'", "not UTF-8"]),
         (["--describe", "--out", "a"], ["--describe", "remove --out"]),
         (["--evaluate", "a.h5", "--train-size", "5"], ["--evaluate", "remove --train-size"]),
+        (["--evaluate", "a.h5", "--hours", "1"], ["--hours limits training", "--evaluate"]),
+        *((["--hours", hours], [f"{hours} is no time", "more than 0"]) for hours in ("0", "-1", "nan", "inf", "x")),
+        (["--precision", "tf32", "--backend", "numpy"], ["precision is 'tf32'", "--backend cupy"]),
     ],
     ids=" ".join,
 )
@@ -245,18 +247,6 @@ def test_describe_needs_no_data_and_makes_nothing(
 
 
 # Data
-
-
-def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What loading says is passed on, and no run directory is left."""
-
-    def missing(self: Any, xp: Any, config: Config) -> Dataset:
-        raise DataError(f"no {config.dataset} in {config.data_dir}: put\nan archive there")
-
-    monkeypatch.setattr(session.Session, "load", missing)
-    outcome = command(*SMALL, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
-    outcome.one_line(1, f"no sample in {tmp_path / 'data'}: put an archive there")
-    assert list(tmp_path.iterdir()) == []
 
 
 def denied(self: Path, *arguments: Any) -> Any:
@@ -333,15 +323,6 @@ def test_an_error_in_the_middle_is_one_line(
     assert "Traceback" in command("--evaluate", trained / "best.h5", "--debug").err
 
 
-def test_interrupted_while_data_are_loaded(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(session.Session, "load", interrupt)
-    command(*SMALL, "--out", tmp_path / "run").one_line(130, "interrupted")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_interrupted_while_modules_are_imported(tmp_path: Path) -> None:
     """A module of NumPy's name waits in its place; Ctrl-C ends the process with one line and no traceback."""
     (tmp_path / "numpy.py").write_text("import sys\nprint('importing', flush=True)\nsys.stdin.readline()\n")
@@ -374,15 +355,6 @@ def test_interrupts_after_imports_raise_again(module: str, before: str) -> None:
     outcome = finish(start("-c", AFTER_IMPORTS, before, f"train.{module}"))
     after = signal.SIG_IGN if before == "ignored" else signal.default_int_handler
     assert outcome.out.splitlines()[-1] == repr(after), outcome
-
-
-def test_standard_error_that_is_closed(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "train.cifar", *SMALL, "--epochs", "1"]
-    arguments += ["--train-size", "24", "--out", str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *arguments]
-    done = subprocess.run(shell, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "test: accuracy" in done.stdout
 
 
 def test_a_first_line_is_there_before_training(

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,16 +218,6 @@ def test_resume_with_every_checkpoint_damaged(command: Command, trained: Path, t
     assert contents(path) == before
 
 
-def test_resume_with_an_epoch_that_cannot_be_changes_nothing(command: Command, trained: Path, tmp_path: Path) -> None:
-    """A negative one would have emptied metrics.jsonl."""
-    path = part_of(trained, tmp_path)
-    with edited(path / "epoch0002-step000000.h5") as file:
-        file.attrs["epoch"] = -1
-    before = contents(path)
-    command("--resume", path).one_line(1, "epoch0002-step000000.h5", "epoch is -1 of 4")
-    assert contents(path) == before
-
-
 def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
     for group in ("parameters", "optimizer/velocity", "moments"):
         path = part_of(trained, tmp_path)
@@ -318,16 +307,6 @@ def test_epochs_whose_record_is_lost_are_named(
         assert line in command("--resume", path).success()  # which is finished now
 
 
-def test_a_test_that_is_no_number_is_read_again(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    records[-1]["test_accuracy_of_views"] = "high"
-    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert "test: accuracy" in command("--resume", path).success()
-    assert metrics(path)[-1] == metrics(trained)[-1]
-
-
 def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_lo')
     drawing_command("plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")
@@ -342,40 +321,3 @@ def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_p
 
 
 # --evaluate
-
-
-def test_evaluate_no_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
-    command("--evaluate", tmp_path / "absent.h5").one_line(1, "no checkpoint at", "absent.h5")
-    command("--evaluate", trained / "config.toml").one_line(1, "config.toml", "not a whole checkpoint")
-    for share in (0, 0.3, 0.9):
-        whole = (trained / "best.h5").read_bytes()
-        (tmp_path / "cut.h5").write_bytes(whole[: int(share * len(whole))])
-        command("--evaluate", tmp_path / "cut.h5").one_line(1, "cut.h5", "truncated")
-
-
-def test_evaluate_another_schema_or_network(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = tmp_path / "other.h5"
-    changes: list[tuple[Callable[[Any], Any], str]] = [
-        (lambda file: file.attrs.__setitem__("schema", 99), "schema 99"),
-        (lambda file: file["parameters"].__delitem__("layer03"), "parameters layer03/bias is absent"),
-        (lambda file: file["moments"].__delitem__("layer03"), "moments layer03/covariance is absent"),
-        (lambda file: file.__delitem__("moments"), "moments layer03/covariance is absent"),
-        (lambda file: file["parameters/layer03"].move("g", "f"), "parameters layer03/f"),
-    ]
-    for change, fragment in changes:
-        shutil.copy(trained / "best.h5", path)
-        with edited(path) as file:
-            change(file)
-        command("--evaluate", path).one_line(1, str(path), fragment)
-
-
-def test_evaluate_on_a_data_set_of_other_classes(command: Command, trained: Path) -> None:
-    command("--evaluate", trained / "best.h5", "--dataset", "cifar100").one_line(
-        1, "10", "cifar100 has 100", "--dataset"
-    )
-
-
-def test_tensor_cores_are_a_gpus(command: Command, tmp_path: Path) -> None:
-    arguments = ("--preset", "sample", "--backend", "numpy", "--precision", "tf32", "--out", tmp_path / "run")
-    command(*arguments).one_line(2, "precision is 'tf32'", "--backend cupy")
-    assert not (tmp_path / "run").exists()

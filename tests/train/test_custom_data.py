@@ -246,16 +246,6 @@ def test_a_mask_is_no_part_of_a_data_set(key: str) -> None:
         dataset_from_arrays("mine", arrays)
 
 
-def test_classes_may_have_a_second_axis_of_length_1() -> None:
-    """As Keras has them; what is returned is the same."""
-    arrays = made_up((8, 8, 3))
-    columns = {name: a[:, None].astype(np.int64) if name[0] == "y" else a for name, a in arrays.items()}
-    found, expected = dataset_from_arrays("mine", columns), dataset_from_arrays("mine", arrays)
-    for name in ("train_labels", "test_labels"):
-        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
-    assert found.class_names == expected.class_names
-
-
 def test_an_array_that_no_machine_holds_is_not_a_matter_of_batches(tmp_path: Path) -> None:
     """The header of a damaged file may ask for 2.66 PiB."""
     file, header = tmp_path / "images.npz", io.BytesIO()
@@ -387,14 +377,6 @@ def test_a_preset_ends_at_the_size_that_is_evaluated(preset: str) -> None:
     assert {image_size(own, epoch, (96, 96)) for epoch in range(config.epochs)} == {(16, 16)}
 
 
-def test_sizes_of_the_presets_at_32_pixels() -> None:
-    shares = {"hcnn-fast": [16, 24, 32], "hcnn-best": [16, 20, 24, 28, 32], "hcnn-best-second-part": [32]}
-    for preset, expected in shares.items():
-        config = make_config(preset)
-        sizes = [image_size(config, epoch, (32, 32)) for epoch in range(config.epochs)]
-        assert [size for size, _ in dict.fromkeys(sizes)] == expected
-
-
 def test_a_network_that_never_saw_images_of_the_size_of_the_test_says_so(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (12, 16, 16, 1), dtype=np.uint8), np.arange(12) % 2
@@ -442,11 +424,6 @@ def test_initial_outputs_are_of_order_one_whatever_the_channels(channels: int) -
 def test_names_of_no_data_set(name: str) -> None:
     with pytest.raises(ConfigError, match="choose cifar10, cifar100, sample, a file FILE"):
         make_config("hcnn", {"dataset": name})
-
-
-@pytest.mark.parametrize("name", ["images.npz", "some/images.npz", "a:f", "a.b:f"])
-def test_names_of_data_sets(name: str) -> None:
-    assert make_config("hcnn", {"dataset": name}).dataset == name
 
 
 @pytest.mark.parametrize(

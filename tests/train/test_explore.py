@@ -8,20 +8,15 @@ import dataclasses
 import io
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from hcnn_core.plans import user_cache
 from tests.train.commands import made_up
 from tests.train.runs import SMALL as TRAINED
 from tests.train.runs import Outcome, explore_here, run_plainly
@@ -33,7 +28,7 @@ from train.attributes.meaning import Finding
 from train.attributes.organisation import Comparison
 from train.attributes.study import Exactness, Organisation, Settings, Study
 from train.attributes.translations import trend
-from train.data import DataError, Dataset
+from train.data import Dataset
 
 Command = Callable[..., Outcome]
 
@@ -116,21 +111,6 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
     assert again == json.loads((folder / report.JSON).read_text("utf-8"))["matches"]
 
 
-def test_arrays_are_kept_in_the_users_cache(
-    first_run: Any, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = sorted(first_run[0].iterdir())
-    given = (first_run[0] / "best.h5", *SMALL, "--skip", *explore.PARTS, "--out", tmp_path / "p")
-    assert explore_here(few_images, *given).status == 0
-    assert len(list((tmp_path / "cache" / "hcnn").glob("features-*.h5"))) == 2
-    assert not list((tmp_path / "p").glob("*.h5")) and sorted(first_run[0].iterdir()) == before
-    for relative in ("", "here"):  # which the specification says to ignore
-        monkeypatch.setenv("XDG_CACHE_HOME", relative)
-        monkeypatch.setenv("HOME", str(tmp_path))
-        assert user_cache() == tmp_path / ".cache" / "hcnn"
-
-
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     outcome = explore_here(
         few_images,
@@ -175,10 +155,6 @@ def test_a_folder_that_is_there_is_kept(first_run: Any, few_images: Dataset, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_no_checkpoint(few_images: Dataset, tmp_path: Path) -> None:
-    one_line(explore_here(few_images, tmp_path / "no.h5"), 1, "there is no checkpoint")
-
-
 @pytest.mark.parametrize(
     ("shape", "flags", "said"),
     [
@@ -216,24 +192,6 @@ def test_a_function_is_called_only_where_the_command_line_names_it(
     assert "called" in out.getvalue()
 
 
-def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*given: Any, **options: Any) -> Dataset:
-        raise DataError("cifar10 is not in DIR")
-
-    monkeypatch.setattr("train.runs.trained.load", missing)
-    err = io.StringIO()
-    with contextlib.redirect_stderr(err):
-        assert explore.main([str(first_run[0] / "best.h5"), "--out", str(tmp_path / "p")]) == 1
-    assert err.getvalue() == "train.explore: cifar10 is not in DIR\n" and list(tmp_path.iterdir()) == []
-
-
-def test_a_network_of_other_classes(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
-    others = dataclasses.replace(few_images, class_names=tuple(f"fine {i}" for i in range(100)))
-    outcome = explore_here(others, first_run[0] / "best.h5", "--out", tmp_path / "p")
-    one_line(outcome, 1, "tells 10 classes of 32x32x3 images apart", "sample has 100", "--dataset")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("where", ["features", "page"])
 def test_a_full_disk(
     first_run: Any, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
@@ -247,12 +205,6 @@ def test_a_full_disk(
     assert outcome.status == 1 and outcome.err.splitlines()[-1].endswith("No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert len(list((tmp_path / "cache").iterdir())) == (0 if where == "features" else 2)
-
-
-def test_an_existing_cache_of_another_kind_is_not_believed(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        file.attrs["key"] = "other"
-    assert not features._is_whole(tmp_path / "f.h5", {"schema": 1})
 
 
 class Planted:
@@ -305,16 +257,6 @@ def test_the_conclusion_says_what_came_out(few_images: Dataset) -> None:
     few = {kind: {j: a for j, a in found.items() if j > 5} for kind, found in study.agreements.items()}
     study.agreements = few
     assert "cannot be decided of this network" in claims.conclusion(study)[1]
-
-
-def test_the_page_says_what_changes_of_the_logits_are_relative_to(few_images: Dataset, tmp_path: Path) -> None:
-    arrays, labels = planted(np.random.default_rng(0), 200)
-    study = study_of(few_images, arrays, labels, arrays)  # of a periodic network
-    study.agreements = {}
-    report.write(tmp_path, study, {"network": "a network"}, "")
-    page = " ".join((tmp_path / report.PAGE).read_text("utf-8").split())
-    assert "10 at a time. The change by exact translations" in page
-    assert "largest logit of the images measured at a time" in page and "the image's own largest logit" in page
 
 
 def test_a_trend_that_smoothing_makes_is_none(few_images: Dataset) -> None:
@@ -404,15 +346,3 @@ def test_what_cannot_be_decided_is_not_counted() -> None:
     study.organisation = [*study.organisation, by_chance]
     (of_order,) = claims._order(study)
     assert of_order.result.startswith("1 of 2 tests after correction, untrained 1; before it: 1 of 2 are")
-
-
-def test_what_an_exploration_that_was_killed_left_goes_at_the_next_one(tmp_path: Path) -> None:
-    """Whatever the name of its folder was; folders of other programs stay."""
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = [f".page.{int(dead.stdout)}.partial", f".explore-20260102-030405.{int(dead.stdout)}.partial"]
-    kept = [f".mine.{int(dead.stdout)}.partial", ".page.partial", f".page.{os.getppid()}.partial"]
-    for name in (*left, *kept):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "explore.html").touch()
-    explore._write(tmp_path / "page", lambda folder: (folder / "explore.html").touch())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "page"])

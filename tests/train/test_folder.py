@@ -354,22 +354,6 @@ def test_folders_of_one_name_sizes_and_times_are_told_apart(tmp_path: Path) -> N
     assert one.train_images.max() < 100 <= two.train_images.min()
 
 
-def test_a_file_that_could_not_be_read_once_is_read_when_it_can_be(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(path: Path, *form: Any) -> Any:
-        if path.name == "03.JPG":
-            raise OSError(5, "Input/output error")
-        return pixels(path, *form)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(folder, "pixels", failing)
-        data = load_kept(pictures)
-        assert len(data.train_labels) + len(data.test_labels) == 39 and "Input/output error" in data.notes[0]
-    data = load_kept(pictures)
-    assert len(data.train_labels) + len(data.test_labels) == 40 and data.notes == ()
-
-
 @pytest.mark.parametrize("way", ["asked", "large"])
 def test_pictures_stay_in_their_file(pictures: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     loaded = load_kept(pictures)
@@ -723,15 +707,6 @@ def test_a_file_beyond_the_first_chunk_is_tried_again(tmp_path: Path, monkeypatc
         assert last in load_kept(tmp_path / "many").notes[0]
     data = load_kept(tmp_path / "many")
     assert data.notes == () and len(data.train_labels) + len(data.test_labels) == folder.CHUNK + 20
-
-
-def test_a_float_picture_with_nan_is_listed(tmp_path: Path) -> None:
-    for k in range(20):
-        image = np.full((8, 8), k, np.float32)
-        image[2, 3] = np.nan if k == 4 else 0.5
-        write(tmp_path / "floats" / "ab"[k % 2] / f"{k:02}.tif", image)
-    data = load_kept(tmp_path / "floats")
-    assert "a/04.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 1
 
 
 def test_pixels_to_train_on_and_to_test_on_in_other_units(tmp_path: Path) -> None:

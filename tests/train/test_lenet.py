@@ -24,7 +24,7 @@ from tests.train.runs import (
 from train import explore, load, verify
 from train.config import ConfigError, make_config
 from train.networks import hierarchical
-from train.networks.lenet import CONNECTIONS, squash
+from train.networks.lenet import CONNECTIONS
 from train.networks.network import Network
 from train.networks.registry import build
 
@@ -115,12 +115,6 @@ def test_derivative_and_what_is_not_connected() -> None:
     check_grads(loss, 1)(parameters)
     found = grad(loss)(parameters)["C3"]["w"]
     assert np.array_equal(np.abs(found).max(axis=(1, 2)) > 0, CONNECTIONS)
-
-
-def test_the_sigmoid_maps_one_to_one() -> None:
-    """Appendix A: f(1) = 1, f(-1) = -1, and the dtype stays."""
-    np.testing.assert_allclose(squash(np.array([-1.0, 0.0, 1.0])), [-1, 0, 1], atol=1e-4)
-    assert squash(np.ones(2, "float32")).dtype == "float32"
 
 
 @pytest.mark.parametrize(

@@ -256,14 +256,6 @@ def test_ranks_save_and_stop_when_the_watching_process_is_killed(whole: Path, tm
     assert_same_state(path / "epoch0004-step000000.h5", whole / "epoch0004-step000000.h5")
 
 
-def test_a_rank_that_is_to_resume_while_another_trains_is_refused(whole: Path, tmp_path: Path) -> None:
-    """Each waited for the other, in another exchange."""
-    trains = (*acting(), *FEW, "--out", tmp_path / "run")
-    outcome = mpirun(2, *trains, others=(*acting(), "--resume", whole))
-    outcome.one_line(1, "ranks differ in --resume: none on rank 0 (", f"{whole} on rank 1 (")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_ranks_with_different_commands_are_refused(name: str, tmp_path: Path) -> None:
     different, *said = DIFFERENT[name]
@@ -321,14 +313,6 @@ def test_a_rank_of_another_version_is_refused(whole: Path, tmp_path: Path) -> No
     outcome = mpirun(2, flag, script, "--resume", run, others=(*of_other, "--resume", run))
     outcome.one_line(1, "ranks differ in the code of hcnn: ")
     assert contents(run) == before
-
-
-def test_ranks_that_are_to_resume_with_different_flags_are_refused(whole: Path) -> None:
-    """They waited for each other in different exchanges, before the first step, where nobody notices."""
-    before = contents(whole)
-    outcome = mpirun(2, *acting(), "--resume", whole, "--epochs", 5, others=(*acting(), "--resume", whole))
-    outcome.one_line(1, "ranks differ in --epochs: 5 on rank 0 (", "none on rank 1 (")
-    assert contents(whole) == before
 
 
 def test_what_ranks_cannot_do_is_refused(whole: Path, tmp_path: Path) -> None:

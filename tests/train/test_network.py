@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hcnn_core as hc
-from autodiff import check_grads, cross_entropy, value_and_grad
-from hcnn_core._tuning import tuned
+from autodiff import check_grads, cross_entropy
 from train.config import make_config
 from train.networks import hierarchical
 from train.networks.hierarchical import hierarchy, layers, merge_factors, name_of
@@ -81,16 +80,6 @@ def test_counts_are_those_of_the_arrays(preset):
             else:
                 arrays += weights["w"].size
         assert arrays == 97_650
-
-
-def test_variance_that_rounding_leaves_below_zero():
-    """Of responses that do not vary, Eq. (8) divides by sqrt(epsilon), as it would without rounding."""
-    h, g = np.ones((2, 3, 3), np.float32), np.ones((2, 3, 5, 4), np.float32)
-    options = {"lengths": (4, 8), "stride": (2, 2), "boundary": "periodic", "epsilon": 1e-5}
-    below, none = (np.eye(9, dtype=np.float32) * np.float32(number) for number in (-1e-3, 0))
-    mean, bias = np.zeros(9, np.float32), np.zeros(4, np.float32)
-    (w, _), (expected, _) = (merge_factors(h, g, mean, covariance, bias, **options) for covariance in (below, none))
-    assert w.dtype == np.float32 and np.array_equal(w, expected) and expected.all()
 
 
 def test_table_of_the_paper():
@@ -213,21 +202,6 @@ def test_gradients(nonlinear):
     check_grads(lambda p: cross_entropy(network(p, x)[0], labels, label_smoothing=0.1), order=1)(parameters)
 
 
-def test_tiles_of_the_plus_layer_do_not_show():
-    """One image at a time gives the values and gradients of all at once."""
-    rng = np.random.default_rng(4)
-    network, parameters = small_network(rng, nonlinear_factors=True)
-    x, labels = rng.standard_normal((4, 8, 8, 3)), np.array([0, 1, 2, 3])
-    step = value_and_grad(lambda p: cross_entropy(network(p, x)[0], labels))
-    loss, whole = step(parameters)
-    with tuned(expansion_elements=1):
-        tiled_loss, tiled = step(parameters)
-    assert math.isclose(loss, tiled_loss, rel_tol=1e-13)
-    for name, weights in whole.items():
-        for key, gradient in weights.items():
-            np.testing.assert_allclose(tiled[name][key], gradient, rtol=0, atol=1e-12 * (1 + np.abs(gradient).max()))
-
-
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_moments_are_those_of_the_marginal(reduction):
     rng = np.random.default_rng(6)
@@ -240,19 +214,6 @@ def test_moments_are_those_of_the_marginal(reduction):
             outputs[name_of(j)][1].values(), hc.patch_moments(x, (1, 2), 3, boundary="zero"), strict=True
         ):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
-@pytest.mark.parametrize("normalization", ["factors", "both"])
-def test_evaluation_uses_the_moments_it_is_given(nonlinear, normalization):
-    rng = np.random.default_rng(5)
-    network, parameters = small_network(rng, nonlinear_factors=nonlinear, normalization=normalization)
-    x = rng.standard_normal((3, 8, 8, 3))
-    logits, used = network(parameters, x)
-    again, _ = network(parameters, x[:1], used)
-    np.testing.assert_allclose(again, logits[:1], rtol=1e-12)
-    own, _ = network(parameters, x[:1])
-    assert np.abs(own - logits[:1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])

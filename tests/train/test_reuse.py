@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,6 @@ from train.config import read_toml
 from train.data import Dataset
 from train.runs import checkpoint as checkpoints
 from train.runs import session
-from train.runs.checkpoint import CheckpointError
 from train.runs.run import Run
 from train.runs.training import Trainer, summary
 
@@ -57,12 +54,6 @@ def test_a_folder_whose_latest_checkpoint_is_damaged(command: Command, trained: 
     with pytest.warns(UserWarning, match="not a whole checkpoint"):
         load(path)
     assert contents(path) == before
-
-
-def test_a_folder_without_a_run(command: Command, tmp_path: Path) -> None:
-    command("--evaluate", tmp_path).one_line(1, str(tmp_path), "holds no run")
-    with pytest.raises(CheckpointError, match="holds no run"):
-        load(tmp_path)
 
 
 # Extended
@@ -274,43 +265,6 @@ def test_a_line_for_every_epoch(first_run: tuple[Path, Outcome]) -> None:
         assert accuracy == pytest.approx(100 * record["train_accuracy"], abs=0.0501)
         assert held_out == pytest.approx(100 * record["validation_accuracy"], abs=0.0501)
         assert bool(line[7]) == (epoch < 4)
-
-
-def test_an_epoch_that_a_signal_ends_has_its_line(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save = Trainer.save
-
-    def save_and_stop(trainer: Trainer, **options: Any) -> Any:
-        found = save(trainer, **options)
-        if trainer.state.epoch == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return found
-
-    monkeypatch.setattr(Trainer, "save", save_and_stop)
-    outcome = command(*SMALL, "--out", tmp_path / "run")
-    assert outcome.status == 128 + signal.SIGTERM and "saved; continue with --resume" in outcome.err
-    epochs = [line[:9] for line in outcome.out.splitlines() if line.startswith("epoch ")]
-    assert epochs == ["epoch 1/4", "epoch 2/4"]
-
-
-def test_the_first_step_of_a_process_does_not_count_in_images_per_second(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It compiles kernels, or loads them; here it waits. The epoch's seconds hold it."""
-    step, waited = Trainer._step, []
-
-    def slow(trainer: Trainer, index: Any) -> Any:
-        if not waited:
-            waited.append(time.sleep(3))
-        return step(trainer, index)
-
-    monkeypatch.setattr(Trainer, "_step", slow)
-    command(*SMALL, "--epochs", 2, "--out", tmp_path / "run").success()
-    records = Run(tmp_path / "run").read_metrics()
-    assert records[0]["seconds"] > 3 and records[0]["images_per_second"] > 32 / 3
-    for record in records[1:2]:
-        assert record["images_per_second"] * record["seconds"] == pytest.approx(32)
 
 
 @pytest.mark.parametrize(

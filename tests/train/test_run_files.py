@@ -7,7 +7,6 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,15 +14,12 @@ import pytest
 
 from hcnn_core import files
 from tests.train.runs import assert_same_run, checkpoints, contents, run_here
-from train import evaluate, explore, load, sweep
-from train.attributes import pictures
+from train import evaluate
 from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
 from train.data import Dataset
 from train.pages import Table
-from train.recipes.tasks import TASKS
-from train.runs import shipped
-from train.runs.plot import literal, plot_runs, plot_trials
+from train.runs.plot import literal, plot_runs
 from train.runs.run import Run, RunError
 from train.storage.files import harmless
 
@@ -47,23 +43,6 @@ def test_metrics_are_written_and_read_in_the_run_alone(tmp_path: Path, kind: str
     assert not elsewhere.exists() or elsewhere.read_text() == ""
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_a_configuration_that_has_no_end_is_not_read(tmp_path: Path, kind: str) -> None:
-    run = Run(tmp_path)
-    if kind == "pipe":
-        os.mkfifo(run.config_path)
-    else:
-        run.config_path.symlink_to("/dev/zero")
-    assert run.recorded("versions") is None
-
-
-def test_metrics_in_their_place_are_written_and_read(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.append_metrics(RECORD)
-    run.append_metrics(RECORD | {"epoch": 2})
-    assert [record["epoch"] for record in run.read_metrics()] == [1, 2]
-
-
 @pytest.mark.parametrize("sign", ["\u200e", "\u200f", "\u061c", "\u2028", "\u2029", "\u202e", "\u2066", "\x1b"])
 def test_signs_that_change_how_a_line_is_shown_are_written_out(sign: str) -> None:
     assert harmless(f"a{sign}b") == f"a{sign.encode('unicode_escape').decode()}b"
@@ -79,13 +58,6 @@ def test_names_are_drawn_letter_for_letter(tmp_path: Path, name: str) -> None:
     figure.canvas.draw()
     plt.close(figure)
     assert shown.replace(r"\$", "$").removeprefix("\u200b") == name
-
-
-def test_home_folders_are_found_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copy(shipped.FOLDER / "hcnn-fast.h5", tmp_path / "mine.h5")
-    assert shipped.find("~/mine.h5") == tmp_path / "mine.h5"
-    assert load("~/mine.h5").class_names == load("hcnn-fast").class_names
 
 
 def test_configurations_as_editors_save_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,17 +93,6 @@ def test_checkpoints_may_be_links_and_what_they_lead_to_stays_as_it_is(
     assert_same_run(run, trained)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_checkpoints_that_have_no_end_are_not_read(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "epoch0001-step000000.h5"
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("/dev/zero")
-    with pytest.raises(RunError, match="holds no run"):
-        Run(tmp_path).latest()
-
-
 def test_the_entries_of_new_folders_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = list[int]()
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
@@ -143,49 +104,12 @@ def test_the_entries_of_new_folders_are_flushed(tmp_path: Path, monkeypatch: pyt
         assert flushed == [tmp_path.stat().st_ino]
 
 
-def test_the_entries_of_sweeps_and_explorations_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed = list[int]()
-    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
-    file = tmp_path / "some.toml"
-    file.write_text("total_minutes = 1e-9\n[settings]\npreset = 'sample'\nvalidation_size = 8\n")
-    assert sweep.main([str(file), "--out", str(tmp_path / "sweeps" / "some")]) == 0
-    assert flushed[:2] == [folder.stat().st_ino for folder in (tmp_path / "sweeps", tmp_path)]
-    flushed.clear()
-    explore._write(tmp_path / "page", lambda folder: None)
-    assert flushed == [tmp_path.stat().st_ino] * 2  # of the folder, and of its name once it is whole
-    assert [path.name for path in (tmp_path / "page").parent.glob(".*")] == []
-
-
 def test_tables_hold_no_commands_of_terminals() -> None:
     claim = Claim(*("text" if "str" in str(f.type) else 0.5 for f in dataclasses.fields(Claim)))
     network = "\x1b[2J\u202egpj"
     line = {"network": network, **dataclasses.asdict(claim)}
     text = Table(tuple(line), [tuple(line.values())]).csv().decode()
     assert r"\x1b[2J\u202egpj" in text and not set("\x1b\u202e") & set(text)
-
-
-FORMULAS = (r"$\frac{1}$", "_hidden", "two\nlines")
-
-
-def test_classes_are_drawn_letter_for_letter() -> None:
-    array, image = np.zeros((2, 1, 4, 4)), np.zeros((3, 8, 8, 3), np.uint8)
-    found = SimpleNamespace(
-        arrays=array[:, 0],
-        indices=np.array([[[1]], [[2]]]),
-        queries=np.array([0, 1]),
-        found_arrays=array,
-        distances=np.ones((2, 1, 1)),
-        random=np.ones(3),
-        threshold=1.0,
-    )
-    dataset = SimpleNamespace(class_names=FORMULAS, train_labels=np.arange(3), train_images=image)
-    study: Any = SimpleNamespace(dataset=dataset, matches={3: found}, labels=lambda: np.arange(3), images=lambda: image)
-    assert pictures.strips(study, [(0, 3), (1, 3)]).startswith(b"\x89PNG")
-
-
-def test_variants_are_drawn_letter_for_letter(tmp_path: Path) -> None:
-    plot_trials({"variant": FORMULAS}, [0.1, 0.2, 0.3], [TASKS["classes"]] * 3, tmp_path / "results.png", "sweep")
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_class_of_two_lines_takes_one_in_the_table() -> None:

@@ -180,15 +180,6 @@ def test_without_the_test_set_it_shows_held_out_images(drawing_command: Command,
     assert "no confusion is shown" in (tmp_path / "none" / "report.html").read_text("utf-8")
 
 
-def test_it_is_written_anew_with_test_images_where_none_are_held_out(drawing_command: Command, tmp_path: Path) -> None:
-    drawing_command(*SMALL, "--epochs", 1, "--validation-size", 0, "--out", tmp_path / "run").success()
-    page = tmp_path / "run" / "report.html"
-    first = page.read_text("utf-8")
-    page.unlink()
-    drawing_command("report", tmp_path / "run").success()
-    assert page.read_text("utf-8") == first and "no confusion is shown" not in first
-
-
 def test_it_is_written_anew(drawing_command: Command, first_run: tuple[Path, Outcome], tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(first_run[0], path)

@@ -9,8 +9,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -270,20 +268,6 @@ def test_a_trial_that_another_process_has_is_left_and_not_called_failed(
     assert table(folder)[0]["state"] == state == _sweep._earlier(folder, sweep)[1]
 
 
-def test_a_hangup_stops_a_sweep_as_ctrl_c_does() -> None:
-    before = signal.signal(signal.SIGHUP, lambda signum, frame: None)
-    try:
-        with _sweep._stopping() as received:
-            signal.raise_signal(signal.SIGHUP)
-        assert received == [signal.SIGHUP]
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
-        with _sweep._stopping() as received:
-            signal.raise_signal(signal.SIGHUP)
-        assert received == []
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
     file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
     folder.mkdir()
@@ -324,36 +308,6 @@ def test_a_pipe_or_a_link_in_the_place_of_a_sweeps_file_is_refused(tmp_path: Pat
         path.unlink()
 
 
-def test_a_pipe_in_the_place_of_a_log_fails_its_trial_alone(tmp_path: Path) -> None:
-    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
-    folder.mkdir()
-    text, sweep = _sweep._read(file)
-    _sweep._begin(folder, text, sweep)
-    os.mkfifo(folder / "trial0001.log")
-    os.mkfifo(folder / "results.csv")
-    assert _sweep._earlier(folder, sweep) == {1: _trial.WAITING, 2: _trial.WAITING}
-    assert _sweep._attempt(folder, sweep.trials[0], sweep, math.inf) == _trial.FAILED
-    rows = _sweep._write_results(folder, sweep, {1: _trial.FAILED, 2: _trial.WAITING})
-    assert [row["state"] for row in rows] == ["failed", "waiting"]
-    assert rows[0]["error"] == f"cannot read {folder / 'trial0001.log'}: it is a link, or no file; remove it"
-
-
-@pytest.mark.parametrize(
-    "line", ["{", "\udcff", '{"epoch": 1, "train_loss": "low"}', '{"epoch": 1, "train_loss": 1, "seconds": []}']
-)
-def test_damaged_metrics_of_one_trial_cost_no_other(tmp_path: Path, line: str) -> None:
-    file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 1") + "[grid]\nshift = [1, 2]\n")
-    _, sweep = _sweep._read(file)
-    record = '{"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.25, "validation_loss": 2.0, "seconds": 1.0}\n'
-    for number, content in ((1, f"{line}\n{record}"), (2, record)):
-        (folder / f"trial000{number}").mkdir(parents=True)
-        path = folder / f"trial000{number}" / "metrics.jsonl"
-        path.write_text(content, encoding="utf-8", errors="surrogateescape")
-    rows = _sweep._write_results(folder, sweep, {1: _trial.FINISHED, 2: _trial.FINISHED})
-    assert [row["state"] for row in rows] == ["failed", "finished"]
-    assert str(folder / "trial0001" / "metrics.jsonl") in rows[0]["error"] and rows[1]["validation_accuracy"] == 0.25
-
-
 def test_a_finished_trial_that_has_lost_its_run_is_not_tabled_as_finished(tmp_path: Path) -> None:
     """Without its directory it is trained again; without its metrics, nobody knows what it reached."""
     file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2, 3]\n")
@@ -387,15 +341,6 @@ def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_
     assert _trial.run_trial(folder, 1, 1e-9, math.inf, 1) == _trial.OUT_OF_TIME
 
 
-def test_what_a_sweep_that_was_killed_left_half_written_goes_at_the_next(tmp_path: Path) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    file, folder = write(tmp_path, "total_minutes = 1e-9\n" + SETTINGS)
-    folder.mkdir()
-    (folder / f".results.csv.{int(dead.stdout)}.partial").touch()
-    assert _sweep.main([str(file), "--out", str(folder)]) == 0
-    assert not list(folder.glob(".*"))
-
-
 def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("raise SystemExit('the user\\'s own')\n")
     np.savez(tmp_path / "images.npz", **made_up((16, 16)))
@@ -406,32 +351,6 @@ def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: P
         process = start("-m", "hcnn", "sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"}, cwd=tmp_path)
         out = finish(process).success()
         assert said in out and f"calling the function images of the module mine, which {file} names" in out
-
-
-def test_a_trial_imports_no_module_of_the_working_directory_in_place_of_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[list[str]] = []
-
-    def popen(command: list[str], **options: Any) -> None:
-        begun.append(command)
-        raise OSError("it is enough to know what is run")
-
-    file, folder = write(tmp_path, SETTINGS)
-    folder.mkdir()
-    _sweep._begin(folder, file.read_text(), read_sweep(file.read_text()))
-    monkeypatch.setattr(subprocess, "Popen", popen)
-    with pytest.raises(OSError, match="enough"):
-        _trial.run_trial(folder, 1, math.inf, math.inf, 1)
-    monkeypatch.undo()
-    command = begun[0][: begun[0].index(_trial.CHILD) + 1]
-    for name in ("secrets", "train"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the working directory')\n")
-    reader, writer = os.pipe()  # standard input stays open, else it ends
-    done = subprocess.run([*command, "--version"], cwd=tmp_path, stdin=reader, capture_output=True)
-    for descriptor in (reader, writer):
-        os.close(descriptor)
-    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.startswith(b"hcnn ")
 
 
 def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path) -> None:
@@ -468,19 +387,6 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:
     (folder / "trial0001").mkdir()
     outcome = run(file, "--out", folder)
     assert outcome.status == 1 and "holds trials but no sweep.toml" in outcome.err
-
-
-def test_a_lock_that_is_a_link_is_refused_and_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, folder = write(tmp_path, SETTINGS)
-    folder.mkdir()
-    mine = tmp_path / "thesis.tex"
-    mine.write_text("chapter 1")
-    (folder / ".lock").symlink_to(mine)
-    before = contents(tmp_path)
-    assert _sweep.main([str(file), "--out", str(folder)]) == 1
-    reason = f"cannot write the sweep to {folder}: its .lock is a link, or no file; remove it"
-    assert capsys.readouterr().err == f"train.sweep: {reason}\n"
-    assert contents(tmp_path) == before and (folder / ".lock").is_symlink()
 
 
 def test_no_trial_begins_after_the_total_time(tmp_path: Path) -> None:

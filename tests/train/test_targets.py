@@ -423,14 +423,3 @@ def test_labels_that_nearly_do(labels: Any, task: str, message: str) -> None:
             dataset_from_arrays("mine", arrays(labels), Reading(task=task))
     else:
         assert dataset_from_arrays("mine", arrays(labels), Reading(task=task)).task == "labels"
-
-
-def test_a_part_of_a_table_may_have_a_capital(tmp_path: Path) -> None:
-    for k in range(12):
-        path = tmp_path / "pics" / ("Train", "TEST")[k // 8] / f"{k}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), 10 * k, "u1")).save(path)
-    rows = [f"{('Train', 'TEST')[k // 8]}/{k}.png,{'ab'[k % 2]}" for k in range(12)]
-    (tmp_path / "pics.csv").write_text("\n".join(["name,label", *rows]))
-    data = load_dataset(tmp_path / "pics", tmp_path / "kept")
-    assert (len(data.train_labels), len(data.test_labels)) == (8, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import io
@@ -15,7 +14,6 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +33,10 @@ from tests.train.runs import (
     checkpoints,
     edited,
     metrics,
-    run_here,
     saved_state,
 )
 from train.config import make_config, read_toml
-from train.data import Dataset, Images, channel_statistics, load_dataset
+from train.data import Dataset, Images, channel_statistics
 from train.data.progress import SILENT, progress_bar
 from train.data.targets import r_squared
 from train.evaluate import _confusion
@@ -235,17 +232,6 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_and_the_next_epoch(
     assert seen == [[], [1], [1, 2]]
 
 
-def test_default_directory_is_named_after_preset_and_time(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    out = command(*SMALL, "--epochs", 1).success()
-    (run,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"sample-\d{8}-\d{6}", run.name)
-    assert out.startswith(f"runs/{run.name}: ")
-    assert {"config.toml", "metrics.jsonl", "learning-curve.png", "best.h5"} <= {p.name for p in run.iterdir()}
-
-
 # Progress
 
 
@@ -268,29 +254,6 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     text = terminal.getvalue()
     assert "epoch 3/8" in text and "loss 1.500" in text and "img/s" in text
     assert "8/20" in text and "20/20" in text and "100%" in text
-
-
-def test_progress_ends_at_the_means_of_the_epoch(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: dict[str, list[Any]] = {}
-
-    @contextlib.contextmanager
-    def watched(total: int, title: str, **options: Any) -> Iterator[Any]:
-        said = shown.setdefault(title, [total])
-        yield SimpleNamespace(
-            update=said.append,
-            set_description=lambda text: None,
-            set_postfix_str=lambda text, refresh: said.append(text),
-        )
-
-    monkeypatch.setattr(training, "progress_bar", watched)
-    command(*SMALL, "--batch-size", 12, "--epochs", 1, "--out", tmp_path / "run").success()
-    record, _ = metrics(tmp_path / "run")
-    assert shown["epoch 1/1"][::2] == [32, 12, 12, 8]
-    last = f"loss {record['train_loss']:.3f}, accuracy {100 * record['train_accuracy']:.1f} %"
-    assert shown["epoch 1/1"][-2] == last
-    assert shown["evaluation"][:2] == [8, 8] and shown["other views"] == [30, 12, 12, 6]
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO(), None, Terminal()], ids=["a file", "closed", "dumb"])
@@ -479,13 +442,6 @@ def test_training_learns(command: Command, tmp_path: Path) -> None:
     assert lines[-1]["train_loss"] < 0.7 < 1.8 < lines[0]["train_loss"]
 
 
-def test_the_sample_itself_loads_through_the_command_line(tmp_path: Path) -> None:
-    """No stand-in for the images."""
-    arguments = (*SMALL, "--epochs", 1, "--train-size", 24, "--out", tmp_path / "run")
-    out = run_here(arguments, load_dataset("sample")).success()
-    assert "16 images" in out and "500 images" in out
-
-
 # Limits and intervals
 
 
@@ -562,16 +518,6 @@ def test_what_an_epoch_has_done_already_is_not_left() -> None:
         _seconds_per_pixel=0.5,
     )
     assert Trainer.seconds_left(trainer) == 0.5 * 24 * (2 * 5 - 3)
-
-
-@pytest.mark.parametrize("hours", [0, -1, "nan", "inf", "x"])
-def test_hours_that_are_no_time(command: Command, tmp_path: Path, hours: Any) -> None:
-    command(*SMALL, "--out", tmp_path / "run", "--hours", hours).one_line(2, f"{hours} is no time", "more than 0")
-    assert not (tmp_path / "run").exists()
-
-
-def test_hours_are_for_training(command: Command, trained: Path) -> None:
-    command("--evaluate", trained, "--hours", 1).one_line(2, "--hours limits training", "--evaluate")
 
 
 def test_held_out_images_are_read_every_few_epochs_and_after_the_last(

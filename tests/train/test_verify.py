@@ -214,28 +214,6 @@ def test_a_network_that_does_not_react_decides_nothing(trained: Path, tmp_path: 
     assert "undecided" in outcome.out and "FAILS" not in outcome.out
 
 
-def test_weights_that_are_not_finite_are_refused(trained: Path, tmp_path: Path, verifying: Command) -> None:
-    def spoil(file: Any) -> None:
-        file["parameters/layer03/g"][0, 0, 0, 0] = np.nan
-
-    spoilt = changed_copy(trained / "best.h5", tmp_path / "spoilt.h5", spoil)
-    outcome = verifying(spoilt, "--out", tmp_path / "out")
-    one_line(outcome, 1, "spoilt.h5 is not", "parameters layer03/g holds values that are not finite")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("small_preset")
-def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
-    monkeypatch.setattr("sys.stdout", Closed())
-    assert verify.main(["--preset", "sample", "--boundary", "periodic", "--out", str(tmp_path / "out")]) == 1
-    monkeypatch.undo()
-    assert len(list((tmp_path / "out").iterdir())) == 2
-
-
 def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
     one_line(verifying(tmp_path / "none.h5"), 1, "there is no checkpoint at")
     for network in (trained, trained / "best.h5"):  # a run's folder names its latest
