@@ -773,6 +773,7 @@ def test_checks_pass_on_what_there_is(
     run(check, compiled_kernels)
 
 
+@pytest.mark.slow  # all together
 @pytest.mark.parametrize("defect", ON_HOST, ids=str)
 def test_defects_of_kernels_are_noticed(
     on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

@@ -41,6 +41,8 @@ from tests.gpu.races import BOUNDS, FLAGS, Launches, races
 from tests.gpu.requirements import missing
 from tests.gpu.test_planted_defects import PLANTED, ROOT, Defect
 
+pytestmark = pytest.mark.slow  # a program with a sanitizer for each launch
+
 
 def of(seed: int, *shape: int) -> Any:
     return noise(seed, shape, "float32")
@@ -111,7 +113,6 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
     return found
 
 
-@pytest.mark.slow
 def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     names = {name for name, _, _ in launches.found.values()}
     assert names == {

@@ -38,6 +38,7 @@ SKIPPED = {
 CHECKED = HCNNClassifier(epochs=12, **SMALL), HCNNRegressor(epochs=6, **SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("estimator", CHECKED, ids=["classifier", "regressor"])
 def test_the_checks_of_scikit_learn(estimator: Any) -> None:

@@ -202,6 +202,7 @@ def failures(subject: Subject) -> Iterator[Row]:
 ALIGNED = {"depth": 5, "width": 4, "factors": 2, "boundary": "periodic", "skip": "aligned", "dtype": "float64"}
 
 
+@pytest.mark.slow
 @given(networks(), SEEDS, st.sampled_from([4, 3, 6]))
 @example({**ALIGNED, "strided_layers": (1, 2)}, 0, 6)  # x_1 has three samples along u, and cannot turn with x_2
 @example({**ALIGNED, "width": 3, "attribute_stride": 2, "strided_layers": ()}, 0, 4)  # so along v_{j-1}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.train.commands import made_up
-from tests.train.runs import Outcome, contents, finish, start
+from tests.train.runs import Outcome, contents, finish, run_here, start
 from train import sweep as _sweep
 from train.commands import trial as _trial
 from train.config import ConfigError, to_toml
@@ -42,8 +42,8 @@ validation_size = 8
 
 
 def run(file: Path, *arguments: object) -> Outcome:
-    """The command in a process of its own."""
-    return finish(start("-m", "train.sweep", file, *arguments, env={"HCNN_NUM_THREADS": "1"}))
+    """The command in this process; each trial has one of its own."""
+    return run_here(("sweep", file, *arguments), None)
 
 
 def write(tmp_path: Path, text: str) -> tuple[Path, Path]:

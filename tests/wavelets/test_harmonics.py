@@ -68,12 +68,12 @@ def test_the_transform_over_phases_gives_harmonics(phases: int) -> None:
     z = wavelet_transform(x, bank)[1]
     found = np.fft.fft(rectified_transform(x, bank, phases=phases)[1], axis=-1) / phases
     terms = 4000  # the rest, of which each is below 1 / (pi k^2), is below 2 / (pi phases^2 terms)
+    u, turns = np.exp(1j * np.angle(z)), phases * np.arange(-terms, terms + 1)
+    u_turned = np.exp(1j * np.angle(z)[..., None] * turns)
     for k in range(phases):
         # [z]^k = abs(z) u^k
-        orders = k + phases * np.arange(-terms, terms + 1)
-        gamma = np.array([rectifier_coefficient(int(q)) for q in orders])
-        u = np.exp(1j * np.angle(z))[..., None] ** orders
-        expected = np.abs(z) * (u @ gamma)
+        gamma = np.array([rectifier_coefficient(int(q)) for q in k + turns])
+        expected = np.abs(z) * u**k * (u_turned @ gamma)
         assert np.abs(found[..., k] - expected).max() <= 2 / (math.pi * phases**2 * terms) * np.abs(z).max()
 
 

@@ -107,7 +107,7 @@ def test_numbers_out_of_range_are_refused() -> None:
         with pytest.raises(ValueError, match=rf"time {number}, .* the others are positive and finite"):
             decaying_vorticity(16, rng, time=number)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="the flow cannot be resolved by n = 16 samples"):
-        decaying_vorticity(16, rng, time=30, viscosity=1e-9, speed=200)
+        decaying_vorticity(16, rng, speed=1e200)
 
 
 def test_a_warp_has_gradient_1_and_the_smoothness_asked_for() -> None:
