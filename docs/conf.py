@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from docutils import nodes
 from latex2mathml.converter import convert
+from PIL import Image, ImageOps
 from sphinx.ext.autodoc.mock import _MockObject
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,8 +101,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": False,  # run them all, then fail
     "only_warn_on_example_error": False,
     "backreferences_dir": "api/uses",
-    "doc_module": ("hcnn_core", "autodiff", "wavelets", "train"),
-    "reference_url": {"hcnn_core": None, "autodiff": None, "wavelets": None, "train": None},
+    "doc_module": ("hcnn",),
+    "reference_url": {"hcnn": None},
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_signature": False,
@@ -131,6 +133,27 @@ def link_to_files(app: Any, name: str, source: list[str]) -> None:
 def clean_notebooks(app: Any) -> None:
     """Clean what Sphinx-Gallery has just written."""
     clean_folder(Path(app.srcdir) / "gallery")
+
+
+def show_one_panel(app: Any) -> None:
+    """Make the thumbnail of a strip of panels, which would be too small to see, of its first panel."""
+    for path in (Path(app.srcdir) / "gallery").glob("*/images/thumb/*_thumb.png"):
+        picture = path.parents[1] / path.name.replace("_thumb", "_001")
+        if picture.is_file() and (panel := first_panel(Image.open(picture).convert("RGB"))) is not None:
+            ImageOps.pad(panel, (400, 280), color="white").save(path)
+
+
+def first_panel(picture: Image.Image) -> Image.Image | None:
+    """Return a strip up to the first of the wide gaps between its panels; None of what is no strip."""
+    width, height = picture.size
+    empty = np.asarray(picture).min(axis=(0, 2)) > 250  # whether a column is
+    edges = np.flatnonzero(np.diff(empty.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    gaps = [
+        (end - begin, end) for begin, end in edges.tolist() if 0.6 * height < begin < min(2.2 * height, 0.8 * width)
+    ]
+    if width <= 2 * height or not gaps:
+        return None
+    return picture.crop((0, 0, next(end for size, end in gaps if size >= 0.7 * max(gaps)[0]), height))
 
 
 BACK = re.compile(r"api/generated/([\w.]+)\.(\w+)\.html#[\w.]*?\b\2((?:\.\w+)*)(?=\")")
@@ -173,4 +196,5 @@ def setup(app: Any) -> None:
     app.connect("html-page-context", link_back)
     app.connect("html-page-context", break_names, 900)  # after the theme
     app.connect("builder-inited", clean_notebooks, 900)  # after Sphinx-Gallery
+    app.connect("builder-inited", show_one_panel, 900)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

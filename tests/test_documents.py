@@ -133,6 +133,24 @@ def test_commands_take_the_flags_that_pages_give_them(path: Path) -> None:
         parser.parse_args(given)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        ROOT / "README.md",
+        *(path for path in sorted((ROOT / "docs").rglob("*.[mr][ds]*")) if path.stem != "architecture"),
+        *sorted((ROOT / "examples").rglob("*.py")),
+    ],
+    ids=lambda path: path.stem,
+)
+def test_hcnn_is_the_one_public_name(path: Path) -> None:
+    """Packages have other names in architecture.md alone; pytest knows a plugin by one of them."""
+    text = path.read_text("utf-8").replace("hcnn_core.testing.plugin", "")
+    assert not re.findall(
+        r"(?<![\w.])hcnn_core\.\w+|^ *(?:from|import) (?:hcnn_core|autodiff|wavelets|train)\b", text, re.M
+    )
+    assert not re.findall(r"(?<![\w.`])`+(?:autodiff|wavelets|train)\.\w+|python -m train", text)
+
+
 def test_commands_of_a_page_are_found() -> None:
     page = "`python -m hcnn verify\n--seed 1` and\n```\nmpirun -n 2 python -m hcnn train \\\n  --seed 2\nelse\n```\n"
     assert [command.split() for command in commands_of(page)] == [["train", "--seed", "2"], ["verify", "--seed", "1"]]

@@ -2,7 +2,7 @@ r"""
 A volume, smoothed and differentiated
 =====================================
 
-One call of :func:`hcnn_core.convolve` smooths a 3-D volume and takes its three derivatives. The values are those of
+One call of :func:`hcnn.core.convolve` smooths a 3-D volume and takes its three derivatives. The values are those of
 :mod:`scipy.ndimage`, at all five boundaries. From the derivatives we measure the surface of the balls in the volume.
 
 The operator is Eq. 2 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along three axes, with four filters.
@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import ndimage
 
-from hcnn_core import convolve, convolve_vjp_x
+from hcnn.core import convolve, convolve_vjp_x
 
 n = 64
 
@@ -80,7 +80,7 @@ for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
 # %%
 # And back
 # --------
-# The adjoint, which SciPy does not have, is :func:`hcnn_core.convolve_vjp_x`: ``<y, Wx> = <W'y, x>``.
+# The adjoint, which SciPy does not have, is :func:`hcnn.core.convolve_vjp_x`: ``<y, Wx> = <W'y, x>``.
 
 back = convolve_vjp_x(y, volume.shape, w, (0, 1, 2), boundary="periodic")
 assert np.isclose(np.vdot(y, y), np.vdot(back, volume), rtol=1e-12)

@@ -3,8 +3,8 @@ A 4-D filter fitted by gradient descent
 =======================================
 
 A signal over space and time, ``x(u1, u2, u3, t)``, goes through an unknown linear system and is observed with noise.
-We find the system's 4-D filter by gradient descent, with gradients of :func:`autodiff.convolve`. The result is compared
-with the least-squares solution, which NumPy finds from a design matrix.
+We find the system's 4-D filter by gradient descent, with gradients of :func:`hcnn.autodiff.convolve`. The result is
+compared with the least-squares solution, which NumPy finds from a design matrix.
 
 The system is Eq. 2 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along four axes.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.util import montage
 
-from autodiff import convolve, value_and_grad
-from hcnn_core import translate
+from hcnn.autodiff import convolve, value_and_grad
+from hcnn.core import translate
 
 rng = np.random.default_rng(0)
 lengths = (12, 12, 12, 24)  # u1, u2, u3, t

@@ -4,7 +4,7 @@ A convolution over space and angle
 
 A function of position and angle, ``f(u, a)``, is rotated by rotating space *and* moving the angle. A layer that
 respects this is a convolution over the group of translations and rotations by 90 degrees. We build one from
-:func:`hcnn_core.convolve`, with the periodic boundary of an angle, and check it with :mod:`hcnn_core.testing`.
+:func:`hcnn.core.convolve`, with the periodic boundary of an angle, and check it with :mod:`hcnn.core.testing`.
 
 Section 3 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ names rotated filters as its first example of an
 attribute. Group convolutions of networks are those of `arXiv:1602.07576 <https://arxiv.org/abs/1602.07576>`_.
@@ -15,8 +15,8 @@ import numpy as np
 from skimage.data import camera
 from skimage.transform import resize
 
-from hcnn_core import convolve
-from hcnn_core.testing import assert_translation_covariant, covariance_deviations, rounding_bound
+from hcnn.core import convolve
+from hcnn.core.testing import assert_translation_covariant, covariance_deviations, rounding_bound
 
 n = 128
 image = resize(camera() / 255.0, (n, n), anti_aliasing=True)
@@ -68,7 +68,7 @@ def group_layer(f):
 # The check
 # ---------
 # Write f in a frame that turns with the angle: plane ``a`` is rotated back ``a`` times. There, a rotation of f is a
-# translation along the angle, for :func:`hcnn_core.testing.assert_translation_covariant`.
+# translation along the angle, for :func:`hcnn.core.testing.assert_translation_covariant`.
 
 
 def turned(f, sign):

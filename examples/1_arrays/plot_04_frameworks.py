@@ -2,8 +2,8 @@ r"""
 Inside PyTorch and JAX
 ======================
 
-:func:`hcnn_core.convolve` as a function of PyTorch and of JAX, along four axes, more than PyTorch convolves. Each
-framework checks the gradients by its own finite differences, and both agree with :func:`autodiff.grad`.
+:func:`hcnn.core.convolve` as a function of PyTorch and of JAX, along four axes, more than PyTorch convolves. Each
+framework checks the gradients by its own finite differences, and both agree with :func:`hcnn.autodiff.grad`.
 
 This page needs PyTorch and JAX. Where one of them is missing, the site shows the script without its results.
 :doc:`/frameworks` says what else there is.
@@ -20,9 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-import autodiff
-import hcnn_core.jax
-import hcnn_core.torch
+import hcnn.core.jax
+import hcnn.core.torch
 
 jax.config.update("jax_enable_x64", True)
 n = 6
@@ -37,7 +36,7 @@ x, w = rng.standard_normal((n, n, 3, 4)), rng.standard_normal((3, 3, 2, 3, 2))  
 # Tensors on the CPU go in without a copy. A derivative is such a convolution again, so it has derivatives.
 
 x_torch, w_torch = (torch.tensor(a, requires_grad=True) for a in (x, w))
-in_torch = partial(hcnn_core.torch.convolve, **options)
+in_torch = partial(hcnn.core.torch.convolve, **options)
 assert torch.autograd.gradcheck(in_torch, (x_torch, w_torch), fast_mode=True)
 assert torch.autograd.gradgradcheck(in_torch, (x_torch, w_torch), fast_mode=True)
 
@@ -46,7 +45,7 @@ assert torch.autograd.gradgradcheck(in_torch, (x_torch, w_torch), fast_mode=True
 # ---
 # The function is a primitive of JAX with a rule for each mode, forward and reverse.
 
-in_jax = partial(hcnn_core.jax.convolve, **options)
+in_jax = partial(hcnn.core.jax.convolve, **options)
 jax.test_util.check_grads(in_jax, (jnp.asarray(x), jnp.asarray(w)), order=2, modes=["fwd", "rev"])
 
 # %%
@@ -58,7 +57,7 @@ torch.relu(in_torch(x_torch, w_torch)).square().sum().backward()
 loss_jax = jax.jit(lambda w: jnp.sum(jax.nn.relu(in_jax(x, w)) ** 2))
 
 gradients = {
-    "autodiff": autodiff.grad(lambda w: np.sum(np.maximum(autodiff.convolve(x, w, **options), 0) ** 2))(w),
+    "autodiff": hcnn.grad(lambda w: np.sum(np.maximum(hcnn.convolve(x, w, **options), 0) ** 2))(w),
     "PyTorch": w_torch.grad.numpy(),
     "JAX": np.asarray(jax.grad(loss_jax)(w)),
 }

@@ -2,7 +2,7 @@ r"""
 Deconvolution by conjugate gradients
 ====================================
 
-A blurred, noisy picture is restored by solving a linear system. :func:`hcnn_core.linear_operator` makes the blur an
+A blurred, noisy picture is restored by solving a linear system. :func:`hcnn.core.linear_operator` makes the blur an
 operator K of SciPy with its exact adjoint, which solvers of SciPy and of PyLops take. At periodic boundaries the
 Fourier transform gives the exact solution, which both must reach: the x that minimises ``|K x - y|^2 + damp |x|^2``,
 by Tikhonov's regularisation.
@@ -17,8 +17,8 @@ from skimage.data import camera
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 
-from hcnn_core import linear_operator
-from hcnn_core.testing import assert_adjoint
+from hcnn.core import linear_operator
+from hcnn.core.testing import assert_adjoint
 
 os.environ.setdefault("CUPY_PYLOPS", "0")  # PyLops imports CuPy where it is installed, which fails without a card
 import pylops

@@ -3,7 +3,7 @@ Check an operator of your own
 =============================
 
 You have written a layer and believe that it is covariant to translations, or an operator with its adjoint.
-:mod:`hcnn_core.testing` tests this with `Hypothesis <https://hypothesis.readthedocs.io>`_, which searches for a
+:mod:`hcnn.core.testing` tests this with `Hypothesis <https://hypothesis.readthedocs.io>`_, which searches for a
 counterexample and reduces it to a small one. The bounds follow from the rounding errors of your dtype; there is no
 tolerance to choose. The property is that of Section 3 of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_.
 """
@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from hypothesis import given, seed, settings
 
-from hcnn_core import translate
-from hcnn_core.testing import arrays, assert_adjoint, check_translation_covariant
+from hcnn.core import translate
+from hcnn.core.testing import arrays, assert_adjoint, check_translation_covariant
 
 # %%
 # A layer that forgets the border

@@ -5,7 +5,7 @@ Which cells of two views belong together
 Two views of one scene are cut into cells. The similarity of each cell of one view to each cell of the other is an array
 with four axes, ``c(i1, j1, i2, j2)``. A single cell is ambiguous, since many cells look alike. A correct match has
 neighbours whose matches are moved as it is, so a convolution along all four axes can tell it: the neighbourhood
-consensus of `Rocco et al. 2018 <https://arxiv.org/abs/1810.10510>`_. Here :class:`hcnn_core.torch.ConvNd` is that
+consensus of `Rocco et al. 2018 <https://arxiv.org/abs/1810.10510>`_. Here :class:`hcnn.core.torch.ConvNd` is that
 convolution, trained by PyTorch. Where PyTorch is missing, the site shows the script without its results.
 """
 
@@ -14,7 +14,7 @@ convolution, trained by PyTorch. Where PyTorch is missing, the site shows the sc
 import matplotlib.pyplot as plt
 import torch
 
-from hcnn_core.torch import ConvNd
+from hcnn.core.torch import ConvNd
 
 n, most, materials = 8, 3, 10  # cells along each axis, the farthest that a view is moved, kinds of cells
 pairs, steps = 4, 80

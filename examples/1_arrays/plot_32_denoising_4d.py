@@ -4,7 +4,7 @@ A volume over time, denoised
 
 Blobs move through a volume ``x(u1, u2, u3, t)`` and are seen with much noise. A blob is at nearly the same place at the
 next time, so a filter along all four axes has more to average over than one along space. Two layers of
-:class:`hcnn_core.torch.ConvNd` learn how, and are compared with the best Gaussian filter along four axes. Where PyTorch
+:class:`hcnn.core.torch.ConvNd` learn how, and are compared with the best Gaussian filter along four axes. Where PyTorch
 is missing, the site shows the script without its results.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from hcnn_core.torch import ConvNd
+from hcnn.core.torch import ConvNd
 
 lengths = (12, 12, 12, 12)  # u1, u2, u3, t
 steps, noise = 150, 0.5
@@ -41,7 +41,7 @@ def volumes(count):
 
 # %%
 # The network returns what is to be subtracted from its input. Circular padding is the periodic boundary, which
-# :func:`hcnn_core.convolve` computes without padding.
+# :func:`hcnn.core.convolve` computes without padding.
 
 first, second = (ConvNd(*channels, (3,) * 4, padding=1, padding_mode="circular") for channels in ((1, 8), (8, 1)))
 net = torch.nn.Sequential(first, torch.nn.ELU(), second)

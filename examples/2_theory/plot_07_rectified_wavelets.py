@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
-from wavelets import phase_harmonic, rectified_transform, rectifier_coefficient, steerable_bank, wavelet_transform
-from wavelets.harmonics import from_rectified
+from hcnn.wavelets import phase_harmonic, rectified_transform, rectifier_coefficient, steerable_bank, wavelet_transform
+from hcnn.wavelets.harmonics import from_rectified
 
 # %%
 # Eight lines of a photograph

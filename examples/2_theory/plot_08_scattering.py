@@ -2,8 +2,8 @@ r"""
 Scattering: what it keeps, and what a warp does to it
 =====================================================
 
-A scattering transform cascades wavelets and moduli, and averages: :func:`wavelets.scattering`. We check that it does
-not expand distances, that its orders share the norm, and that it changes in proportion to a small deformation:
+A scattering transform cascades wavelets and moduli, and averages: :func:`hcnn.wavelets.scattering`. We check that it
+does not expand distances, that its orders share the norm, and that it changes in proportion to a small deformation:
 
 .. math:: \|S D_\tau x - S x\| \le C \, \|\nabla \tau\|_\infty \, \|x\|, \qquad D_\tau x(u) = x(u - \tau(u))
 
@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import data
 
-from wavelets import littlewood_paley, morlet_bank, random_warp, scattering, scattering_paths, wavelet_transform
+from hcnn.wavelets import littlewood_paley, morlet_bank, random_warp, scattering, scattering_paths, wavelet_transform
 
 n, scales = 128, 4
 

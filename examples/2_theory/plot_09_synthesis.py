@@ -3,8 +3,8 @@ Textures and turbulence from moments
 ====================================
 
 From one image we take the means and covariances of the phase harmonics of its wavelet coefficients,
-:func:`wavelets.harmonic_statistics`. Then we look for another image with the same moments, from white noise, by L-BFGS
-on gradients of the tape. The model to beat is Gaussian: the same power spectrum with random phases.
+:func:`hcnn.wavelets.harmonic_statistics`. Then we look for another image with the same moments, from white noise, by
+L-BFGS on gradients of the tape. The model to beat is Gaussian: the same power spectrum with random phases.
 
 Sources: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 14 to 19;
 `arXiv:1810.12136 <https://arxiv.org/abs/1810.12136>`_, `arXiv:1911.10017 <https://arxiv.org/abs/1911.10017>`_.
@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
-from wavelets import lbfgs, moment_distance, phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
-from wavelets.harmonics import harmonic_statistics
-from wavelets.processes import decaying_vorticity
+from hcnn.wavelets import lbfgs, moment_distance, phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
+from hcnn.wavelets.harmonics import harmonic_statistics
+from hcnn.wavelets.processes import decaying_vorticity
 
 n, scales, iterations = 128, 4, 60
 rng = np.random.default_rng(0)

@@ -13,8 +13,15 @@ S&P 500; here are simulated ones, since prices cannot be shipped.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from wavelets import lbfgs, lognormal_cascade, moment_distance, multifractal_noise, randomize_phases, steerable_bank
-from wavelets.transform import wavelet_transform
+from hcnn.wavelets import (
+    lbfgs,
+    lognormal_cascade,
+    moment_distance,
+    multifractal_noise,
+    randomize_phases,
+    steerable_bank,
+)
+from hcnn.wavelets.transform import wavelet_transform
 
 levels, realisations, length = 17, 16, 2**13
 n = 2**levels
@@ -111,8 +118,9 @@ ax.legend()
 # A model without high moments
 # ----------------------------
 # From white noise, descent finds a series whose wavelet coefficients and their moduli have the means and covariances of
-# a given one: :func:`wavelets.moment_distance`. No product has more than two factors; those of a modulus and a coarser
-# coefficient know the direction of time. The given series is more intermittent than above. As a control, random phases.
+# a given one: :func:`hcnn.wavelets.moment_distance`. No product has more than two factors; those of a modulus and a
+# coarser coefficient know the direction of time. The given series is more intermittent than above. As a control, random
+# phases.
 
 bank, high = steerable_bank(length, 9, dtype=np.float32), np.arange(1, 5.1, 0.5)
 made = {"series": [], "model": [], "random phases": []}

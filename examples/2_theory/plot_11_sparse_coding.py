@@ -13,7 +13,7 @@ approximations of sparse coding, 2010.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from wavelets import adam, ista, lista, soft_threshold, sparse_loss
+from hcnn.wavelets import adam, ista, lista, soft_threshold, sparse_loss
 
 rng = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@ A multiscale autoencoder
 ========================
 
 The encoder is fixed: scattering coefficients at the scale :math:`2^J`, decorrelated and reduced at each place, are the
-*innovations* Z. A network of transposed convolutions, :func:`autodiff.convolve_vjp_x`, is trained to give CIFAR-10
+*innovations* Z. A network of transposed convolutions, :func:`hcnn.autodiff.convolve_vjp_x`, is trained to give CIFAR-10
 images back. The larger the scale, the more phase it has to invent.
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 21 to 28.
@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio
 
-from autodiff import convolve_vjp_x
-from train.data import load_dataset
-from wavelets import adam, morlet_bank, principal_components, scattering
+from hcnn.autodiff import convolve_vjp_x
+from hcnn.train.data import load_dataset
+from hcnn.wavelets import adam, morlet_bank, principal_components, scattering
 
 count, tested, steps, hidden = 1500, 300, 400, 24
 sample = load_dataset("sample")

@@ -3,7 +3,7 @@ How fast approximations of a cartoon improve
 ============================================
 
 The n largest coefficients of a cartoon, smooth regions with smooth edges, leave a squared error that falls like
-:math:`n^{-1/2}` in the Fourier basis and like :math:`n^{-1}` in a wavelet basis (:func:`wavelets.dwt`). Curvelets,
+:math:`n^{-1/2}` in the Fourier basis and like :math:`n^{-1}` in a wavelet basis (:func:`hcnn.wavelets.dwt`). Curvelets,
 which follow edges, reach :math:`n^{-2} (\log n)^3`. We fit all three slopes.
 
 Sources: J. Tanner, Theories of Deep Learning, lecture 11, on the theorem of Candes and Donoho; E. Candes, L. Demanet,
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import fft, sparse
 from scipy.special import betainc
 
-from wavelets import dwt, hard_threshold, idwt
+from hcnn.wavelets import dwt, hard_threshold, idwt
 
 n = 1024
 levels = int(np.log2(n)) - 2

@@ -12,9 +12,9 @@ S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slide 22 for
 import matplotlib.pyplot as plt
 import numpy as np
 
-from train.data import load_dataset
-from train.networks.linear import linear_accuracy
-from wavelets import dwt, ista, learn_dictionary, morlet_bank, principal_components, scattering, soft_threshold
+from hcnn.train.data import load_dataset
+from hcnn.train.networks.linear import linear_accuracy
+from hcnn.wavelets import dwt, ista, learn_dictionary, morlet_bank, principal_components, scattering, soft_threshold
 
 sizes = (100, 500, 1500)
 components, atoms, penalty = 48, 192, 0.3

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
-from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
+from hcnn.wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
 
 # %%
 # Each line is followed by its mirror image. Gaussian lines have the power spectrum of the photograph and random phases.

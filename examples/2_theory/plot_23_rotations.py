@@ -4,8 +4,8 @@ Textures at any orientation
 
 Scattering coefficients of a texture change when it is rotated. Averages over angles do not, but they forget which
 angles meet at one place. Wavelets along rotations and translations together are invariant and keep that:
-:func:`wavelets.rototranslation_scattering`. We classify textures of short bars, each image with its own orientation,
-and then textures of another scale than those that were trained on.
+:func:`hcnn.wavelets.rototranslation_scattering`. We classify textures of short bars, each image with its own
+orientation, and then textures of another scale than those that were trained on.
 
 Sources: L. Sifre, S. Mallat, Rotation, Scaling and Deformation Invariant Scattering for Texture Discrimination, 2013,
 quoted by E. Oyallon, Organising Deep Networks, under "All variabilities are known".
@@ -14,8 +14,8 @@ quoted by E. Oyallon, Organising Deep Networks, under "All variabilities are kno
 import matplotlib.pyplot as plt
 import numpy as np
 
-from train.networks.linear import linear_accuracy
-from wavelets import morlet_bank, rototranslation_scattering, scattering, scattering_paths
+from hcnn.train.networks.linear import linear_accuracy
+from hcnn.wavelets import morlet_bank, rototranslation_scattering, scattering, scattering_paths
 
 n, scales, angles = 32, 3, 8
 sizes, tested = (8, 16, 32), 60  # images of each class

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
-from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
+from hcnn.wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
 
 n, lines = 1024, 384
 rng = np.random.default_rng(0)

@@ -16,8 +16,8 @@ import numpy as np
 from skimage.measure import block_reduce
 from skimage.util import view_as_windows
 
-from train.data import load_dataset
-from wavelets import adam, ista, learn_dictionary, lista, sparse_loss
+from hcnn.train.data import load_dataset
+from hcnn.wavelets import adam, ista, learn_dictionary, lista, sparse_loss
 
 rng = np.random.default_rng(0)
 steps, layers = 600, 8  # of descent, and of the network

@@ -13,7 +13,7 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 import matplotlib.pyplot as plt
 import numpy as np
 
-from wavelets import lbfgs, moment_distance, steerable_bank
+from hcnn.wavelets import lbfgs, moment_distance, steerable_bank
 
 # %%
 # A signal with six jumps.

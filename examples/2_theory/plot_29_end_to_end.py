@@ -13,8 +13,8 @@ to 30 % of top-5 error on ImageNet. Here images are small textures, made in the 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from autodiff import cross_entropy
-from wavelets import adam, ista, learn_dictionary, morlet_bank, principal_components, wavelet_transform
+from hcnn.autodiff import cross_entropy
+from hcnn.wavelets import adam, ista, learn_dictionary, morlet_bank, principal_components, wavelet_transform
 
 count, tested, steps = 240, 160, 150  # images for training and test; steps of descent
 n, reduced, atoms, penalty, layers = 32, 12, 32, 0.3, 6

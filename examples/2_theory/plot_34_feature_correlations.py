@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage import data
 
-from train import load
-from train.data import load_dataset, standardise
-from wavelets import lbfgs, moment_distance, randomize_phases, steerable_bank, wavelet_transform
+from hcnn.train import load
+from hcnn.train.data import load_dataset, standardise
+from hcnn.wavelets import lbfgs, moment_distance, randomize_phases, steerable_bank, wavelet_transform
 
 n, scales, layers, iterations = 128, 4, 5, 100
 rng = np.random.default_rng(0)

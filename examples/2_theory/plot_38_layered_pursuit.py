@@ -17,9 +17,9 @@ import numpy as np
 from scipy import signal
 from skimage.util import montage
 
-from hcnn_core import convolve, convolve_vjp_x
-from train import load
-from wavelets import ista, soft_threshold
+from hcnn.core import convolve, convolve_vjp_x
+from hcnn.train import load
+from hcnn.wavelets import ista, soft_threshold
 
 count, sparsities = 100, (2, 4, 8, 16)
 n, first, second = 64, 4, 8  # samples of a signal, filters of the two layers

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import itj0y0, ive
 from sklearn import linear_model, pipeline, preprocessing
 
-from wavelets import morlet_bank, scattering, scattering_paths
+from hcnn.wavelets import morlet_bank, scattering, scattering_paths
 
 sizes, tested = [40, 80, 160, 320, 640], 320
 n, bodies, radius, width, scales, angles = 64, 8, 10, 1.5, 5, 6

@@ -11,11 +11,11 @@ with a fully connected and a hierarchical network of `arXiv:1703.04140 <https://
 import matplotlib.pyplot as plt
 import numpy as np
 
-from autodiff import cross_entropy
-from train.config import make_config
-from train.data import channel_statistics, load_dataset, resize, standardise
-from train.networks.registry import build
-from wavelets import momentum
+from hcnn.autodiff import cross_entropy
+from hcnn.train.config import make_config
+from hcnn.train.data import channel_statistics, load_dataset, resize, standardise
+from hcnn.train.networks.registry import build
+from hcnn.wavelets import momentum
 
 count, epochs = 500, 4
 side, depth, rates, draws = 12, 6, (0.03, 0.1), 3

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import least_squares
 from skimage import color, data
 
-from train import load
-from wavelets import lbfgs, principal_components, randomize_phases
+from hcnn.train import load
+from hcnn.wavelets import lbfgs, principal_components, randomize_phases
 
 rng = np.random.default_rng(0)
 side, filters = 9, 36  # taps along each side; filters

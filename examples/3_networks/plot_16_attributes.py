@@ -12,8 +12,8 @@ import numpy as np
 from skimage.data import camera
 from skimage.transform import resize
 
-from hcnn_core import convolve, translate
-from hcnn_core.testing import rounding_bound
+from hcnn.core import convolve, translate
+from hcnn.core.testing import rounding_bound
 
 # %%
 # Complex Gabor filters at multiples of 45 degrees. Rotating the image by 90 degrees, two of eight angles, rotates each

@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from train import load
-from train.data import load_dataset, standardise
-from train.networks.hierarchical import hierarchy
+from hcnn.train import load
+from hcnn.train.data import load_dataset, standardise
+from hcnn.train.networks.hierarchical import hierarchy
 
 count = 300
 

@@ -5,7 +5,7 @@ LeNet-5 on this tape
 LeNet-5 (LeCun, Bottou, Bengio and Haffner, *Gradient-based learning applied to document recognition*, 1998; Figure 2
 and Table I there) is the first network of Tanner's lecture *Visualising the filters and response, memory, in a CNN*. We
 count its numbers, train it, and look at its filters and at its responses to an image. ``train/networks/lenet.py`` has
-its layers, in functions of NumPy and :func:`autodiff.convolve`.
+its layers, in functions of NumPy and :func:`hcnn.autodiff.convolve`.
 """
 
 import tempfile
@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.util import montage
 
-from train import fit, load_dataset, make_config
-from train.networks.lenet import CONNECTIONS, build
+from hcnn.train import fit, load_dataset, make_config
+from hcnn.train.networks.lenet import CONNECTIONS, build
 
 epochs = 10
 
@@ -37,8 +37,9 @@ ax.set(xlabel="map of C3", ylabel="map of S2", xticks=range(16), yticks=range(6)
 assert CONNECTIONS.sum() == 60
 
 # %%
-# :func:`train.fit` does what ``python -m hcnn train --preset lenet`` does. Here it learns the 2,000 images that ship,
-# of which 200 are held out, by gradient descent with a momentum of 0.9; the paper has a second-order method of its own.
+# :func:`hcnn.train.fit` does what ``python -m hcnn train --preset lenet`` does. Here it learns the 2,000 images that
+# ship, of which 200 are held out, by gradient descent with a momentum of 0.9; the paper has a second-order method of
+# its own.
 
 config = make_config("lenet", {"dataset": "sample", "validation_size": 200, "batch_size": 20, "epochs": epochs})
 curve: list[dict] = []

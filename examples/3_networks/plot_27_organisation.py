@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from train import load
-from train.data import load_dataset, standardise
-from wavelets import dwt
+from hcnn.train import load
+from hcnn.train.data import load_dataset, standardise
+from hcnn.wavelets import dwt
 
 count = 240  # images
 rng = np.random.default_rng(0)

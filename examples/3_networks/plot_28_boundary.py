@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import ttest_rel
 
-from train import load
-from train.data import load_dataset, standardise
+from hcnn.train import load
+from hcnn.train.data import load_dataset, standardise
 
 count, neighbours = 500, 9
 

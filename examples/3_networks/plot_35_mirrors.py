@@ -12,8 +12,8 @@ import tempfile
 import matplotlib.pyplot as plt
 import numpy as np
 
-from train import Dataset, fit, make_config
-from train.networks.linear import linear_accuracy
+from hcnn.train import Dataset, fit, make_config
+from hcnn.train.networks.linear import linear_accuracy
 
 SIDE, LENGTH, of_volumes, of_signals, epochs = 12, 96, 300, 200, 8
 rng = np.random.default_rng(0)

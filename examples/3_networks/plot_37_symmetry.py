@@ -13,9 +13,9 @@ from functools import partial
 import matplotlib.pyplot as plt
 import numpy as np
 
-from autodiff import cross_entropy, elu
-from train.attributes.symmetry import translation_explains
-from wavelets import adam
+from hcnn.autodiff import cross_entropy, elu
+from hcnn.train.attributes.symmetry import translation_explains
+from hcnn.wavelets import adam
 
 many, steps = 6, 2500
 SIZE, CLASSES = 16, 7

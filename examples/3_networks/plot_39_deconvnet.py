@@ -3,7 +3,7 @@ Pictures of units by a deconvnet
 ================================
 
 What does a unit look for? A *deconvnet* sets all other units of its layer to zero and goes back to pixels, through the
-transpose of each layer and a rectifier. :mod:`hcnn_core` has every adjoint, so this takes a few lines. Do such pictures
+transpose of each layer and a rectifier. :mod:`hcnn.core` has every adjoint, so this takes a few lines. Do such pictures
 show the unit, or the image? Sources: M. D. Zeiler and R. Fergus, `arXiv:1311.2901 <https://arxiv.org/abs/1311.2901>`_;
 W. Nie, Y. Zhang and A. Patel, `arXiv:1805.07039 <https://arxiv.org/abs/1805.07039>`_, who find that it is the image.
 """
@@ -14,11 +14,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from skimage.util import montage
 
-from autodiff import vjp
-from hcnn_core import convolve_vjp_x, elu_vjp, marginal_vjp, relu
-from train import load
-from train.data import load_dataset, standardise
-from train.networks.hierarchical import hierarchy
+from hcnn.autodiff import vjp
+from hcnn.core import convolve_vjp_x, elu_vjp, marginal_vjp, relu
+from hcnn.train import load
+from hcnn.train.data import load_dataset, standardise
+from hcnn.train.networks.hierarchical import hierarchy
 
 count, many, depth = 200, 24, 6
 rng = np.random.default_rng(0)

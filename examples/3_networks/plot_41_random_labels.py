@@ -15,9 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from autodiff import convolve, grad
-from train.data import channel_statistics, load_dataset, resize, standardise
-from wavelets import adam
+from hcnn.autodiff import convolve, grad
+from hcnn.train.data import channel_statistics, load_dataset, resize, standardise
+from hcnn.wavelets import adam
 
 count, steps, seeds = 400, 400, 3
 

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import onnxruntime
 
-from train import load, load_dataset
+from hcnn.train import load, load_dataset
 
 # %%
 # One file holds the weights, the standardisation and, as metadata, the names of the classes.
