@@ -20,6 +20,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Of two processes that share the tests, one begins where most kernels are compiled, and the other finds them.
+    items.sort(key=lambda item: item.path.parent.name in ("autodiff", "core"))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
         return

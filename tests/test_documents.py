@@ -393,6 +393,7 @@ def test_performance_has_the_tables_on_record() -> None:
     assert SPEED in (ROOT / "docs" / "performance.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_network_of_the_hidden_circle_is_made_again_by_its_seed() -> None:
     """The others differ by rounding alone, which 4,000 steps may enlarge."""
     (untrained,), (group,) = (circles.run(name, networks=1) for name in ("untrained", "convolution, group"))

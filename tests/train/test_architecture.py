@@ -98,6 +98,7 @@ def with_a_row_between(request: pytest.FixtureRequest) -> Iterator[None]:
         del registry.ARCHITECTURES["row"], registry.PRESETS["row"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_a_row_between", [True], indirect=True)
 @pytest.mark.usefixtures("with_a_row_between")
 def test_layers_are_asked_for_their_depth(

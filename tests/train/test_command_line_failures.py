@@ -185,11 +185,12 @@ sys.exit(cifar.main())
 
 
 @needs_proc
+@pytest.mark.slow
 def test_address_space_that_is_limited(tmp_path: Path) -> None:
     """As by `ulimit -v`: refused before anything is made, and the batch that is said to fit does."""
 
     def train(size: str) -> Outcome:
-        arguments = ("--preset", "sample", "--validation-size", 0, "--train-size", size, "--epochs", 1)
+        arguments = ("--preset", "sample", "--validation-size", 0, "--train-size", size, "--epochs", 1, "--no-test")
         environment = {"HCNN_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
         flags = (*arguments, "--backend", "numpy", "--batch-size", size, "--out", tmp_path / "run")
         return finish(start("-c", LIMITED, *flags, env=environment))

@@ -379,6 +379,7 @@ print((peak() - before) * 1024 / (len(data.train_images) + len(data.test_images)
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_set_larger_than_memory_is_decoded_and_read(pictures: Path, tmp_path: Path) -> None:
     """The peak in bytes for each byte of a picture: far below one; loaded, it is one and more."""
     rng = np.random.default_rng(0)

@@ -78,7 +78,7 @@ def test_checkpoints_are_read_bit_for_bit(name: str) -> None:
     assert not same_bits(found, expected)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "released")) for n in RUNS])
 def test_training_goes_on_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FROZEN)  # the runs name their images in this folder
     shutil.copytree(FROZEN / name, tmp_path / "run")

@@ -292,16 +292,14 @@ def test_one_hot_labels_are_refused_with_the_cure(dtype: Any) -> None:
 
 
 def test_the_command_line_says_how_labels_are_understood(tmp_path: Path) -> None:
-    numbers = written(tmp_path / "a.npz", np.arange(100) % 3.0)
-    assert (
-        "are numbers to predict; --task classes"
-        in run_here((*FEW, "--dataset", numbers, "--out", tmp_path / "n"), None).success()
-    )
-    classes = (*FEW, "--dataset", numbers, "--task", "classes", "--out", tmp_path / "c")
+    numbers, few = written(tmp_path / "a.npz", np.arange(100) % 3.0), (*FEW, "--epochs", 1)
+    out = run_here((*few, "--dataset", numbers, "--out", tmp_path / "n"), None).success()
+    assert "are numbers to predict; --task classes" in out
+    classes = (*few, "--dataset", numbers, "--task", "classes", "--out", tmp_path / "c")
     assert "test: accuracy" in run_here(classes, None).success()
     assert "test: accuracy" in run_here(("evaluate", tmp_path / "c"), None).success()
     one_hot = written(tmp_path / "b.npz", np.eye(3)[np.arange(100) % 3])
-    given = (*FEW[2:], "--epochs", 1, "--dataset", one_hot)  # without a preset
+    given = (*few[2:], "--dataset", one_hot)  # without a preset
     run_here(given, None).one_line(1, "one-hot", "give --task classes (in Python make_config(PRESET, {'task':")
     out = run_here((*given, "--task", "classes", "--out", tmp_path / "h"), None).success()
     assert "--preset signal is taken" in out and "test: accuracy" in out
