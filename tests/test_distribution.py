@@ -125,24 +125,6 @@ def called(tmp_path: Path, *arguments: str, before: str = "") -> subprocess.Comp
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("verify",), ("explore",)])
-def test_commands_are_not_hidden_by_files_of_the_user(tmp_path: Path, command: tuple[str, ...]) -> None:
-    name = " ".join(("hcnn", *command))
-    done = called(tmp_path, *command, "--help")
-    assert done.returncode == 0 and done.stdout.startswith(f"usage: {name} "), done
-    done = called(tmp_path, *command, "--no-such-flag")
-    assert done.returncode == 2 and done.stderr.startswith(f"{name}: ") and done.stderr.count("\n") == 1, done
-
-
-def test_python_m_is_hidden_by_a_file_of_the_user(tmp_path: Path) -> None:
-    """Which is why there are commands."""
-    called(tmp_path, "train", "--help")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "train.cifar", "--help"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode != 0 and "the user's own" in done.stderr
-
-
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_is_not_installed_is_said_before_training(tmp_path: Path, name: str) -> None:
     hide = f"import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == {name!r} else find(n)"

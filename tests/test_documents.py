@@ -402,3 +402,33 @@ def test_a_network_of_the_hidden_circle_is_made_again_by_its_seed() -> None:
         assert untrained[key] == pytest.approx(float(record["untrained", "0"][key]), abs=2e-3)
     assert group["accuracy"] == pytest.approx(float(record["convolution, group", "0"]["accuracy"]), abs=0.02)
     assert circles.is_whole(group)
+
+
+EXPLORER = (ROOT / "docs" / "explorer.md").read_text("utf-8")
+NO_LONGER = "The same, as a cross-check", "Some change of the image", "Haar coefficients"
+"""How claims begin that are on record and no longer measured; removed.md beside the record has them."""
+
+
+def test_explorer_has_the_claims_on_record() -> None:
+    claims = [row for row in results("explorer/claims.csv") if not row["claim"].startswith(NO_LONGER)]
+    p = ["-" if row["smallest_p"] == "nan" else f"{float(row['smallest_p']):.2g}" for row in claims]
+    assert rows(EXPLORER, "| claim | unit of exchangeability | smallest p | result | verdict |") == [
+        [row["claim"], row["unit"], of, row["result"], row["verdict"]] for row, of in zip(claims, p, strict=True)
+    ]
+
+
+def test_explorer_has_the_shares_on_record() -> None:
+    shares = {(row["kind"], row["translations"], row["j"]): row for row in results("explorer/translated.csv")}
+    apart = next(translations for _, translations, _ in shares if translations != "all")
+    agreement = results("explorer/agreement.csv")
+    unmoved = {row["j"]: row["same_class"] for row in agreement if (row["kind"], row["tau"]) == ("trained", "0")}
+
+    def shown(kind: str, translations: str, j: str) -> str:
+        share, low, high = (100 * float(shares[kind, translations, j][name]) for name in ("same_class", "low", "high"))
+        return f"{share:.1f} % [{low:.1f}, {high:.1f}]"
+
+    columns = ("trained", apart), ("random order", apart), ("untrained", apart), ("trained", "all")
+    header = "| depth | no translation | translated | axis in random order | untrained, translated | all translations |"
+    assert rows(EXPLORER, header) == [
+        [j, f"{100 * float(share):.1f} %", *(shown(*column, j) for column in columns)] for j, share in unmoved.items()
+    ]

@@ -94,14 +94,6 @@ def test_layers_in_chunks(dtype: str, boundary: str) -> None:
             assert_cotangents(problem, noise(8, bias_shape, dtype), g, sizes=chunks)
 
 
-@pytest.mark.parametrize("method", ["direct", "fft"])
-def test_second_derivatives(method: str) -> None:
-    x, w, bias = noise(0, (2, 5, 4), "float64"), noise(1, (3, 2, 3), "float64"), noise(2, (4, 3), "float64")
-    check_grads(
-        lambda x, w, bias: autodiff.convolve_elu(x, w, bias, (1, 2), boundary="zero", stride=(2, 1), method=method)
-    )(x, w, bias)
-
-
 def test_a_layer_and_its_marginal_by_keyword() -> None:
     x, w, bias = noise(0, (2, 5, 4), "float64"), noise(1, (3, 2, 3), "float64"), noise(2, (3,), "float64")
     (y, total), pullback = vjp(lambda *a: autodiff.convolve_elu_marginal(*a, (1, 2), 1, boundary="zero"), x, w, bias)

@@ -113,10 +113,7 @@ def test_auxiliary_output() -> None:
         (lambda: grad(lambda p: p["a"][1])({"a": (1.0, "x")}), r"argument 0\['a'\]\[1\] has type str: convert"),
         (lambda: grad(lambda p: p.b)(Layer(1.0, 2)), r"argument 0\.b has type int: convert"),
         (lambda: grad(lambda x: x)(np.ones(3)), r"a scalar output, not shape \(3,\): sum it, or use vjp"),
-        (
-            lambda: grad(lambda x: x * 1j)(1.0),
-            r"a real output, not a complex one: take its real part or absolute value",
-        ),
+        (lambda: grad(lambda x: x * 1j)(1.0), r"a real output, not a complex one: take its real part"),
         (lambda: grad(lambda x: None)(1.0), r"returns a real scalar, not NoneType"),
         (lambda: grad(lambda x: (x, x))(1.0), r"returns a real scalar, not tuple"),
         (lambda: grad(lambda x: x, has_aux=True)(1.0), r"a function that returns a pair \(value, aux\), not Traced"),

@@ -456,10 +456,7 @@ def test_einsum_of_any_subscripts(data: st.DataObject) -> None:
         (lambda x: np.polyfit(x[0], x[1], 1), r"numpy\.polyfit has no derivative here.*autodiff\.primitive.*defvjp"),
         (np.linalg.tensorinv, r"numpy\.linalg\.tensorinv has no derivative here"),
         (np.linalg.svd, r"3 by 4 takes full_matrices=False"),
-        (
-            lambda x: np.linalg.qr(x.T, "complete"),
-            r"4 by 3 with mode 'complete': it has a derivative for mode 'reduced'",
-        ),
+        (lambda x: np.linalg.qr(x.T, "complete"), r"4 by 3 with mode 'complete'"),
         (lambda x: np.quantile(x, 0.5, method="higher"), r"the method 'linear', not 'higher'"),
         (lambda x: np.gradient(x, [1.0, 2.0, 4.0], axis=0), r"numpy\.gradient on traced values takes one number"),
         (np.arctan2.reduce, r"numpy\.arctan2\.reduce has no derivative here"),

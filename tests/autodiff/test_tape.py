@@ -109,9 +109,7 @@ def test_a_primitive_returns_arrays() -> None:
     for answer in ([X, X], None, "x"):
         f = primitive(lambda x, answer=answer: answer)
         defvjp(f, None)
-        with pytest.raises(
-            TypeError, match=r"<lambda> returned (list|NoneType|str); a primitive returns arrays, several"
-        ):
+        with pytest.raises(TypeError, match=r"<lambda> returned (list|NoneType|str); a primitive returns arrays"):
             vjp(f, X)
     assert vjp(primitive(lambda x: 3), X)[0] == 3
 
@@ -137,11 +135,7 @@ def test_broadcast_cotangents_are_summed_and_cast() -> None:
     [
         (lambda g: 2.0, TypeError, "the derivative of cube returned float where an array is needed"),
         (lambda g: g[0], ValueError, r"the derivative of cube has shape \(4,\) for an argument of shape \(3, 4\)"),
-        (
-            lambda g: g[:, :2],
-            ValueError,
-            r"the derivative of cube has shape \(3, 2\) for an argument of shape \(3, 4\)",
-        ),
+        (lambda g: g[:, :2], ValueError, r"the derivative of cube has shape \(3, 2\) for an argument"),
     ],
 )
 def test_a_rule_of_the_wrong_kind(cotangent: Any, error: Any, message: str) -> None:
@@ -559,10 +553,7 @@ def fill_array(x: Any) -> None:
         (lambda x: np.sum([x, x]), NO_ARRAY),
         (fill_array, NO_ARRAY),
         (lambda x: X[x], NO_ARRAY),
-        (
-            lambda x: float(x[0, 0]),
-            r"float\(\) of a traced value: stay with NumPy functions; for y\[0\] = x\[0\], build y",
-        ),
+        (lambda x: float(x[0, 0]), r"float\(\) of a traced value: stay with NumPy functions; for y\[0\] = x\[0\]"),
         (lambda x: int(x[0, 0]), r"int\(\) of a traced value"),
         (lambda x: complex(x[0, 0]), r"complex\(\) of a traced value"),
         (lambda x: bool(x[0, 0]), r"bool\(\) of a traced value: compare it first"),

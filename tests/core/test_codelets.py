@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from itertools import product
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -147,40 +145,6 @@ def test_each_codelet_has_a_file_of_its_own() -> None:
     keys = [(_codelets.SOURCE_CHECKSUM, 4, 16, 4, count, 0, LEAN, 0, PLAIN) for count in (3, 4)]
     names = {_codelets._compiled(*key)._pyfunc.__qualname__ for key in keys}
     assert len(names) == 2
-
-
-def kept_by(path: Path) -> Any:
-    """How a process keeps what it compiles of a function."""
-    source = path / "double.py"
-    if not source.exists():
-        source.write_text(
-            "from hcnn_core._engines.cpu.kernels.jit import compiled\n\n@compiled()\ndef double(x): return 2 * x\n"
-        )
-    return runpy.run_path(str(source))["double"]._cache._cache_file
-
-
-def test_what_two_processes_compile_at_once_is_not_mistaken_in_a_third(tmp_path: Path) -> None:
-    first, second, third = (kept_by(tmp_path) for _ in range(3))
-    with first._open_for_write(first._path("float32")) as half:
-        half.write(b"half")
-        second.save("float64", "code for double precision")
-        assert third.load("float64") == "code for double precision"
-        assert third.load("float32") is None
-    first.save("float32", "code for single precision")
-    assert third.load("float64") == "code for double precision"
-    assert third.load("float32") == "code for single precision"
-
-
-def test_code_of_another_source_is_not_run(tmp_path: Path) -> None:
-    older, newer = kept_by(tmp_path), kept_by(tmp_path)
-    older.save("float32", "old code")
-    newer._source_stamp = "after an edit"
-    with mock.patch.object(newer, "_open_for_write", side_effect=OSError), pytest.raises(OSError):  # or stopped there
-        newer.save("float32", "new code")
-    assert newer.load("float32") is None
-    newer.save("float32", "new code")
-    assert newer.load("float32") == "new code"
-    assert older.load("float32") is None  # two versions that take turns
 
 
 def test_where_nothing_can_be_written_each_process_compiles() -> None:

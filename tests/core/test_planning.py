@@ -7,10 +7,10 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -194,18 +194,6 @@ def test_arrays_that_lie_otherwise_are_measured_apart() -> None:
         for wider in (1, 2, 3):  # crops of images of several widths lie alike
             convolve(np.pad(X, [(0, 0), (0, 0), (0, wider)])[..., :-wider], W, (1, 2), method="measure", **OPTIONS)
         assert len(races) == 3
-
-
-@pytest.mark.parametrize(("way", "warned"), [("CpuPlan direct direct", 0), ("FFTPlan all axes at once", 1)])
-def test_only_spectra_are_said_to_spread_what_is_not_finite(way: str, warned: int) -> None:
-    x = X.copy()
-    x[0, 20, 20] = np.nan
-    with winner(lambda names: way), warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        convolve(x, W, (1, 2), method="measure", **OPTIONS)
-        said.clear()
-        y = convolve(x, W, (1, 2), method="measure", **OPTIONS)
-    assert len(said) == warned == int(np.isnan(y).sum() > 15)
 
 
 def test_the_fastest_wins_by_a_clock() -> None:
@@ -484,6 +472,39 @@ def test_a_new_book_that_cannot_be_written_is_absent(tmp_path: Path, monkeypatch
     with planning("measure", file=file), winner(lambda names: names[-1]), pytest.raises(OSError, match="No space"):
         convolve(X, W, (1, 2), **OPTIONS)
     assert file.read_bytes() == b""
+
+
+def test_infinite_times_decide_in_a_book_alone(folder: Path) -> None:
+    """They say that a choice was not measured, for want of memory."""
+    with winner(lambda names: names[-1]):
+        choice = choice_for()
+    (file,) = folder.iterdir()
+    whole = file.read_text()
+    head, machine, line = whole.splitlines()
+    times = "\t".join(re.sub(r"[0-9.]+ ms$", "inf ms", field) for field in line.split("\t"))
+    file.write_text("\n".join([head, machine, times, "another\ta inf ms"]) + "\n")
+    forget_everything()
+    with winner(lambda names: names[-1]) as races:
+        assert choice_for() == choice and len(races) == 1
+    assert file.read_text() == whole
+    with winner(lambda names: names[-1]) as races, planning("measure", file=folder / "book.txt"):
+        (folder / "book.txt").write_text("\n".join([head, machine, times]) + "\n")
+        choice_for()
+        assert not races
+
+
+def test_wisdom_passes_over_what_cannot_be_read_or_deleted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store.keep("a machine", "a problem", {"a": 1.0})
+    for name in ("wisdom-0.txt", "wisdom-z.txt"):
+        (folder / name).mkdir()
+    os.mkfifo(folder / "wisdom-1.txt")
+    assert plans.main([]) == 0
+    said = capsys.readouterr().out
+    assert "a, problem: fastest a 1000 ms" in said and said.count("cannot be read") == 3
+    assert plans.main(["--forget"]) == 1
+    count, *left = capsys.readouterr().out.splitlines()
+    assert count == "2 files deleted" and len(left) == 2
+    assert all(line.startswith(f"cannot delete {folder}/wisdom-") for line in left)
 
 
 def test_a_file_of_choices_decides_on_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,20 +141,3 @@ def test_not_a_number_stays() -> None:
     x = np.array([1.0, np.nan, 2.0, 3.0])
     assert np.isnan(max_pool(x, 0, 2)).tolist() == [True, False]
     assert max_pool(np.full(4, -np.inf), 0, 2).tolist() == [-np.inf, -np.inf]
-
-
-@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), ((3, 2), (1, 2), (1, 0))])
-def test_values_and_gradients_are_pytorchs(size: Any, stride: Any, padding: Any) -> None:
-    torch: Any = pytest.importorskip("torch")
-    x = np.rint(2 * noise(0, (2, 3, 8, 9), "float64"))
-    options = {"stride": stride, "padding": padding}
-    for name, ours, adjoint, extra in [
-        ("max_pool2d", max_pool, max_pool_vjp, {}),
-        ("avg_pool2d", mean_pool, mean_pool_vjp, {"count_include_pad": False}),
-    ]:
-        theirs = torch.from_numpy(x.copy()).requires_grad_()
-        y = getattr(torch.nn.functional, name)(theirs, size, **options, **extra)
-        g = noise(1, tuple(y.shape), "float64")
-        y.backward(torch.from_numpy(g.copy()))
-        np.testing.assert_allclose(ours(x, (2, 3), size, **options), y.detach().numpy(), rtol=1e-15, atol=1e-15)
-        np.testing.assert_allclose(adjoint(g, x, (2, 3), size, **options), theirs.grad.numpy(), rtol=1e-14, atol=1e-15)

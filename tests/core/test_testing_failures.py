@@ -238,9 +238,7 @@ def test_edges_of_what_an_operator_is_defined_on() -> None:
     x = np.array([0.0, 1.0, 4.0, 9.0])
     with np.errstate(invalid="ignore"):
         assert_translation_covariant(np.sqrt, x, 0)  # half of the noise at 0 shows what the rest cannot
-        with pytest.raises(
-            ValueError, match=r"op\(x\) is finite, but not with noise of .*; give an array further inside"
-        ):
+        with pytest.raises(ValueError, match=r"op\(x\) is finite, but not with noise of .*; give an array further"):
             assert_translation_invariant(lambda y: np.sum(np.where(np.isin(y, x), y, np.nan)), x, 0)
 
 

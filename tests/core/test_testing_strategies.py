@@ -211,9 +211,7 @@ def test_the_failure_is_code_that_fails_again(condition: Any, boundary: str) -> 
 
 
 def test_an_operator_that_raises() -> None:
-    with pytest.raises(
-        ValueError, match=r"^op raised ZeroDivisionError on an array of shape \(4,\), float64"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"^op raised ZeroDivisionError on an array of shape \(4,\)") as caught:
         check_translation_covariant(lambda x: 1 // 0, 4, 0)
     assert caught.value.__notes__ == ['x = np.zeros((4,), "float64"); x[0] = 1.0\nshift = (1,)']
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.gpu import choices
-from benchmarks.gpu.choices import MEASURED, PROBLEMS, Case, choices_of, expected, name_of, summary
+from benchmarks.gpu.choices import MEASURED, PROBLEMS, Case, choices_of, expected, name_of
 from hcnn_core import explain, precision
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
@@ -122,43 +121,3 @@ def test_every_kind_of_way_is_chosen_for_some_problem() -> None:
     engines = Counter(name.partition(" by ")[2] for name in named)
     assert engines["SinglePlan"] > 10 and engines["FFTPlan"] > 5 and engines["CudaPlan"] > 2, engines
     assert engines["TensorPlan"] >= 5, engines
-
-
-def test_a_summary_has_what_was_chosen_and_what_is_fastest() -> None:
-    rows: list[list[Any]] = [
-        ["a", "d by X", 1.0, 2.0, "chosen"],
-        ["a", "f by Y", 3.0, 1.0, ""],
-        ["b", "d by X", 1.0, "MemoryError", "chosen"],
-    ]  # fmt: skip
-    assert summary(rows)[2:] == ["| a | d by X | 2.000 | f by Y | 1.000 | 2.00 |", "| b | not measured | | | | |"]
-
-
-def test_rows_are_kept_from_call_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A way that fails has its reason for a row; a call that has no time left says how far it came."""
-    times = iter([1e-3, 2e-3])
-
-    def timed(cupy: Any, case: Case, way: Any) -> float:
-        if (found := next(times, None)) is None:
-            raise MemoryError("no memory\nat all")
-        return found
-
-    class Cupy:
-        def get_default_memory_pool(self) -> Any:
-            return self
-
-        def free_all_blocks(self) -> None: ...
-
-    monkeypatch.setattr(choices, "timed", timed)
-    monkeypatch.setattr(choices, "usable_cupy", Cupy)
-    monkeypatch.setattr(choices, "MEASURED", MEASURED[:2])
-    monkeypatch.setattr(choices, "PROBLEMS", ())
-    monkeypatch.setattr(choices.sys, "argv", ["choices", str(tmp_path)])
-    monkeypatch.setattr(choices, "SECONDS", -1)
-    with pytest.raises(SystemExit, match="after 0 rows"):
-        choices.main()
-    monkeypatch.setattr(choices, "SECONDS", 100)
-    choices.main()
-    rows = choices.Table(tmp_path, "choices", ["convolution", "way", "ms by the costs", "ms", "chosen"])
-    assert [row[3] for row in rows[1:]][:3] == [1.0, 2.0, "MemoryError: no memory"]
-    choices.main()  # finds nothing to do
-    assert choices.Table(tmp_path, "choices", rows[0]) == rows

@@ -145,14 +145,6 @@ def test_steps_leave_no_memory_in_use() -> None:
     assert found["held"][3] > 1 << 25
 
 
-def test_new_kernels_beside_old_ones(tmp_path: Path) -> None:
-    """The script that times both runs to its end, and a second call adds no row."""
-    for _ in range(2):
-        done = python("-m", "benchmarks.gpu.driverless", "--module", "benchmarks.gpu.passes", str(tmp_path))
-        rows = [line for line in done.stdout.splitlines() if line.count(" | ") == 3]
-        assert done.returncode == 0 and len(rows) == 38, done.stderr
-
-
 def test_tables_keep_no_block_of_results() -> None:
     before, after = drained("""
 from hcnn_core.backend import DeviceTables

@@ -12,9 +12,6 @@ import pytest
 
 from benchmarks.gpu import values
 from benchmarks.gpu.asked import rows
-from benchmarks.gpu.passes import beside
-from benchmarks.gpu.peers import FLOORS, Counted, beside_floors, counted
-from benchmarks.gpu.stages import Table
 from hcnn_core._engines.cuda.tensor_plan import TensorPlan
 
 ROOT = Path(__file__).parents[2]
@@ -122,23 +119,3 @@ def test_without_a_card_one_line_says_so(part: str) -> None:
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("no card can be used: CuPy ")
-
-
-def test_what_fails_is_one_line_and_the_next_begins(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def fails() -> None:
-        raise RuntimeError("no memory\n  at all")
-
-    table = Table(tmp_path, "passes", ["what", "ms", "ms before", "relative difference"])
-    beside(np, table, "a row", {"new": fails, "old": fails})
-    assert capsys.readouterr().out == "a row: RuntimeError: no memory at all\n" and len(table) == 1
-
-
-def test_launches_stand_beside_what_was_counted() -> None:
-    known = [Counted("implicit, forward", "9x1x1", 2e6, 3e6, 0.5), Counted("implicit, back", "4x1x1", 1e6, 1e6, 0.25)]
-    seen = [("implicit", 1.0), ("copy", 0.1), ("implicit", 1.5)]
-    back, forward, copy = beside_floors(seen, known)
-    assert "1.500 ms    1 launches, longest 1.500, least 0.250 (6.0 times), 0.00 TB/s" in back and "back 4x1x1" in back
-    assert "least 0.500 (2.0 times)" in forward and "least" not in copy
-    (none, *lines) = beside_floors(seen, [Counted("implicit_taps", "1x1x1", 1, 1, 1), *known])
-    assert "no floors" in none and not any("least" in line for line in lines)
-    assert counted("hcnn-best:tf32:100:32") and all(counted(path.stem) for path in FLOORS.iterdir())

@@ -277,16 +277,6 @@ class Cupy:
         return getattr(np, name)
 
 
-def test_what_is_imported_without_numba_is_imported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("numba", "colorsys"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    with importlib.import_module("benchmarks.gpu.stages").without_numba():
-        with pytest.raises(ModuleNotFoundError):
-            importlib.import_module("numba")
-        module = importlib.import_module("colorsys")
-    assert "numba" not in sys.modules and importlib.import_module("colorsys") is module
-
-
 @pytest.mark.parametrize("name", ["environment", "parity", "small"])
 def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On NumPy in place of CuPy, with less to do: what they measure is nothing, but they run."""

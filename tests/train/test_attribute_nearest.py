@@ -72,12 +72,6 @@ def test_sizes_do_not_matter(dtype: str, exponent: int) -> None:
     np.testing.assert_allclose(np.ldexp(distances, -exponent), expected[0], rtol=1e-12)
 
 
-def test_of_equal_arrays_the_first_is_found() -> None:
-    database = np.tile(np.eye(3, dtype=np.float32), (70, 1))
-    _, indices = nearest(np.eye(3, dtype=np.float32), database, 2, exclude=np.asarray([0, -1, 2]))
-    assert indices.tolist() == [[3, 6], [1, 4], [5, 8]]
-
-
 def test_what_is_left_out_of_few_is_not_found() -> None:
     """As many are asked for as there are groups of arrays, and more."""
     database = np.arange(5.0)[:, None]

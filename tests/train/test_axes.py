@@ -192,11 +192,7 @@ def test_arrays_say_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("array", "more", "message"),
     [
-        (
-            np.zeros((8, 9, 7)),
-            {},
-            r"float64 of shape \(8, 9, 7\); say with an array space_axes whether these are signals",
-        ),
+        (np.zeros((8, 9, 7)), {}, r"float64 of shape \(8, 9, 7\); say with an array space_axes"),
         (np.zeros((8, 9, 7, 6)), {}, r"are images of 6 channels \(2\) or volumes of one \(3\)"),
         (np.zeros((8, 9, 7)), {"space_axes": 3}, "space_axes is 3; expected 4 axes, or 5 with channels"),
         (np.zeros((8, 9)), {"space_axes": 4}, "space_axes is 4; give 1 for signals, 2 for images, 3 for volumes"),
@@ -295,9 +291,7 @@ def test_the_preset_follows_the_data_and_settles_what_they_leave_open(
         assert "a tenth of the 60 training signals" in out and "signals/s" in out and "images" not in out
     out = run_here(("describe", "--dataset", "plain.npz"), None).success()
     assert "--preset signal is taken" in out
-    run_here((*few, "--dataset", "open.npz"), None).one_line(
-        1, "signals of 6 channels (1) or images of one (2), or with --"
-    )
+    run_here((*few, "--dataset", "open.npz"), None).one_line(1, "signals of 6 channels (1) or images of one (2)")
     out = run_here((*few, "--preset", "signal", "--dataset", "open.npz", "--out", "signals"), None).success()
     assert "open.npz: x_train, float32 of shape (60, 32, 6), is read as signals of 6 channels, since the network" in out
     assert "is read as signals of 6" in run_here(("evaluate", "signals"), None).success()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from tests.train.runs import explore_here, metrics, run_here, run_plainly
+from tests.train.runs import metrics, run_here, run_plainly
 from train import load
 
 SMALL = (
@@ -67,16 +66,3 @@ def test_the_whole_path(tmp_path: Path) -> None:
     (run / "report.html").unlink()
     run_here(("report", run, *data), None).success()
     assert f"{hits} of 200 are right" in (run / "report.html").read_text("utf-8")
-
-
-def test_the_explorer(tmp_path: Path) -> None:
-    """Of a network trained on it at periodic boundaries."""
-    write(tmp_path / "data")
-    run, out, data = tmp_path / "run", tmp_path / "page", ("--data-dir", str(tmp_path / "data"))
-    flags = ("--boundary", "periodic", "--no-test")
-    run_plainly((*SMALL, *flags, *data, "--out", run), None).success()
-    few = ("--agreement", "20", "--images", "0", "7", "--cache", tmp_path / "cache", "--out", out)
-    outcome = explore_here(None, run / "best.h5", *data, *few)
-    assert outcome.status == 0, outcome
-    found = json.loads((out / "explore.json").read_text("utf-8"))
-    assert found["description"]["images"] == "cifar100: 200 to search, 200 to test with"

@@ -90,16 +90,6 @@ def test_a_network_of_which_no_image_fits(command: Command, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_where_memory_is_short(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = part_of(trained, tmp_path)
-    before = contents(path)
-    free(monkeypatch, 2**20)
-    command("--resume", path).one_line(1, "a batch of 8 needs", "are free")
-    assert contents(path) == before
-
-
 @pytest.mark.parametrize(("size", "advice"), [(8, "--batch-size 4 would fit"), (1, "not even one image fits")])
 def test_memory_that_runs_out_in_training(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, advice: str
@@ -137,12 +127,6 @@ def test_what_no_memory_holds_is_refused_before_any_work(
     monkeypatch.setattr(session, "load", None)
     command(*SMALL, *flags, "--out", tmp_path / "run").one_line(1, "needs about", "GiB", "are free")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_large_stride_is_as_good_as_the_axis_is_long(command: Command, tmp_path: Path) -> None:
-    for name, stride in (("a", 10**15), ("b", 16)):
-        command(*SMALL, "--epochs", 1, "--attribute-stride", stride, "--out", tmp_path / name).success()
-    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
 
 
 def test_a_checkpoint_that_claims_a_large_network_is_refused_before_one_is_made(
@@ -277,25 +261,6 @@ def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
     monkeypatch.setattr(Trainer, "_step", interrupted)
     command(*SMALL, "--out", path).one_line(1, "layer04/bias is not finite at epoch 2, step 2")
     assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
-
-
-def test_validation_loss_that_is_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = Trainer.moments.fget
-    monkeypatch.setattr(
-        Trainer,
-        "moments",
-        property(
-            lambda self: {
-                layer: own | {"mean": own["mean"] * (np.nan if self.state.epoch == 1 else 1)}
-                for layer, own in moments(self).items()
-            }
-        ),
-    )
-    path = tmp_path / "run"
-    command(*SMALL, "--out", path).one_line(
-        1, "after epoch 2 the loss is nan in evaluation", "layer 3", str(path / "epoch0001-step000000.h5")
-    )
-    assert [line["epoch"] for line in metrics(path)] == [1]
 
 
 def test_too_high_a_learning_rate_in_a_process_of_its_own(tmp_path: Path) -> None:

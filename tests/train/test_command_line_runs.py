@@ -101,14 +101,6 @@ def test_out_that_cannot_be_written(command: Command, monkeypatch: pytest.Monkey
     command(*SMALL).one_line(1, "cannot write the run to runs/sample-")
 
 
-@needs_proc
-def test_only_the_run_directory_need_be_writable(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir("/proc")
-    command(*SMALL, "--epochs", 1, "--out", tmp_path / "run").success()
-
-
 def limit_file_size(size: int) -> int:
     """Let no file grow beyond a size, as a full disk would; return the limit before."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -104,16 +104,3 @@ def test_what_cannot_be_compared(trained: Path, tmp_path: Path, capsys: pytest.C
         err = capsys.readouterr().err
         assert err.startswith("train.compare: ") and fragment in err and err.count("\n") == 1
         assert not Path(picture).exists()
-
-
-def test_pictures_that_cannot_be_written(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([str(trained), "--out", "."]) in (1, 2)
-    err = capsys.readouterr().err
-    assert "cannot use .: " in err and "partial" not in err and err.count("\n") == 1
-    with pytest.raises(SystemExit):
-        main([str(trained), "--out", "absent/a.png"])
-    err = capsys.readouterr().err
-    assert "there is no folder absent; make it first" in err and err.count("\n") == 1

@@ -41,14 +41,8 @@ def dataset(labels: list[int], classes: int = 3) -> Dataset:
         ({"train_labels": np.zeros((4, 1), np.int64)}, r"train_labels .* of shape \(4, 1\)"),
         ({"test_labels": np.zeros(2, np.int32)}, "test_labels is int32"),
         ({"train_labels": np.array([0, 1, 3, 2])}, r"train_labels lie in 0\.\.3; expected 0\.\.2"),
-        (
-            {"train_labels": [0, 1, 2, 2]},
-            r"train_labels is a list; expected an array, as np.asarray\(labels, np.int64\)",
-        ),
-        (
-            {"test_images": [[[[1]]]] * 2},
-            r"test_images is a list; expected an array, as np.asarray\(images, np.uint8\)",
-        ),
+        ({"train_labels": [0, 1, 2, 2]}, r"train_labels is a list; expected an array"),
+        ({"test_images": [[[[1]]]] * 2}, r"test_images is a list; expected an array"),
         ({"class_names": ("one",), "train_labels": np.zeros(4, np.int64)}, "expected two or more different strings"),
         ({"test_labels": np.array([0, -1])}, r"test_labels lie in -1\.\.0; expected 0\.\.2"),
     ],

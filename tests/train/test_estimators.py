@@ -162,9 +162,7 @@ def test_settings_are_parameters() -> None:
     assert classifier.settings == SMALL["settings"] and search.best_estimator_.settings["factors"] == 4
     with pytest.raises(ValueError, match=r"no setting is called 'factor' \(did you mean factors"):
         clone(classifier).set_params(settings__factor=2).fit(x, y)
-    with pytest.raises(
-        TypeError, match=r"'lr' is no parameter \(did you mean learning_rate\?\); other settings go into"
-    ):
+    with pytest.raises(TypeError, match=r"'lr' is no parameter \(did you mean learning_rate\?\)"):
         HCNNClassifier(lr=0.1)
     with pytest.raises(ValueError, match=r"'epoch' is no parameter \(did you mean epochs\?\); others are settings__"):
         clone(classifier).set_params(epoch=2)
@@ -307,14 +305,6 @@ def test_settings_count_or_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             HCNNClassifier(settings=settings).fit(x, y)
-
-
-def test_values_whose_squares_overflow_are_refused() -> None:
-    x, y = waves(30)
-    with pytest.raises(ValueError, match="of X has values so large that their squares overflow"):
-        HCNNRegressor(**SMALL).fit(1e200 * x, y)
-    with pytest.raises(ValueError, match="y has numbers so large"):
-        HCNNRegressor(**SMALL).fit(x, 1e200 * y)
 
 
 def test_names_of_data_are_refused() -> None:

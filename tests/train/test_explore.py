@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable
@@ -95,22 +93,6 @@ def test_strips_show_the_image_and_the_images_found(explored: tuple[Path, Outcom
         assert np.array_equal(cell, few_images.train_images[index])
 
 
-def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
-    folder, _ = explored
-    kept = {path: path.stat().st_mtime_ns for path in (folder.parent / "cache").iterdir()}
-    assert len(kept) == 2  # of the network and of the untrained one
-    skip = ("--skip", "agreement", "meaning", "contraction", "organisation")
-    cache = folder.parent / "cache"
-    outcome = explore_here(
-        few_images, first_run[0] / "best.h5", *SMALL, "--cache", cache, "--out", tmp_path / "p", *skip
-    )
-    assert outcome.status == 0
-    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
-    assert {path.name for path in (tmp_path / "p").iterdir()} >= {report.PAGE, "matches.csv"}
-    again = json.loads((tmp_path / "p" / report.JSON).read_text("utf-8"))["matches"]
-    assert again == json.loads((folder / report.JSON).read_text("utf-8"))["matches"]
-
-
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     outcome = explore_here(
         few_images,
@@ -171,25 +153,6 @@ def test_networks_of_other_images(
     run_plainly((*given, "--epochs", 1, "--no-test"), None).success()
     found = explore_here(few_images, tmp_path / "run" / "best.h5", "--out", tmp_path / "p")
     one_line(found, 1, said)
-
-
-def test_a_function_is_called_only_where_the_command_line_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_images: Dataset
-) -> None:
-    (tmp_path / "of_explore.py").write_text(
-        "from tests.train.commands import made_up\n"
-        "def images():\n    print('called')\n    return made_up((16, 16, 3), 2)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    run, name = tmp_path / "run", "of_explore:images"
-    run_plainly((*TRAINED, "--dataset", name, "--epochs", 1, "--no-test", "--out", run), None).success()
-    given = (run / "best.h5", "--skip", *explore.PARTS, "--out", tmp_path / "p")
-    refused = explore_here(few_images, *given)
-    one_line(refused, 2, f"would call {name}", "runs code", f"--dataset {name}")
-    assert "called" not in refused.out
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
-        assert explore.main([*map(str, given), "--dataset", name, "--cache", str(tmp_path / "cache")]) == 0
-    assert "called" in out.getvalue()
 
 
 @pytest.mark.parametrize("where", ["features", "page"])

@@ -109,10 +109,7 @@ def test_a_stage_that_was_on_a_gpu_takes_images_on_the_host() -> None:
     ("changes", "message"),
     [
         ({"scattering": 5}, "scattering is 5; it must be between 0 and 4"),
-        (
-            {"scattering": 2, "image_sizes": (16, 18)},
-            "image_sizes has 18; with scattering = 2 choose larger multiples of 4",
-        ),
+        ({"scattering": 2, "image_sizes": (16, 18)}, "image_sizes has 18; with scattering = 2 choose larger"),
         ({"scattering": 4, "image_sizes": (16,)}, "image_sizes has 16; with scattering = 4 choose larger multiples"),
     ],
 )

@@ -172,9 +172,7 @@ def test_names_of_parts_that_are_no_parts(pictures: Path) -> None:
         shutil.rmtree(pictures / name)
         (pictures / "moved").rename(pictures / name)
     shutil.rmtree(pictures / "Testing")
-    with pytest.raises(
-        DataError, match="has test, train without classes; put the pictures of each class into a folder"
-    ):
+    with pytest.raises(DataError, match="has test, train without classes; put the pictures of each class"):
         load_kept(pictures)
 
 

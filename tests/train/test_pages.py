@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import base64
 import io
-import itertools
 import os
 import re
 import subprocess
@@ -132,14 +131,6 @@ def test_pictures_are_drawn_whatever_backend_the_environment_names(
     shown, kept = found.stdout.split()
     assert kept == backend and (taken is None or shown == taken)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_matplotlib_is_prepared_wherever_it_is_imported() -> None:
-    for path in Path(pages.__file__).parents[1].rglob("*.py"):
-        lines = path.read_text("utf-8").splitlines()
-        for before, line in itertools.pairwise(lines):
-            if line.lstrip().startswith("from matplotlib"):
-                assert "prepare_matplotlib()" in before or "from matplotlib" in before, f"{path}: {line}"
 
 
 def test_pictures_look_the_same_whatever_matplotlib_is_set_to(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
@@ -40,7 +39,7 @@ from tests.train.runs import (
 from train.config import make_config
 from train.data import Dataset, Images
 from train.networks.registry import build
-from train.recipes.augmentations import batch_of, first_mirrored
+from train.recipes.augmentations import first_mirrored
 from train.runs import checkpoint as checkpoint_files
 from train.runs import session, training
 from train.runs.run import Run
@@ -345,16 +344,6 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
     assert abs(np.mean(firsts) - 0.5) < 5 * 0.5 / math.sqrt(np.size(firsts))
     for before, after in itertools.pairwise(mirrored):
         assert np.array_equal(before, ~after)
-
-
-def test_each_step_hides_other_squares(few_images: Dataset, tmp_path: Path) -> None:
-    config = make_config("sample", {"cutout": 5, "shift": 0, "width": 4, "depth": 5})
-    images = small_images(few_images, "float32")
-    trainer = Trainer(np, config, build(config), images, None, Run(tmp_path), {}, few_images.class_names)
-    first, second = (trainer._inputs(np.arange(30)) for _ in range(2))
-    shown, hidden = (batch_of(dataclasses.replace(config, cutout=n), images, first).images for n in (0, 5))
-    assert 30 * 9 <= np.count_nonzero((hidden != shown).any(axis=-1)) <= 30 * 25
-    assert not np.array_equal(first["hidden_rows"], second["hidden_rows"])
 
 
 def test_a_rank_that_does_not_write_leaves_the_run_as_it_is(

@@ -19,7 +19,6 @@ from tests.train.runs import (
     contents,
     interrupted_at_a_step,
     metrics,
-    run_here,
     run_plainly,
     saved_state,
 )
@@ -208,13 +207,6 @@ def test_what_tells_other_classes_apart_is_drawn(
         if name.startswith(("parameters/layer01", "parameters/layer02", "parameters/layer03", "moments/layer03")):
             assert np.array_equal(found[name], expected[name]), name
     assert not np.array_equal(found["parameters/layer04/h"], expected["parameters/layer04/h"])
-
-
-def test_as_many_other_classes_are_drawn_too(trained: Path, tmp_path: Path) -> None:
-    file = tmp_path / "other.npz"
-    np.savez(file, **made_up((32, 32, 3)), class_names=[f"class {n}" for n in range(10)])
-    flags = ("--dataset", file, "--epochs", 1, "--init-from", trained, "--out", tmp_path / "run")
-    assert "drawn, since its head is another: layer04, head\n" in run_here((*SMALL, *flags), None).success()
 
 
 @pytest.mark.parametrize(

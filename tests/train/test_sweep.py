@@ -99,10 +99,7 @@ def test_a_variant_changes_settings_under_a_name_of_its_own() -> None:
         ("[grid]\nseed = [1]\nshift = [0]\nx = [", "not valid TOML"),
         ("workers = 0.5", "workers is 0.5; give a whole number, 1 or more"),
         ("workers = inf", "workers is inf; give a whole number, 1 or more"),
-        (
-            "[grid]\nseed = [1, 2]",
-            "seed is varied in two places, so that one would not count; give it as the list seeds",
-        ),
+        ("[grid]\nseed = [1, 2]", "seed is varied in two places, so that one would not count"),
         ("[variants]\na = {seed = 3}", "seed is varied in two places"),
         ("[variants]\na = {width = 3}\n[grid]\nwidth = [5]", "give it in variants or in grid"),
         ("[grid]\ntest = [true, false]", "test is varied; a sweep never reads the test set"),
@@ -268,6 +265,20 @@ def test_a_trial_that_another_process_has_is_left_and_not_called_failed(
     assert table(folder)[0]["state"] == state == _sweep._earlier(folder, sweep)[1]
 
 
+def test_a_hangup_stops_a_sweep_as_ctrl_c_does() -> None:
+    before = signal.signal(signal.SIGHUP, lambda signum, frame: None)
+    try:
+        with _sweep._stopping() as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == [signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+        with _sweep._stopping() as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
     file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
     folder.mkdir()
@@ -306,6 +317,22 @@ def test_a_pipe_or_a_link_in_the_place_of_a_sweeps_file_is_refused(tmp_path: Pat
         with pytest.raises(ConfigError, match=rf"{name}: it is a link, or no file; remove it"):
             _sweep._begin(folder, text, sweep)
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "\udcff", '{"epoch": 1, "train_loss": "low"}', '{"epoch": 1, "train_loss": 1, "seconds": []}']
+)
+def test_damaged_metrics_of_one_trial_cost_no_other(tmp_path: Path, line: str) -> None:
+    file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 1") + "[grid]\nshift = [1, 2]\n")
+    _, sweep = _sweep._read(file)
+    record = '{"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.25, "validation_loss": 2.0, "seconds": 1.0}\n'
+    for number, content in ((1, f"{line}\n{record}"), (2, record)):
+        (folder / f"trial000{number}").mkdir(parents=True)
+        path = folder / f"trial000{number}" / "metrics.jsonl"
+        path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    rows = _sweep._write_results(folder, sweep, {1: _trial.FINISHED, 2: _trial.FINISHED})
+    assert [row["state"] for row in rows] == ["failed", "finished"]
+    assert str(folder / "trial0001" / "metrics.jsonl") in rows[0]["error"] and rows[1]["validation_accuracy"] == 0.25
 
 
 def test_a_finished_trial_that_has_lost_its_run_is_not_tabled_as_finished(tmp_path: Path) -> None:

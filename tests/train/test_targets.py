@@ -201,13 +201,9 @@ def test_targets_that_do_not_do_are_refused_in_one_line(given: dict[str, Any], m
 def test_settings_of_classes_are_refused_for_others(tmp_path: Path) -> None:
     file = written(tmp_path / "numbers.npz", waves()[1])
     options = (*FEW, "--dataset", file, "--out", tmp_path / "run")
-    run_here((*options, "--label-smoothing", 0.1), None).one_line(
-        2, "label_smoothing is 0.1, which is for loss 'cross-entropy'"
-    )
+    run_here((*options, "--label-smoothing", 0.1), None).one_line(2, "label_smoothing is 0.1, which is for loss")
     run_here((*options, "--class-weights", "balanced"), None).one_line(2, "loss 'squared' has no such setting")
-    run_here((*options, "--teacher", "hcnn-fast"), None).one_line(
-        2, "teacher is 'hcnn-fast', which is for task 'classes'"
-    )
+    run_here((*options, "--teacher", "hcnn-fast"), None).one_line(2, "teacher is 'hcnn-fast', which is for task")
     run_here((*options, "--task", "labels"), None).one_line(1, "y_train holds 0.3", "give yes/no labels as 0 and 1")
     run_here((*options, "--loss", "logistic"), None).one_line(2, "loss is 'logistic', which is for labels; the task is")
     with pytest.raises(ConfigError, match="loss is 'squared', which is for numbers; the task is classes"):

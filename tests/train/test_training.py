@@ -184,26 +184,6 @@ def test_a_picture_is_drawn(drawing_command: Command, trained: Path, tmp_path: P
     assert pixels(tmp_path / "learning-curve.png").shape == picture.shape
 
 
-def test_the_picture_shows_the_numbers(tmp_path: Path) -> None:
-    def record(epoch: int, **more: float) -> dict[str, Any]:
-        return {"epoch": epoch, "train_loss": 2.0, "train_accuracy": 0.5, **more}
-
-    drawn = []
-    for last in (record(2), record(2, train_loss=1.0), record(2, train_accuracy=0.75)):
-        plot_learning_curve([record(1), last], tmp_path / "a.png", "title")
-        drawn.append(pixels(tmp_path / "a.png"))
-    assert not np.array_equal(drawn[0], drawn[1])
-    assert not np.array_equal(drawn[0], drawn[2])
-    for epoch in (1, 2):  # of a run that was tested, and then extended
-        test = {"epoch": epoch, "test_loss": 1.0, "test_accuracy": 0.1}
-        plot_learning_curve([record(1), record(2), test], tmp_path / "a.png", "title")
-        drawn.append(pixels(tmp_path / "a.png"))
-    assert not np.array_equal(drawn[3], drawn[4])
-    with pytest.raises(ValueError, match="no epoch is complete"):
-        plot_learning_curve([{"epoch": 0, "test_loss": 1.0, "test_accuracy": 0.1}], tmp_path / "b.png", "title")
-    assert not (tmp_path / "b.png").exists()
-
-
 @pytest.mark.parametrize("title", [r"runs/$\nothing$", "a_b^c$", "運行/é"])
 def test_any_directory_name_can_be_a_title(tmp_path: Path, title: str) -> None:
     plot_learning_curve([{"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5}], tmp_path / "a.png", title)
@@ -486,18 +466,6 @@ def test_the_first_step_of_a_process_tells_nothing_of_later_epochs(
     out = command(*SMALL, "--out", tmp_path / "run").success().splitlines()
     epochs = [line for line in out if line.startswith("epoch ")]
     assert [line.rpartition(", ")[2] for line in epochs[:3]] == ["12 s left", "8 s left", "4 s left"]
-
-
-@pytest.mark.parametrize("still", [("monotonic", "perf_counter"), ("perf_counter",)])
-def test_by_a_clock_that_stands_still_there_is_no_rate(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: tuple[str, ...]
-) -> None:
-    for name in still:
-        monkeypatch.setattr(time, name, lambda: 5.0)
-    out = command(*SMALL, "--epochs", 2, "--out", tmp_path / "run").success().splitlines()
-    records = Run(tmp_path / "run").read_metrics()
-    assert len(records) == 3 and not any("images_per_second" in record for record in records)
-    assert re.fullmatch(r"epoch 1/2: loss \S+, accuracy \S+ %, held out \S+ %", out[1]), out[1]
 
 
 def test_nobody_knows_how_long_a_run_takes_before_its_first_epoch(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -147,19 +145,6 @@ def test_no_images_have_no_coefficients(order: int) -> None:
         2,
         len(scattering_paths(bank, order)),
     )
-
-
-def test_it_can_be_called_while_the_interpreter_ends() -> None:
-    script = """
-import atexit
-import numpy as np
-from wavelets import morlet_bank, scattering
-bank, x = morlet_bank((16, 16), 2, 8), np.ones((97, 16, 16))
-scattering(x, bank)
-atexit.register(lambda: print(scattering(x, bank).shape))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout == "(97, 4, 4, 81)\n" and not done.stderr
 
 
 @pytest.mark.parametrize(("boundary", "shape"), [("periodic", (8, 8)), ("reflect", (12, 12))])

@@ -157,21 +157,6 @@ def test_no_passes_are_refused(passes: int) -> None:
         learn_dictionary(np.ones((3, 4)), np.ones((4, 2)), 0.1, passes=passes)
 
 
-def test_numbers_of_numpy_change_no_dtype() -> None:
-    x, dictionary = problem("float32")
-    one = np.float64(0.1)
-    assert ista(x, dictionary, one, iterations=2, step=one).dtype == np.float32
-    assert learn_dictionary(x, dictionary, one, passes=1)[0].dtype == np.float32
-
-
-def test_a_dictionary_may_begin_with_integers_and_is_not_the_start() -> None:
-    x, _ = problem("float32")
-    start = np.eye(10, dtype=int)
-    expected = learn_dictionary(x, start.astype(np.float64), 0.1, passes=2)[0]
-    assert np.array_equal(learn_dictionary(x, start, 0.1, passes=2)[0], expected)
-    assert not np.shares_memory(learn_dictionary(x, expected, 1e9, passes=1)[0], expected)
-
-
 @pytest.mark.parametrize(("dtype", "penalty"), [("float64", 0.3), ("complex128", 1.0)])
 def test_a_pass_is_least_squares_on_the_codes_of_ista(dtype: str, penalty: float) -> None:
     x, dictionary = problem(dtype)

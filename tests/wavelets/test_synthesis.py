@@ -152,12 +152,3 @@ def test_rounding_errors_are_no_frequencies() -> None:
         assert (np.abs(np.diagonal(harmonic_statistics(x, bank)["covariance"])) > 0).all()
         with pytest.raises(ValueError, match="of the statistics of x is constant: x has no such frequencies"):
             moment_distance(x, bank)
-
-
-def test_numbers_of_numpy_change_no_dtype() -> None:
-    start, rate = np.ones(3, np.float32), np.float64(0.1)
-    for found in (
-        adam(lambda p, _: p @ p, start, [0, 0], rate=rate, decays=(np.float64(0.9), np.float64(0.99))),
-        momentum(lambda p, _: p @ p, start, [0, 0], rate=rate, keep=np.float64(0.9)),
-    ):
-        assert found.dtype == np.float32
