@@ -218,11 +218,6 @@ def test_nothing_times_the_logarithm_of_nothing_has_a_derivative() -> None:
     assert grad(scipy.special.kl_div, 1)(0.0, 0.0) == 1
 
 
-def test_polygamma_of_complex_numbers_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"polygamma, the derivative of digamma, takes real numbers"):
-        grad(lambda z: np.real(scipy.special.psi(z)))(1 + 1j)
-
-
 def test_rules_of_scipy_are_loaded_when_they_are_needed() -> None:
     code = (
         "import sys, autodiff; assert 'scipy.special' not in sys.modules\n"
@@ -265,21 +260,6 @@ def test_convolution_by_fft(mode: str, shapes: Any, axes: Any) -> None:
     check_grads(lambda a, b: signal.fftconvolve(a, b, mode, axes))(a, b)
 
 
-def test_what_fftconvolve_refuses() -> None:
-    for a, b, mode, message in (
-        (X, X[0], "full", "have 2 and 1 axes"),
-        (X, X, "half", "mode is 'half'; choose"),
-        (X[:, :2], X[:2], "valid", "neither of the lengths"),
-        (X, X[:0], "full", "nothing to convolve"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            signal.fftconvolve(a, b, mode)
-    with pytest.raises(ValueError, match="names an axis twice"):
-        signal.fftconvolve(X, X, axes=(1, -1))
-    with pytest.raises(ValueError, match="nothing to convolve"):
-        signal.convolve(X[0, :0], X[0])
-
-
 def test_convolution_along_some_axes() -> None:
     a, b = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((4, 3, 2, 3))
     found = signal.convolve(a, b, "valid", axes=([1, 2], [2, 3]), dot_axes=([3], [1]))
@@ -287,10 +267,6 @@ def test_convolution_along_some_axes() -> None:
     expected = sum(scipy.signal.convolve(a[1, :, :, c], b[3, c], "valid") for c in range(3))
     numpy.testing.assert_allclose(found[1, 3], expected, rtol=0, atol=1e-13)
     check_grads(lambda a, b: signal.convolve(a, b, axes=([1, 2], [2, 3]), dot_axes=([3], [1])))(a, b)
-    with pytest.raises(ValueError, match="mode is 'half'; choose"):
-        signal.convolve(a, a, "half")
-    with pytest.raises(ValueError, match="4 and 3 axes; without axes="):
-        signal.convolve(a, a[0])
     for convolve in (signal.convolve, lambda a, *b: vjp(lambda a: signal.convolve(a, *b), a), scipy.signal.convolve):
         with pytest.raises(ValueError, match=r"\bvalid"):
             convolve(numpy.ones((3, 5)), numpy.ones((5, 3)), "valid")

@@ -92,9 +92,3 @@ def test_a_mismatch_says_where(one: Any, other: Any, message: str) -> None:
     with pytest.raises(ValueError) as error:
         tree_map(lambda x, y: x, one, other)
     assert str(error.value) == f"trees of different structure: {message}"
-
-
-@pytest.mark.parametrize("leaves", [[1, 2, 3], [1, 2, 3, 4, 5]])
-def test_a_wrong_number_of_leaves(leaves: list[int]) -> None:
-    with pytest.raises(ValueError, match=f"{len(leaves)} leaves for a tree with 4"):
-        tree_unflatten(TREE, leaves)

@@ -136,11 +136,6 @@ def test_determinants_of_nan_and_of_nothing() -> None:
     assert grad(np.linalg.det)(np.empty((0, 0))).shape == (0, 0)
 
 
-def test_a_mask_is_no_index_along_an_axis() -> None:
-    with pytest.raises(ValueError, match=r"an array of integers with 1 axes"):
-        vjp(lambda x: np.take_along_axis(x, X[0] > 0, 0), X[0])
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(
     ("call", "arrays"),

@@ -25,8 +25,6 @@ from hcnn_core import (
     correlate_vjp_w,
     correlate_vjp_x,
     elu,
-    merge_factors,
-    patch_moments,
     translate,
 )
 from hcnn_core._problem import make_problem
@@ -261,13 +259,3 @@ def test_results_hold_no_more_memory_than_they_show(boundary: Any, order: tuple[
     for array in (y, convolve_vjp_x(y, x, noise(1, (5, 5), "float64"), (1, 2), boundary=boundary)):
         assert (array if array.base is None else array.base).nbytes == array.nbytes
     assert extend(np, x, ()).strides == x.strides
-
-
-@pytest.mark.parametrize("boundary", NEW)
-def test_moments_and_merged_filters_have_the_two_boundaries_of_the_paper(boundary: Any) -> None:
-    message = f"boundary is {boundary!r}; choose 'periodic' or 'zero'"
-    with pytest.raises(ValueError, match=message):
-        patch_moments(np.ones((4, 5)), 0, 3, boundary=boundary)
-    h, g, bias = np.ones((2, 3)), np.ones((2, 3, 1)), np.ones(1)
-    with pytest.raises(ValueError, match=message):
-        merge_factors(h, g, np.ones(3), np.eye(3), bias, lengths=4, stride=1, boundary=boundary, epsilon=0.1)

@@ -25,7 +25,6 @@ from hcnn_core import (
     translate,
     translate_vjp,
 )
-from hcnn_core._problem import MAX_AXES
 from tests.core.oracle import Problem, noise, problems
 
 X, W = np.ones((4, 5, 6)), np.ones((3, 3))
@@ -139,12 +138,6 @@ def test_signatures_show_every_option(function: Any) -> None:
     assert not [p for p in shown if p.kind is p.VAR_KEYWORD]
 
 
-def test_more_axes_than_six_are_refused() -> None:
-    shape = (1,) * (MAX_AXES + 1)
-    with pytest.raises(ValueError, match="axes names 7 axes; between 1 and 6 can be convolved"):
-        convolve(np.ones(shape), np.ones(shape), tuple(range(MAX_AXES + 1)), boundary="zero")
-
-
 @pytest.mark.parametrize(
     ("x", "w", "summed", "example"),
     [
@@ -217,30 +210,6 @@ def test_a_spread_of_nan_is_said(boundary: Any) -> None:
         assert np.isnan(y[place[0]]).sum() > 500 and not np.isnan(y[1 - place[0]]).any()
         assert np.isnan(convolve(broken, w, (1, 2), boundary=boundary, method="direct")).sum() < 100  # and no warning
     convolve(x, w * np.nan, (1, 2), boundary=boundary, method="fft")  # which reach all of the result in any way
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 1), (1, 5, 6), (4, 6, 5), ()])
-def test_cotangent_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
-    message = r"g has shape \(.*\); the result of this convolution has \(4, 5, 6\)"
-    with pytest.raises(ValueError, match=message):
-        convolve_vjp_x(np.ones(shape), X, W, (0, 1), boundary="zero")
-    with pytest.raises(ValueError, match=message):
-        convolve_vjp_w(np.ones(shape), X, W, (0, 1), boundary="zero")
-
-
-@pytest.mark.parametrize(
-    ("shape", "error", "message"),
-    [
-        ([4.0, 5.0, 6.0], TypeError, "holds 4.0; give integers"),
-        ((4, 5, -6), ValueError, "holds -6; give 0 or more"),
-        (None, TypeError, "is None; give an integer, or one per axis"),
-    ],
-)
-def test_only_shapes_stand_in_for_operands(shape: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match="the shape of x " + message):
-        convolve_vjp_x(X, shape, W, (0, 1), boundary="zero")
-    with pytest.raises(error, match="the shape of w " + message):
-        convolve_vjp_w(X, X, shape, (0, 1), boundary="zero")
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, int])

@@ -306,17 +306,3 @@ def test_wrong_arguments_are_refused(change: dict[str, Any], error: type[Excepti
         patch_moments(x, axes, kernel_size, **arguments)
     with pytest.raises(error, match=message):
         patch_moments_vjp(np.ones(9), np.ones((9, 9)), x, axes, kernel_size, **arguments)
-
-
-@pytest.mark.parametrize(("mean", "covariance"), [((), (9, 9)), ((9,), (1, 9)), ((9,), (9,)), ((1, 9), (9, 9))])
-def test_cotangents_of_the_wrong_shape_are_refused(mean: tuple[int, ...], covariance: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"g_mean and g_covariance have shapes .* have \(9,\) and \(9, 9\)"):
-        patch_moments_vjp(np.ones(mean), np.ones(covariance), X, (1, 2), 3, boundary="zero")
-
-
-@pytest.mark.parametrize(("name", "dtype"), [("g_mean", int), ("g_covariance", complex)])
-def test_cotangents_of_the_wrong_dtype_are_refused(name: str, dtype: Any) -> None:
-    g = {"g_mean": np.ones(9), "g_covariance": np.ones((9, 9))}
-    g[name] = g[name].astype(dtype)
-    with pytest.raises(TypeError, match=f"{name} has dtype"):
-        patch_moments_vjp(*g.values(), X, (1, 2), 3, boundary="zero")

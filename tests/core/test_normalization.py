@@ -12,11 +12,9 @@ from autodiff import vjp
 from hcnn_core import (
     Shard,
     batch_normalize,
-    batch_normalize_vjp,
     marginal,
     merge_factors,
     normalize_elu,
-    normalize_elu_marginal,
     normalize_elu_vjp,
     normalize_filters,
 )
@@ -103,11 +101,6 @@ def test_a_marginal_is_that_of_what_is_normalised(dtype: str, axis: int) -> None
     repeated = np.broadcast_to(np.expand_dims(g, axis), whole.shape)
     expected = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=EPSILON), *given)[1]((repeated, none, none))
     assert all(map(np.array_equal, pullback((g, none, none)), expected))
-
-
-def test_a_marginal_over_the_axis_of_values_is_refused() -> None:
-    with pytest.raises(ValueError, match="take another"):
-        normalize_elu_marginal(Y, K, K, K, Y.ndim - 1, epsilon=1.0)
 
 
 @pytest.mark.parametrize("dtype", REAL)
@@ -244,53 +237,6 @@ def test_an_epsilon_of_numpy_changes_no_dtype(shape: tuple[int, ...]) -> None:
 
 
 Y, K = np.ones((2, 3, 4)), np.ones(4)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "epsilon", "error", "message"),
-    [
-        ((np.ones((0, 4)), K, K, K), 1.0, ValueError, r"y has shape \(0, 4\); mean and variance need an element"),
-        ((np.ones(()), K, K, K), 1.0, ValueError, r"y has shape \(\)"),
-        ((Y, K, np.ones(3), K), 1.0, ValueError, r"scale has shape \(3,\); y, of shape \(2, 3, 4\), wants \(4,\)"),
-        ((Y, K, K, np.ones(())), 1.0, ValueError, r"bias has shape \(\)"),
-        ((Y, np.ones((2, 4)), K, K), 1.0, ValueError, r"shift has shape \(2, 4\), which does not broadcast"),
-        ((Y, np.ones((1, 2, 3, 4)), K, K), 1.0, ValueError, r"shift has shape \(1, 2, 3, 4\)"),
-        ((Y, K, K, K), -1.0, ValueError, "epsilon is -1.0; it must be finite and at least 0"),
-        ((Y, K, K, K), float("nan"), ValueError, "epsilon is nan"),
-        ((Y.astype(int), K, K, K), 1.0, TypeError, "y has dtype int64"),
-        ((Y, K, K * 1j, K), 1.0, TypeError, "scale has dtype complex128"),
-    ],
-)
-def test_arguments_that_do_not_fit(arguments: Any, epsilon: float, error: Any, message: str) -> None:
-    with pytest.raises(error, match=message):
-        normalize_elu(*arguments, epsilon=epsilon)
-    if "shift" not in message:
-        y, _, *others = arguments
-        with pytest.raises(error, match=message):
-            batch_normalize(y, *others, epsilon=epsilon)
-
-
-def test_a_cotangent_of_another_shape() -> None:
-    with pytest.raises(ValueError, match=r"g has shape \(4,\); the result has \(2, 3, 4\)"):
-        normalize_elu_vjp(K, K, K, Y, K, K, K, np.ones((2, 4)), epsilon=1.0)
-    with pytest.raises(ValueError, match=r"g has shape \(4,\); the result has \(2, 3, 4\)"):
-        batch_normalize_vjp(K, K, K, Y, K, K, np.ones((2, 4)), epsilon=1.0)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"g_mean": np.ones((2, 1))}, r"g_mean has shape \(2, 1\); y, of shape \(2, 3, 4\), wants \(4,\)"),
-        ({"g_variance": np.ones(1)}, r"g_variance has shape \(1,\)"),
-        ({"moments": np.ones((2, 1))}, r"moments has shape \(2, 1\); y, of shape \(2, 3, 4\), wants \(2, 4\)"),
-        ({"epsilon": -1.0}, "epsilon is -1.0; it must be finite and at least 0"),
-    ],
-)
-def test_other_arguments_of_the_adjoint_that_do_not_fit(changed: dict[str, Any], message: str) -> None:
-    arguments = {"g_mean": K, "g_variance": K, "moments": np.ones((2, 4)), "epsilon": 1.0} | changed
-    g_mean, g_variance, moments, epsilon = arguments.values()
-    with pytest.raises(ValueError, match=message):
-        normalize_elu_vjp(Y, g_mean, g_variance, Y, K, K, K, moments, epsilon=epsilon)
 
 
 def test_moments_of_shards_are_not_negative() -> None:

@@ -33,12 +33,3 @@ def test_other_threads_are_not_affected() -> None:
         thread.start()
         thread.join()
     assert seen == [False]
-
-
-@pytest.mark.parametrize(("name", "reason"), [("half", ""), ("tf32x3", r" \(three .* than 'float32'\)")])
-def test_another_name_is_refused(name: str, reason: str) -> None:
-    with (
-        pytest.raises(ValueError, match=f"precision is '{name}'{reason}; choose 'float32' or 'tf32'"),
-        precision(name),
-    ):
-        pass

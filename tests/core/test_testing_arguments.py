@@ -259,40 +259,6 @@ def test_what_cannot_be_tested_is_refused(change: dict[str, Any], error: type[Ex
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        ((np.sum, X, 2), {}, "^axes names axis 2 of an array with 2 axes; use -2 to 1"),
-        ((np.sum, X, 0, 4), {}, r"axes \(0,\) have \(4,\) samples at stride \(4,\): " + IDENTITY),
-        ((np.sum, X, 0, 4, "zero"), {}, r"axes \(0,\) have \(4,\) samples at stride \(4,\): " + IDENTITY),
-        ((np.sum, X, 0, 2), {"shift": 1}, "shift 1 along axis 0 is no multiple of stride 2"),
-        ((lambda x: x[:0], X, 0), {}, r"op\(x\) has shape \(0, 6\); with no element there is nothing"),
-    ],
-)
-def test_invariance_that_cannot_be_tested(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        assert_translation_invariant(*arguments, **options)
-
-
-@pytest.mark.parametrize(
-    ("check", "error", "message"),
-    [
-        (lambda: assert_linear(raising, X), ValueError, "op raised KeyError on an array"),
-        (lambda: assert_linear(np.copy, X, stages=0), ValueError, "stages is 0; an operator has at least 1"),
-        (lambda: assert_adjoint(np.copy, np.copy, X, X[0]), ValueError, r"y has shape \(6,\); op\(x\) has \(4, 6\)"),
-        (lambda: assert_adjoint(np.copy, np.copy, X, X * np.inf), ValueError, r"y is inf at index \(0, 0\); give"),
-        (lambda: assert_adjoint(np.copy, np.ravel, X), ValueError, r"adjoint\(y\) has shape \(24,\); x has \(4, 6\)"),
-        (lambda: assert_adjoint(np.copy, raising, X), ValueError, "adjoint raised KeyError on an array of shape"),
-        (lambda: rounding_bound(np.copy, X[:0]), ValueError, r"x has shape \(0, 6\); with no element there is nothing"),
-        (lambda: rounding_bound(np.copy, X, X[0]), ValueError, r"y has shape \(6,\); op\(x\) has \(4, 6\)"),
-    ],
-)
-def test_other_assertions_that_cannot_be_made(check: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message) as caught:
-        check()
-    assert "\n" not in str(caught.value)
-
-
 def test_tensors_that_cannot_be_brought_back(framework: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "cpu", lambda self: self)
     with pytest.raises(TypeError, match=r"the result of op is a framework.*Tensor that .*: can't convert this tensor$"):

@@ -138,20 +138,3 @@ def test_shifts_of_any_size_and_kind() -> None:
 
 
 X = np.ones((3, 4))
-
-
-@pytest.mark.parametrize(
-    ("shift", "axes", "boundary", "error", "message"),
-    [
-        (1, 2, "zero", ValueError, "axes names axis 2 of an array with 2 axes; use -2 to 1"),
-        ((1, 2, 3), (0, 1), "zero", ValueError, "shift has 3 entries for 2 axes; give one, or one per axis"),
-        (1, 0, "odd", ValueError, "boundary is 'odd'; choose 'periodic' or 'zero' or 'reflect' or 'nearest' or 'm"),
-        (1.5, 0, "zero", TypeError, "shift is 1.5; give an integer, or one per axis"),
-        (True, 0, "zero", TypeError, "shift is True; give an integer"),
-    ],
-)
-def test_wrong_arguments_are_refused(
-    shift: Any, axes: Any, boundary: Any, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        translate(X, shift, axes, boundary=boundary)

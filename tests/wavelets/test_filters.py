@@ -111,25 +111,6 @@ def test_steerable_filters_of_every_scale_are_the_formula(shape: Any, angles: in
     assert np.abs(found / found[0] - 1).max() < 1e-12
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (((30, 32), 2), ValueError, r"shape is \(30, 32\) and scales 2: 2\^2 = 4 must divide each length"),
-        (((8, 8, 8), 1), ValueError, "wavelets have one or two axes"),
-        ((8, np.int64(64)), ValueError, "scales 64: 2.64 = 18446744073709551616 must divide"),
-        (((8, 8), 0), ValueError, "scales has 0; it must be at least 1"),
-        (((8, 8), 1, 0), ValueError, "angles has 0; it must be at least 1"),
-        (((8, 0), 1), ValueError, "shape has 0; it must be at least 1"),
-        (((8, 8.0), 1), TypeError, "shape has 8.0; give integers"),
-        (((8, 8), True), TypeError, "scales has True; give integers"),
-    ],
-)
-def test_what_no_bank_can_be_made_of_is_refused(arguments: Any, error: type[Exception], message: str) -> None:
-    for make in (morlet_bank, steerable_bank):
-        with pytest.raises(error, match=message):
-            make(*arguments)
-
-
 @pytest.mark.parametrize("n", [98, 206])
 def test_the_frequency_pi_is_found_at_lengths_that_round(n: int) -> None:
     """NumPy's `fftfreq` of these lengths is not -1/2 there."""
@@ -137,20 +118,6 @@ def test_the_frequency_pi_is_found_at_lengths_that_round(n: int) -> None:
     bank = steerable_bank(n, 1)
     assert np.abs(littlewood_paley(bank) - 1).max() <= 1e-14
     assert bank.psi[0, 0, n // 2] == pytest.approx(1)
-
-
-def test_one_orientation_covers_no_plane() -> None:
-    with pytest.raises(ValueError, match="angles is 1; steerable wavelets of two axes need at least 2"):
-        steerable_bank((8, 8), 1, 1)
-
-
-def test_a_bank_of_another_dtype_or_shape_is_refused() -> None:
-    with pytest.raises(TypeError, match="dtype is float16; choose float32 or float64"):
-        morlet_bank((8, 8), 1, dtype="float16")
-    with pytest.raises(TypeError, match="give the real spectra of the filters"):
-        FilterBank(np.zeros((4, 4), complex), np.zeros((1, 1, 4, 4), complex))
-    with pytest.raises(ValueError, match=r"phi has shape \(4, 4\) and psi \(1, 4, 4\)"):
-        FilterBank(np.zeros((4, 4)), np.zeros((1, 4, 4)))
 
 
 def test_a_bank_is_brought_to_the_precision_of_an_array() -> None:

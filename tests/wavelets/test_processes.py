@@ -19,8 +19,6 @@ def test_random_phases_keep_the_spectrum(shape: tuple[int, ...], dtype: str) -> 
     bound = 100 * float(np.finfo(dtype).eps) * np.linalg.norm(x)
     assert y.dtype == dtype and np.abs(y - x).max() > 0.1
     assert np.abs(np.abs(np.fft.fftn(y)) - np.abs(np.fft.fftn(x))).max() <= bound
-    with pytest.raises(TypeError, match="x has dtype int64; give a real array of floats"):
-        randomize_phases(np.arange(4), np.random.default_rng(0))
 
 
 def test_a_flow_obeys_the_equation() -> None:
@@ -91,25 +89,6 @@ def test_leverage_is_felt_after_falls_and_not_before() -> None:
         assert (after < -0.1) if sign else abs(after) < 0.06
 
 
-def test_numbers_out_of_range_are_refused() -> None:
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"levels is -1 and intermittency 0\.1"):
-        lognormal_cascade(-1, 0.1, rng)
-    with pytest.raises(ValueError, match=r"intermittency from 0 to 1\.38"):
-        lognormal_cascade(3, 1.4, rng)
-    with pytest.raises(ValueError, match="n is 16, scale 9, intermittency 0"):
-        multifractal_noise(16, 0, rng, scale=9)
-    with pytest.raises(ValueError, match=r"n is 4, time 1\.5"):
-        decaying_vorticity(4, rng)
-    for number in (np.nan, np.inf):
-        with pytest.raises(ValueError, match=f"intermittency {number}; n is at least 8"):
-            multifractal_noise(16, number, rng)
-        with pytest.raises(ValueError, match=rf"time {number}, .* the others are positive and finite"):
-            decaying_vorticity(16, rng, time=number)
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="the flow cannot be resolved by n = 16 samples"):
-        decaying_vorticity(16, rng, speed=1e200)
-
-
 def test_a_warp_has_gradient_1_and_the_smoothness_asked_for() -> None:
     n, width = 64, 6.0
     tau = random_warp(n, width, np.random.default_rng(0))
@@ -122,6 +101,3 @@ def test_a_warp_has_gradient_1_and_the_smoothness_asked_for() -> None:
     k = 2 * np.pi * np.fft.fftfreq(n)
     spread = (power * k[:, None] ** 2).sum() / power.sum()  # of exp(-width^2 k^2) it is 1 / (2 width^2)
     assert spread == pytest.approx(1 / (2 * width**2), rel=0.3)
-    for n, width in ((1, 2.0), (8, 0.0), (8, 1000.0)):
-        with pytest.raises(ValueError, match=f"n is {n} and smoothness {width}; n is at least 2, smoothness positive"):
-            random_warp(n, width, np.random.default_rng(0))

@@ -160,24 +160,3 @@ def test_a_mirrored_array_is_numpys(length: int) -> None:
     mirrored = np.pad(x, ((0, 0), (2, 2), (2, 2)), mode="reflect")
     inner = scattering(mirrored, bank, (1, 2))[:, 1:-1, 1:-1]
     assert np.array_equal(scattering(x, bank, (1, 2), boundary="reflect"), inner)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"order": 3}, "order is 3; choose 0, 1 or 2"),
-        ({"boundary": "zero"}, "boundary is 'zero'; choose 'periodic' or 'reflect'"),
-        ({"oversampling": -1}, "oversampling is -1; it must be at least 0"),
-        ({"boundary": "reflect"}, r"have lengths \(8, 8\); expected \(4, 4\), each up to 1 more, with this bank"),
-    ],
-)
-def test_options_that_are_none_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        scattering(np.zeros((8, 8)), morlet_bank((8, 8), 1, 2), **options)
-
-
-def test_what_is_too_short_to_be_mirrored_is_refused() -> None:
-    with pytest.raises(ValueError, match="an axis of length 2 cannot be mirrored by 2 samples; use fewer scales"):
-        scattering(np.zeros((2, 2)), morlet_bank((6, 6), 1, 2), boundary="reflect")
-    with pytest.raises(ValueError, match="order is -1"):
-        scattering_paths(morlet_bank((8, 8), 1, 2), -1)

@@ -101,8 +101,6 @@ def test_adam_is_its_algorithm(dtype: str) -> None:
         a = a - 0.1 * (1 - (t - 1) / 5) * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
     assert np.abs(found["a"] - a).max() <= 100 * np.finfo(dtype).eps
     assert loss(found, batches[0]) < loss(start, batches[0])
-    with pytest.raises(ValueError, match=r"decays is \(0\.9, 1\); both must be at least 0 and below 1"):
-        adam(loss, start, batches, rate=0.1, decays=(0.9, 1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -116,33 +114,14 @@ def test_momentum_is_its_recurrence(dtype: str) -> None:
         a = a + v
     assert found["a"].dtype == dtype and np.abs(found["a"] - a).max() <= 100 * np.finfo(dtype).eps
     assert np.array_equal(found["b"][0], start["b"][0])
-    with pytest.raises(ValueError, match="keep is 1; it must be at least 0 and below 1"):
-        momentum(lambda p, batch: p @ p, start["a"], batches, rate=0.2, keep=1)
-
-
-def test_descent_of_complex_parameters_is_refused() -> None:
-    for descend in (momentum, adam):
-        with pytest.raises(TypeError, match="a parameter has dtype complex128; give real ones"):
-            descend(lambda p, _: np.sum(np.abs(p["a"] - 1j) ** 2), {"a": np.zeros(2, complex)}, [None], rate=0.1)
 
 
 def test_what_has_no_moments_is_refused() -> None:
-    with pytest.raises(ValueError, match="row 0 of the statistics of x is constant: x has no such frequencies"):
-        moment_distance(np.zeros((16, 16)), BANK)
-    x = noise(7, (16, 16), "float64")
     slow = np.cos(2 * np.pi * np.arange(16) / 16)[:, None] + np.zeros(16)  # the low-pass row alone is not constant
     variance = harmonic_statistics(slow, BANK)["covariance"].diagonal().real
     kept = [0, *range(1 + (len(variance) - 1) // BANK.scales, len(variance))]
     with pytest.raises(ValueError, match=f"row {min(kept, key=variance.__getitem__)} of the statistics of x is const"):
         moment_distance(slow, BANK, first=1)  # rows are counted in all the statistics
-    x[3, 4] = np.inf
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="x is not finite everywhere"):
-        moment_distance(x, BANK)
-    with pytest.raises(TypeError, match="start has dtype int64; L-BFGS takes float32 or float64"):
-        lbfgs(lambda x: x @ x, np.arange(3), iterations=1)
-    for iterations, memory in ((0, 20), (5, 0)):
-        with pytest.raises(ValueError, match=f"iterations is {iterations} and memory {memory}; both must be at least"):
-            lbfgs(lambda x: x @ x, np.ones(3), iterations=iterations, memory=memory)
 
 
 def test_rounding_errors_are_no_frequencies() -> None:
