@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hcnn_core._tuning import current
 
 marginal = generic.marginal
 """Sums wait for memory: adding whole lines on several threads saved less than 1.5 % of a step."""
-relu, relu_vjp, add = generic.relu, generic.relu_vjp, generic.add
+relu, add = generic.relu, generic.add
 """NumPy's own loops are vectors already."""
 
 
@@ -35,11 +36,17 @@ def elu(xp: Any, x: NDArray, bias: NDArray | None = None) -> NDArray:
     return result
 
 
-def elu_vjp(xp: Any, g: NDArray, ans: NDArray) -> NDArray:
-    """Cotangent of the argument of ``ans = elu(.)``; g broadcasts to `ans`."""
+def _cotangents(kernel: Callable[..., None]) -> Callable[..., Any]:
+    """Return the function of a kernel that takes blocks of a result and of its cotangent."""
 
-    def compute(out: Any, ans: Any, g: Any) -> None:
-        kernels.elu_vjp(out.reshape(-1), ans.reshape(-1), g.reshape(-1))
+    def vjp(xp: Any, g: NDArray, ans: NDArray) -> Any:
+        def compute(out: Any, ans: Any, g: Any) -> None:
+            kernel(out.reshape(-1), ans.reshape(-1), g.reshape(-1))
 
-    result: NDArray = generic.by_blocks(compute, ans, np.broadcast_to(g, ans.shape))
-    return result
+        return generic.by_blocks(compute, ans, np.broadcast_to(g, ans.shape))
+
+    return vjp
+
+
+elu_vjp, relu_vjp = _cotangents(kernels.elu_vjp), _cotangents(kernels.relu_vjp)
+"""Cotangents of the arguments of ``ans = elu(.)`` and ``ans = relu(.)``; g broadcasts to `ans`."""

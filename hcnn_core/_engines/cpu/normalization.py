@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcnn_core._engines.cpu.allocator import empty, is_contiguous, offsets
+from hcnn_core._engines.cpu.elementwise import relu_vjp
 from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
-from hcnn_core._engines.generic.elementwise import marginal, relu_vjp
+from hcnn_core._engines.generic.elementwise import marginal
 from hcnn_core._engines.generic.normalization import Adjoints, Results
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current

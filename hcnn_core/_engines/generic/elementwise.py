@@ -59,8 +59,6 @@ def relu(xp: Any, x: Array, bias: Array | None = None) -> Array:
 
 def relu_vjp(xp: Any, g: Array, ans: Array) -> Array:
     """Cotangent of the argument of ``ans = relu(.)``; g broadcasts to `ans`."""
-    if xp is np:
-        return by_blocks(_relu_vjp_block, ans, np.broadcast_to(g, ans.shape))
     return in_memory_order(lambda ans, g: xp.where(ans > 0, g, _zero(ans)), ans, xp.broadcast_to(g, ans.shape))
 
 
@@ -97,10 +95,6 @@ def _elu_vjp_block(out: NDArray[Any], ans: NDArray[Any], g: NDArray[Any]) -> Non
 
 def _relu_block(out: NDArray[Any], x: NDArray[Any], *bias: NDArray[Any]) -> None:
     np.maximum(np.add(x, bias[0], out=out) if bias else x, 0, out=out)
-
-
-def _relu_vjp_block(out: NDArray[Any], ans: NDArray[Any], g: NDArray[Any]) -> None:
-    out[...] = np.where(ans > 0, g, 0)
 
 
 def by_blocks(compute: Callable[..., object], x: AnyArray, *others: Array) -> AnyArray:

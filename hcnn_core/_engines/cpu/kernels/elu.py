@@ -1,4 +1,4 @@
-"""The exponential linear unit and its cotangent."""
+"""The exponential linear unit and its cotangent, and that of the rectified linear unit."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -94,3 +94,11 @@ def elu_vjp(out: NDArray, ans: NDArray, g: NDArray) -> None:
     for i in range(ans.shape[0]):
         a = ans[i]
         out[i] = g[i] * ((zero if a > zero else a) + one)
+
+
+@compiled()
+def relu_vjp(out: NDArray, ans: NDArray, g: NDArray) -> None:
+    """Write g where ans is positive, 0 elsewhere. Arrays may have any strides; g may be of either dtype."""
+    zero = ans.dtype.type(0)
+    for i in range(ans.shape[0]):
+        out[i] = g[i] if ans[i] > zero else zero
