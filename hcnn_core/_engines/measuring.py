@@ -32,8 +32,9 @@ SECONDS = 1.0
 SAMPLE = 2e-4
 """Seconds of a run of calls that is timed as one, where a call takes less."""
 
-LEADS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.05, 1.05)
-"""One for each round: who takes so many times as long as the fastest is out of the race."""
+LEADS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.1, 1.1)
+"""One for each round: who takes so many times as long as the fastest is out of the race. The estimate stays unless it
+takes so many times as long, by the last of them, as another."""
 
 PAIRS = 3, 40
 """Fewest and most alternating runs of a choice and the estimate, until one is surely faster."""
@@ -127,7 +128,8 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
     """Return the least seconds of a call of each choice. Each round drops those that are clearly slower.
 
     The first call of each is not counted, since it may compile. Even if calls are slow, at least two choices are tried.
-    The first is the estimate. A choice that is faster by no more than the noise of its runs is left out.
+    The first is the estimate. A choice that is not surely faster, by the last of `LEADS`, is left
+    out.
     """
     best: wisdom.Times = {}
     spent = 0.0
@@ -157,7 +159,10 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
 
 
 def _is_faster(run: Callable[[], object], estimate: Callable[[], object], seconds: float, clock: Any) -> bool:
-    """Whether a call is surely faster than the estimate's, which takes about `seconds`; both run in turn."""
+    """Whether a call is surely faster than the estimate's, which takes about `seconds`, and by as much as `LEADS` asks.
+
+    Both run in turn.
+    """
     from scipy.special import stdtrit
 
     repeats = max(1, int(SAMPLE / seconds))
@@ -170,5 +175,5 @@ def _is_faster(run: Callable[[], object], estimate: Callable[[], object], second
         if (count := len(ratios)) >= PAIRS[0]:
             mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / math.sqrt(count)
             if abs(mean) > stdtrit(count - 1, SURE) * error:
-                return mean < 0
+                return mean < -math.log(LEADS[-1])
     return False
