@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.train.runs import (
 )
 from train.commands.command_line import Parser, run_command, say
 from train.config import PRESETS, Config, make_config
-from train.data import DataError
+from train.data import DataError, progress
 from train.runs import session, training
 from train.runs.training import Trainer
 
@@ -52,6 +53,38 @@ def test_that_kernels_are_compiled_is_said_once(
     assert run_command(parser, [], action, "") == 0
     assert capsys.readouterr().err == ""
     assert (logger.level, logger.handlers) == before
+
+
+def test_a_command_that_prints_nothing_says_that_it_is_at_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that only waiting moves; a line is printed at 100 s, and a bar shows from 130 to 250 s."""
+    clock, events = [0.0], {100: 0, 130: 1, 250: -1}
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def wait(seconds: float) -> bool:
+        clock[0] += seconds
+        if clock[0] in events:
+            progress._shown.bars += events[round(clock[0])]
+            progress.heard()
+        return clock[0] > 400
+
+    progress.heard()
+    progress._break_silence("hcnn train", wait)
+    marks = [10, 20, 40, 60, *(10, 20), *(10, 20, 40, 60, 120)]
+    assert capsys.readouterr().err.splitlines() == [
+        f"hcnn train: still at work, {mark} s after the last line" for mark in marks
+    ]
+    assert not progress._shown.bars
+
+    begun: list[str] = []
+    monkeypatch.setattr(progress, "_break_silence", lambda module, wait: begun.append(module))
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    parser = Parser(prog="python -m train.cifar")
+    for quiet in ("0", "1"):
+        monkeypatch.setenv("HCNN_QUIET", quiet)
+        assert run_command(parser, [], lambda options: 0, "") == 0
+    assert begun == ["train.cifar"]
 
 
 def test_a_signal_while_kernels_are_compiled_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ import hcnn_core
 from hcnn_core.environment import VariableError, require_valid
 from train.config import ConfigError, meant
 from train.data import DataError, is_function
+from train.data.progress import heard, never_silent
 from train.extras import NEEDED, install_command
 from train.ranks.communicator import DistributedError, launched
 from train.ranks.ranks import Ranks
@@ -151,7 +152,8 @@ def run_command(
             _flush()
             raise
         report.debug = options.debug
-        with warnings.catch_warnings(), compiling.said(parser.module if ranks.writes else None):
+        speaker = parser.module if ranks.writes else None
+        with warnings.catch_warnings(), compiling.said(speaker), never_silent(speaker):
             if not options.debug:  # a value that is not finite ends the run with a line; few users have a GPU
                 warnings.simplefilter("ignore")
             require_valid()
@@ -260,6 +262,7 @@ def say(text: str) -> None:
     """Print text at once; if that fails, the command goes on, and ends with status 1."""
     try:
         print(harmless(text), flush=True)
+        heard()
     except OSError as error:
         _unwritten.append(error)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from train.data.dataset import DataError
+from train.data.progress import heard
 from train.storage.lock import HeldError, locked
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -30,6 +31,7 @@ def show_progress(name: str, done: int, total: int) -> None:
     if finished or sys.stderr.isatty():
         whole = f" of {total / 1e6:.1f}" if total else ""
         print(f"\r{name}: {done / 1e6:.1f}{whole} MB", end="\n" if finished else "", file=sys.stderr, flush=True)
+        heard()
 
 
 def fetch(url: str, destination: Path, md5: str, *, size: int = 0, progress: Progress = show_progress) -> None:
