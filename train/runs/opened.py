@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from autodiff import tree_map
-from hcnn_core.backend import Array, array_namespace, constant, parallel_for
+from hcnn_core.backend import Array, array_namespace, constant, parallel_for, worker_count
+from train.networks import lenet, plain
 from train.networks.hierarchical import FactoredLayer, Head, HierarchicalLayer
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
-from train.runs.dense import Activation, Convolve, Float, Linear, Parts, Step, Whole, steps_of
+from train.runs import dense
 
 DENSE_MACS = 28_000_000
 """Up to this many multiply-adds of a batch and row of the table, ordinary convolutions by NumPy's matrix products take
@@ -25,8 +27,14 @@ less time than layers that transform attributes: those of 4 images of hcnn-fast,
 CACHED_MACS = 1 << 25
 """About so many are made at a time, so that samples of windows stay in the cache."""
 
+ORDINARY_COSTS = 2.3
+"""As how many of these one of a network of ordinary layers counts: up to 2 images of resnet20."""
+
 MACS_OF_AN_ADDITION = 14
 """Multiply-adds that take as long as one addition of elements in cache, by which threads are shared out."""
+
+SHARED_MACS = 1_500_000
+"""From so many multiply-adds on, threads share the rows of one matrix product."""
 
 MOST_SHAPES = 4
 """Shapes of batches whose memory is kept."""
@@ -58,7 +66,8 @@ class Opened:
     def __call__(self, x: Array) -> Array:
         """Return the logits (N, C) of standardised images (N, *space, channels), of NumPy or CuPy.
 
-        Those of few images on NumPy are by ordinary convolutions, and differ from those of the network by rounding.
+        Those of few images on NumPy are by ordinary convolutions, and differ from those of the network by rounding. Of
+        fewer images than threads, threads share the products of one image: rounding then depends on their number.
         """
         if isinstance(x, np.ndarray) and self._is_dense(x):
             return self._by_convolutions(x)
@@ -99,13 +108,13 @@ class Opened:
 
         return self._keep((xp.__name__, str(device)), make)
 
-    def _is_dense(self, x: Float) -> bool:
+    def _is_dense(self, x: dense.Float) -> bool:
         """Whether ordinary convolutions take less time: a count, so that it is the same in every process."""
         fits = x.dtype == np.float32 and x.shape[1:] == self.network.image_shape
         return fits and 0 < len(x) * self._macs <= DENSE_MACS * len(self.network.table)
 
-    def _by_convolutions(self, x: Float) -> Float:
-        steps, programs = self._keep("dense", lambda: (steps_of(self.network, self.parameters, self.moments), {}))
+    def _by_convolutions(self, x: dense.Float) -> dense.Float:
+        steps, programs = self._keep("dense", lambda: (dense.steps_of(self.network, self.parameters, self.moments), {}))
         logits = np.empty((len(x), self.network.classes), np.float32)
         most = max(1, round(CACHED_MACS / self._macs))
 
@@ -115,80 +124,123 @@ class Opened:
                 try:
                     program = programs[x[some].shape].pop()
                 except (KeyError, IndexError):  # the first, or other threads have it
-                    program = _program(steps, x[some].shape)
-                source, calls, result = program
-                np.copyto(source, x[some])
-                for call in calls:
+                    program = _Program(steps, x[some].shape)
+                np.copyto(program.arrays[0], x[some])
+                for call in program.calls:
                     call()
-                logits[some] = result
+                logits[some] = program.arrays[-1]
                 with self._lock:
                     programs.setdefault(x[some].shape, []).append(program)
                     while len(programs) > MOST_SHAPES:
                         programs.pop(next(iter(programs)))
 
         with np.errstate(all="ignore"):
-            parallel_for(work, len(x), round(len(x) * self._macs / MACS_OF_AN_ADDITION), threaded=True)
+            share = partial(parallel_for, elements=round(len(x) * self._macs / MACS_OF_AN_ADDITION), threaded=True)
+            work(0, len(x)) if len(x) < worker_count() else share(work, len(x))
         return logits
 
 
+ORDINARY = {plain.Convolution, plain.Normalization, plain.Whole, plain.Dense}
+ORDINARY |= {lenet.Convolution, lenet.Average, lenet.Dense}
+
+
 def _dense_macs(network: Network) -> float:
-    """Multiply-adds of an image by ordinary convolutions, infinite for a network that `_program` does not take."""
-    config, macs = network.config, 0
+    """Multiply-adds of an image by ordinary convolutions, infinite for a network that `_Program` does not take."""
+    config, macs = network.config, 0.0
     for layer in network.table:
-        if type(layer) not in (HierarchicalLayer, FactoredLayer, Head):
+        if type(layer) not in {HierarchicalLayer, FactoredLayer, Head, *ORDINARY}:
             return math.inf
+        macs += ORDINARY_COSTS * layer.multiply_adds * (type(layer) in ORDINARY)
         if isinstance(layer, HierarchicalLayer):
             axes = len(layer.space)
             macs += math.prod(layer.outputs + layer.inputs[axes:] + layer.kernel_size[:axes])
-    plain = config.activation == "elu" and config.boundaries[0] == "zero" and config.skip == "none" and not config.blur
-    return macs if plain else math.inf
+    usual = config.activation == "elu" and config.boundaries[0] == "zero" and config.skip == "none" and not config.blur
+    return macs if usual else math.inf
 
 
-def _program(steps: Iterable[Step], shape: tuple[int, ...]) -> tuple[Float, list[Callable[[], Any]], Float]:
-    """Return memory for images (N, *space, channels), calls that compute from it, and the logits.
+def _product(x: dense.Float, matrix: dense.Float, y: dense.Float) -> None:
+    """Write x times a matrix; threads share its rows, unless they share images."""
+    if x.size * matrix.shape[1] < SHARED_MACS:
+        np.matmul(x, matrix, out=y)
+    else:
+        share: Any = lambda a, b: np.matmul(x[a:b], matrix, out=y[a:b])  # noqa: E731
+        parallel_for(share, len(x), threaded=True)
+
+
+class _Program:
+    """Memory for images (N, *space, channels), and calls that compute from it.
 
     Channels stay last, so that the samples of a window lie in few runs. A correlation is one matrix product: of these
     samples and a one, a row for each position, with the filters and biases.
     """
-    arrays, calls = [np.empty(shape, np.float32)], list[Callable[[], Any]]()
 
-    def then(function: Callable[..., Any], *operands: Any, **options: Any) -> None:
-        calls.append(partial(function, *operands, **options))
+    def __init__(self, steps: Sequence[dense.Step], shape: tuple[int, ...]) -> None:
+        self.arrays, self.calls = [np.empty(shape, np.float32)], list[Callable[[], Any]]()
+        readers = Counter(read for _, reads in steps for read in reads)
+        for operation, (read, *others) in steps:
+            x = self.arrays[read]
+            y = x if readers[read] == 1 else np.empty_like(x)  # where it can be computed in place
+            self.arrays.append(self._added(operation, x, y, *(self.arrays[other] for other in others)))
 
-    def mean_or_sum(kind: str, x: Float, axis: int) -> Float:
-        y = np.empty((*x.shape[:axis], *x.shape[axis + 1 :]), np.float32)
-        then(np.add.reduce, x, axis=axis, out=y)
+    def _then(self, function: Callable[..., Any], *operands: Any, **options: Any) -> None:
+        self.calls.append(partial(function, *operands, **options))
+
+    def _folded(self, kind: str, parts: Sequence[dense.Float]) -> dense.Float:
+        """Add the sum or the mean of arrays."""
+        y = np.empty_like(parts[0], order="C")
+        self._then(np.copyto, y, parts[0])
+        for part in parts[1:]:
+            self._then(np.add, y, part, out=y)
         if kind == "mean":
-            then(np.divide, y, np.float32(x.shape[axis]), out=y)
+            self._then(np.divide, y, np.float32(len(parts)), out=y)
         return y
 
-    for operation, (read, *_) in steps:
-        x = y = arrays[read]
+    def _added(self, operation: dense.Operation, x: dense.Float, y: dense.Float, *others: dense.Float) -> dense.Float:
+        """Add an operation on x, and return its result, which may be y."""
         match operation:
-            case Convolve(weight, bias, stride, (before, after)):
-                space = tuple(range(1, x.ndim - 1))
-                padded = np.zeros((len(x), *(n + before + after for n in x.shape[1:-1]), x.shape[-1]), np.float32)
-                windows = np.moveaxis(sliding_window_view(padded, weight.shape[2:], space), x.ndim - 1, -1)
-                windows = windows[(slice(None), *(slice(None, None, r) for r in stride))]
-                filters = np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, len(weight))
-                filters = np.concatenate([filters, np.asarray(bias, np.float32)[None]])
-                y = np.empty((*windows.shape[: x.ndim - 1], len(weight)), np.float32)
-                samples = np.ones((y.size // len(weight), len(filters)), np.float32)
-                then(np.copyto, padded[(slice(None), *(slice(before, before + n) for n in x.shape[1:-1]))], x)
-                then(np.copyto, samples[:, :-1].reshape(windows.shape), windows)
-                then(np.matmul, samples, filters, out=y.reshape(len(samples), -1))
-            case Activation():
-                negative, zeros = np.empty_like(x), np.zeros_like(x)  # NumPy has no vectors for one number
-                then(np.minimum, x, zeros, out=negative)
-                then(np.expm1, negative, out=negative)
-                then(np.maximum, x, negative, out=x)
-            case Parts(kind, parts):
-                y = mean_or_sum(kind, x.reshape(*x.shape[:-1], parts, -1), x.ndim - 1)
-            case Whole(kind):
-                y = mean_or_sum(kind, x.reshape(len(x), -1, x.shape[-1]), 1)
-            case Linear(matrix, offset):
+            case dense.Convolve():
+                return self._correlated(operation, x)
+            case dense.Activation("squash"):
+                self._then(np.multiply, x, np.float32(2 / 3), out=y)
+                self._then(np.tanh, y, out=y)
+                self._then(np.multiply, y, np.float32(1.7159), out=y)
+            case dense.Activation(name):
+                below = zeros = np.zeros_like(x)  # NumPy has no vectors for one number
+                if name == "elu":
+                    below = np.empty_like(x)
+                    self._then(np.minimum, x, zeros, out=below)
+                    self._then(np.expm1, below, out=below)
+                self._then(np.maximum, x, below, out=y)
+            case dense.Scale(factor, offset):
+                self._then(np.multiply, x, factor.reshape(-1), out=y)
+                self._then(np.add, y, offset.reshape(-1), out=y)
+            case dense.Add():
+                self._then(np.add, x, *others, out=y)
+            case dense.Parts(kind, parts):
+                return self._folded(kind, np.split(x, parts, -1))
+            case dense.Pool(kind, taps, stride):
+                windows = sliding_window_view(x, taps, (1, 2))[:, :: stride[0], :: stride[1]]
+                return self._folded(kind, [windows[..., i, j] for i, j in np.ndindex(taps)])
+            case dense.Whole(kind):
+                y = np.empty((len(x), x.shape[-1]), np.float32)
+                self._then(getattr(np, kind), x.reshape(len(x), -1, x.shape[-1]), axis=1, out=y)
+            case dense.Linear(matrix, offset):
                 y = np.empty((len(x), len(offset)), np.float32)
-                then(np.matmul, x, matrix, out=y)
-                then(np.add, y, offset, out=y)
-        arrays.append(y)
-    return arrays[0], calls, arrays[-1]
+                self._then(np.matmul, x, matrix, out=y)
+                self._then(np.add, y, offset, out=y)
+        return y
+
+    def _correlated(self, filters: dense.Convolve, x: dense.Float) -> dense.Float:
+        weight, bias, stride, (before, after), *_ = filters
+        space = tuple(range(1, x.ndim - 1))
+        padded = np.zeros((len(x), *(n + before + after for n in x.shape[1:-1]), x.shape[-1]), np.float32)
+        windows = np.moveaxis(sliding_window_view(padded, weight.shape[2:], space), x.ndim - 1, -1)
+        windows = windows[(slice(None), *(slice(None, None, r) for r in stride))]
+        matrix = np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, len(weight))
+        matrix = np.concatenate([matrix, np.zeros((1, len(weight)), np.float32) if bias is None else bias[None]])
+        y = np.empty((*windows.shape[: x.ndim - 1], len(weight)), np.float32)
+        samples = np.ones((y.size // len(weight), len(matrix)), np.float32)
+        self._then(np.copyto, padded[(slice(None), *(slice(before, before + n) for n in x.shape[1:-1]))], x)
+        self._then(np.copyto, samples[:, :-1].reshape(windows.shape), windows)
+        self._then(_product, samples, matrix, y.reshape(len(samples), -1))
+        return y
