@@ -37,7 +37,7 @@ from train.runs.checkpoint import Checkpoint, State
 from train.runs.onnx import write_onnx
 
 NETWORKS = ("hcnn-fast", "signal", "volume", "hcnn-best")
-SHAPES = {"signal": (128, 9), "volume": (28, 28, 28, 1)}
+SHAPES = {"signal": (128, 9), "volume": (28, 28, 28, 1), "resnet20": (32, 32, 3), "lenet": (32, 32, 3)}
 CLASSES = 10
 BATCHES = (1, 2, 4, 8, 16, 32, 100)
 

@@ -33,6 +33,7 @@ from train.data import Images
 from train.networks.registry import build
 from train.recipes.augmentations import Position, draw_batch
 from train.runs.step import GraphedStep, gradient_step, initial_arrays
+from train.settings import ConfigError
 
 CIFAR10_IMAGES = 50_000
 
@@ -59,22 +60,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Step:
-    """One network with a batch of random images, ready to take training steps on arrays of `xp`."""
+    """One network with a batch of random images of a shape, ready to take training steps on arrays of `xp`."""
 
     def __init__(
         self, preset: str, boundary: str | None, batch_size: int, xp: Any = np, seed: int = 0,
-        size: tuple[int, int] | None = None, plans: str = "estimate", **changes: Any,
+        size: tuple[int, int] | None = None, plans: str = "estimate", shape: tuple[int, ...] = (32, 32, 3),
+        **changes: Any,
     ) -> None:  # fmt: skip
         changes |= {} if boundary is None else {"boundary": boundary}
         self.config = make_config(preset, {"batch_size": batch_size, **changes})
         self.plans = plans
         planned = ", measured plans" if plans == "measure" else ""
         self.name = f"{preset}, {self.config.boundary}, {batch_size} images{planned}"
-        network = self.network = build(self.config)
+        network = self.network = build(self.config, shape[:-1], 10, shape[-1])
         self.rng = np.random.default_rng(seed)
         self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))
-        pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
-        labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
+        pixels = self.rng.integers(0, 256, (batch_size, *shape)).astype(np.uint8)
+        labels, half = self.rng.integers(0, 10, batch_size), np.full(shape[-1], 127.5)
         self.images = images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
         self.take = GraphedStep(xp, gradient_step(self.config, network, images, size), batch_size)
 
@@ -84,7 +86,7 @@ class Step:
         numbers = {"rate": 1e-3, "step": 1.0, "moments_kept": 0.9, "moments_taken": 0.1, "average_kept": 0.9}
         inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
         inputs |= draw_batch(
-            config, self.rng, Position(np.arange(config.batch_size), (32, 32, 3), 0, config.batch_size)
+            config, self.rng, Position(np.arange(config.batch_size), self.images.images.shape[1:], 0, config.batch_size)
         )
         with planning(self.plans):
             self.arrays, loss, _ = self.take(self.arrays, inputs)
@@ -126,11 +128,20 @@ def calls_of(step: Step) -> dict[str, int]:
     return {"all": counts.total(), **dict(counts.most_common())}
 
 
+def boundaries(preset: str) -> tuple[str | None, ...]:
+    """Return the boundaries to compare: a network's own where it has but one."""
+    try:
+        make_config(preset, {"boundary": "periodic"})
+    except ConfigError:
+        return (None,)
+    return "zero", "periodic"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", nargs="+", default=["hcnn"], help="networks")
-    parser.add_argument("--boundary", nargs="+", default=["zero", "periodic"])
+    parser.add_argument("--boundary", nargs="+", help="by default both where a network has a choice")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[50])
     parser.add_argument("--planning", nargs="+", default=["estimate"], help="who chooses how convolutions are computed")
     parser.add_argument("--rounds", type=int, default=5)
@@ -139,8 +150,8 @@ def main() -> None:
 
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
-    choices = itertools.product(options.preset, options.boundary, options.batch_size, options.planning)
-    steps = [Step(p, b, n, plans=how) for p, b, n, how in choices]
+    choices = itertools.product(options.preset, options.batch_size, options.planning)
+    steps = [Step(p, b, n, plans=how) for p, n, how in choices for b in options.boundary or boundaries(p)]
     seconds: dict[str, list[float]] = {step.name: [] for step in steps}
     for step in steps:
         step()  # compiles, and fills caches
