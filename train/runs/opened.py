@@ -27,8 +27,9 @@ less time than layers that transform attributes: those of 4 images of hcnn-fast,
 CACHED_MACS = 1 << 25
 """About so many are made at a time, so that samples of windows stay in the cache."""
 
-ORDINARY_COSTS = 2.3
-"""As how many of these one of a network of ordinary layers counts: up to 2 images of resnet20."""
+ORDINARY_COSTS = 10
+"""As how many of these one of ordinary layers counts, which transform nothing: up to 2 images of resnet20, 34 of
+lenet."""
 
 MACS_OF_AN_ADDITION = 14
 """Multiply-adds that take as long as one addition of elements in cache, by which threads are shared out."""
