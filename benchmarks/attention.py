@@ -7,19 +7,15 @@ at its own 32 x 32. Students are tested on the 1,000 training images that it hel
 and at 32 x 32; the test set is not read. A teacher of random weights is the control of attention.
 """
 
-import argparse
-import csv
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from autodiff import tree_map
-from benchmarks.machine import describe_machine
-from benchmarks.planted import records
 from benchmarks.reduced import reduced
+from benchmarks.runner import Row, command_line, publish, records, run, tables
 from train import Classifier, fit, load, load_dataset, make_config
 from train.data import Dataset, split_validation
 from train.networks.registry import build
@@ -68,65 +64,53 @@ def accuracy_at(network: Classifier, dataset: Dataset, size: int) -> float:
     return float(np.mean(right))
 
 
-def compared(accuracies: Found, arm: str, other: str, of: int) -> str:
+def compared(accuracies: Found, arm: str, other: str, of: int) -> tuple[Any, ...]:
     """Return a row on the differences of two arms over seeds, in points, with an interval corrected for several."""
     seeds = sorted({seed for name, seed in accuracies if name == arm} & {seed for a, seed in accuracies if a == other})
     differences = 100 * np.array([accuracies[arm, seed] - accuracies[other, seed] for seed in seeds])
     mean, error = differences.mean(), stats.sem(differences)
     low, high = mean + error * stats.t.ppf([0.025 / of, 1 - 0.025 / of], len(seeds) - 1)
-    return f"| {arm} - {other} | {len(seeds)} | {mean:+.2f} | {low:+.2f} to {high:+.2f} |"
+    return f"{arm} - {other}", len(seeds), f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}"
 
 
-def table(accuracies: Found) -> str:
+def table(accuracies: Found, pairs: list[tuple[str, str]]) -> str:
     """Return accuracies of the arms, and the comparisons, of the seeds that all arms have."""
-    arms = {arm for arm, _ in accuracies}
-    accuracies = {
-        key: a for key, a in accuracies.items() if arms <= {arm for arm, seed in accuracies if seed == key[1]}
-    }
-    lines = ["| arm | networks | accuracy, % |", "| --- | --- | --- |"]
-    for arm in dict.fromkeys(name for name, _ in accuracies):
-        values = [100 * accuracy for (name, _), accuracy in accuracies.items() if name == arm]
-        lines.append(f"| {arm} | {len(values)} | {np.mean(values):.2f} ({min(values):.1f} to {max(values):.1f}) |")
-    lines += ["", "| compared | pairs | points | interval |", "| --- | --- | --- | --- |"]
-    pairs = [(a, b) for a, b in COMPARED if sum(name == a for name, _ in accuracies) > 1]
-    return "\n".join([*lines, *(compared(accuracies, *pair, len(COMPARED)) for pair in pairs)]) + "\n"
+    arms = dict.fromkeys(arm for arm, _ in accuracies)
+    whole = {seed for _, seed in accuracies if all((arm, seed) in accuracies for arm in arms)}
+    of = {arm: [100 * a for (name, seed), a in accuracies.items() if name == arm and seed in whole] for arm in arms}
+    shown = ((arm, len(a), f"{np.mean(a):.2f} ({min(a):.1f} to {max(a):.1f})") for arm, a in of.items() if a)
+    known = {key: a for key, a in accuracies.items() if key[1] in whole}
+    rows = (compared(known, *pair, len(pairs)) for pair in pairs if len(of.get(pair[0], ())) > 1)
+    return tables(("arm | networks | accuracy, %", shown), ("compared | pairs | points | interval", rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", default="data", metavar="DIR", help="folder with CIFAR-10 [data]")
-    parser.add_argument("--images", type=int, default=5000, metavar="N", help="for training [5000]")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)), metavar="SEED", help="[0 to 5]")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the networks and the table")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+def main(about: str, arms: dict[str, dict[str, Any]], pairs: list[tuple[str, str]], seeds: int, epochs: int) -> None:
+    """Run the command line of a comparison of students."""
+    options = command_line(
+        *(about, arms),
+        data=("data", "folder with CIFAR-10 [DEFAULT]"),
+        images=(5000, "for training [DEFAULT]"),
+        seeds=(list(range(seeds)), "DEFAULT"),
+        epochs=(epochs, "of each student [DEFAULT]"),
+    )
     dataset, file = images(options.data, options.images), options.out / "networks.csv"
     with tempfile.TemporaryDirectory() as folder:
-        still = {"epochs": 1, "learning_rate": 1e-12, "validation_size": 0, "test": False, "seed": 1000}
-        fit(make_config("hcnn-fast", still), dataset, out=f"{folder}/random")  # for its moments; its weights stay
-        for seed in options.seeds:
-            for arm in options.arms:
-                if (arm, seed) in accuracies(file, "at 16"):
-                    continue
-                settings = STUDENT | ARMS[arm] | {"seed": seed}
-                if settings.get("teacher") == "random":
-                    settings["teacher"] = f"{folder}/random"
-                network = fit(make_config("hcnn-fast", settings), dataset, out=f"{folder}/{arm}-{seed}")
-                row = [arm, seed, *(accuracy_at(network, dataset, size) for size in (SIZE, 32))]
-                with file.open("a", newline="") as target:
-                    rows = csv.writer(target, lineterminator="\n")
-                    rows.writerows(([] if target.tell() else [["arm", "seed", "at 16", "at 32"]]) + [row])
-                print(arm, seed, flush=True)
-    text = "\n".join(f"{key} pixels\n\n{table(accuracies(file, key))}" for key in ("at 16", "at 32"))
-    print(text)
-    (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
+        if any(settings.get("teacher") == "random" for settings in arms.values()):
+            still = {"epochs": 1, "learning_rate": 1e-12, "validation_size": 0, "test": False, "seed": 1000}
+            fit(make_config("hcnn-fast", still), dataset, out=f"{folder}/random")  # for its moments; its weights stay
 
+        def one(arm: str, seed: int) -> list[Row]:
+            settings = STUDENT | {"epochs": options.epochs} | arms[arm] | {"seed": seed}
+            if settings.get("teacher") == "random":
+                settings["teacher"] = f"{folder}/random"
+            network = fit(make_config("hcnn-fast", settings), dataset, out=f"{folder}/{arm}-{seed}")
+            return [{"arm": arm, "seed": seed} | {f"at {n}": accuracy_at(network, dataset, n) for n in (SIZE, 32)}]
 
-def accuracies(file: Path, size: str) -> Found:
-    """Return accuracies of the networks that have ended, at a size."""
-    return {(row["arm"], int(row["seed"])): float(row[size]) for row in records(file)}
+        run(file, ("arm", "seed"), [(arm, seed) for seed in options.seeds for arm in options.arms], one)
+    found = records(file, "arm", "seed")
+    sizes = {key: {(row["arm"], int(row["seed"])): float(row[key]) for row in found} for key in ("at 16", "at 32")}
+    publish(options.out, "\n".join(f"{key} pixels\n\n{table(values, pairs)}" for key, values in sizes.items()))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__ or "", ARMS, COMPARED, seeds=6, epochs=STUDENT["epochs"])

@@ -7,28 +7,24 @@ one, order of v_1. Networks of an arm are trained side by side in float32. An ar
 same command goes on with those that are missing.
 """
 
-import argparse
-import csv
-import math
+import itertools
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest, mannwhitneyu
 
-from autodiff import elu, value_and_grad
+from autodiff import elu
 from autodiff.primitives import cross_entropy
-from benchmarks.machine import describe_machine
-from benchmarks.symmetries import BATCH, CLASSES, ELEMENTS, RATE, SIZE, STEPS, TESTED, bump, newcombe
-from hcnn_core.updates import adamw_update
+from benchmarks import runner
+from benchmarks.runner import Array, Row, Weights, grouped, newcombe, publish, tables
+from benchmarks.symmetries import BATCH, CLASSES, ELEMENTS, RATE, SIZE, TESTED, Arm, Circle
 from train.attributes.symmetry import translation_explains
 
-Array = np.ndarray[Any, Any]
-Weights = dict[str, Any]
-SEED, SAMPLES, NOISE, DECOYS, EQUAL = 2, 2000, 0.1, 19, 5
+SEED, DECOYS = 2, 19
 ENOUGH, NEAR, RIDGE = 0.9, 0.25, 0.01
 PERMITTED = 5.0  # points of accuracy
 GAPS = ((3, 3), (3, 4), (3, 5), (3, 8), (4, 4), (4, 5), (5, 5))
@@ -37,35 +33,20 @@ USERS = "convolution", "convolution, no penalty", "other order", "tied", "dense"
 RIVALS = "convolution, no penalty", "dense", "untrained"  # `convolution` is compared with each
 FEW, USED = (20, 50, 200), 10
 
-
-class Arm(NamedTuple):
-    """The networks of one arm."""
-
-    layer: str = "natural"  # how v_1 is filtered: "natural" order, "other" order, "tied" by chance, or "dense"
-    symmetric: bool = True  # whether turning the circle keeps the class
-    smooth: float = 1.0  # weight of the differences of neighbours along v_1, falling to 0
-    group: bool = False  # whether x_1 is the group: translations of one trained filter
-    width: int = SIZE  # samples along v_1
-    stride: int = 1
-    equal_power: bool = False  # whether frequencies 1 to 5 of a bump have the same power
-    second: float = 1.0  # height of the second bump
-    steps: int = STEPS
-    networks: int = 30
-
-
 LAYERS = ("natural", "other", "tied", "dense")
 SHORT = {"natural": "convolution", "other": "other order", "tied": "tied", "dense": "dense"}
-ARMS = {f"{SHORT[layer]}{labels}": Arm(layer, not labels) for labels in ("", ", asymmetric") for layer in LAYERS}
+Smooth = partial(Arm, smooth=1.0)
+ARMS = {f"{SHORT[layer]}{labels}": Smooth(layer, not labels) for labels in ("", ", asymmetric") for layer in LAYERS}
 ARMS |= {f"{name}, group": arm._replace(group=True, networks=6) for name, arm in ARMS.items()}
 ARMS |= {
-    "equal power": Arm(equal_power=True),
-    "equal power, group": Arm(equal_power=True, group=True, networks=6),
-    "unequal bumps": Arm(second=0.6),
-    "untrained": Arm(steps=0),
-    **{f"K = {width}": Arm(width=width, networks=12) for width in (8, 12, 24, 32)},
-    "stride 2": Arm(stride=2, networks=12),
-    **{f"{SHORT[layer]}, no penalty": Arm(layer, smooth=0.0) for layer in ("natural", "dense")},
-    "convolution, asymmetric, no penalty": Arm(symmetric=False, smooth=0.0),
+    "equal power": Smooth(equal_power=True),
+    "equal power, group": Smooth(equal_power=True, group=True, networks=6),
+    "unequal bumps": Smooth(second=0.6),
+    "untrained": Smooth(steps=0),
+    **{f"K = {width}": Smooth(width=width, networks=12) for width in (8, 12, 24, 32)},
+    "stride 2": Smooth(stride=2, networks=12),
+    **{f"{SHORT[layer]}, no penalty": Arm(layer) for layer in ("natural", "dense")},
+    "convolution, asymmetric, no penalty": Arm(symmetric=False),
 }
 COMPARED = (
     ("convolution", "other order"), ("convolution", "tied"), ("convolution", "dense"), ("other order", "dense"),
@@ -73,47 +54,17 @@ COMPARED = (
 )  # fmt: skip
 
 
-class Circle(NamedTuple):
-    """The hidden circle of one network, and its task."""
+def reflect(circle: Circle, element: int, x: Array) -> Array:
+    """Reverse the circle, then turn it."""
+    return np.roll((x @ circle.rotation)[:, ::-1], element, axis=-1) @ circle.rotation.T
 
-    rotation: Array  # (16, 16), from the circle to the input
-    labels: Array  # (16, 7): the class by the first bump's place and the distance
-    shape: Array  # (16,): the bump at place 0
 
-    @classmethod
-    def draw(cls, arm: Arm, rng: np.random.Generator) -> "Circle":
-        rotation, _ = np.linalg.qr(rng.standard_normal((SIZE, SIZE)))
-        start = np.zeros(SIZE, int) if arm.symmetric else rng.integers(CLASSES, size=SIZE)
-        shape = bump(np.zeros(1, int))[0]
-        if arm.equal_power:
-            spectrum = np.fft.rfft(shape)
-            size = np.abs(spectrum[1 : EQUAL + 1])
-            spectrum[1 : EQUAL + 1] *= np.sqrt(np.mean(size**2)) / size
-            shape = np.fft.irfft(spectrum, SIZE)
-        return cls(rotation, (start[:, None] + np.arange(CLASSES)) % CLASSES, shape)
-
-    def samples(self, count: int, arm: Arm, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Return inputs (count, 16), float32, and classes."""
-        place, distance = rng.integers(SIZE, size=count), rng.integers(CLASSES, size=count)
-        at = (np.arange(SIZE) - place[:, None]) % SIZE
-        circle = self.shape[at] + arm.second * self.shape[(at - 1 - distance[:, None]) % SIZE]
-        circle = circle + NOISE * rng.standard_normal((count, SIZE))
-        return (circle @ self.rotation.T).astype(np.float32), self.labels[place, distance]
-
-    def act(self, element: int, x: Array) -> Array:
-        """Turn the circle."""
-        return np.roll(x @ self.rotation, element, axis=-1) @ self.rotation.T
-
-    def reflect(self, element: int, x: Array) -> Array:
-        """Reverse the circle, then turn it."""
-        return np.roll((x @ self.rotation)[:, ::-1], element, axis=-1) @ self.rotation.T
-
-    def decoy(self, speeds: Array, element: int, x: Array) -> Array:
-        """Turn frequency k, from 1 to 7, at the speed `speeds[k - 1]`, the others as `act` does."""
-        turned = np.array([0, *speeds, SIZE // 2])
-        spectrum = np.fft.rfft(x @ self.rotation, axis=-1) * np.exp(-2j * np.pi * element * turned / SIZE)
-        circle: Array = np.fft.irfft(spectrum, SIZE, axis=-1) @ self.rotation.T
-        return circle
+def decoy(circle: Circle, speeds: Array, element: int, x: Array) -> Array:
+    """Turn frequency k, from 1 to 7, at the speed `speeds[k - 1]`, the others as `Circle.act` does."""
+    turned = np.array([0, *speeds, SIZE // 2])
+    spectrum = np.fft.rfft(x @ circle.rotation, axis=-1) * np.exp(-2j * np.pi * element * turned / SIZE)
+    moved: Array = np.fft.irfft(spectrum, SIZE, axis=-1) @ circle.rotation.T
+    return moved
 
 
 def sharing(arm: Arm, rng: np.random.Generator) -> Array:
@@ -166,8 +117,9 @@ def loss(trained: Weights, fixed: Weights, x: Array, targets: Array, smooth: flo
 
 def train(arm: Arm, circles: list[Circle], rngs: list[np.random.Generator], order: Any) -> tuple[Weights, Weights]:
     """Return the trained and the fixed weights of all networks after AdamW; the first axis is theirs."""
-    drawn = [one.samples(SAMPLES, arm, rng) for one, rng in zip(circles, rngs, strict=True)]
+    drawn = [one.samples(arm.samples, arm, rng) for one, rng in zip(circles, rngs, strict=True)]
     inputs, classes = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
+    inputs = inputs.astype(np.float32)
     many, k, out = len(circles), arm.width, arm.width // arm.stride
     shared = np.stack([sharing(arm, rng) for rng in rngs])
     g = [rng.standard_normal((shared.shape[2], CLASSES)) / k**0.5 for rng in rngs]
@@ -191,19 +143,12 @@ def train(arm: Arm, circles: list[Circle], rngs: list[np.random.Generator], orde
 def descend(arm: Arm, trained: Weights, fixed: Weights, inputs: Array, classes: Array, order: Any) -> Weights:
     """Return the trained weights after AdamW at a learning rate that falls to 0 as a cosine."""
     trained = {name: w.astype(np.float32) for name, w in trained.items()}
-    mean = {name: np.zeros_like(w) for name, w in trained.items()}
-    square = {name: np.zeros_like(w) for name, w in trained.items()}
-    gradient_of = value_and_grad(loss)
-    for step in range(arm.steps):
-        chosen, part = order.integers(inputs.shape[1], size=BATCH), step / arm.steps
-        smooth = arm.smooth * (1 - part)
-        _, gradients = gradient_of(trained, fixed, inputs[:, chosen], classes[:, chosen], smooth)
-        rate = RATE * (1 + math.cos(math.pi * part)) / 2
-        for name, w in trained.items():
-            trained[name], mean[name], square[name] = adamw_update(
-                w, gradients[name], mean[name], square[name], rate=rate, step=step + 1
-            )
-    return trained
+
+    def arguments(part: float) -> tuple[Any, ...]:
+        chosen = order.integers(inputs.shape[1], size=BATCH)
+        return fixed, inputs[:, chosen], classes[:, chosen], arm.smooth * (1 - part)
+
+    return runner.descend(loss, trained, arm.steps, RATE, arguments)
 
 
 def fractional(before: Array, after: Array) -> tuple[float, float]:
@@ -268,7 +213,7 @@ def order_free(before: Array, turned: list[Array]) -> float:
 
 def measure(
     arm: Arm, name: str, circles: list[Circle], rngs: list[np.random.Generator], trained: Weights, fixed: Weights
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return what is recorded of each network."""
     rows, layers = [], spread(trained, fixed)
     for k, (one, rng) in enumerate(zip(circles, rngs, strict=True)):
@@ -278,6 +223,7 @@ def measure(
             return np.asarray(first_layer(first, x.astype(np.float32)), np.float64)
 
         x, classes = one.samples(4 * TESTED, arm, rng)
+        x = x.astype(np.float32)
         own = ({key: w[k : k + 1] for key, w in trained.items()}, {**fixed, "sharing": fixed["sharing"][k : k + 1]})
         right = (logits(*own, represent(x)[None].astype(np.float32))[0].argmax(axis=1) == classes).mean()
         x = x[:TESTED].astype(np.float64)
@@ -285,7 +231,7 @@ def measure(
         centred = base - base.mean(axis=0)
         along = ((centred - centred.mean(axis=1, keepdims=True)) ** 2).sum() / (centred**2).sum()
         turned = [represent(one.act(s, x)) for s in ELEMENTS]
-        row: dict[str, Any] = {"arm": name, "network": k, "accuracy": float(right), "along": float(along)}
+        row: Row = {"arm": name, "network": k, "accuracy": float(right), "along": float(along)}
         found = [fractional(base, after) for after in turned]
         shifts = np.array([t for _, t in found])
         row["odd"], row["even"] = (float(np.mean([found[s - 1][0] for s in range(b, SIZE, 2)])) for b in (1, 2))
@@ -296,8 +242,8 @@ def measure(
             whole = explained(one.act, x)
             row["share"], row["isomorphic"] = whole.share, int(whole.is_isomorphic(ELEMENTS, SIZE))
             speeds = [decoys(rng) for _ in range(DECOYS)]
-            row["decoys"] = max(explained(partial(one.decoy, m), x).share for m in speeds)
-            reflected = [best_translation(base[:, ::-1], represent(one.reflect(s, x))) for s in range(SIZE)]
+            row["decoys"] = max(explained(partial(decoy, one, m), x).share for m in speeds)
+            reflected = [best_translation(base[:, ::-1], represent(reflect(one, s, x))) for s in range(SIZE)]
             row["reflections"] = float(np.mean(reflected))
             row["order-free"] = order_free(base, turned)
             row["recovered"] = recovered(first, one, x)
@@ -329,12 +275,12 @@ def trained_arm(
     return circles, rngs, *train(arm, circles, rngs, np.random.default_rng([seed, number]))
 
 
-def run(name: str, networks: int | None = None) -> list[dict[str, Any]]:
+def run(name: str, networks: int | None = None) -> list[Row]:
     """Train the networks of an arm and return what is recorded of each."""
     return measure(ARMS[name], name, *trained_arm(name, networks or ARMS[name].networks))
 
 
-def is_whole(row: dict[str, Any]) -> bool:
+def is_whole(row: Row) -> bool:
     """Say whether a network found the whole group; of K other than 16, by fractional translations."""
     if not row["share"]:
         return bool(int(row["near"])) and float(row["fractional"]) > ENOUGH
@@ -342,30 +288,27 @@ def is_whole(row: dict[str, Any]) -> bool:
     return bool(int(row["isomorphic"])) and share > ENOUGH and share > float(row["decoys"])
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[Row]) -> str:
     """Return the arms as a table in Markdown, their admission, and the comparisons."""
-    of = {name: [row for row in rows if row["arm"] == name] for name in ARMS}
-    of = {name: some for name, some in of.items() if some}
+    of, shown, admitted, compared = grouped(rows, ARMS), [], [], []
     keys = "accuracy", "share", "decoys", "along", "reflections", "order-free", "recovered", "null"
-    lines = [f"| arm | networks | group's translations | whole | {' | '.join(keys)} |", "| --- " * 12 + "|"]
     for name, some in of.items():
         medians = [f"{np.median([float(row[key]) for row in some]):.3f}" if some[0][key] else "" for key in keys]
         group = sum(int(row["isomorphic"] or row["near"]) for row in some)
-        lines.append(f"| {name} | {len(some)} | {group} | {sum(map(is_whole, some))} | {' | '.join(medians)} |")
-    lines += ["", "| arm | accuracy, free | accuracy, x_1 the group | admission |", "| --- | --- | --- | --- |"]
-    for name, some in of.items():
+        shown.append((name, len(some), group, sum(map(is_whole, some)), *medians))
         if given := of.get(f"{name}, group"):
             free, group_ = (100 * np.median([float(row["accuracy"]) for row in part]) for part in (some, given))
             verdict = "permitted" if group_ >= free - PERMITTED else "forbidden by accuracy"
-            lines.append(f"| {name} | {free:.1f} % | {group_:.1f} % | {verdict} |")
-    lines += ["", "| compared | whole | difference | 95 % interval |", "| --- | --- | --- | --- |"]
+            admitted.append((name, f"{free:.1f} %", f"{group_:.1f} %", verdict))
     for first, second in COMPARED:
         if first in of and second in of:
             a, b, n = sum(map(is_whole, of[first])), sum(map(is_whole, of[second])), len(of[first])
-            difference, low, high = newcombe(a, b, n)
-            shown = f"{a} and {b} of {n} | {difference:+.2f} | {low:+.2f} to {high:+.2f}"
-            lines.append(f"| {first} - {second} | {shown} |")
-    return "\n".join(lines) + "\n"
+            compared.append((f"{first} - {second}", f"{a} and {b} of {n}", *newcombe(a, b, n)))
+    return tables(
+        (f"arm | networks | group's translations | whole | {' | '.join(keys)}", shown),
+        ("arm | accuracy, free | accuracy, x_1 the group | admission", admitted),
+        ("compared | whole | difference | 95 % interval", compared),
+    )
 
 
 def three_bumps(one: Circle, count: int, places: range, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -373,11 +316,11 @@ def three_bumps(one: Circle, count: int, places: range, rng: np.random.Generator
     place, label = rng.integers(places.start, places.stop, count), rng.integers(CLASSES, size=count)
     at = np.cumsum(np.column_stack([place, np.array(GAPS)[label]]), axis=1)
     circle = one.shape[(np.arange(SIZE) - at[:, :, None]) % SIZE].sum(axis=1)
-    circle = circle + NOISE * rng.standard_normal((count, SIZE))
+    circle = circle + Arm().noise * rng.standard_normal((count, SIZE))
     return (circle @ one.rotation.T).astype(np.float32), label
 
 
-def use(name: str, seed: int) -> list[dict[str, Any]]:
+def use(name: str, seed: int) -> list[Row]:
     """Freeze x_1 of networks of an arm; train a convolution along v_1 on few samples of half of the circle."""
     arm = "convolution" if name == "oracle" else name
     circles, rngs, trained, fixed = trained_arm(arm, USED, seed)
@@ -393,7 +336,7 @@ def use(name: str, seed: int) -> list[dict[str, Any]]:
         inputs, classes = (np.stack(arrays) for arrays in zip(*given, strict=True))
         g = np.stack([rng.standard_normal((SIZE, CLASSES)) / SIZE**0.5 for rng in rngs])
         reader = {"g": g, "b": np.zeros((USED, 1, CLASSES))}
-        reader = descend(Arm(smooth=0), reader, frozen, inputs, classes, np.random.default_rng([seed, count]))
+        reader = descend(Arm(), reader, frozen, inputs, classes, np.random.default_rng([seed, count]))
         for k, (one, rng) in enumerate(zip(circles, rngs, strict=True)):
             row = {"arm": name, "network": k, "whole": int(whole[k]), "samples": count}
             for half, places in (("seen", range(SIZE // 2)), ("unseen", range(SIZE // 2, SIZE))):
@@ -406,29 +349,24 @@ def use(name: str, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def use_table(rows: list[dict[str, Any]]) -> str:
+def use_table(rows: list[Row]) -> str:
     """Return medians by arm and number of samples, and what the protocol compares."""
-    lines = [
-        "| x_1 of | samples | seen half | unseen half | unseen, whole networks |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    unseen = {}
-    for name in USERS:
-        for count in FEW:
-            some = [row for row in rows if row["arm"] == name and row["samples"] == count]
-            unseen[name, count] = [row["unseen"] for row in some]
-            found = [row["unseen"] for row in some if row["whole"]]
-            parts = [[row["seen"] for row in some], unseen[name, count], found]
-            medians = " | ".join(f"{100 * np.median(part):.1f} %" if part else "" for part in parts)
-            lines.append(f"| {name} | {count} | {medians} ({len(found)}) |")
-    lines += ["", f"| unseen half, {FEW[1]} samples | pairs with the larger accuracy | p |", "| --- | --- | --- |"]
+    shown, unseen, tests = [], {}, []
+    for name, count in itertools.product(USERS, FEW):
+        some = [row for row in rows if row["arm"] == name and row["samples"] == count]
+        unseen[name, count] = [row["unseen"] for row in some]
+        found = [row["unseen"] for row in some if row["whole"]]
+        parts = [[row["seen"] for row in some], unseen[name, count], found]
+        medians = [f"{100 * np.median(part):.1f} %" if part else "" for part in parts]
+        shown.append((name, count, *medians[:2], f"{medians[2]} ({len(found)})"))
     for other in RIVALS:
         test = mannwhitneyu(unseen[USERS[0], FEW[1]], unseen[other, FEW[1]], alternative="greater", method="exact")
-        lines.append(f"| {USERS[0]} - {other} | {test.statistic:g} of {USED**2} | {test.pvalue:.2g} |")
-    return "\n".join(lines) + "\n"
+        tests.append((f"{USERS[0]} - {other}", f"{test.statistic:g} of {USED**2}", f"{test.pvalue:.2g}"))
+    header = f"unseen half, {FEW[1]} samples | pairs with the larger accuracy | p"
+    return tables(("x_1 of | samples | seen half | unseen half | unseen, whole networks", shown), (header, tests))
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(rows: list[Row], path: Path) -> None:
     """Draw the shares of the networks with the penalty, and in how many of them the whole group was found."""
     arms = [name for name in ARMS if ARMS[name].smooth and ARMS[name].width == SIZE and not ARMS[name].group]
     arms = [name for name in arms if ARMS[name].stride == 1 and ARMS[name].steps]
@@ -461,37 +399,19 @@ FIELDS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the networks and the table")
-    parser.add_argument("--use", action="store_true", help="a use of x_1 on few samples, in place of the arms")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of the networks of --use [{SEED}]")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = runner.command_line(
+        *(__doc__, ARMS),
+        use=(False, "a use of x_1 on few samples, in place of the arms"),
+        seed=(SEED, "of the networks of --use [DEFAULT]"),
+    )
     if options.use:
-        text = use_table([row for name in USERS for row in use(name, options.seed)])
-        print(text)
-        (options.out / "use.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
+        publish(options.out, use_table([row for name in USERS for row in use(name, options.seed)]), "use.md")
         return
     file = options.out / "networks.csv"
-    if not file.exists():
-        file.write_text(",".join(FIELDS) + "\n", "utf-8")
-    for name in options.arms:
-        if name in {row["arm"] for row in csv.DictReader(file.open(newline=""))}:
-            continue
-        networks = run(name)
-        with file.open("a", newline="") as target:
-            writer = csv.DictWriter(target, FIELDS, restval="", lineterminator="\n")
-            writer.writerows(
-                {key: f"{v:.4f}" if isinstance(v, float) else v for key, v in row.items()} for row in networks
-            )
-        print(name, flush=True)
-    with file.open(newline="") as source:
-        rows = list(csv.DictReader(source))
-    text = table(rows)
-    print(text)
+    runner.run(file, ("arm",), [(name,) for name in options.arms], run, fields=FIELDS)
+    rows = runner.records(file, "arm", "network")
+    publish(options.out, table(rows))
     draw(rows, options.out / "arms.png")
-    (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
 
 
 if __name__ == "__main__":

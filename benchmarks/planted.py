@@ -2,14 +2,11 @@
 
 A sample has two places on a circle of length 8. The class is the distance between them, so turning the circle keeps it.
 results/symmetries/README.md has the protocols. Networks are appended to networks.csv as they end; the same
-command goes on with those that are missing. `--part 0 2` and `--part 1 2` share them between two processes.
+command goes on with those that are missing.
 """
 
-import argparse
-import csv
-import math
+import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +14,7 @@ from scipy.stats import binomtest, mannwhitneyu
 
 from autodiff import value_and_grad
 from autodiff.primitives import cross_entropy
-from benchmarks.machine import describe_machine
-from benchmarks.symmetries import newcombe
+from benchmarks.runner import Row, command_line, grouped, newcombe, publish, records, run, tables
 from train.attributes.symmetry import translation_explains
 from train.config import Config
 from train.networks.hierarchical import name_of
@@ -134,16 +130,12 @@ def measure(task: Task, weights: Parameters, arm: Arm, rng: np.random.Generator)
 
 def table(task: Task, rows: list[dict[str, str]]) -> str:
     """Return what the protocol compares, as tables in Markdown."""
-    of = {name: [row for row in rows if row["arm"] == name] for name in task.arms}
-    of = {name: found for name, found in of.items() if found}
-    lines = ["| arm | networks | accuracy | unseen |", "| --- | --- | --- | --- |"]
-    for name, found in of.items():
-        right = (f"{100 * np.median([float(row[key]) for row in found]):.1f} %" for key in ("accuracy", "unseen"))
-        lines.append(f"| {name} | {len(found)} | {' | '.join(right)} |")
-    lines += ["", "| arm | place | share | random | above all orders | whole group |", "| --- " * 6 + "|"]
+    of, medians, shown = grouped(rows, task.arms), [], []
     margins: dict[tuple[str, int], Array] = {}  # share beyond random orders, of each network
     above: dict[tuple[str, int], int] = {}
     for name, found in of.items():
+        right = (f"{100 * np.median([float(row[key]) for row in found]):.1f} %" for key in ("accuracy", "unseen"))
+        medians.append((name, len(found), *right))
         for j, i in PLACES:
             share, random, p, whole = (
                 np.array([float(row[f"x_{j} v_{i} {key}"]) for row in found])
@@ -152,22 +144,20 @@ def table(task: Task, rows: list[dict[str, str]]) -> str:
             all_orders = p <= 1 / (1 + ORDERS) + 1e-12
             if i == 1:
                 margins[name, j], above[name, j] = share - random, int(all_orders.sum())
-            medians = f"{np.median(share):.3f} | {np.median(random):.3f}"
-            counts = f"{all_orders.sum()} | {int((all_orders & (whole > 0)).sum())}"
-            lines.append(f"| {name} | x_{j} along v_{i} | {medians} | {counts} |")
-    counted = "seeds" if task.paired else "pairs"
-    lines += ["", f"| compared along v_1 | j | {counted} with more | p | above all orders | 95 % interval |"]
-    lines.append("| --- " * 6 + "|")
-    one = next(iter(task.arms))
-    for other in task.others:
-        for j in (1, 2, 3):
-            first, second = margins.get((one, j)), margins.get((other, j))
-            if first is not None and second is not None and len(first) == len(second):
-                more, pairs, p = compared(first, second, task.paired)
-                difference, low, high = newcombe(above[one, j], above[other, j], len(first))
-                shown = f"{difference:+.2f} | {low:+.2f} to {high:+.2f}"
-                lines.append(f"| {one} - {other} | {j} | {more:g} of {pairs} | {p:.2g} | {shown} |")
-    return "\n".join(lines) + "\n"
+            of_place = f"{np.median(share):.3f}", f"{np.median(random):.3f}"
+            shown.append((name, f"x_{j} along v_{i}", *of_place, all_orders.sum(), (all_orders & (whole > 0)).sum()))
+    counted, one, tests = "seeds" if task.paired else "pairs", next(iter(task.arms)), []
+    for other, j in itertools.product(task.others, (1, 2, 3)):
+        first, second = margins.get((one, j)), margins.get((other, j))
+        if first is not None and second is not None and len(first) == len(second):
+            more, pairs, p = compared(first, second, task.paired)
+            difference = newcombe(above[one, j], above[other, j], len(first))
+            tests.append((f"{one} - {other}", j, f"{more:g} of {pairs}", f"{p:.2g}", *difference))
+    return tables(
+        ("arm | networks | accuracy | unseen", medians),
+        ("arm | place | share | random | above all orders | whole group", shown),
+        (f"compared along v_1 | j | {counted} with more | p | above all orders | 95 % interval", tests),
+    )
 
 
 def compared(first: Array, second: Array, paired: bool) -> tuple[float, int, float]:
@@ -184,55 +174,19 @@ def compared(first: Array, second: Array, paired: bool) -> tuple[float, int, flo
 
 def main(about: str, task_of: Callable[[int], Task], networks: int, steps: int) -> None:
     """Run the command line of a task that is made for a number of steps."""
-    arms = task_of(1).arms
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--networks", type=int, default=networks, metavar="N", help=f"of each arm [{networks}]")
-    parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms), metavar="ARM", help="[all]")
-    parser.add_argument(
-        "--first", type=int, default=0, metavar="SEED", help="seed of the first network of each arm [0]"
+    arms = list(task_of(1).arms)
+    options = command_line(
+        *(about, arms),
+        networks=(networks, "of each arm [DEFAULT]"),
+        steps=(steps, f"of training, {BATCH} samples each [DEFAULT]"),
     )
-    parser.add_argument(
-        "--steps", type=int, default=steps, metavar="N", help=f"of training, {BATCH} samples each [{steps}]"
-    )
-    parser.add_argument(
-        "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="one of N processes [0 1]"
-    )
-    parser.add_argument("--accuracy-only", action="store_true", help="print accuracies and nothing else")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the networks and the table")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    task = task_of(options.steps)
-    (part, parts), file = options.part, options.out / "networks.csv"
-    jobs = [(name, seed) for seed in range(options.first, options.first + options.networks) for name in options.arms]
-    for number, (name, seed) in enumerate(jobs):
-        done = {(row["arm"], int(row["seed"])) for row in records(file)}
-        if number % parts != part or (name, seed) in done:
-            continue
-        rng = np.random.default_rng(seed if task.paired else [seed, list(task.arms).index(name)])
+    task, file = task_of(options.steps), options.out / "networks.csv"
+
+    def one(name: str, seed: int) -> list[Row]:
+        rng = np.random.default_rng(seed if task.paired else [seed, arms.index(name)])
         weights = train(task, task.arms[name], rng)
-        found = measure(task, weights, task.arms[name], rng)
-        if options.accuracy_only:
-            print(name, seed, f"{100 * next(found)[1]:.1f} %", flush=True)
-            continue
-        row = {"arm": name, "seed": seed, **dict(found)}
-        with file.open("a", newline="") as target:
-            writer = csv.DictWriter(target, list(row), lineterminator="\n")
-            if not target.tell():
-                writer.writeheader()
-            writer.writerow({key: f"{x:.4f}" if isinstance(x, float) else x for key, x in row.items()})
-        print(name, seed, f"{100 * row['accuracy']:.1f} %", flush=True)
-    if options.accuracy_only:
-        return
-    rows = sorted(records(file), key=lambda row: (list(task.arms).index(row["arm"]), int(row["seed"])))
-    text = table(task, rows)
-    print(text)
-    size = f"{math.prod((options.steps, BATCH)):,} samples each, {options.steps} steps"
-    (options.out / "arms.md").write_text(f"{text}\n{size}\n{describe_machine()}\n", "utf-8")
+        return [{"arm": name, "seed": seed, **dict(measure(task, weights, task.arms[name], rng))}]
 
-
-def records(file: Path) -> list[dict[str, str]]:
-    """Return the networks that have ended, each once, even if two processes trained it."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as source:
-        return list({(row["arm"], row["seed"]): row for row in csv.DictReader(source)}.values())
+    run(file, ("arm", "seed"), [(name, seed) for seed in range(options.networks) for name in options.arms], one)
+    rows = sorted(records(file, "arm", "seed"), key=lambda row: (arms.index(row["arm"]), int(row["seed"])))
+    publish(options.out, f"{table(task, rows)}\n{options.steps * BATCH:,} samples each, {options.steps} steps")

@@ -27,7 +27,7 @@ Row = dict[str, float]
 
 def of_symmetries() -> Row:
     arm, rng = symmetries.ARMS["smooth"]._replace(steps=STEPS), np.random.default_rng(0)
-    hidden = [symmetries.Hidden.draw(arm, rng)]
+    hidden = [symmetries.Circle.draw(arm, rng)]
     (found,) = symmetries.measure(symmetries.train(hidden, arm, rng), hidden, arm, rng)
     random = float(found.explained.random.mean())
     return {"accuracy": found.accuracy, "share": found.explained.share, "random": random}
@@ -36,7 +36,7 @@ def of_symmetries() -> Row:
 def of_circles() -> Row:
     arm, order = circles.ARMS["other order"]._replace(steps=STEPS), np.random.default_rng(0)
     rngs = [np.random.default_rng(k) for k in range(2)]
-    hidden = [circles.Circle.draw(arm, rng) for rng in rngs]
+    hidden = [symmetries.Circle.draw(arm, rng) for rng in rngs]
     row = circles.measure(arm, "other order", hidden, rngs, *circles.train(arm, hidden, rngs, order))[0]
     return {key: row[key] for key in ("accuracy", "along", "share", "decoys", "reflections", "order-free", "recovered")}
 

@@ -8,9 +8,6 @@ numbers, x_2(v_1, v_2) by periodic convolutions along v_1, and the sum over v_1,
 of an arm are trained side by side, as one more axis.
 """
 
-import argparse
-import csv
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +15,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import binomtest
 
-from autodiff import elu, value_and_grad
-from benchmarks.machine import describe_machine
-from hcnn_core.updates import adamw_update
+from autodiff import elu
+from benchmarks.runner import Array, Weights, append, command_line, descend, newcombe, publish, tables
 from train.attributes.symmetry import Explained, translation_explains
 
 SIZE, CLASSES = 16, 7
 ELEMENTS = range(1, SIZE)
-BATCH, STEPS, RATE, TESTED, ORDERS = 100, 4000, 0.01, 500, 99
-Array = np.ndarray[Any, Any]
-Weights = dict[str, Any]
+BATCH, STEPS, RATE, TESTED, ORDERS, EQUAL = 100, 4000, 0.01, 500, 99, 5
 
 
 class Arm(NamedTuple):
-    """What the networks of one arm are given."""
+    """What the networks of one arm are given, here and in circles.py."""
 
+    layer: str = "natural"  # how v_1 is filtered: "natural" order, "other" order, "tied" by chance, or "dense"
     symmetric: bool = True  # whether turning the circle keeps the class
-    layer: str = "periodic"  # "periodic" convolution along v_1, or "dense"
     given: bool = False  # whether the first layer shows the circle, and is not trained
     half: bool = False  # whether training sees the first bump on half of the circle only
     noise: float = 0.1
@@ -43,6 +37,12 @@ class Arm(NamedTuple):
     smooth: float = 0.0  # weight of the differences of neighbours along v_1, falling to 0
     annealed: float = 0.0  # width, in samples, of the blur of filters along v_1, falling to 0 at half time
     moved: bool = False  # whether x_1 is translated along v_1 by chance in each step
+    group: bool = False  # whether x_1 is the group: translations of one trained filter
+    width: int = SIZE  # samples along v_1
+    stride: int = 1
+    equal_power: bool = False  # whether frequencies 1 to 5 of a bump have the same power
+    second: float = 1.0  # height of the second bump
+    networks: int = 30
 
 
 ARMS = {
@@ -64,22 +64,33 @@ ARMS = {
 }
 
 
-class Hidden(NamedTuple):
-    """The circle of one network, and what is on it."""
+class Circle(NamedTuple):
+    """The hidden circle of one network, and its task."""
 
     rotation: Array  # (16, 16), from the circle to the input
     labels: Array  # (16, 7): the class by the first bump's place and the distance
+    shape: Array  # (16,): the bump at place 0
 
     @classmethod
-    def draw(cls, arm: Arm, rng: np.random.Generator) -> "Hidden":
+    def draw(cls, arm: Arm, rng: np.random.Generator) -> "Circle":
         rotation, _ = np.linalg.qr(rng.standard_normal((SIZE, SIZE)))
         start = np.zeros(SIZE, int) if arm.symmetric else rng.integers(CLASSES, size=SIZE)
-        return cls(rotation, (start[:, None] + np.arange(CLASSES)) % CLASSES)
+        shape = np.exp(-(((np.arange(SIZE) + SIZE // 2) % SIZE - SIZE // 2) ** 2) / 2)  # of width 1
+        if arm.equal_power:
+            spectrum = np.fft.rfft(shape)
+            size = np.abs(spectrum[1 : EQUAL + 1])
+            spectrum[1 : EQUAL + 1] *= np.sqrt(np.mean(size**2)) / size
+            shape = np.fft.irfft(spectrum, SIZE)
+        return cls(rotation, (start[:, None] + np.arange(CLASSES)) % CLASSES, shape)
 
-    def samples(self, count: int, arm: Arm, rng: np.random.Generator, places: range) -> tuple[Array, Array]:
+    def samples(
+        self, count: int, arm: Arm, rng: np.random.Generator, places: range = range(SIZE)
+    ) -> tuple[Array, Array]:
         """Return inputs (count, 16) and classes; the first bump is at one of the places."""
         place, distance = rng.integers(places.start, places.stop, count), rng.integers(CLASSES, size=count)
-        circle = bump(place) + bump(place + 1 + distance) + arm.noise * rng.standard_normal((count, SIZE))
+        at = (np.arange(SIZE) - place[:, None]) % SIZE
+        circle = self.shape[at] + arm.second * self.shape[(at - 1 - distance[:, None]) % SIZE]
+        circle = circle + arm.noise * rng.standard_normal((count, SIZE))
         return circle @ self.rotation.T, self.labels[place, distance]
 
     def act(self, element: int, x: Array) -> Array:
@@ -87,19 +98,13 @@ class Hidden(NamedTuple):
         return np.roll(x @ self.rotation, element, axis=-1) @ self.rotation.T
 
 
-def bump(place: Array) -> Array:
-    """Gaussians of width 1 on the circle, (count, 16)."""
-    away = (np.arange(SIZE) - place[:, None] + SIZE // 2) % SIZE - SIZE // 2
-    return np.exp(-(away**2) / 2)
-
-
-def initial(hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> tuple[Weights, Weights]:
+def initial(hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> tuple[Weights, Weights]:
     """Return trained and fixed weights of all networks; the first axis is theirs."""
     many = len(hidden)
     h = rng.standard_normal((many, SIZE, SIZE)) / SIZE**0.5
     if arm.given:
         h = np.stack([one.rotation for one in hidden])
-    shape = (many, SIZE, CLASSES) if arm.layer == "periodic" else (many, SIZE, SIZE, CLASSES)
+    shape = (many, SIZE, CLASSES) if arm.layer == "natural" else (many, SIZE, SIZE, CLASSES)
     g = rng.standard_normal(shape) / SIZE**0.5
     trained = {"h": h, "a": np.zeros((many, 1, SIZE)), "g": g, "b": np.zeros((many, 1, 1, CLASSES))}
     fixed = {name: trained.pop(name) for name in ("h", "a") if arm.given}
@@ -151,29 +156,23 @@ def blur_of(width: float) -> Array | None:
     return (kernel / kernel.sum())[(v - v[:, None]) % SIZE]
 
 
-def train(hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> Weights:
+def train(hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> Weights:
     """Return the weights of all networks after AdamW at a learning rate that falls to 0 as a cosine."""
     places = range(SIZE // 2 if arm.half else SIZE)
     drawn = [one.samples(arm.samples, arm, rng, places) for one in hidden]
     inputs, classes = np.stack([x for x, _ in drawn]), np.stack([c for _, c in drawn])
     trained, fixed = initial(hidden, arm, rng)
-    mean = {name: np.zeros_like(w) for name, w in trained.items()}
-    square = {name: np.zeros_like(w) for name, w in trained.items()}
-    gradient_of = value_and_grad(loss)
-    for step in range(arm.steps):
-        chosen, part = rng.integers(arm.samples, size=BATCH), step / arm.steps
+
+    def arguments(part: float) -> tuple[Any, ...]:
+        chosen = rng.integers(arm.samples, size=BATCH)
         extra = {
             "smooth": arm.smooth * (1 - part),
             "order": np.roll(np.arange(SIZE), rng.integers(SIZE)) if arm.moved else None,
             "blur": blur_of(arm.annealed * (1 - 2 * part)),
         }
-        _, gradients = gradient_of(trained, fixed, inputs[:, chosen], np.eye(CLASSES)[classes[:, chosen]], extra)
-        rate = RATE * (1 + math.cos(math.pi * part)) / 2
-        for name, w in trained.items():
-            trained[name], mean[name], square[name] = adamw_update(
-                w, gradients[name], mean[name], square[name], rate=rate, step=step + 1
-            )
-    return {**trained, **fixed}
+        return fixed, inputs[:, chosen], np.eye(CLASSES)[classes[:, chosen]], extra
+
+    return {**descend(loss, trained, arm.steps, RATE, arguments), **fixed}
 
 
 class Result(NamedTuple):
@@ -185,8 +184,16 @@ class Result(NamedTuple):
     turned: Array  # (16, 16): x_1(g_s x) of one x, for every s
     translated: Array  # x_1(x) moved along v_1 by the best translation of each s
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What is recorded of it."""
+        e = self.explained
+        random = {"random_mean": float(e.random.mean()), "random_max": float(e.random.max())}
+        found = {"accuracy": self.accuracy, "unseen": self.unseen, "share": e.share, **random, "p": float(e.p)}
+        return found | {"shifts": " ".join(map(str, e.shifts))}
 
-def measure(weights: Weights, hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> list[Result]:
+
+def measure(weights: Weights, hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> list[Result]:
     """Test each network on new samples, and put the statistic to its x_1."""
     results = []
     for k, one in enumerate(hidden):
@@ -196,7 +203,7 @@ def measure(weights: Weights, hidden: list[Hidden], arm: Arm, rng: np.random.Gen
             found: Array = first_layer(own, x[None])[0]
             return found
 
-        def accuracy(places: range, one: Hidden = one, own: Weights = own) -> float:
+        def accuracy(places: range, one: Circle = one, own: Weights = own) -> float:
             x, classes = one.samples(4 * TESTED, arm, rng, places)
             return float((logits(own, first_layer(own, x[None]))[0].argmax(axis=1) == classes).mean())
 
@@ -207,14 +214,6 @@ def measure(weights: Weights, hidden: list[Hidden], arm: Arm, rng: np.random.Gen
         accuracies = accuracy(range(SIZE)), accuracy(range(SIZE // 2, SIZE))
         results.append(Result(*accuracies, explained, turned, translated))
     return results
-
-
-def newcombe(a: int, b: int, n: int) -> tuple[float, float, float]:
-    """Return a/n - b/n and its 95 % interval (R. G. Newcombe, 1998, method 10)."""
-    p, q = a / n, b / n
-    low_p, high_p = binomtest(a, n).proportion_ci(method="wilson")
-    low_q, high_q = binomtest(b, n).proportion_ci(method="wilson")
-    return p - q, p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
 
 
 class Counted(NamedTuple):
@@ -232,26 +231,20 @@ def counted(results: list[Result]) -> Counted:
 
 def table(found: dict[str, list[Result]]) -> str:
     """Return the arms as a table in Markdown, and what the protocol compares."""
-    lines = [
-        "| arm | networks | above all 99 orders | p | whole group | share | random | accuracy | unseen |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows, compared = [], []
     for name, results in found.items():
         n, (above, whole) = len(results), counted(results)
         p = binomtest(above, n, 1 / (1 + ORDERS), alternative="greater").pvalue
         share = np.median([r.explained.share for r in results])
         random = np.median([r.explained.random.mean() for r in results])
-        right, unseen = (100 * np.median([getattr(r, of) for r in results]) for of in ("accuracy", "unseen"))
-        counts = f"| {name} | {n} | {above} | {p:.2g} | {whole} "
-        lines.append(f"{counts}| {share:.3f} | {random:.3f} | {right:.1f} % | {unseen:.1f} % |")
-    lines += ["", "| compared | counted | difference | 95 % interval |", "| --- | --- | --- | --- |"]
+        right = (f"{100 * np.median([getattr(r, of) for r in results]):.1f} %" for of in ("accuracy", "unseen"))
+        rows.append((name, n, above, f"{p:.2g}", whole, f"{share:.3f}", f"{random:.3f}", *right))
     for first, second, which in COMPARED:
         if first in found and second in found:
-            n = len(found[first])
             a, b = (getattr(counted(found[name]), which) for name in (first, second))
-            difference, low, high = newcombe(a, b, n)
-            lines.append(f"| {first} - {second} | {which} | {difference:+.2f} | {low:+.2f} to {high:+.2f} |")
-    return "\n".join(lines) + "\n"
+            compared.append((f"{first} - {second}", which, *newcombe(a, b, len(found[first]))))
+    header = "arm | networks | above all 99 orders | p | whole group | share | random | accuracy | unseen"
+    return tables((header, rows), ("compared | counted | difference | 95 % interval", compared))
 
 
 COMPARED = (
@@ -294,37 +287,27 @@ def draw_actions(results: dict[str, list[Result]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--networks", type=int, default=30, metavar="N", help="of each arm [30]")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
-    parser.add_argument("--accuracy-only", action="store_true", help="print accuracies and nothing else")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, the networks and the picture")
-    options = parser.parse_args()
+    options = command_line(
+        *(__doc__, ARMS),
+        networks=(30, "of each arm [DEFAULT]"),
+        seed=(0, "[DEFAULT]"),
+        accuracy_only=(False, "print accuracies and nothing else"),
+        out=False,
+    )
     found: dict[str, list[Result]] = {}
     for name in options.arms:
         arm, rng = ARMS[name], np.random.default_rng([options.seed, list(ARMS).index(name)])
-        hidden = [Hidden.draw(arm, rng) for _ in range(options.networks)]
+        hidden = [Circle.draw(arm, rng) for _ in range(options.networks)]
         found[name] = measure(train(hidden, arm, rng), hidden, arm, rng)
         print(name, *(f"{100 * r.accuracy:.0f}" for r in found[name]), flush=True)
-    if options.accuracy_only:
+    if not options.out or options.accuracy_only:
         return
-    text = table(found)
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
-        with (options.out / "networks.csv").open("w", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["arm", "network", "accuracy", "unseen", "share", "random_mean", "random_max", "p", "shifts"])
-            for name, results in found.items():
-                for k, r in enumerate(results):
-                    e = r.explained
-                    row = [r.accuracy, r.unseen, e.share, e.random.mean(), e.random.max(), e.p]
-                    shifts = " ".join(map(str, e.shifts))
-                    rows.writerow([name, k, *(f"{x:.4f}" for x in row), shifts])
-        draw(found, options.out / "arms.png")
-        draw_actions(found, options.out / "actions.png")
+    publish(options.out, table(found))
+    (options.out / "networks.csv").unlink(missing_ok=True)
+    for name, results in found.items():
+        append(options.out / "networks.csv", [{"arm": name, "network": k, **r.figures} for k, r in enumerate(results)])
+    draw(found, options.out / "arms.png")
+    draw_actions(found, options.out / "actions.png")
 
 
 if __name__ == "__main__":
