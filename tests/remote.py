@@ -9,12 +9,14 @@ from typing import Any
 
 import array_api_strict
 import numpy as np
+import scipy.special as sp
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from autodiff import tree_map
 from autodiff.tape import Traced
 
 DEVICE = array_api_strict.Device("device1")
+NOT_IN_CUPY = {sp.dawsn, sp.jv, sp.yv, sp.yn, sp.iv, sp.kv, sp.ive}
 
 
 class Remote(NDArrayOperatorsMixin):
@@ -35,6 +37,9 @@ class Remote(NDArrayOperatorsMixin):
     device = property(lambda self: self.array.device)
     dtype = property(lambda self: np.dtype(str(self.array.dtype).rpartition(".")[2]))
     T = property(lambda self: Remote(self.array.T))
+    base = property(lambda self: take(self).base)
+    real = property(lambda self: put(take(self).real))
+    imag = property(lambda self: put(take(self).imag))
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("implicit conversion to a NumPy array is not allowed")
@@ -46,6 +51,8 @@ class Remote(NDArrayOperatorsMixin):
         if any(isinstance(x, Traced) for x in inputs):
             return NotImplemented
         assert method == "__call__"
+        if ufunc in NOT_IN_CUPY:
+            return NotImplemented
         if ufunc is np.matmul:
             require_replayable("cuBLAS")
         result = put(ufunc(*map(take, inputs), **kwargs))
@@ -66,6 +73,9 @@ class Remote(NDArrayOperatorsMixin):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         take(self)[take(key)] = take(value)
+
+    def __len__(self) -> int:
+        return len(take(self))
 
     def __float__(self) -> float:
         require_replayable("waiting for a value")
@@ -155,7 +165,13 @@ class Namespace:
                 require_replayable(name)
             return outside(value(*inside(args), **inside(kwargs)))
 
+        function.at = add_at  # type: ignore[attr-defined]
         return function
+
+
+def add_at(out: Any, index: Any, g: Any) -> None:
+    assert out.dtype.kind == "f", "CuPy adds real numbers only"
+    np.add.at(take(out), take(index), take(g))
 
 
 REMOTE = Namespace(array_api_strict, "remote")  # its own name, since hcnn_core keeps matrices by that

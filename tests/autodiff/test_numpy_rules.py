@@ -6,7 +6,6 @@ import importlib
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import scipy.special as sp
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from autodiff import (
     check_grads,
@@ -32,6 +30,7 @@ from autodiff import (
 from autodiff.tape import HANDLERS, Primitive, Traced
 from hcnn_core.backend import array_namespace, get_namespace, to_numpy
 from tests.autodiff.rule_cases import CASES, Case, X, cplx, normal, spaced
+from tests.remote import NOT_IN_CUPY, Remote, put, take
 
 importlib.import_module("autodiff._rules.special")  # whose rules else come in when the first is needed
 EPS = float(np.finfo(np.float64).eps)
@@ -55,7 +54,6 @@ PLAIN = {
     *(np.empty_like, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj, np.isrealobj, np.sign),
 }
 POLYGAMMA = {sp.gammaln, sp.loggamma, sp.gamma, sp.rgamma, sp.psi}  # in second derivatives
-NOT_IN_CUPY = {sp.dawsn, sp.jv, sp.yv, sp.yn, sp.iv, sp.kv, sp.ive}  # or their derivatives
 BY_RECURRENCE = {sp.j0, sp.j1, sp.y0, sp.y1, sp.i0, sp.i1, sp.k0, sp.k1, sp.i0e, sp.i1e}  # derivatives, on a GPU
 IN_PLACE = {np.copyto, np.fill_diagonal, np.put, np.put_along_axis, np.place, np.putmask}
 MATRICES = {np.tril_indices_from, np.triu_indices_from, np.diag_indices_from}
@@ -124,116 +122,40 @@ def test_single_precision_stays_single(case: Case) -> None:
         assert error <= np.sqrt(np.finfo(np.float32).eps) * max(size, 1.0)  # half of the digits survive any of them
 
 
-class DeviceArray(NDArrayOperatorsMixin):
-    """Stands in for an array of another device: NumPy's protocols, no conversion, no mixing with NumPy arrays."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = np.asarray(data)
-
-    shape = property(lambda self: self.data.shape)
-    ndim = property(lambda self: self.data.ndim)
-    size = property(lambda self: self.data.size)
-    dtype = property(lambda self: self.data.dtype)
-    base = property(lambda self: self.data.base)
-    real = property(lambda self: DeviceArray(self.data.real))
-    imag = property(lambda self: DeviceArray(self.data.imag))
-
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("implicit conversion to a NumPy array is not allowed")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if any(isinstance(x, Traced) for x in inputs):
-            return NotImplemented
-        assert method == "__call__"
-        if ufunc in NOT_IN_CUPY:
-            return NotImplemented
-        return on_device(ufunc(*off_device(inputs), **off_device(kwargs)))
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if any(issubclass(kind, Traced) for kind in types):
-            return NotImplemented
-        return on_device(func(*off_device(args), **off_device(kwargs)))
-
-    def __array_namespace__(self) -> Any:
-        def add_at(out: Any, index: Any, g: Any) -> None:
-            assert out.dtype.kind == "f", "CuPy adds real numbers only"
-            np.add.at(out.data, off_device(index), g.data)
-
-        return SimpleNamespace(asarray=DeviceArray, add=SimpleNamespace(at=add_at))
-
-    def astype(self, dtype: Any) -> DeviceArray:
-        return DeviceArray(self.data.astype(dtype))
-
-    def copy(self) -> DeviceArray:
-        return DeviceArray(self.data.copy())
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __float__(self) -> float:
-        return float(self.data)
-
-    def __getitem__(self, index: Any) -> DeviceArray:
-        return DeviceArray(self.data[off_device(index)])
-
-    def __setitem__(self, index: Any, value: DeviceArray) -> None:
-        self.data[off_device(index)] = off_device(value)
-
-
-def off_device(x: Any) -> Any:
-    """The NumPy arrays in a DeviceArray or a nest of them, which must not hold NumPy arrays of its own."""
-    if isinstance(x, list | tuple):
-        return list(map(off_device, x)) if isinstance(x, list) else tuple(map(off_device, x))
-    if isinstance(x, dict):
-        return {key: off_device(value) for key, value in x.items()}
-    if isinstance(x, np.ndarray):
-        raise TypeError("a NumPy array among arrays of another device")
-    return x.data if isinstance(x, DeviceArray) else x
-
-
-def on_device(x: Any) -> Any:
-    if isinstance(x, list | tuple):
-        items = map(on_device, x)
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    return DeviceArray(x) if isinstance(x, np.ndarray | np.floating | np.complexfloating) else x
-
-
 @every_case
 def test_another_array_library(case: Case) -> None:
     expected = derivatives(case.call, case.args)
     if case.function in POLYGAMMA:
         with pytest.raises(TypeError, match="polygamma, the derivative of digamma, takes NumPy arrays"):
-            derivatives(case.call, tuple(map(DeviceArray, case.args)))
+            derivatives(case.call, put(case.args))
         return
     if case.function in NOT_IN_CUPY:
         with pytest.raises(TypeError, match="returned NotImplemented"):
-            derivatives(case.call, tuple(map(DeviceArray, case.args)))
+            derivatives(case.call, put(case.args))
         return
-    for a, b in zip(derivatives(case.call, tuple(map(DeviceArray, case.args))), expected, strict=True):
+    for a, b in zip(derivatives(case.call, put(case.args)), expected, strict=True):
         for on, off in zip(a, b, strict=True):
-            assert type(on) is DeviceArray
+            assert type(on) is Remote
             assert on.dtype == off.dtype
             tolerance = 1e-13 * np.abs(off).max() if case.function in BY_RECURRENCE else 0
-            np.testing.assert_allclose(on.data, off, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(take(on), off, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("function", [sp.j1, sp.i1, sp.i1e], ids=lambda f: f.__name__)
 def test_bessel_functions_of_another_array_library_at_zero(function: Any) -> None:
     call = elementwise_grad(elementwise_grad(function))
     x = np.array([0.0, 0.5])
-    np.testing.assert_allclose(
-        elementwise_grad(function)(DeviceArray(x)).data, elementwise_grad(function)(x), atol=1e-14
-    )
-    np.testing.assert_allclose(call(DeviceArray(x)).data, call(x), atol=1e-14)
+    np.testing.assert_allclose(take(elementwise_grad(function)(put(x))), elementwise_grad(function)(x), atol=1e-14)
+    np.testing.assert_allclose(take(call(put(x))), call(x), atol=1e-14)
 
 
 def test_numbers_as_cotangents_in_another_array_library() -> None:
-    (g,) = vjp(lambda x: x[0, 1], DeviceArray(X))[1](2.0)
-    assert type(g) is DeviceArray
-    assert np.array_equal(g.data, 2.0 * (np.arange(12) == 1).reshape(3, 4))
-    value, g = value_and_grad(np.sum)(DeviceArray(X))
-    assert type(value) is type(g) is DeviceArray
-    check_grads(np.tanh)(DeviceArray(X))
+    (g,) = vjp(lambda x: x[0, 1], put(X))[1](2.0)
+    assert type(g) is Remote
+    assert np.array_equal(take(g), 2.0 * (np.arange(12) == 1).reshape(3, 4))
+    value, g = value_and_grad(np.sum)(put(X))
+    assert type(value) is type(g) is Remote
+    check_grads(np.tanh)(put(X))
 
 
 @pytest.fixture

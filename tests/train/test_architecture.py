@@ -160,9 +160,3 @@ def test_the_walk_keeps_what_later_layers_read_and_goes_on_from_a_state() -> Non
         np.testing.assert_array_equal(network({}, state)[0], found["d"])
     with pytest.raises(KeyError):  # a state that lacks what is read
         network({}, {"c": found["c"]})
-
-
-@pytest.mark.parametrize("table", [[Add("a", "b"), Add("b", IMAGES)], [Add("a", IMAGES), Add("a", IMAGES)]])
-def test_a_table_that_cannot_be_walked_is_refused(table: list[Layer]) -> None:
-    with pytest.raises(ValueError, match="layer a reads"):
-        Network(make_config(), table, (1, 1, 1), 2)

@@ -47,12 +47,6 @@ def test_distances_of_pairs(few_images: Dataset) -> None:
     assert np.allclose(found.ratios[0], found.within[:, 1:] / found.within[:, :-1])
 
 
-@pytest.mark.parametrize(("labels", "same", "fragment"), [([0, 1, 2], True, "one class"), ([1, 1], False, "two class")])
-def test_pairs_that_do_not_exist(labels: list[int], same: bool, fragment: str) -> None:
-    with pytest.raises(ValueError, match=fragment):
-        _pairs(np.asarray(labels), same, 3, np.random.default_rng(0))
-
-
 @pytest.mark.parametrize("many", [6, 20, 500])
 def test_intervals_of_medians_hold_the_median(many: int) -> None:
     """Of a skewed distribution; its mean is another."""

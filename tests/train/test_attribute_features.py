@@ -60,20 +60,6 @@ def test_invariant_array_is_equation_9(axis: str) -> None:
                     assert found[index] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("shape", "axis", "position", "fragment"),
-    [
-        ((2, 5, 5, 4, 4), "v_j", (0.5, 0.5), "5 axes"),
-        ((2, 5, 5, 4, 4, 4), "u1", (0.5, 0.5), "'u1'; choose v_{j-1}"),
-        ((2, 5, 5, 4, 4, 4), "v_j", (0.5, 1.0), "(0.5, 1.0)"),
-    ],
-)
-def test_what_is_no_invariant_array(shape: Any, axis: str, position: Any, fragment: str) -> None:
-    with pytest.raises(ValueError) as error:
-        invariant_array(np.zeros(shape), axis, position)
-    assert fragment in str(error.value)
-
-
 @pytest.mark.parametrize("width", [1, 2, 3, 9])
 @pytest.mark.parametrize("boundary", ["periodic", "zero"])
 def test_smoothing_is_a_running_mean(width: int, boundary: Any) -> None:

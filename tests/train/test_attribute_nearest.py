@@ -88,18 +88,3 @@ def test_rank_counts_those_that_are_closer() -> None:
 def test_random_pairs_are_of_different_arrays() -> None:
     database = np.asarray([[0.0], [3.0]])
     assert (distances_of_random_pairs(database, np.random.default_rng(0), 50) == 3).all()
-
-
-@pytest.mark.parametrize(
-    ("queries", "database", "count", "fragment"),
-    [
-        (np.zeros((2, 3)), np.zeros((2, 4)), 1, "give (Q, D) and (M, D)"),
-        (np.zeros((2, 3)), np.zeros((2, 3)), 3, "3 nearest of 2"),
-        (np.zeros((2, 3)), np.full((2, 3), np.nan), 1, "not finite"),
-        (np.full((2, 3), np.inf), np.zeros((2, 3)), 1, "not finite"),
-    ],
-)
-def test_what_cannot_be_found(queries: Any, database: Any, count: int, fragment: str) -> None:
-    with pytest.raises(ValueError) as error:
-        nearest(queries, database, count)
-    assert fragment in str(error.value)

@@ -90,19 +90,3 @@ def test_layers_that_are_not_covariant() -> None:
     assert all(f.p > 0.01 and not f.is_isomorphic(range(1, N), N) for f in found.values())
     assert found["shuffled"].share < 0.5
     assert np.isclose(found["invariant"].share, 1) and found["invariant"].p == 1
-
-
-def test_what_it_refuses() -> None:
-    rng = np.random.default_rng(2)
-    x, rotation = circle(rng)
-    act = acting(rotation)
-    with pytest.raises(ValueError, match="elements is empty"):
-        translation_explains(lambda x: x, act, x, elements=[], axis=1, rng=rng)
-    for axis in (0, 2, -2):
-        with pytest.raises(ValueError, match=f"axis {axis} is not an attribute"):
-            translation_explains(lambda x: x, act, x, elements=[1], axis=axis, rng=rng)
-    for value in (0.0, 0.1, 1.0, 1e9 / 3):
-        with pytest.raises(ValueError, match="no variance to explain"):
-            translation_explains(
-                lambda x, value=value: np.full((len(x), N), value), act, x, elements=[1], axis=1, rng=rng
-            )

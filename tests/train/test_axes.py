@@ -15,7 +15,6 @@ from tests.train.runs import explore_here, run_here
 from train import Dataset, fit, load, predict
 from train.config import ConfigError, make_config, read_toml, with_steps
 from train.data import (
-    DataError,
     channel_statistics,
     dataset_from_arrays,
     draw_holes,
@@ -187,22 +186,6 @@ def test_arrays_say_what_they_are() -> None:
         (floats, {}, (9, 7, 6, 5)),
     ):
         assert dataset_from_arrays("mine", labelled(array, **more)).image_shape == shape
-
-
-@pytest.mark.parametrize(
-    ("array", "more", "message"),
-    [
-        (np.zeros((8, 9, 7)), {}, r"float64 of shape \(8, 9, 7\); say with an array space_axes"),
-        (np.zeros((8, 9, 7, 6)), {}, r"are images of 6 channels \(2\) or volumes of one \(3\)"),
-        (np.zeros((8, 9, 7)), {"space_axes": 3}, "space_axes is 3; expected 4 axes, or 5 with channels"),
-        (np.zeros((8, 9)), {"space_axes": 4}, "space_axes is 4; give 1 for signals, 2 for images, 3 for volumes"),
-        (np.zeros((8, 9), np.int64), {}, "int64 of shape .* expected uint8 or int16 or uint16 or float32 or float64"),
-        (np.array([[0.0, 1.0], [np.nan, 2.0]] * 4), {}, r"train_images has nan at \(1, 0, 0\); give finite numbers"),
-    ],
-)
-def test_arrays_that_do_not_do_are_refused(array: Any, more: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        dataset_from_arrays("mine", labelled(array, **more))
 
 
 def waves(count: int, size: tuple[int, ...], dtype: str = "float32") -> Dataset:

@@ -16,8 +16,8 @@ import scipy.io
 from tests.train.commands import Arrays, arrays_of, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
-from train.config import PRESETS, ConfigError, make_config, suited, with_dataset
-from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, readers, resize
+from train.config import PRESETS, make_config, suited, with_dataset
+from train.data import DataError, dataset_from_arrays, load_dataset, readers, resize
 from train.networks.registry import build
 from train.recipes.schedules import image_size
 from train.runs.checkpoint import CheckpointError
@@ -238,14 +238,6 @@ def test_files_that_do_not_do(tmp_path: Path, content: bytes | None, fragments: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("key", ["x_train", "y_test"])
-def test_a_mask_is_no_part_of_a_data_set(key: str) -> None:
-    arrays = made_up((8, 8, 3))
-    arrays[key] = np.ma.masked_array(arrays[key], arrays[key] == 0)
-    with pytest.raises(DataError, match=f"mine: {key} has a mask"):
-        dataset_from_arrays("mine", arrays)
-
-
 def test_an_array_that_no_machine_holds_is_not_a_matter_of_batches(tmp_path: Path) -> None:
     """The header of a damaged file may ask for 2.66 PiB."""
     file, header = tmp_path / "images.npz", io.BytesIO()
@@ -416,32 +408,6 @@ def test_initial_outputs_are_of_order_one_whatever_the_channels(channels: int) -
     x = rng.standard_normal((20, 12, 16, channels)).astype(np.float32)
     layer = next(iter(network.trace(parameters, x)))[1]
     assert 0.4 < float(np.mean(layer**2)) < 1.0  # 0.64 expected: rho of a standard normal
-
-
-@pytest.mark.parametrize("name", ["mnist", "images.npy", "a:b:c", ":f", "a:", "a.:f", "1a:f", ""])
-def test_names_of_no_data_set(name: str) -> None:
-    with pytest.raises(ConfigError, match="choose cifar10, cifar100, sample, a file FILE"):
-        make_config("hcnn", {"dataset": name})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"class_names": ("a", "a")}, r"class_names is \('a', 'a'\); expected two or more different strings"),
-        ({"class_names": (0, 1)}, r"class_names is \(0, 1\)"),
-        ({"class_names": ()}, r"class_names is \(\)"),
-        (
-            {"test_images": np.zeros((0, 8, 8, 1), np.uint8), "test_labels": np.zeros(0, np.int64)},
-            r"at least one image",
-        ),
-        ({"train_images": np.zeros((2, 1, 2**15 + 1, 1), np.uint8)}, r"of at most 32768 pixels a side"),
-    ],
-)
-def test_data_sets_that_a_checkpoint_cannot_hold(changes: dict[str, Any], message: str) -> None:
-    images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1], np.int64)
-    given = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
-    with pytest.raises(DataError, match=message):
-        Dataset(**{"name": "own", "class_names": ("a", "b"), **given, **changes})
 
 
 def test_another_kind_of_files_is_one_entry_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

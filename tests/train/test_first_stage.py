@@ -14,7 +14,7 @@ from autodiff import check_grads, cross_entropy
 from tests.core.oracle import noise
 from tests.train.commands import Command
 from train import load
-from train.config import ConfigError, make_config
+from train.config import make_config
 from train.networks.hierarchical import layers
 from train.networks.layer import Signal
 from train.networks.registry import build
@@ -103,19 +103,6 @@ def test_a_stage_that_was_on_a_gpu_takes_images_on_the_host() -> None:
     for name in ("phi", "psi"):
         object.__setattr__(stage._bank, name, OnDevice(getattr(stage._bank, name)))
     assert np.array_equal(stage(x), expected)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scattering": 5}, "scattering is 5; it must be between 0 and 4"),
-        ({"scattering": 2, "image_sizes": (16, 18)}, "image_sizes has 18; with scattering = 2 choose larger"),
-        ({"scattering": 4, "image_sizes": (16,)}, "image_sizes has 16; with scattering = 4 choose larger multiples"),
-    ],
-)
-def test_settings_that_no_transform_has_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_config("hcnn", changes)
 
 
 def test_a_run_resumes_exactly_and_is_loaded(command: Command, tmp_path: Path) -> None:

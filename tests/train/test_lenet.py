@@ -23,7 +23,6 @@ from tests.train.runs import (
 )
 from train import explore, load, verify
 from train.config import ConfigError, make_config
-from train.networks import hierarchical
 from train.networks.lenet import CONNECTIONS
 from train.networks.network import Network
 from train.networks.registry import build
@@ -117,35 +116,15 @@ def test_derivative_and_what_is_not_connected() -> None:
     assert np.array_equal(np.abs(found).max(axis=(1, 2)) > 0, CONNECTIONS)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 8}, "width is 8, which is for architecture 'hcnn'; LeNet-5 has no such setting: leave it out"),
-        ({"boundary": "periodic"}, "boundary is 'periodic'"),
-        ({"scattering": 2}, "scattering is 2"),
-        ({"moment_images": 0}, "moment_images is 0"),
-        ({"architecture": "alexnet"}, "architecture is 'alexnet' .*; choose hcnn, lenet"),
-    ],
-)
-def test_settings_that_it_does_not_have_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_config("lenet", changes)
-
-
 @pytest.mark.parametrize("size", [28, 34, (32, 30)])
 def test_sizes_that_leave_half_a_block_are_refused(size: int | tuple[int, int]) -> None:
-    with pytest.raises(ConfigError, match="LeNet-5 takes sides of at least 32 pixels that are multiples of 4"):
-        build(make_config("lenet"), size)
     rows, columns = (size, size) if isinstance(size, int) else size
     network = lenet()
     with pytest.raises(ConfigError, match=f"images are {rows}x{columns}"):
         network(network.initialize(np.random.default_rng(0)), np.zeros((1, rows, columns, 3)))
 
 
-def test_no_hierarchical_network_is_made_of_its_settings() -> None:
-    for make in (hierarchical.build, lambda config: hierarchical.layers(config, 32, 10)):
-        with pytest.raises(ConfigError, match="architecture is 'lenet', no hierarchical network"):
-            make(make_config("lenet"))
+def test_its_settings_leave_those_of_others_alone() -> None:
     assert make_config("lenet", {"dataset": "cifar100"}).attribute_kernel == make_config().attribute_kernel
 
 
