@@ -219,9 +219,10 @@ def test_an_interruption_while_the_last_picture_is_drawn_says_that_all_else_is_s
 def test_an_interruption_before_the_first_state_is_saved(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "create", interrupt)
-        command(*SMALL, "--out", tmp_path / "run").one_line(130, "nothing was saved")
+    for owner, name, said in ((session.Session, "load", "interrupted"), (Run, "create", "nothing was saved")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupt)
+            command(*SMALL, "--out", tmp_path / "run").one_line(130, said)
     command(*SMALL, "--epochs", 1, "--out", tmp_path / "run").success()
 
 

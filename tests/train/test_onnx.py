@@ -68,44 +68,34 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("size", "changes"), KINDS)
-def test_onnx_has_the_same_logits(size: tuple[int, ...], changes: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
-    one, rng = network(size, **changes), np.random.default_rng(1)
-    write_onnx(tmp_path / "net.onnx", tmp_path, one.checkpoint)
-    session = runtime.InferenceSession(str(tmp_path / "net.onnx"))
-    for count in (1, 5):
-        x = rng.standard_normal((count, *size, 2)).astype(np.float32)
-        (found,) = session.run(None, {"images": x})
-        expected = one(x)
-        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-        assert np.abs(found - one(x[:, ::-1])).max() > 1e-3 * np.abs(expected).max()
-    larger = rng.standard_normal((2, *(n + 4 for n in size), 2)).astype(np.float32)
-    statistics = one.checkpoint.channel_mean, one.checkpoint.channel_std
-    standard = standardise(larger, *statistics, by=one.checkpoint.config.standardize)
-    expected, _ = one.network(one._arrays[0], standard, one.moments)
-    if one.checkpoint.config.boundary != "periodic":
-        assert np.abs(session.run(None, {"images": larger})[0] - expected).max() <= 2e-5 * np.abs(expected).max()
-
-
 BASELINES = [(name, (32, 32)) for name in ("resnet20", "all-cnn", "nin", "wrn-student", "fitnet", "lenet")]
 BASELINES += [("resnet20", (20, 27)), ("lenet", (36, 40))]
 
 
-@pytest.mark.parametrize(("preset", "size"), BASELINES)
-def test_baselines_have_the_same_logits_in_onnx(preset: str, size: tuple[int, ...], tmp_path: Path) -> None:
-    """Pooling, normalisation, maxout, dense layers and skips, at the size that they are made for and at another."""
+@pytest.mark.parametrize(
+    ("preset", "size", "changes"),
+    [*(("hcnn", size, {**TINY, **changes}) for size, changes in KINDS), *((*baseline, {}) for baseline in BASELINES)],
+)
+def test_onnx_has_the_same_logits(preset: str, size: tuple[int, ...], changes: dict[str, Any], tmp_path: Path) -> None:
+    """Of networks of every kind, and of pooling, normalisation, maxout, dense layers and skips of the baselines."""
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    one, rng = randomised(make_config(preset), size, 3), np.random.default_rng(1)
+    channels = 2 if changes else 3
+    one, rng = randomised(make_config(preset, changes), size, channels), np.random.default_rng(1)
     write_onnx(tmp_path / "net.onnx", tmp_path, one.checkpoint)
     session = runtime.InferenceSession(str(tmp_path / "net.onnx"))
-    x = rng.standard_normal((2, *size, 3)).astype(np.float32)
-    expected = one(x)
-    (found,) = session.run(None, {"images": x})
-    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
-    assert np.abs(found - one(x[:, ::-1])).max() > 1e-3 * np.abs(expected).max()
+    for count in (1, 5):
+        x = rng.standard_normal((count, *size, channels)).astype(np.float32)
+        (found,) = session.run(None, {"images": x})
+        expected = one(x)
+        assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+        assert np.abs(found - one(x[:, ::-1])).max() > 1e-3 * np.abs(expected).max()
+    if changes and one.checkpoint.config.boundary != "periodic":
+        larger = rng.standard_normal((2, *(n + 4 for n in size), channels)).astype(np.float32)
+        statistics = one.checkpoint.channel_mean, one.checkpoint.channel_std
+        standard = standardise(larger, *statistics, by=one.checkpoint.config.standardize)
+        expected, _ = one.network(one._arrays[0], standard, one.moments)
+        assert np.abs(session.run(None, {"images": larger})[0] - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 def test_a_dense_filter_is_block_toeplitz() -> None:
