@@ -113,6 +113,8 @@ def plain(x: Array, y: Array, a: Array, b: Array, seed: int) -> dict[str, float]
     import torch
     from torch import nn
 
+    from train import make_config
+
     torch.manual_seed(seed)
     torch.set_num_threads(1)
 
@@ -123,7 +125,8 @@ def plain(x: Array, y: Array, a: Array, b: Array, seed: int) -> dict[str, float]
     layers = [module for sizes in shape for module in block(*sizes)]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(14, len(NAMES)))
     u, v = (torch.from_numpy(volumes.transpose(0, 4, 1, 2, 3)) for volumes in (x, a))
-    epochs, batch = 20, 20
+    budget = make_config("volume")
+    epochs, batch = budget.epochs, budget.batch_size
     steps = epochs * len(x) // batch
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.003)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
@@ -136,6 +139,7 @@ def plain(x: Array, y: Array, a: Array, b: Array, seed: int) -> dict[str, float]
             loss.backward()
             optimizer.step()
             schedule.step()
+    assert schedule.last_epoch == steps, "as many steps as the preset"
     network.eval()
     with torch.no_grad():
         logits = torch.cat([network(part) for part in v.split(50)])

@@ -42,12 +42,14 @@ for blur in (K, K_zero):
 # The normal equations ``(K'K + damp) x = K'y`` are symmetric and positive, so conjugate gradients solve them. ``cgls``
 # of PyLops never forms ``K'K``.
 
-damp = 0.01
+damp, iterations = 0.01, 1000
 y = (K @ picture.ravel()).reshape(n, n) + 0.01 * rng.standard_normal((n, n))
 normal = LinearOperator(K.shape, lambda x: K.H @ (K @ x) + damp * x, dtype=y.dtype)
 right, iterates = K.H @ y.ravel(), []
-restored = cg(normal, right, rtol=1e-8, maxiter=1000, callback=lambda x: iterates.append(x.copy()))[0].reshape(n, n)
-by_pylops = pylops.cgls(K, y.ravel(), niter=1000, damp=damp**0.5, tol=1e-12)[0].reshape(n, n)
+restored, _ = cg(normal, right, rtol=1e-8, maxiter=iterations, callback=lambda x: iterates.append(x.copy()))
+by_pylops, _, used, *_ = pylops.cgls(K, y.ravel(), niter=iterations, damp=damp**0.5, tol=1e-12)
+restored, by_pylops = (x.reshape(n, n) for x in (restored, by_pylops))
+assert max(used, len(iterates)) < iterations, "both have ended by their own rule"
 
 # %%
 # The oracle, one division for each frequency
@@ -55,7 +57,14 @@ by_pylops = pylops.cgls(K, y.ravel(), niter=1000, damp=damp**0.5, tol=1e-12)[0].
 # The error is at most the residual divided by damp, since no eigenvalue of the system is smaller.
 
 transfer = np.fft.fft2((K @ np.eye(1, n * n)[0]).reshape(n, n))  # of an impulse
-exact = np.fft.ifft2(transfer.conj() * np.fft.fft2(y) / (abs(transfer) ** 2 + damp)).real
+
+
+def solved(y):
+    """The minimiser for what is seen, (n, n)."""
+    return np.fft.ifft2(transfer.conj() * np.fft.fft2(y) / (abs(transfer) ** 2 + damp)).real
+
+
+exact = solved(y)
 size = np.linalg.norm(exact)
 for name, found in (("SciPy", restored), ("PyLops", by_pylops)):
     error, bound = np.linalg.norm(found - exact), np.linalg.norm(normal @ found.ravel() - right) / damp
@@ -67,7 +76,7 @@ for name, found in (("SciPy", restored), ("PyLops", by_pylops)):
 # ---------------------------------------------
 # At zero boundaries the blur is not a circulant matrix, and there is no formula. PyLops penalises the gradient instead
 # of the picture: ``|K x - y|^2 + weight^2 |gradient x|^2``. Of points, FISTA knows that they are few: it minimises
-# ``|K x - y|^2 / 2 + eps |x|_1``.
+# ``|K x - y|^2 + eps |x|_1``.
 
 y_zero = (K_zero @ picture.ravel()).reshape(n, n) + 0.01 * rng.standard_normal((n, n))
 smooth = pylops.optimization.leastsquares.regularized_inversion(
@@ -81,11 +90,16 @@ for name, pair in {"Tikhonov": (y, restored), "zero boundary, gradient": (y_zero
 
 points = np.where(rng.random((n, n)) < 0.01, 1.0, 0.0)
 seen = K @ points.ravel() + 0.01 * rng.standard_normal(n * n)
-by_fista = pylops.optimization.sparsity.fista(K, seen, niter=200, eps=0.01, alpha=1.0)[0]  # step 1, since |K| = 1
-pair = pylops.cgls(K, seen, niter=200, damp=damp**0.5)[0], by_fista
-of_cgls, of_fista = (np.linalg.norm(x.reshape(n, n) - points) / np.linalg.norm(points) for x in pair)
+eps, equal = 0.01, {"niter": 200, "tol": 0}
+by_fista, *used = pylops.optimization.sparsity.fista(K, seen, eps=eps, alpha=1.0, **equal)  # step 1, since |K| = 1
+by_cgls, _, as_many, *_ = pylops.cgls(K, seen, damp=damp**0.5, **equal)
+assert used[0] == as_many == equal["niter"], "both have as many iterations"
+of_cgls, of_fista = (np.linalg.norm(x.reshape(n, n) - points) / np.linalg.norm(points) for x in (by_cgls, by_fista))
 print(f"points: relative error {of_cgls:.2f} by CGLS, {of_fista:.2f} by FISTA")
-assert of_fista < of_cgls
+slope = abs(K.H @ (seen - K @ by_fista)) / (eps / 2)  # at the minimum 1 where x is not 0, and 1 at most elsewhere
+assert slope.max() < 1.02 and slope[by_fista != 0].min() > 0.98, "FISTA is near its minimum"
+assert np.allclose(by_cgls.reshape(n, n), solved(seen.reshape(n, n)), atol=1e-9), "and CGLS at its own"
+assert of_fista < of_cgls < 1, "no points at all have the error 1"
 
 fig, panels = plt.subplots(1, 4, figsize=(12, 3.3), layout="constrained")
 shown = {"blurred": y, "Tikhonov": restored, "zero boundary, gradient": smooth}
