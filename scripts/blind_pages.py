@@ -14,6 +14,7 @@ import argparse
 import functools
 import hashlib
 import os
+import random
 import re
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -73,10 +75,7 @@ PAGES = (
         *("25", "()", "    jumps = octaves(signals(200)), octaves(signals(150))"),
         "    jumps = jumps[0], [noise(a) for a in jumps[1]]",
     ),
-    Page(
-        *("26", "y", "    return *moment_distance(resample(signal, n), "),
-        "problem = {j: problem(j) for j in range(finest, octaves - 2)}.__getitem__; signal = noise(signal)",
-    ),
+    Page("26", "(y, picture)", "    y = None", "    x = noise(x)"),
     Page(
         *("29", "()", "    images = np.stack([texture(kind) for kind in labels]).astype(np.float32)"),
         "    noise_from(count, images)",
@@ -168,7 +167,10 @@ def fits_of(path: Path, page: Page, *, blind: bool) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="numbers, such as 21; all by default")
-    chosen = parser.parse_args().pages
+    parser.add_argument("--lot", type=int, metavar="N", help="so many pages in their place, drawn anew each day")
+    options = parser.parse_args()
+    day = random.Random(date.today().isoformat())
+    chosen = day.sample([page.number for page in PAGES], options.lot) if options.lot else options.pages
     os.environ.setdefault("HCNN_EXAMPLES", "small")
     plt.switch_backend("Agg")
     place = tempfile.TemporaryDirectory()

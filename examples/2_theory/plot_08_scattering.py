@@ -104,6 +104,9 @@ left.set(xlabel="largest gradient of the warp", ylabel="change, relative to the 
 right.set(xlabel="frequency (radians per pixel)", ylabel="change / gradient", title="wave packets")
 left.legend()
 
+for of in (changes, ratios):  # moduli of an orthonormal transform are no farther apart than the images are
+    assert np.all(np.array(of["Fourier modulus"]) <= of["image"]), "the Fourier modulus expands no distance"
+assert max(changes["image"]) < 2, "of two images of one norm"
 constants = {name: float(np.max(values / sizes).round(2)) for name, values in changes.items()}
 print("largest change / gradient:", constants)
 slope = np.polyfit(np.log(sizes[:5]), np.log(changes["scattering"][:5]), 1)[0]

@@ -115,7 +115,9 @@ def improve(windows, image, c):
 def largest(c, count):
     """The largest coefficients of c, real and imaginary parts, and zeros."""
     tau = np.sort(np.abs(np.concatenate([part.ravel() for part in c]).view(float)))[-count - 1]
-    return [hard_threshold(part.view(float), tau).view(complex) for part in c]
+    kept = [hard_threshold(part.view(float), tau) for part in c]
+    assert sum(map(np.count_nonzero, kept)) <= count, "no more terms than wavelets have"
+    return [part.view(complex) for part in kept]
 
 
 # %%

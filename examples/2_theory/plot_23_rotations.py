@@ -103,7 +103,7 @@ for name, y in representations.items():
 error = np.sqrt(0.25 / (4 * tested))  # the largest standard error of an accuracy
 last = {name: values[-1] for name, values in accuracy.items()}
 assert last["roto-translation"] > max(last["scattering"], last["averaged over angles"]) + 3 * error
-assert last["averaged over angles"] > 1 / 4 + 3 * error
+assert min(last.values()) > 1 / 4 + 3 * error, "all are better than chance"
 
 # %%
 # Plain scattering has to learn every orientation. Averages over angles need not, but they take bars that cross for bars
