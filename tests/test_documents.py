@@ -19,6 +19,7 @@ import autodiff
 import hcnn_core
 from benchmarks import circles, table1
 from hcnn.__main__ import COMMANDS
+from hcnn_core._problem import EXTENSIONS
 from train.commands.command_line import Command
 from train.config import make_config, read_toml
 
@@ -62,8 +63,6 @@ def test_documents_have_the_speed_on_record() -> None:
     milliseconds, ratio = re.findall(r"\*\*([\d.]+) (?:ms|times)\*\*", first)
     assert milliseconds == ours[0] and f"({ratio}x)" in fastest[0]
 
-
-EXTENSIONS = ("periodic", "zero", "reflect", "nearest", "mirror")
 
 CALLS: dict[str, Any] = {
     "convolve": lambda x, boundary, axes: hcnn_core.convolve(x, np.ones((3,) * len(axes)), axes, boundary=boundary),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hcnn_core import _threads
 from hcnn_core._engines.cpu import allocator
+from hcnn_core._problem import EXTENSIONS as EXTENSIONS
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.testing.strategies import SEEDS, noise
 
@@ -23,7 +24,6 @@ NDArray = np.ndarray[Any, Any]
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BOUNDARIES = ("periodic", "zero")
-EXTENSIONS = (*BOUNDARIES, "reflect", "nearest", "mirror")
 METHODS = ("direct", "fft", "auto")
 LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
 

@@ -51,7 +51,7 @@ from tests.core.oracle import (
     wide,
 )
 
-NEW = ("reflect", "nearest", "mirror")
+NEW = EXTENSIONS[2:]
 MODES = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "nearest": "nearest", "mirror": "mirror"}
 CONVOLUTIONS = convolve, convolve_vjp_x, convolve_vjp_w
 CORRELATIONS = correlate, correlate_vjp_x, correlate_vjp_w

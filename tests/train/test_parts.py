@@ -39,7 +39,7 @@ from train.recipes.tasks import TASKS, Task, task_of
 from train.runs import plot
 from train.runs.fit import require_suitable
 from train.runs.plot import plot_learning_curve
-from train.runs.report import page
+from train.runs.report import _changed, page
 from train.runs.run import Run
 from train.runs.session import _require_extensible
 from train.runs.step import gradient_step, initial_arrays
@@ -491,6 +491,7 @@ def test_a_fourth_task_is_one_entry(
     line = f"accuracy {100 * right:.2f} %, loss {float(_cumulative(None, outputs, Batch(outputs, y))):.4f} nats"
     assert f"test: {line}" in said and line in command("--evaluate", run).success() and "views" not in said
     assert [metrics(run)[k]["task"] for k in (0, -1)] == ["ordinal"] * 2 and "train_accuracy" in metrics(run)[0]
+    assert "ordinal" in str(_changed(network.checkpoint.config, network.checkpoint.task).lines)
     assert network.predict(few_images.test_images[:2]) == [few_images.class_names[k] for k in (outputs[:2] > 0).sum(1)]
     with pytest.raises(ConfigError, match="task is 'ordinal', which learns classes; d has labels: leave it out"):
         suited(make_config("sample", {"task": "ordinal"}), (32, 32), "labels", "d")

@@ -145,7 +145,7 @@ def _array_of(path: Any, axes: int, channels: int = 0) -> NDArray[Any]:
         kind = np.result_type(array.dtype, np.float32).name
         advice = f"array.astype('{kind}')" if array.dtype.kind in "biuf" else "an array of such numbers"
         raise ValueError(f"it holds {array.dtype}; expected {' or '.join(reader.dtypes)}: save {advice}")
-    return _with_channels(array, axes, channels)
+    return _with_channels(array, axes or (reader.axes[0] if len(reader.axes) == 1 else 0), channels)
 
 
 def _frames(image: Image) -> int:

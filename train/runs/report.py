@@ -129,7 +129,7 @@ def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
 
 def _changed(config: Config, task: Task) -> Table:
     """Return the settings that differ from those of the preset, and not by what these come to for the data."""
-    here, preset = (vars(suited(each, (1,), task.name, "a run")) for each in (config, make_config(config.preset)))
+    here, preset = (vars(suited(each, (1,), task.takes, "a run")) for each in (config, make_config(config.preset)))
     lines = [(name, in_words(value), in_words(preset[name])) for name, value in here.items() if value != preset[name]]
     return Table(("setting", "here", f"preset {config.preset}"), lines, "settings that differ from the preset's")
 
