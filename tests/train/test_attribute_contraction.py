@@ -53,6 +53,7 @@ def test_intervals_of_medians_hold_the_median(many: int) -> None:
     rng, runs = np.random.default_rng(0), 1000
     values = np.exp(rng.standard_normal((many, runs)))
     low, high = median_interval(values)
+    assert np.isnan(median_interval(values[:5])).all()  # too few
     assert ((low <= 1) & (high >= 1)).sum() >= 932  # 1000 at 0.95: fewer have a probability below 0.005
     assert (high < np.exp(0.5)).sum() > (900 if many == 500 else -1)
     assert ((low <= 1.5) & (high >= 1.5)).sum() < (10 if many == 500 else 1001)  # a planted difference

@@ -140,7 +140,8 @@ def test_pictures_look_the_same_whatever_matplotlib_is_set_to(tmp_path: Path) ->
     def drawn() -> list[bytes]:
         plot.plot_learning_curve(records, tmp_path / "a.png", "a run")
         plot.plot_runs({"a": records}, tmp_path / "b.png")
-        plot.plot_trials({"width": [1, 2]}, [0.1, 0.2], [TASKS["classes"]] * 2, tmp_path / "c.png", "a sweep")
+        varied = {"width": [1, 2], "variant": ["$a_1$", "in {braces"]}
+        plot.plot_trials(varied, [0.1, 0.2], [TASKS["classes"]] * 2, tmp_path / "c.png", "a sweep")
         files = [(tmp_path / f"{name}.png").read_bytes() for name in "abc"]
         pictures = _curves(records, TASKS["classes"])
         return [*files, *(picture.data for picture in pictures), png(np.arange(6.0).reshape(2, 3), high=5)]

@@ -352,6 +352,18 @@ def test_a_finished_trial_that_has_lost_its_run_is_not_tabled_as_finished(tmp_pa
     assert _sweep._earlier(folder, sweep) == {1: _trial.FINISHED, 2: _trial.FINISHED, 3: _trial.WAITING}
 
 
+def test_a_pipe_in_the_place_of_a_log_fails_its_trial_alone(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
+    folder.mkdir()
+    text, sweep = _sweep._read(file)
+    _sweep._begin(folder, text, sweep)
+    os.mkfifo(folder / "trial0001.log")
+    assert _sweep._attempt(folder, sweep.trials[0], sweep, math.inf) == _trial.FAILED
+    rows = _sweep._write_results(folder, sweep, {1: _trial.FAILED, 2: _trial.WAITING})
+    assert [row["state"] for row in rows] == ["failed", "waiting"]
+    assert rows[0]["error"] == f"cannot read {folder / 'trial0001.log'}: it is a link, or no file; remove it"
+
+
 def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_path: Path) -> None:
     file, folder = write(tmp_path, SETTINGS)
     text, sweep = _sweep._read(file)
