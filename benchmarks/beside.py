@@ -1,9 +1,10 @@
 """A training step and a forward pass beside PyTorch and onnxruntime: `python -m benchmarks.beside --out FILE.json`.
 
-Each network at each batch: here, in another checkout (`--before DIR`), as a module of PyTorch, eager and compiled by
-its defaults, contiguous and channels_last, and as our own ONNX file in onnxruntime. Calls alternate, each checkout and
-PyTorch in a process of its own, so that what else the machine does meets all alike. A figure is the median over rounds
-of milliseconds a call, and of the ratio to ours in the same round. `--table FILE.json` prints what documents have.
+Each network at each batch: here, in another checkout (`--before DIR`), as a module of PyTorch, eager in both layouts
+and at some batches compiled by its defaults with channels_last, and as our own ONNX file in onnxruntime. Calls
+alternate, each checkout and PyTorch in a process of its own, so that what else the machine does meets all alike. A
+figure is the median over rounds of milliseconds a call, and of the ratio to ours in the same round. `--table FILE.json`
+prints the table of the documents.
 
 Here a step augments its images, differentiates and descends. PyTorch's has no augmentation and SGD with momentum. Its
 `resnet20` has batch normalisation, and each other network is what `to_torch` makes, trained as ordinary convolutions.
@@ -32,9 +33,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("resnet20", "lenet", "hcnn-fast", "signal")
 BATCHES = (1, 8, 100)
-TORCH = ("eager", "eager, last", "compiled", "compiled, last")
-"""With "last" in the layout channels_last, which there is for images."""
-
 SAMPLE, LONG = 0.05, 0.3
 """Seconds that calls are timed in a row, and of a call that is not called once more before."""
 
@@ -172,10 +170,12 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         ours = {"here": Worker(ROOT, threads)}
         ours |= {"before": Worker(options.before.resolve(), threads)} if options.before else {}
         peers = Worker(ROOT, threads)
-        for kind in ("step", "forward"):
+        for kind in ("forward", "step"):
             for name in options.network:
                 for count in options.batch:
-                    ways = [way for way in TORCH if name != "signal" or "last" not in way]
+                    last = [", channels last"] * (name != "signal")  # a layout of images
+                    ways = ["eager", *(f"eager{layout}" for layout in last)]
+                    ways += ["".join(["compiled", *last])] if count in options.compiled else []
                     ways += ["onnxruntime"] if kind == "forward" else []
                     asked = {**ours, **dict.fromkeys(ways, peers)}
                     answers = {way: worker(way, kind, name, count) for way, worker in asked.items()}
@@ -234,8 +234,11 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout")
     parser.add_argument("--network", nargs="+", default=NETWORKS)
     parser.add_argument("--batch", nargs="+", type=int, default=BATCHES)
-    parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
-    parser.add_argument("--seconds", type=float, default=5, help="after which a row has rounds enough, three at least")
+    parser.add_argument(
+        "--compiled", nargs="*", type=int, default=(100,), help="batches at which PyTorch compiles, too"
+    )
+    parser.add_argument("--threads", nargs="+", type=int, default=(2, 1))
+    parser.add_argument("--seconds", type=float, default=3, help="after which a row has rounds enough, three at least")
     parser.add_argument("--out", type=Path, help="write the records to this file, the lines to one beside it (.txt)")
     parser.add_argument("--table", type=Path, help="print the table of these records instead")
     options = parser.parse_args()
@@ -253,10 +256,10 @@ def main() -> None:
         rows.append(row)
         text.append(line(row))
         print(text[-1], flush=True)
-    if options.out:
-        record = {**machine, "load_afterwards": os.getloadavg(), "rows": rows}
-        options.out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        options.out.with_suffix(".txt").write_text("\n".join(text) + "\n", "utf-8")
+        if options.out:  # after each, so that a run that is stopped leaves what it has
+            record = {**machine, "load_afterwards": os.getloadavg(), "rows": rows}
+            options.out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            options.out.with_suffix(".txt").write_text("\n".join(text) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
