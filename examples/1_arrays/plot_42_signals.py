@@ -2,7 +2,7 @@ r"""
 Signals with the estimator of scikit-learn
 ==========================================
 
-:class:`hcnn.train.HCNNClassifier` takes arrays X and y like any other estimator: it goes into pipelines, searches and
+:class:`hcnn.HCNNClassifier` takes arrays X and y like any other estimator: it goes into pipelines, searches and
 cross-validation. Here it tells the three shapes of Saito's problem apart (*Local feature extraction and its
 applications*, 1994): a cylinder is a plateau, a bell rises slowly and falls at once, a funnel the other way round.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-from hcnn.train import HCNNClassifier
+from hcnn import HCNNClassifier
 
 epochs = 25
 
