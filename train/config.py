@@ -49,7 +49,7 @@ __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "meant", "read_tom
 
 
 class DataSettings(RunSettings):
-    """What is learned, from which images."""
+    """The data set, its size and its parts."""
 
     preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
     dataset: str = setting(
@@ -71,13 +71,13 @@ class DataSettings(RunSettings):
     )
     standardize: str = setting(
         "channel",
-        "what images have mean 0 and deviation 1 by: each channel over the training part, or in each sample by itself",
+        "how images are standardised: each channel over the training part, or over each sample by itself",
         choices=STANDARDS,
     )
 
 
 class RecipeSettings(RunSettings):
-    """What a run begins from, and when it evaluates."""
+    """Weights that a run begins with, and when it evaluates."""
 
     init_from: str = setting(
         "", "checkpoint, run or name of a network whose weights to begin with; what tells other classes apart is drawn"
@@ -87,7 +87,7 @@ class RecipeSettings(RunSettings):
 
 
 class BackendSettings(RunSettings):
-    """What computes."""
+    """Array library and precision."""
 
     backend: str = setting("auto", "array library", choices=("auto", "numpy", "cupy"))
     precision: str = setting(
@@ -96,7 +96,7 @@ class BackendSettings(RunSettings):
 
 
 MOST = 2**53
-"""The largest whole number that a setting but the seed is: up to it each is a number of float64 too."""
+"""The largest whole number of a setting but the seed: float64 holds each up to it."""
 
 REACH = {int: (MOST, f"between {-MOST} and {MOST}"), float: (sys.float_info.max, "finite")}
 """For each type, the largest absolute value of a number, and how a message names the range."""
@@ -179,21 +179,21 @@ class Config(
 
     @property
     def reading(self) -> Reading:
-        """What these settings tell of the data: the axes that a preset is for, the task, and the size of pictures."""
+        """How these settings say to read data: the preset's axes, the task, and the size of pictures."""
         return Reading(MADE_FOR.get(self.preset, 0), takes(self), (self.size,) * 2 if self.size else ())
 
     def held_out(self, images: int) -> int:
-        """Return how many of so many training images are held out.
+        """Return the number of training images that are held out.
 
         Parameters
         ----------
         images : int
-            Training images that there are.
+            Number of training images.
 
         Returns
         -------
         int
-            `validation_size`; where that is -1 a tenth of one's own images, and none of a named data set's.
+            `validation_size`, or if that is -1, a tenth of one's own images and none of a named data set's.
         """
         if self.validation_size >= 0:
             return self.validation_size
@@ -201,17 +201,16 @@ class Config(
 
 
 def with_dataset(config: Config, dataset: str) -> Config:
-    """Return the same settings for other images; of one's own a tenth is held out in place of a preset's number."""
+    """Return the settings for another data set; of one's own a tenth is held out in place of a preset's number."""
     of_preset = config.validation_size == PRESETS[config.preset].get("validation_size")
     count = -1 if of_preset and is_own(dataset) and not is_own(config.dataset) else config.validation_size
     return dataclasses.replace(config, dataset=dataset, validation_size=count)
 
 
 def with_steps(config: Config, count: int, least: int = 8) -> Config:
-    """Return the same settings for few samples: 10 steps an epoch and 1,000 in all, or the preset's if these are more.
+    """Return the settings for few samples: 10 steps an epoch and 1,000 in all, or the preset's if these are more.
 
-    `count` samples are trained on, by batches of at least `least`, or of all. None is of a single sample, whose moments
-    say nothing.
+    Batches of `count` samples have at least `least`, or all. None has a single sample, whose moments say nothing.
     """
     steps = max(10, math.ceil(count / config.batch_size))
     size = max(least, math.ceil(count / steps))
@@ -221,10 +220,10 @@ def with_steps(config: Config, count: int, least: int = 8) -> Config:
 
 
 def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Config:
-    """Return the same settings for data of a name and a kind of labels: neither `task` nor `loss` is "auto".
+    """Return the settings for a data set with labels of this kind: `task` and `loss` are no longer "auto".
 
-    `shift` and `cutout` are in pixels of images with these axes of space, and `made_for` is 0: a preset gives them for
-    the images that `made_for` names. One of a pixel or more keeps a pixel. With one or three axes nothing is scaled.
+    `shift` and `cutout` are scaled from pixels of images of side `made_for`, which becomes 0, to pixels of these
+    images. At least one pixel is kept. With one or three axes of space nothing is scaled.
     """
     task = kind if config.task == AUTO else config.task
     if TASKS[task].takes != kind:
@@ -239,12 +238,12 @@ def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Co
 
 
 def in_pixels() -> list[str]:
-    """Return the settings that are scaled from the images that a preset is made for to others."""
+    """Return the settings in pixels, which are scaled with the size of the images."""
     return [name for part in AUGMENTATIONS.values() for name in part.pixels]
 
 
 def sections() -> list[type[Section]]:
-    """Return every section of settings, those of parts that were registered while the program runs too."""
+    """Return every section of settings, with sections of parts that were registered while the program runs."""
     known = [cls for cls in Config.__mro__ if issubclass(cls, Section) and cls not in (Config, Section)]
     known += [section for parts in CHOICES.values() for part in parts.values() for section in part.sections]
     known += [section for part in AUGMENTATIONS.values() for section in part.sections]
@@ -255,7 +254,7 @@ _extended: dict[tuple[type[Section], ...], type[Config]] = {(): Config}
 
 
 def _restored(values: dict[str, Any]) -> Config:
-    """Return a pickled configuration, of a class that no module has, since it was made while the program ran."""
+    """Return a pickled configuration, whose class no module has: it was made while the program ran."""
     return config_class()(**values)
 
 
@@ -268,9 +267,9 @@ def config_class() -> type[Config]:
 
 
 def unused(settings: Mapping[str, Any], kinds: Collection[str] = CHOICES.keys()) -> dict[str, str]:
-    """Return the settings that do nothing, since their part is not chosen, each with what it is for.
+    """Return the settings that do nothing, since their part is not chosen, each with a reason.
 
-    `settings` are all of a configuration's, or of what one is to be made of; `kinds` are the choices to look at.
+    `settings` are those of a configuration, or values for one; `kinds` are the choices to look at.
     """
     reasons: dict[str, str] = {}
     for part in AUGMENTATIONS.values():
@@ -349,7 +348,7 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
 
 
 def _beside(preset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a preset, and of a data set, that hold beside some changes."""
+    """Return the settings that a preset and a data set give beside some changes."""
     settings: dict[str, Any] = {**PRESETS[preset], "preset": preset}
     if "image_sizes" in changes:
         settings["image_shares"] = ()
@@ -364,9 +363,9 @@ def _beside(preset: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(path: Path, *, regular: bool = False) -> dict[str, Any]:
-    """Return the settings in a TOML file; of a run's, which has a table [versions], all that there are.
+    """Return the settings in a TOML file; the file of a run, which has a table [versions], gives all settings.
 
-    If it is to be `regular`, as files of the program are, it may be no link, pipe or device.
+    With `regular`, as for files of the program, it may be no link, pipe or device.
     """
     text = toml_text(path, regular=regular)
     try:
@@ -379,7 +378,7 @@ def read_toml(path: Path, *, regular: bool = False) -> dict[str, Any]:
 
 
 def toml_text(path: Path, *, regular: bool = False) -> str:
-    """Return the text of a TOML file; one to be `regular` may be no link, pipe or device."""
+    """Return the text of a TOML file; with `regular` it may be no link, pipe or device."""
     try:
         return read_text(path, opener=open_regular if regular else None)
     except (OSError, UnicodeDecodeError) as error:
@@ -403,10 +402,11 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings, with the default of those that it does not name since they are newer than it.
+    """Return a run's settings, with defaults for settings that are newer than the run.
 
-    The same of those that earlier versions recorded although no part that was chosen had them. A run that does not name
-    `made_for` has pixels of its own images. `planning`, which said who chose the engines, is no setting any more.
+    Settings that earlier versions recorded without their part being chosen get defaults too. A run that does not name
+    `made_for` counts in pixels of its own images. `planning`, which said how engines are chosen, is no longer a
+    setting.
     """
     defaults = {f.name: f.default for f in dataclasses.fields(config_class()) if f.name != "preset"}
     complete = defaults | {"made_for": 0} | {name: value for name, value in settings.items() if name != "planning"}

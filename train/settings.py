@@ -1,4 +1,4 @@
-"""What a setting is: a field with its meaning, its default and the values it may take; and a section of them."""
+"""Settings: fields with a meaning, a default and the values they may take; and sections of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, dataclass_transform
 
 AUTO = "auto"
-"""The value of a setting that follows from the data."""
+"""Value of a setting that then follows from the data."""
 
 
 class ConfigError(ValueError):
@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 
 
 OFTEN = {"lr": "learning_rate", "n_epochs": "epochs", "max_iter": "epochs"}
-"""What settings are called elsewhere."""
+"""Names of settings in other programs."""
 
 
 def meant(name: object, known: Collection[str]) -> str:
@@ -55,7 +55,7 @@ class Section:
 
     @classmethod
     def own(cls) -> list[dataclasses.Field[Any]]:
-        """Return the settings that it adds to those of its bases."""
+        """Return the settings that the section adds to those of its bases."""
         return [f for f in dataclasses.fields(cls) if f.name in vars(cls)]
 
 

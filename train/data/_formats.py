@@ -41,7 +41,7 @@ class Layout:
     size: int  # the archive's in bytes
 
     def require_labels(self, where: object, highest: NDArray[np.uint8]) -> None:
-        """Raise DataError if the highest of each record's labels is none of their classes."""
+        """Raise DataError unless the highest label of each kind is one of its classes."""
         for (key, classes), label in zip(self.labels.items(), highest, strict=True):
             if label >= classes:
                 raise DataError(f"{where}: {label} among the {key}; expected 0 to {classes - 1}")

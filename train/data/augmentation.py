@@ -23,7 +23,7 @@ LEAST = 16
 """Rounding errors of one; a channel whose deviation is no larger is constant."""
 
 BLOCK, VALUES = 1000, 2**23
-"""Images that are summed at once, or as many as have so many values."""
+"""Images that are summed at once, and the most values in them."""
 
 
 def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -55,7 +55,7 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def value_range(images: Any) -> tuple[float, float] | None:
-    """Return the least and the largest value of images, signals or volumes; None of bytes."""
+    """Return the least and the largest value of images, signals or volumes; None for bytes."""
     if images.dtype == np.uint8:
         return None
     blocks = (np.asarray(images[begin : begin + BLOCK]) for begin in range(0, len(images), BLOCK))
@@ -64,7 +64,7 @@ def value_range(images: Any) -> tuple[float, float] | None:
 
 
 def other_pixels(trained: tuple[float, float], given: tuple[float, float] | None) -> str:
-    """Return the line that says that pixels go to 1 on one side and to 255 on the other, or ""."""
+    """Return a line if pixels range to 1 on one side and to 255 on the other, else ""."""
     if given is None or min(trained[0], given[0]) < 0:
         return ""
     low, high = sorted((trained[1], given[1]))
@@ -74,10 +74,10 @@ def other_pixels(trained: tuple[float, float], given: tuple[float, float] | None
 
 
 FEW_PIXELS = 64
-"""What the lightest of some pixels is above, where they go from 0 to 255."""
+"""The lightest of pixels from 0 to 255 is above this."""
 
 STANDARDS = ("channel", "sample")
-"""By what images are standardised: each channel over all training images, or over each image alone."""
+"""How images are standardised: each channel over all training images, or over each image alone."""
 
 
 def standardise(
@@ -87,7 +87,7 @@ def standardise(
     dtype: DTypeLike = "float32",
     by: str = "channel",
 ) -> Array:
-    """Return ``(images - mean) / std``, channel by channel; by "sample" of what that gives the same by its own moments.
+    """Return ``(images - mean) / std``, channel by channel; by "sample", each image's own moments then standardise it.
 
     A channel that is constant in an image is then zero.
     """
@@ -127,7 +127,7 @@ def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bo
 def draw_sources(
     rng: np.random.Generator, shape: tuple[int, ...], *, max_shift: int, flip: bool | NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], ...]:
-    """Draw where the positions of augmented images come from along each axis of space; the last one is mirrored."""
+    """Draw the source of each position of augmented images along each axis of space; the last axis is mirrored."""
     count, *lengths, _ = shape
     if not 0 <= max_shift < min(lengths):
         sizes = "x".join(map(str, lengths))
@@ -156,7 +156,7 @@ def move(images: Array, *sources: Array, max_shift: int) -> Array:
 
 
 def interpolate(images: Array, axis: int, first: Array, later: Array) -> Array:
-    """Return images of neighbours along an axis, `first` (N, n) and the next: of the latter the part `later` (N, n)."""
+    """Return images interpolated along an axis, between samples `first` (N, n) and the next, whose part is `later`."""
     xp = array_namespace(images)
     count, length = images.shape[0], images.shape[axis]
     order = [0, axis, *(k for k in range(1, images.ndim) if k != axis)]
@@ -171,7 +171,7 @@ def interpolate(images: Array, axis: int, first: Array, later: Array) -> Array:
 
 
 def draw_holes(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[NDArray[np.bool_], ...]:
-    """Draw which square of each image is hidden (cutout, arXiv:1708.04552): along each axis which positions."""
+    """Draw the hidden square of each image (cutout, arXiv:1708.04552), as its positions along each axis."""
     lengths = shape[1:-1]
     first = [rng.integers(length, size=(shape[0], 1)) - side // 2 for length in lengths]
     from_first = [np.arange(length) - begin for length, begin in zip(lengths, first, strict=True)]
@@ -179,7 +179,7 @@ def draw_holes(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> t
 
 
 def hide(images: Array, *chosen: Array) -> Array:
-    """Return images with zeros where positions that are chosen along every axis meet."""
+    """Return images with zeros where the chosen positions of all axes meet."""
     xp = array_namespace(images)
     hidden = xp.asarray(chosen[0])
     for axis, along in enumerate(chosen[1:], 1):
@@ -190,8 +190,8 @@ def hide(images: Array, *chosen: Array) -> Array:
 def recolour(images: Array, amounts: Array) -> Array:
     """Return images (N, H, W, C) with other brightness, contrast and saturation.
 
-    Of `amounts` (N, 3) the first is added; the second and third, with 1 added, are factors of the differences from the
-    image's mean of each pixel, and from the mean over its colours of each colour.
+    The first of `amounts` (N, 3) is added. The others plus 1 are factors: of each pixel's difference from the image's
+    mean, and of each colour's difference from the pixel's mean.
     """
     xp = array_namespace(images)
     amounts = xp.asarray(amounts)[:, :, None, None, None]
@@ -201,11 +201,11 @@ def recolour(images: Array, amounts: Array) -> Array:
 
 
 VIEWS = ((0, True), (-1, False), (-1, True), (1, False), (1, True))
-"""By how many pixels an image is moved along both axes, and whether it is mirrored, in each of its other views."""
+"""Each other view of an image: pixels moved along both axes, and whether it is mirrored."""
 
 
 def views(images: Array, *, flip: bool = True, shift: int = 1) -> Iterator[Array]:
-    """Yield other views of images that averages of predictions are taken over: those that the augmentation knows."""
+    """Yield other views of images, over which predictions are averaged: those that the augmentation can make."""
     xp = array_namespace(images)
     count, *lengths, _ = images.shape
     for step, mirrored in VIEWS:
@@ -243,7 +243,7 @@ def _areas_beside(images: Array, before: int, after: int) -> Array:
 
 
 def _areas(before: int, after: int) -> NDArray[np.float64]:
-    """Return the part that each pixel of a line (columns) has of each pixel of another of the same length (rows)."""
+    """Return the part of each pixel of one line (rows) that each pixel of another (columns) covers, at equal length."""
     pixels, edges = np.arange(before), np.linspace(0, before, after + 1)
     overlap = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
     return np.asarray(np.maximum(overlap, 0) * after / before)

@@ -36,7 +36,7 @@ INFO = {
     "cifar100": DatasetInfo(IMAGE_SHAPE, 100, 2 * 60_000 * 3072),
     "sample": DatasetInfo(IMAGE_SHAPE, 10, 0),
 }
-"""What is known of data sets before they are loaded. Images are held as loaded and as split."""
+"""Information about data sets before they are loaded. Memory holds images as loaded and as split."""
 
 LAYOUTS = {
     "cifar10": Layout(
@@ -80,7 +80,7 @@ def load_cifar(
 
 
 def obtain(name: str, data_dir: str | os.PathLike[str]) -> None:
-    """Download a data set that is not there, for processes that will look for it; DataError if it cannot be had."""
+    """Download a data set that is not there, for processes that will look for it; DataError if that fails."""
     folder = user_path(data_dir)
     if name in LAYOUTS and not _find(LAYOUTS[name], folder):
         _obtain(name, folder, True, show_progress)
@@ -102,7 +102,7 @@ def _holds(path: Path, layout: Layout) -> bool:
 
 
 def _obtain(name: str, data_dir: Path, download: bool, progress: Progress) -> Path:
-    """Download the archive, or say what to put where."""
+    """Download the archive; DataError says which file to put where."""
     layout = LAYOUTS[name]
     path = data_dir / layout.archive
     advice = f"put {layout.archive} or {layout.folder}/ into {data_dir}"

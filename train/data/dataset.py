@@ -1,4 +1,4 @@
-"""Labelled images, what a network must know of them, and parts of a training set: its first N images, a share.
+"""Labelled images, the information a network needs of them, and parts of a training set: its first N images, a share.
 
 Signals and volumes are images of one and three axes of space.
 """
@@ -26,22 +26,22 @@ MOST_AXES = 3
 """Of space: one for signals, two for images, three for volumes."""
 
 SPACE = {1: "signals", 2: "images", 3: "volumes"}
-"""What data with so many axes of space are called."""
+"""Names of data with one, two and three axes of space."""
 
 LARGEST_IMAGE = 2**15
 """Pixels along a side."""
 
 MOST_COLOURS = 4
-"""Channels of images that need not say what they are."""
+"""Up to this many channels, arrays (N, H, W, C) are taken for images."""
 
 
 class DataError(ValueError):
-    """The data are missing, damaged, or not what they should be; one line says which and what would do."""
+    """The data are missing, damaged or invalid; one line says which, and what would do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a network must know of a data set."""
+    """The shape, classes and dtype of a data set, which a network needs."""
 
     image_shape: tuple[int, ...]  # lengths of the axes of space of an image, and channels
     classes: int  # how many classes there are
@@ -52,11 +52,11 @@ class DatasetInfo:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """What tells samples apart, those of the training set first."""
+    """Names and hashes that identify samples, those of the training set first."""
 
     names: tuple[str, ...]  # paths of files, or places in arrays
     hashes: NDArray[np.uint64]  # the first eight bytes of the SHA-256 of each one's file, or of its values
-    held_out: NDArray[np.bool_] | None = None  # which are held out, where that is laid down
+    held_out: NDArray[np.bool_] | None = None  # which are held out, where folders or tables say so
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,20 +66,20 @@ class Dataset:
     Parameters
     ----------
     name : str
-        What the data set is called, such as ``"cifar10"``.
+        Name of the data set, such as ``"cifar10"``.
     class_names : tuple of str
-        One name per class; labels index it. Of yes/no labels and of numbers one for each.
+        One name per class; labels index it. Or one for each yes/no label or number.
     train_images, test_images : ndarray, shape (N, H, W, C), signals (N, T, C) or volumes (N, D, H, W, C)
-        uint8, int16, uint16, float32 or float64; the last axis is that of channels. All have the same shape, dtype and
-        unit. Or `MappedImages`.
+        uint8, int16, uint16, float32 or float64, or `MappedImages`; channels are the last axis. All have the same
+        shape, dtype and unit.
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``. Or bool (N, L), yes/no labels; or float64 (N, T), numbers.
     notes : tuple of str, optional
-        What there is to say of it: files that cannot be read, for one.
+        Lines about it, such as the files that cannot be read.
     samples : Samples, optional
-        Names, hashes and parts of the samples; of files alone, others are known by their values.
+        Names, hashes and parts of samples from files; others are known by their values.
     task : {"auto", "classes", "labels", "numbers"}, optional
-        What is learned; by default the dtype of the labels says it.
+        What is learned; by default the dtype of the labels decides.
 
     Raises
     ------
@@ -122,12 +122,12 @@ class Dataset:
 
     @property
     def units(self) -> str:
-        """What it holds: signals, images or volumes."""
+        """The name of its samples: signals, images or volumes."""
         return SPACE[len(self.image_shape) - 1]
 
     @property
     def info(self) -> DatasetInfo:
-        """What a network must know of it; training copies the training images once."""
+        """Its shape, classes and dtype; training copies the training images once."""
         images = self.train_images
         return DatasetInfo(self.image_shape, len(self.class_names), images.nbytes, self.task, str(images.dtype))
 
@@ -206,17 +206,17 @@ def require_varying_numbers(dataset: Dataset, index: NDArray[np.int64]) -> None:
 
 
 UNEVEN = 10
-"""How many times as many training images one class has as another where it is said."""
+"""From this ratio of training images between two classes on, a line says so."""
 
 
 def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Return what an image of each class counts, so that classes count alike and images 1 in the mean."""
+    """Return the weight of an image of each class: classes weigh alike, and images 1 in the mean."""
     counts = np.bincount(labels, minlength=classes)
     return np.divide(len(labels), np.count_nonzero(counts) * counts, out=np.zeros(classes), where=counts > 0)
 
 
 def class_notes(dataset: Dataset, index: NDArray[np.int64], weights: str = "none") -> list[str]:
-    """Return what there is to say of the classes of the training images that are kept, and of the test images."""
+    """Return notes on the classes of the training images that are kept, and of the test images."""
     if dataset.task != "classes":
         labels, why = dataset.train_labels[index], "is the same for all training samples: nothing can be learned of it"
         same = np.flatnonzero((labels == labels[:1]).all(axis=0))
@@ -257,13 +257,13 @@ def train_subset(dataset: Dataset, size: int) -> Dataset:
 
 
 def laid_down(dataset: Dataset) -> NDArray[np.bool_]:
-    """Return which training samples are held out whatever the settings are, (N,)."""
+    """Return which training samples the data set itself holds out, whatever the settings, (N,)."""
     samples, count = dataset.samples, len(dataset.train_labels)
     return np.zeros(count, bool) if samples is None or samples.held_out is None else samples.held_out[:count]
 
 
 def taken(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -> Dataset:
-    """Return the data set of some samples, by their places among the training and then the test samples of another."""
+    """Return a part of a data set, by places among its training samples followed by its test samples."""
     both, samples, fields = np.concatenate([train, test]), dataset.samples, {}
     for part, index in (("train", train), ("test", test)):
         for kind in ("images", "labels"):
@@ -285,10 +285,10 @@ def taken(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -
 def split_validation(
     dataset: Dataset, count: int, seed: int, hashes: NDArray[np.uint64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the training images into those to train on and those held out.
+    """Return indices of the training images to train on, and of those held out.
 
-    That is the part laid down for it, or else `count` of them, of each class its share, to one image: of files those
-    of the least hash with `seed`, of others by its permutation. Samples of equal `hashes` are on one side, so that the
+    The data set's own held-out part is taken, or else `count` images, from each class its share, to one image: files by
+    the smallest hashes with `seed`, others by its permutation. Samples of equal `hashes` are on one side, so that the
     count may be a few off.
     """
     labels, samples = dataset.train_labels, dataset.samples
@@ -329,6 +329,6 @@ def _hashed(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
 
 
 def spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """Return which of a set to take so that they are spread over all of it, since it may be in order of its classes."""
+    """Return indices spread evenly over a set, which may be in order of its classes."""
     taken = min(count, wanted)
     return np.arange(taken, dtype=np.int64) * count // max(taken, 1)

@@ -1,4 +1,4 @@
-"""What a data set is: its kind and classes, and of each sample its name, part, label and a hash of its contents."""
+"""The description of a data set: kind and classes, and each sample's name, part, label and hash of its contents."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Description:
         return cls(about, samples.names, parts, samples.hashes, _labels_of(dataset))
 
     def as_in(self, digest: str) -> Description:
-        """Return the same without labels where a digest is of that, as earlier versions made them."""
+        """Return the description without labels if that has the digest, as in earlier versions; else as it is."""
         plain = dataclasses.replace(self, labels=None)
         return plain if plain.digest == digest else self
 
@@ -76,11 +76,11 @@ class Description:
         return cls(about, names, np.array(parts), values, np.array(labels[0]) if known else None)
 
     def seen(self, hashes: NDArray[np.uint64]) -> int:
-        """Return how many samples of these contents are in the part that was trained on."""
+        """Count the samples with these hashes in the part that was trained on."""
         return int(np.isin(hashes, self.hashes[self.parts == TRAIN]).sum())
 
     def places(self, dataset: Dataset) -> tuple[NDArray[np.int64], int]:
-        """Return where these samples are in a data set, -1 for none, and how many it has besides.
+        """Return the places of these samples in a data set, -1 if missing, and the number of its other samples.
 
         A sample is known by its contents and its label, and where there are copies by its name.
         """
@@ -100,14 +100,14 @@ class Description:
         return index, sum(map(len, there.values()))
 
     def is_of(self, other: Description) -> bool:
-        """Return whether both have the same test samples and, of sets of one size, the same in all, in any order."""
+        """Return whether both have the same test samples and, if of one size, the same samples in all, in any order."""
         known = self.labels is not None and other.labels is not None
         one, two = (_keys(of.hashes, of.labels if known else None, of.about["classes"]) for of in (self, other))
         tests = [itertools.compress(keys, of.parts == TEST) for keys, of in ((one, self), (two, other))]
         return Counter(tests[0]) == Counter(tests[1]) and (len(one) != len(two) or Counter(one) == Counter(two))
 
     def arranged(self, dataset: Dataset, index: NDArray[np.int64]) -> Dataset:
-        """Return these samples of a data set in these parts, by their places in it; without those that are none."""
+        """Return these samples of a data set, by their places in it, in their parts; missing ones are left out."""
         train, test = (np.flatnonzero((index >= 0) & ((self.parts == TEST) == of_test)) for of_test in (False, True))
         both = np.concatenate([train, test])
         samples = Samples(tuple(self.names[k] for k in both), self.hashes[both], self.parts[both] == HELD_OUT)
@@ -119,7 +119,7 @@ def _labels_of(dataset: Dataset) -> NDArray[Any]:
 
 
 def _keys(hashes: NDArray[np.uint64], labels: NDArray[Any] | None, classes: Sequence[str]) -> list[Any]:
-    """Return what tells samples apart: the hash of each and, where they are known, its class or its numbers."""
+    """Return keys that identify samples: the hash of each and, where known, its class or its numbers."""
     if labels is None:
         return hashes.tolist()
     told = [classes[k] for k in labels.tolist()] if labels.ndim == 1 else map(tuple, labels.tolist())
@@ -133,7 +133,7 @@ def labels_checksum(parts: Iterable[Array]) -> int:
 
 
 def samples_of(dataset: Dataset) -> Samples:
-    """Return what tells the samples of a data set apart: of arrays their places and hashes of their values."""
+    """Return names and hashes of a data set's samples; for arrays, their places and the hashes of their values."""
     if dataset.samples is not None:
         return dataset.samples
     names, hashes = [], []

@@ -37,7 +37,7 @@ def show_progress(name: str, done: int, total: int) -> None:
 def fetch(url: str, destination: Path, md5: str, *, size: int = 0, progress: Progress = show_progress) -> None:
     """Download a file, through ``destination.part``, which a later call resumes.
 
-    A process that downloads the same file is waited for. `size` is the file's in bytes, 0 if it is not known.
+    Waits for another process that downloads the same file. `size` is the file's in bytes, 0 if it is not known.
     """
     folders = [folder for folder in (destination.parent, *destination.parent.parents) if not folder.exists()]
     try:

@@ -1,4 +1,4 @@
-"""Pictures in folders by class: which there are, in which parts, and their pixels, decoded once and mapped since."""
+"""Pictures in folders by class: their parts, and their pixels, decoded once and mapped since."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ SIDE = 32
 """Pixels a side of pictures that differ in size."""
 
 TESTED = 5
-"""One picture in so many is for the test, where there is no folder for it."""
+"""Without a folder for it, one picture in this many is for the test."""
 
 NAME = re.compile(r"(.+?)[/\\]*(?::(\d+))?")
 """DIR/, or DIR/:64 for pictures of 64 x 64."""
 
 LISTED = 20
-"""Files of which it is said what is wrong with them; of more their number."""
+"""Most damaged files that are listed; of more only the number is."""
 
 NAMES = ("name", "filename", "file_name", "file name", "file")
-"""What the first column of a table of labels may be called, in small letters."""
+"""Titles that the first column of a table of labels may have, in small letters."""
 
 OF_OTHERS = ("@eaDir", "__MACOSX", "__pycache__")
-"""Folders in which other programs keep what they make of pictures."""
+"""Folders of other programs for files made from pictures."""
 
 CACHE = "CACHEDIR.TAG"
 MARKS = (CACHE, "config.toml", "sweep.toml", "explore.html", "verify.html")
-"""Files of folders that hold what programs wrote: caches, and this program's runs, sweeps and pages."""
+"""Files by which folders written by programs are known: caches, and this program's runs, sweeps and pages."""
 
 BESIDE = "pictures beside the folders of classes"
 
 DECODER = 1
-"""Version of what `pixels` makes of a file."""
+"""Version of the pixels that `pixels` makes of a file."""
 
 DECODING = threading.Lock()
-"""Held by the thread that reads and writes what is kept; of several that load one folder the first decodes it."""
+"""Held by the thread that reads and writes kept pixels: the first of several that load a folder decodes it."""
 
 CHUNK = 64
 """Pictures that are decoded before they are written."""
 
 UNREADABLE = OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError
-"""What NumPy raises of a file .npy that is damaged; the last two of its header."""
+"""Errors that NumPy raises for a damaged file .npy; the last two are of its header."""
 
 MOST_HELD = 2**30
 """Values of pictures that are held in memory; more stay in their file."""
@@ -77,7 +77,7 @@ Made = TypeVar("Made")
 
 @dataclasses.dataclass
 class Pictures:
-    """The pictures of a folder, part after part, and what there is to say of them."""
+    """The pictures of a folder, part after part, and notes on them."""
 
     root: Path
     files: Sequence[Path]
@@ -89,7 +89,7 @@ class Pictures:
     failed: dict[int, str] = dataclasses.field(default_factory=dict)  # why some cannot be read, by their places
 
     def read(self, action: Callable[[Path], Made], places: Sequence[int]) -> dict[int, Made]:
-        """Return what an action makes of the files at some places, without those that fail."""
+        """Return an action's results for the files at some places, without those that fail."""
         results = dict(zip(places, attempt(action, [self.files[k] for k in places]), strict=True))
         self.failed |= {k: one for k, one in results.items() if isinstance(one, str)}
         return {k: one for k, one in results.items() if not isinstance(one, str)}
@@ -114,7 +114,7 @@ class Table(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What pictures are brought to."""
+    """The shape and dtype that pictures are brought to."""
 
     shape: tuple[int, ...]  # (H, W, C), of volumes (D, H, W, C), of signals (T, C)
     values: str  # "uint8", "float32" or "float64"
@@ -147,13 +147,13 @@ def listed(failed: Sequence[tuple[Path, str]]) -> list[str]:
 
 
 def said_of(left_out: Counter[str], folder: Path) -> list[str]:
-    """Return the line that says what of a folder is left out, if anything is."""
+    """Return the line that says what is left out of a folder, if anything is."""
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(left_out.items()) if count)
     return [f"left out of {folder}: {reasons}"] if reasons else []
 
 
 def attempt(action: Callable[[Given], Made], items: Iterable[Given]) -> list[Made | str]:
-    """Return what an action makes of each item, several at a time, or in one line why it cannot."""
+    """Return an action's result for each item, several at a time, or one line that says why it fails."""
 
     def safely(item: Given) -> Made | str:
         try:
@@ -170,9 +170,9 @@ def attempt(action: Callable[[Given], Made], items: Iterable[Given]) -> list[Mad
 def files_in(
     folder: Path, left_out: Counter[str], above: tuple[str, ...] = (), known: Collection[str] | None = None
 ) -> list[Path]:
-    """Return the pictures below a folder in order, links followed; count what else there is, by what it is.
+    """Return the pictures, or files with the `known` endings, below a folder in order; count others by what they are.
 
-    Or files with other `known` endings. What is hidden is passed over.
+    Links are followed, hidden files are passed over.
     """
     above = (*above, os.path.realpath(folder))
     folders, files = _listing(folder, left_out, known)
@@ -306,7 +306,7 @@ def _tabled(root: Path, table: Table, reading: Reading) -> Pictures:
 def _labels(
     table: Table, rows: list[list[str]], reading: Reading
 ) -> tuple[NDArray[Any], tuple[str, ...], str, list[str]]:
-    """Return the labels in a table's cells, the names of classes, labels or numbers, what they are, and notes."""
+    """Return the labels in a table's cells, the names of classes, labels or numbers, their kind, and notes."""
     path, columns = f"{table.path}", table.columns
     if [column.lower() for column in columns] in (["label"], ["class"]):
         names = tuple(sorted({row[0] for row in rows}, key=lambda text: (not text.isdecimal(), len(text), text)))
@@ -323,10 +323,10 @@ def _labels(
 
 
 def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which samples of a class are for the test, where nothing names the parts: those of the least hashes.
+    """Choose a class's test samples by the smallest hashes, where no folder or table names the parts.
 
-    That is those whose hash as a fraction is below 1 / `TESTED`, or the least of `TESTED` and more samples; none of
-    fewer. It follows from each one's contents alone, so that copies fall together and no name or seed has a part.
+    They are those with a hash, as a fraction, below 1 / `TESTED`, at least one; a class with fewer than `TESTED`
+    samples has none. The choice depends on contents alone, not on names or a seed, so that copies are on one side.
     """
     if len(hashes) < TESTED:
         return np.zeros(len(hashes), bool)
@@ -335,12 +335,11 @@ def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
 
 def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = False) -> Dataset:
-    """Return the pictures of folders by class as a data set; what is decoded is kept in a folder.
+    """Return the pictures of folders by class as a data set; decoded pixels are kept in a folder.
 
-    What `train`, `val` and `test` hold, or folders with other names of `PARTS`, are the parts, or else `tested` says
-    what is for the test. Pictures that differ in size are cut to squares of 32 pixels, or to the size that is read;
-    grey ones stay grey if all are. Where they are `mapped`, or many, they stay in a file. Labels are those of a table,
-    if there is one.
+    Folders `train`, `val` and `test`, or with other names of `PARTS`, are the parts; without them `tested` chooses the
+    test. Pictures that differ in size are cut to squares of 32 pixels, or to the reading's size; grey ones stay grey if
+    all are. Where they are `mapped`, or many, they stay in a file. A table, if there is one, gives the labels.
     """
     root = user_path(name.rstrip("/") or "/")
     if not root.is_dir():
@@ -389,7 +388,7 @@ def _hash(file: Path) -> int:
 
 
 def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> Form:
-    """Return what pictures are brought to, of those that can be: no stacks if some are none, and bytes if some are."""
+    """Return the form that pictures are brought to: no stacks if some are none, and bytes if some are."""
     axes, root, wanted = min(len(form.shape) for form in forms.values()), pictures.root, reading.size
     for k in [k for k, form in forms.items() if len(form.shape) != axes]:
         pages = forms.pop(k).shape[0]
@@ -421,7 +420,7 @@ def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> For
 
 
 def _share(pictures: Pictures, hashes: NDArray[np.uint64], candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which pictures are for the test where nothing names them, of each class its share; note what has none."""
+    """Return which pictures are for the test, from each class its share; note classes without any."""
     share, labels, notes = np.zeros(len(hashes), bool), pictures.labels, pictures.notes
     groups = labels if labels.ndim == 1 else np.zeros(len(labels), int)
     for label in np.unique(groups):
@@ -437,9 +436,9 @@ def _share(pictures: Pictures, hashes: NDArray[np.uint64], candidates: NDArray[n
 
 
 def _kept(file: Path, pictures: Pictures, form: Form) -> MappedImages | None:
-    """Return the images that a file holds whose name ends with their checksum.
+    """Return the images in a kept file, whose name ends with their checksum.
 
-    Those that are zero are looked at again, and it is None where that makes others: a file could not be read before.
+    Images of zeros are decoded again, since a file may have been unreadable before; None if one is different now.
     """
     for path in file.parent.glob(f"{glob.escape(file.name)}-*.npy"):
         with contextlib.suppress(*UNREADABLE):
@@ -457,7 +456,7 @@ def _kept(file: Path, pictures: Pictures, form: Form) -> MappedImages | None:
 
 
 def _decoded(file: Path, pictures: Pictures, form: Form, hashes: NDArray[np.uint64]) -> Any:
-    """Decode pictures, to zeros where one cannot be read, which is noted; into a file where that can be written."""
+    """Decode pictures, into a file if it can be written; one that cannot be read becomes zeros, and is noted."""
     count = len(pictures.files)
     fit = set(range(count)) - pictures.failed.keys()
     known = dict(zip(pictures.files, hashes.tolist(), strict=True))

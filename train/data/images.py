@@ -22,7 +22,7 @@ class Images:
     mean: Any  # of each channel, in units of a pixel value
     std: Any
     dtype: str  # of standardised images
-    weights: Array | None = None  # what each counts, (N,), 1 in the mean, where they do not count alike
+    weights: Array | None = None  # weights of images, (N,), 1 in the mean; None: all alike
     targets: Targets = CLASSES
     by: str = "channel"  # what they are standardised by, see `STANDARDS`
 

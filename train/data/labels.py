@@ -1,4 +1,4 @@
-"""What is told of data before they are read, and what their labels are by it."""
+"""How to read data, as the user, a program or a checkpoint says, and the kind of labels that follows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), HELD_OUT)
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What is told of data before they are read, by flags, by arguments or by a checkpoint.
+    """How to read data, as flags, arguments or a checkpoint say.
 
     Parameters
     ----------
     axes : int, optional
-        Axes of space, 1 to 3, where the shape of an array leaves them open; 0: the shape has to say it.
+        Axes of space, 1 to 3, for arrays whose shape leaves them open; 0: the shape has to decide.
     task : {"auto", "classes", "labels", "numbers"}, optional
-        What labels are; by default their dtype and shape say it.
+        Kind of labels; by default their dtype and shape decide.
     size : tuple of int, optional
         Pixels along each axis that the pictures of a folder are brought to; by default their own size, or 32 x 32 where
         they differ.
@@ -53,7 +53,7 @@ class Reading:
             raise ValueError(f"task is {self.task!r}; choose {', '.join((AUTO, *KINDS))}")
 
     def labels(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[list[NDArray[Any]], str, list[str]]:
-        """Return arrays of labels as a `Dataset` has them, which of `KINDS` they are, and lines that say a choice.
+        """Return arrays of labels as a `Dataset` has them, their kind, one of `KINDS`, and lines that explain a choice.
 
         `task` decides. Without it the first array does: integers (N,) or (N, 1) are classes; bools, or integers of
         several columns, yes/no labels; floats are numbers. DataError for one-hot labels, which may be classes or yes/no
@@ -66,7 +66,7 @@ class Reading:
 
 
 UNTOLD = Reading()
-"""Of data of which nothing is told."""
+"""The reading of data about which nothing is said."""
 
 
 def is_one_hot(array: NDArray[Any]) -> bool:
@@ -78,7 +78,7 @@ def is_one_hot(array: NDArray[Any]) -> bool:
 
 
 def _kind_of(name: str, key: str, array: NDArray[Any]) -> tuple[str, list[str]]:
-    """Which of `KINDS` labels are by their dtype and shape, and the line that says it where it could be another."""
+    """Return the kind of labels by dtype and shape, and a line if another kind is possible."""
     classes, labels, numbers = KINDS
     if is_one_hot(array):
         raise DataError(

@@ -17,11 +17,11 @@ from train.data.dataset import DataError
 Decode = Callable[[NDArray[Any]], NDArray[Any]]
 
 BLOCK = 1000
-"""Images that are read at once where all are gone through."""
+"""Images that are read at a time in a pass over all."""
 
 
 class MappedImages:
-    """Images in files of records. What they are indexed by gives others, still unread.
+    """Images in files of records. Indexing returns others, still unread.
 
     ``numpy.asarray`` reads them, and lets the pages of the files go again: this process keeps none of them. `files`
     are memmaps (n, ...), from which `decode` makes images (n, H, W, C) of the same dtype; `index` says which of all.

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     Photograph = str | os.PathLike[str] | Image
 
 MODES = {1: "L", 3: "RGB"}
-"""What Pillow calls images of so many channels."""
+"""Pillow's modes by number of channels."""
 
 NOT_READ = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow opens by a program of their own, or not at all."""
 
 ONE_PICTURE = ("MPO", "PSD")
-"""Formats whose first frame is the picture, and the others are previews or layers of it."""
+"""Formats whose later frames are previews or layers of the first."""
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def endings() -> frozenset[str]:
 
 
 def as_array(images: Array | Photograph | Sequence[Photograph], shape: tuple[int, ...], values: str = "uint8") -> Array:
-    """Return one photograph as `pixels` does, several as an array (N, H, W, C), and what is none of them as it is."""
+    """Return one photograph as `pixels` does, several as an array (N, H, W, C), and anything else as it is."""
     if _is_photograph(images):
         return pixels(images, shape, values)
     if isinstance(images, list | tuple) and images and all(map(_is_photograph, images)):
@@ -92,7 +92,7 @@ def pixels(image: Photograph, shape: tuple[int, ...], values: str = "uint8") -> 
 
 
 def shape_of(path: str | os.PathLike[str], axes: int = 0) -> tuple[tuple[int, ...], str]:
-    """Return the shape of what a file holds, upright, and the dtype that keeps its values: see `HELD`.
+    """Return the shape of a file's picture, upright, and the dtype that keeps its values: see `HELD`.
 
     A photograph is (rows, columns, channels), of 1 channel if it is grey; a stack of TIFF has its pages before. `axes`
     are those of space of an array; where that is 0 its shape says it.
@@ -121,22 +121,22 @@ def shape_of(path: str | os.PathLike[str], axes: int = 0) -> tuple[tuple[int, ..
 
 
 HELD = {"uint8": "uint8"} | dict.fromkeys(("bool", "int8", "int16", "uint16", "float16", "float32"), "float32")
-"""The dtype that keeps values of another as they are; of all others float64."""
+"""The dtype that keeps values of a dtype unchanged; for all others float64."""
 
 
 def held(dtype: Any) -> str:
-    """Return the dtype in which values of another are kept."""
+    """Return the dtype that keeps values of another dtype."""
     return HELD.get(np.dtype(dtype).name, "float64")
 
 
 def is_array(path: Any) -> bool:
-    """Return whether a file of a folder is one of arrays."""
+    """Return whether a file of a folder holds an array."""
     reader = reader_of(path)
     return reader is not None and reader.in_folders
 
 
 def _array_of(path: Any, axes: int, channels: int = 0) -> NDArray[Any]:
-    """Return what a file of arrays holds, or a stack of TIFF, with an axis of channels, of finite numbers."""
+    """Return a file's array, or its stack of TIFF, with an axis of channels; its numbers are finite."""
     reader = reader_of(path)
     if reader is None or not reader.in_folders:
         return _finite(_pages(path))
@@ -153,7 +153,7 @@ def _frames(image: Image) -> int:
 
 
 def _dtype_of(image: Image) -> Any:
-    """Return the dtype of one picture's values; ValueError of several."""
+    """Return the dtype of a picture's values; ValueError if it has several."""
     if (count := _frames(image)) > 1:
         raise ValueError(f"it has {count} pages or frames, and one picture is taken; save each in a file of its own")
     if image.mode == "I" and image.format == "TIFF":
@@ -162,7 +162,7 @@ def _dtype_of(image: Image) -> Any:
 
 
 def _require_values(dtype: Any, wanted: str, said: str = "") -> None:
-    """Raise ValueError of bytes where others are wanted, or of others where bytes are."""
+    """Raise ValueError for bytes where other values are wanted, and for others where bytes are."""
     if (dtype == np.uint8) != (wanted == "uint8"):
         bits = {True: "8 bits for each value", False: "more than 8 bits for each value, and grey"}
         has = bits[dtype == np.uint8].partition(",")[0]
@@ -180,7 +180,7 @@ def _as(array: NDArray[Any], values: str) -> NDArray[Any]:
 
 
 def _pages(path: Any) -> NDArray[Any]:
-    """Return what the first series of a TIFF file holds, (D, H, W, C)."""
+    """Return the first series of a TIFF file, (D, H, W, C)."""
     try:
         import tifffile
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Files of arrays: what reads each kind, by its ending. Another kind is another entry of `READERS`."""
+"""Files of arrays: a reader for each kind, by its ending. Another kind is another entry of `READERS`."""
 
 import codecs
 import csv
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from train.data.dataset import DTYPES, SPACE
 
 Unit = tuple[float, float]
-"""What the value 0 of a sound is in a file, and what 1 is above it."""
+"""The value of silence in a file of sound, and the full scale above it."""
 
 
 class Reader(NamedTuple):
@@ -29,7 +29,7 @@ class Reader(NamedTuple):
     in_folders: bool = False  # whether a folder by class may hold such files, a sample each
 
     def samples(self, path: Path) -> tuple[Any, Sequence[str]]:
-        """Return an array of samples, or of one, `x_test` or the only array, and what there is to say of it."""
+        """Return an array of one or several samples, `x_test` or the only array, and notes on it."""
         with self.open(path) as arrays:
             if "x_test" not in arrays and len(arrays) != 1:
                 raise ValueError(f"it holds {', '.join(arrays) or 'nothing'}; one array is expected, or x_test")
@@ -51,7 +51,7 @@ def _npz(path: Path) -> Iterator[Any]:
 
 
 def _decoded(path: Path) -> str:
-    """Return the text of a file: of UTF-16 and UTF-32 by their marks, of UTF-8, or else of Windows' Latin letters."""
+    """Return the text of a file in UTF-16 or UTF-32, by their marks, in UTF-8, or else in Windows' Latin letters."""
     data = path.read_bytes()
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     wider = data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
@@ -62,11 +62,11 @@ def _decoded(path: Path) -> str:
 
 
 def table(path: Path, comment: str = "") -> tuple[list[list[str]], str]:
-    """Return the rows of a text file, cell by cell without blanks around them, and what lies between cells.
+    """Return the rows of a text file, as cells without blanks around them, and the separator.
 
-    That is the semicolon, the tab or the comma by which all rows have the same number of cells, and more than one;
-    else each row is a cell. Empty lines, and those that begin with a `comment`, are left out. ValueError names the
-    first row that has another number of cells.
+    The separator is the semicolon, tab or comma that gives all rows the same number of cells, at least two; else each
+    row is one cell. Empty lines, and those that begin with a `comment`, are left out. ValueError names the first row
+    that has another number of cells.
     """
     text, other = _decoded(path), ""
     if "\0" in text:
@@ -103,7 +103,7 @@ def _number(cell: str) -> float | None:
 
 
 def numbers(rows: Sequence[Sequence[str]], delimiter: str) -> NDArray[np.float64]:
-    """Return the numbers of a table, ValueError of others; commas are decimal where semicolons lie between cells."""
+    """Return the numbers of a table, ValueError for other cells; commas are decimal if semicolons separate cells."""
     if delimiter == ";":
         rows = [[cell.replace(",", ".") for cell in row] for row in rows]
     found = [[_number(cell) for cell in row] for row in rows]
@@ -115,7 +115,7 @@ def numbers(rows: Sequence[Sequence[str]], delimiter: str) -> NDArray[np.float64
 
 
 def _csv(path: Path) -> Noted:
-    """Read a line for each time and a column for each channel, or, of one channel, a line for each signal."""
+    """Read a line for each time and a column for each channel, or for one channel a line for each signal."""
     (first, *rest), delimiter = table(path, "#")
     cells = [_number(cell.replace(",", ".") if delimiter == ";" else cell) for cell in first]
     named, notes = None in cells, []
@@ -135,7 +135,7 @@ def _wav(path: Path) -> Any:
 
 
 SOUND: dict[str, Unit] = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}
-"""Of WAV's integers; those of 24 bits are read as int32, shifted by eight bits."""
+"""Units of WAV's integers; those of 24 bits are read as int32, shifted by eight bits."""
 
 READERS = {
     ".npy": Reader(lambda path: nullcontext({"x": np.load(path, allow_pickle=False)}), in_folders=True),
@@ -147,11 +147,11 @@ READERS = {
 }
 
 FILE = " or ".join(f"FILE{ending}" for ending, reader in READERS.items() if reader.named)
-"""Files that may be data sets, as messages call them."""
+"""Files that may be data sets, in words for messages."""
 
 
 def reader_of(path: str | os.PathLike[str]) -> Reader | None:
-    """Return what reads a file, by its ending; None of pictures and other files."""
+    """Return the reader of a file, by its ending; None for pictures and other files."""
     return next((reader for ending, reader in READERS.items() if os.fspath(path).lower().endswith(ending)), None)
 
 
@@ -167,7 +167,7 @@ def endings_for(axes: int) -> list[str]:
 
 
 def unit_of(dtype: str, low: float, high: float, units: Mapping[str, Unit]) -> Unit | None:
-    """Return the unit of values of a dtype that lie between two numbers; None where these leave it open.
+    """Return the unit of values by their dtype and range; None where these leave it open.
 
     Floats from -1 to 1 have the unit 1; larger ones may be integers that became floats, known by their size.
     """
@@ -184,9 +184,9 @@ def unit_of(dtype: str, low: float, high: float, units: Mapping[str, Unit]) -> U
 def in_units(
     sound: NDArray[Any], units: Mapping[str, Unit], values: str, trained: tuple[float, float]
 ) -> tuple[NDArray[Any], str]:
-    """Return a sound in the unit of what a network was trained on: `values` of a dtype, in a range; and what was done.
+    """Return a sound in the unit of a network's training data, `values` of a dtype in a range; and a note if converted.
 
-    ValueError where nothing says the unit of one of the two.
+    ValueError where the unit of one of the two is unknown.
     """
     if not sound.size:
         return sound, ""

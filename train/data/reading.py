@@ -1,4 +1,4 @@
-"""How data are read: what is told of them, once, and the one door to all of them.
+"""The one function that loads any data, by its name and a `Reading`.
 
 A name leads to CIFAR, to the embedded sample, to a folder, to a file of arrays, or to a function of one's own.
 """
@@ -41,10 +41,10 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 OTHERS = {"x": ("x", "images", "data"), "y": ("y", "labels")}
 ALIASES = {key: [key, *(f"{key[2:]}_{other}" for other in OTHERS[key[0]])] for key in ARRAYS}
-"""Names that each may have, in small letters."""
+"""Other names of each array, in small letters."""
 
 OPTIONAL = ("class_names", "space_axes")
-"""Names of arrays that may be there too."""
+"""Names of optional arrays."""
 
 UNNAMED = "unnamed"
 """The name of data that a program gave as arrays."""
@@ -62,7 +62,7 @@ def load(
     progress: Progress = show_progress,
     mapped: bool = False,
 ) -> Dataset:
-    """Load a data set as `load_dataset` does, by all that is told of it."""
+    """Load a data set as `load_dataset` does, by a reading."""
     if not isinstance(name, str) or name not in INFO:
         name = named_folder(name)
     data_dir = user_path(data_dir)
@@ -96,28 +96,28 @@ def load_dataset(
 
     CIFAR is looked for in `data_dir` and its subfolders in its binary form, unpacked or as the official archive
     (``cifar-10-batches-bin``, ``cifar-10-binary.tar.gz``, ``cifar-100-binary``, ``cifar-100-binary.tar.gz``);
-    `data_dir` may be that folder itself. Shorter files in the same format load too, and so does a folder of which each
-    file is compressed as NAME.xz. CIFAR-100 is labelled by its fine labels.
+    `data_dir` may be that folder itself. Shorter files in the same format load too, and so does a folder whose files
+    are each compressed as NAME.xz. CIFAR-100 is labelled by its fine labels.
 
     Parameters
     ----------
     name : str or path
         ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
         the package. Or one's own images: a folder, a file of arrays, or ``"MODULE:FUNCTION"``, see `train.data.folder`
-        and `train.data.readers`. Of a folder that has a known name, ``"sample/"`` or a path.
+        and `train.data.readers`. A folder with one of the known names is ``"sample/"`` or a path.
     data_dir : path, optional
-        Where CIFAR's files are, or where the archive goes, and what is decoded of a folder's files.
+        The folder of CIFAR's files, or for the archive, and for the decoded pixels of pictures.
     download : bool, optional
         Whether to fetch the official archive when nothing is found.
     progress : callable, optional
         Called as ``progress(file, bytes done, bytes in all)`` during a download.
     mapped : bool, optional
-        Whether images stay in their files until they are wanted, as `MappedImages`; where the files are not whole
-        binary ones in a folder, they are loaded all the same.
+        Whether images stay in their files until they are wanted, as `MappedImages`; files that are not whole binary
+        ones in a folder are loaded all the same.
     axes : int, optional
-        Axes of space that the network takes: what one's own arrays have where their shape leaves it open.
+        Axes of space that the network takes, for one's own arrays whose shape leaves them open.
     task : {"auto", "classes", "labels", "numbers"}, optional
-        What the labels of one's own images are; by default their dtype and shape say it.
+        Kind of the labels of one's own images; by default their dtype and shape decide.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def load_dataset(
     ValueError
         If `name` is none of these.
     DataError
-        If the files are missing and cannot be had, or are damaged, or hold something else.
+        If the files are missing and cannot be downloaded, or are damaged, or hold something else.
 
     Notes
     -----
@@ -140,7 +140,7 @@ def load_dataset(
 
 
 def what_would_do(name: str) -> str:
-    """Return what data sets there are, in words; of a file, how to make one that is a data set."""
+    """Return the kinds of data sets in words, or how to make a data set of a file."""
     arrays = ", ".join(f"{key}=.." for key in ARRAYS)
     cure = f"; numpy.savez('FILE.npz', {arrays}) makes such a file of arrays" if os.path.splitext(name)[1] else ""
     return f"choose {', '.join(INFO)}, a file {FILE}, a folder that there is, or MODULE:FUNCTION{cure}"
@@ -162,7 +162,7 @@ def has_axes(name: str) -> bool:
 
 
 def dataset_from_arrays(name: str, arrays: Mapping[str, Any], reading: Reading = UNTOLD) -> Dataset:
-    """Return a data set made of arrays, which may have other usual names."""
+    """Return a data set made of arrays, also by other usual names."""
     of, unused = _recognised(name, arrays)
     axes, notes = _space_axes(name, arrays.get("space_axes", 0), of["x_train"], reading.axes)
     images = [_images(name, key, of[key], axes) for key in ARRAYS[::2]]
@@ -178,7 +178,7 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any], reading: Reading =
 
 
 def _recognised(name: str, arrays: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Return images and labels by their names in `ARRAYS`, and the names of other arrays, which nothing reads."""
+    """Return images and labels by their names in `ARRAYS`, and the names of arrays that are not read."""
     known = {str(key).lower(): key for key in arrays}
     names = {key: [known[alias] for alias in ALIASES[key] if alias in known] for key in ARRAYS}
     if missing := [key for key, aliases in names.items() if not aliases]:
@@ -247,7 +247,7 @@ def _is_open(array: NDArray[Any]) -> bool:
 
 
 def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]:
-    """Images, signals or volumes with a channel axis; `axes` of space, 0 where nobody says how many."""
+    """Images, signals or volumes with a channel axis, and `axes` of space; 0: unknown."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     what = f"{name}: {key} is {describe_array(array)}"
     if array.dtype not in DTYPES or array.ndim not in range(2, MOST_AXES + 3) or 0 in array.shape:
@@ -268,7 +268,7 @@ def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]
 
 
 def _class_names(name: str, array: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...]:
-    """Names of the classes, labels or numbers: those given, or their places."""
+    """Names of the classes, labels or numbers: given ones, or their numbers from 0."""
     columns = labels.shape[1] if labels.ndim == 2 else 0
     if array is not None:
         names = tuple(array.tolist()) if array.ndim == 1 and array.dtype.kind == "U" else ()

@@ -1,4 +1,4 @@
-"""What is learned of each sample: its class, several yes/no labels, or numbers."""
+"""Targets of samples: a class, several yes/no labels, or numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS = {"classes": "int64", "labels": "bool", "numbers": "float64"}
-"""What can be learned, with the dtype that a `Dataset` has it in."""
+"""Kinds of targets, with their dtypes in a `Dataset`."""
 
 AUTO = "auto"
-"""In place of a kind: the labels themselves say it."""
+"""In place of a kind: the labels themselves decide."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Targets:
 
     @classmethod
     def of(cls, kind: str, labels: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Targets:
-        """Return those of a training part; a number that is constant has the deviation 1, one too large none finite."""
+        """Return the targets of a training part; a constant number gets deviation 1, one too large no finite one."""
         if kind != "numbers":
             return cls(kind)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -34,7 +34,7 @@ class Targets:
         return cls(kind, mean, np.where(std > 0, std, 1.0))
 
     def taught(self, labels: NDArray[Any], dtype: str) -> NDArray[Any]:
-        """Return labels as the loss compares them with outputs: numbers standardised."""
+        """Return labels for the loss: numbers are standardised."""
         return labels if self.mean is None else ((labels - self.mean) / self.std).astype(dtype)
 
     def in_units(self, outputs: Any, xp: Any = np) -> Any:
@@ -46,7 +46,7 @@ CLASSES = Targets()
 
 
 def r_squared(outputs: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the coefficient of determination of each number, (T,): NaN where all that is wanted is the same."""
+    """Return the coefficient of determination of each number, (T,); NaN where all targets are the same."""
     wanted = np.asarray(wanted, np.float64)
     spread = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
     spread = np.where((wanted == wanted[:1]).all(axis=0), 0, spread)  # its mean may be off by rounding

@@ -1,4 +1,4 @@
-"""Nonlinearities rho of hierarchical networks: what they are, what weights are drawn by, and their fused forms."""
+"""Nonlinearities rho of hierarchical networks: their functions, second moments, slopes, and fused forms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hcnn_core.backend import Array
 
 
 class Fused(NamedTuple):
-    """What computes rho in one pass with what comes before it; each as `hcnn_core` has it of ELU."""
+    """Functions that compute rho in one pass with the operation before it, like those of `hcnn_core` for ELU."""
 
     convolve: Callable[..., Any]  # rho(convolve(x, w, axes, ...) + bias), as `convolve_elu`
     convolve_marginal: Callable[..., Any]  # the same and its sum over an axis, as `convolve_elu_marginal`
@@ -75,4 +75,4 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "gelu": Activation("GELU", _gelu, 0.4251937, 1.1289931),  # arXiv:1606.08415, section 2, by the tanh
 }
-"""By the name that the setting `activation` has for it."""
+"""Activations by their names in the setting `activation`."""

@@ -1,4 +1,4 @@
-"""What the registry knows of a kind of network."""
+"""An entry of the registry: a kind of network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
-"""Every kind of network, by the name that the setting `architecture` has for it."""
+"""Every kind of network, by its name in the setting `architecture`."""
 
 
 class ArchitectureSettings(RunSettings):

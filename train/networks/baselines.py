@@ -38,14 +38,14 @@ class DropoutSettings(RunSettings):
 
     dropout: float = setting(
         0.5,
-        "part of the values between blocks that training leaves out; of All-CNN-C's images at most 0.2",
+        "part of the values between blocks that training leaves out; for All-CNN-C's images at most 0.2",
         low=0,
         high=0.9,
     )
 
 
 Fill = Callable[[Table, int, Any], None]
-"""Adds layers to a table, for so many classes, by the settings."""
+"""Adds layers to a table, from the settings and the number of classes."""
 
 
 def _resnet20(table: Table, classes: int, config: RunSettings) -> None:

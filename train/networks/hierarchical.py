@@ -81,7 +81,7 @@ class HierarchicalSettings(NormalizationSettings, ArchitectureSettings):
     logit_scale: float = setting(1.0, "initial scale of the logits where head is mean", low=0.0)
     normalization: str = setting(
         "factors",
-        "what is normalised: what the first factors of Eq. (8) make, or what all filters make too",
+        "outputs that are normalised: of the first factors of Eq. (8), or of all filters too",
         choices=("factors", "both"),
     )
     skip: str = setting(
@@ -104,12 +104,12 @@ _low_passes = DeviceTables()
 
 
 def low_pass(axes: int) -> NDArray[np.float64]:
-    """Return the taps of the setting `blur`: [1, 2, 1]/4 along each of so many axes."""
+    """Return the taps of the setting `blur`: [1, 2, 1]/4 along each of `axes` axes."""
     return np.asarray(math.prod(np.ix_(*(np.array([1, 2, 1]) / 4,) * axes)))
 
 
 def name_of(j: int) -> str:
-    """Return the name under which x_j is found in a state."""
+    """Return the name of x_j in a state."""
     return f"layer{j:02d}" if j else IMAGES
 
 
@@ -125,21 +125,21 @@ class HierarchicalLayer(Layer):
     stride: tuple[int, ...]
     boundary: tuple[Boundary, ...]
     filters: int  # values of the new attribute v_j
-    normalizes: bool  # what its filters make, before the bias
+    normalizes: bool  # whether outputs are normalised, before the bias
     epsilon: float  # added to variances
     dtype: str
     reduction: str = "mean"  # of the marginal of Eq. (6)
     terms: int = 1
-    """How many terms the marginal of x_{j-1} is a mean of, if it is one.
+    """The number of terms in the marginal of x_{j-1}, if that is a mean; else 1.
 
-    It is taken as their sum: Eq. (8) divides by the deviation of what it filters, so its result is that of the mean if
-    epsilon grows by the square of their number, and no cotangent of a mean has to be divided.
+    The mean is computed as a sum. Eq. (8) divides by the deviation of its input, so with epsilon times `terms` squared
+    the result is the same, and no cotangent has to be divided.
     """
-    reduces: bool = False  # whether to make the marginal that the next layer takes on the way
+    reduces: bool = False  # whether to make the next layer's marginal on the way
     factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
     tells_classes: bool = False
-    blurs: bool = False  # whether what it filters is low-passed along u first
-    skip: AlignedSkip | None = None  # of x_{j-2}, which is read too, or of x_{j-1}
+    blurs: bool = False  # whether its input is low-passed along u first
+    skip: AlignedSkip | None = None  # from x_{j-2}, which is read too, or from x_{j-1}
     activation: Activation = ACTIVATIONS["elu"]  # rho
 
     nonlinear = False
@@ -214,7 +214,7 @@ class HierarchicalLayer(Layer):
 
     @property
     def copies(self) -> float:  # type: ignore[override]
-        """Two more where rho has no fused form: what it is taken of, and what it makes."""
+        """Two more where rho has no fused form: its argument and its result."""
         return 2.5 if self.activation.fused else 4.5
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
@@ -230,7 +230,7 @@ class HierarchicalLayer(Layer):
         return math.prod(_average_taps(*axis) for axis in list(axes)[first:])
 
     def moments(self) -> Weights:
-        """Return those of standardised outputs, where these are normalised."""
+        """Return the moments of standardised outputs, where outputs are normalised."""
         if not self.normalizes:
             return {}
         return {"output_mean": np.zeros(self.filters, self.dtype), "output_variance": np.ones(self.filters, self.dtype)}
@@ -261,13 +261,13 @@ class HierarchicalLayer(Layer):
         return self.joined(Signal(y), inputs), {**used, "output_mean": mean, "output_variance": variance}
 
     def _reduced(self, signal: Signal) -> Array:
-        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis, low-passed where the layer does that."""
+        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis; low-passed with the setting `blur`."""
         if signal.reduced is not None:
             return self._blurred(signal.reduced)
         return self._blurred(marginal(signal.x, self.along[0]) if self._has_three(signal.x) else signal.x)
 
     def _blurred(self, x: Array) -> Array:
-        """Take from x its highest frequencies along u, which a stride of 2 would fold onto low ones, where that is set.
+        """With `blur`, remove the highest frequencies along u, which a stride of 2 would fold onto low ones.
 
         The low-pass is a convolution with the layer's boundary, so the layer is as covariant as without it.
         """
@@ -278,22 +278,22 @@ class HierarchicalLayer(Layer):
         return convolve(x, taps, self.space, boundary=self.boundary[:axes])
 
     def _patch_moments(self, x: Array, shard: Shard | None) -> tuple[tuple[Array, Array] | None, Weights]:
-        """Moments of the patches of what is filtered, and of its mean; none here, since no factor is normalised."""
+        """Moments of the input's patches, and of those of its mean; none here, since no factor is normalised."""
         return None, {}
 
     def _filters(
         self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
     ) -> Weights:
-        """Return what filters x, and what is added to the result: w and bias."""
+        """Return the filters w of x, and the bias added to the result."""
         return {"w": weights["w"], "bias": self._offset(weights)}
 
     def _offset(self, weights: Weights) -> Array:
-        """Return what is added after filters: the bias, or zeros where outputs are normalised before it is added."""
+        """Return the bias added after filters, or zeros where outputs are normalised first."""
         bias = weights["bias"]
         return lasting_zeros(getval(bias)) if self.normalizes else bias
 
     def _fold(self, filters: Weights, weights: Weights, moments: Weights) -> Weights:
-        """Return filters and bias before rho, the output normalised by given moments where it is."""
+        """Return filters and bias before rho, which normalise outputs by the given moments if the layer does."""
         if not self.normalizes:
             return filters
         slope = weights["scale"] / np.sqrt(moments["output_variance"] + self.epsilon)
@@ -326,7 +326,7 @@ class HierarchicalLayer(Layer):
         return y, {} if parts is None else {"parts": getval(parts)}
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
-        """Return x_j by merged filters and a bias from what they filter."""
+        """Return x_j from x, the reduced input, by merged filters and a bias."""
         if (fused := self.activation.fused) is None:
             return Signal(self.activation.rho(self._filtered(filters, x) + filters["bias"]))
         operands = x, filters["w"], filters["bias"], self._axes
@@ -335,24 +335,24 @@ class HierarchicalLayer(Layer):
         return Signal(fused.convolve(*operands, **self._options))
 
     def joined(self, signal: Signal, inputs: Sequence[Signal]) -> Signal:
-        """Return what the layer makes, with what skips it."""
+        """Return the layer's output plus its skip, if it has one."""
         return signal if self.skip is None else Signal(added_to(signal.x, self.skip(inputs[-1].x)))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
-        """Return the filters and biases that it folds into: x_j is rho(convolve(x, w, ...) + bias) of the marginal x.
+        """Return the layer as filters and biases: x_j is rho(convolve(x, w, ...) + bias) for the marginal x.
 
         A (+) layer has filters h (s, s, Q) with a shift that is added, rho, and g with the bias.
         """
         return self._merged(weights, moments, 1)
 
     def _merged(self, weights: Weights, moments: Weights, terms: int) -> Weights:
-        """Return filters and biases at evaluation, of so many times the marginal."""
+        """Return filters and biases at evaluation, for `terms` times the marginal."""
         of_patches = _of_multiple((moments["mean"], moments["covariance"]), terms) if self.factors else None
         filters = self._filters(weights, of_patches, self.epsilon * terms**2, self.inputs[len(self.space) :])
         return self._fold(filters, weights, moments)
 
     def by_filters(self, filters: Weights, inputs: Sequence[Signal]) -> Signal:
-        """Return the layer by filters that are merged for the sum over v_{j-3}, and what skips it."""
+        """Return the layer's output by filters merged for the sum over v_{j-3}, plus its skip."""
         return self.joined(self.made_by(filters, self._reduced(inputs[0])), inputs)
 
     def opened(self, weights: Weights, moments: Weights) -> Layer:
@@ -364,11 +364,11 @@ class HierarchicalLayer(Layer):
         return MergedLayer(self)
 
     def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
-        """Return what it is without biases and rho: the marginal (Eq. 6), the low-pass, and a convolution."""
+        """Return the layer without biases and rho: the marginal (Eq. 6), the low-pass, and a convolution."""
         return [lambda x: convolve(self.marginal(x), merged["w"], self._axes, **self._options)]
 
     def marginal(self, x: Array) -> Array:
-        """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis, low-passed where that is set."""
+        """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis; low-passed with `blur`."""
         return self._blurred(marginal(x, self.along[0], reduction=self.reduction) if self._has_three(x) else x)
 
 
@@ -398,7 +398,7 @@ class FactoredLayer(HierarchicalLayer):
         return {"h": h.astype(self.dtype), "g": g.astype(self.dtype)}
 
     def moments(self) -> Weights:
-        """Return those of standardised, uncorrelated patches: "mean" (T,) and "covariance" (T, T) of T taps."""
+        """Return the moments of standardised, uncorrelated patches of T taps: "mean" (T,) and "covariance" (T, T)."""
         mean, covariance = np.zeros(self.taps, self.dtype), np.eye(self.taps, dtype=self.dtype)
         return {"mean": mean, "covariance": covariance, **super().moments()}
 
@@ -493,7 +493,7 @@ class NonlinearLayer(FactoredLayer):
         return convolve(self.activation.rho(convolve(x, h, **of_h) + shift), g, **of_g)
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
-        """Return x_j by both filters from what they filter."""
+        """Return x_j from x, the reduced input, by both filters."""
         if (fused := self.activation.fused) is None:
             return super().made_by(filters, x)
         operands = (filters[name] for name in ("h", "shift", "g", "bias"))
@@ -506,7 +506,7 @@ class NonlinearLayer(FactoredLayer):
 
 
 class MergedLayer(Layer):
-    """A layer at evaluation, with what it folds into as its weights; or which has filters, of sums over v_{j-3}."""
+    """A layer at evaluation. Its weights are the merged filters, unless it is given filters for sums over v_{j-3}."""
 
     def __init__(self, layer: HierarchicalLayer, filters: Weights | None = None) -> None:
         self.name, self.reads, self.inputs, self.outputs = layer.name, layer.reads, layer.inputs, layer.outputs
@@ -554,13 +554,13 @@ class Head(Layer):
 
 
 def _of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[Array, Array]:
-    """Mean and covariance of so many times what has these."""
+    """Mean and covariance of patches with these moments, times a factor."""
     return moments if factor == 1 else _scaled(*moments, factor)
 
 
 @primitive
 def _scaled(mean: Array, covariance: Array, factor: float) -> tuple[Array, Array]:
-    """By one kernel on a GPU."""
+    """Scale mean and covariance, by one kernel on a GPU."""
     mean, covariance = weighted_sums([[Term(mean, factor)], [Term(covariance, factor**2)]])
     return mean, covariance
 
@@ -582,7 +582,7 @@ def _average_taps(n: int, size: int, stride: int, boundary: Boundary) -> float:
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which classes a table is made of."""
+    """The classes of a table's layers."""
 
     plain: type[HierarchicalLayer] = HierarchicalLayer
     factored: type[FactoredLayer] = FactoredLayer
@@ -648,8 +648,8 @@ def _convolved(config: HierarchicalSettings, j: int, before: tuple[int, ...], ax
 def hierarchy(network: Network) -> list[HierarchicalLayer]:
     """Return the layers j = 1 .. J-1 of a network, whatever rows stand between them.
 
-    x_0 is what layer 1 reads: the images, or what scattering makes of them. ConfigError if a row between them changes
-    axes, so that translations of one layer's output are not those of what the next one reads.
+    x_0 is the input of layer 1: the images, or their scattering coefficients. ConfigError if a row between them changes
+    axes, so that translations of a layer's output do not translate the next layer's input.
     """
     table = [layer for layer in network.table if isinstance(layer, HierarchicalLayer)]
     for before, layer in pairwise(table):

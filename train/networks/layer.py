@@ -1,4 +1,4 @@
-"""What a layer is: it owns its weights, its moments, its forward pass and its row of the description."""
+"""Layers: each owns its weights, its moments, its forward pass and its row of the description."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Parameters = dict[str, Weights]
 """Weights of every layer that has some, by the layer's name."""
 
 Moments = dict[str, Weights]
-"""What layers normalise by, by the layer's name: arrays of the shapes that `Layer.moments` returns."""
+"""Moments by which layers normalise, by the layer's name, in the shapes of `Layer.moments`."""
 
 
 State = Mapping[str, Array]
-"""Outputs of layers by their names: what a walk goes on from."""
+"""Outputs of layers by their names, from which a walk goes on."""
 
 
 class Signal(NamedTuple):
-    """What a layer makes."""
+    """A layer's output."""
 
     x: Any
     """An array, or None where only its sum is wanted."""
@@ -41,10 +41,10 @@ class Signal(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What a layer is told of a pass beside its arrays."""
+    """The options of one pass."""
 
     shard: Shard | None = None
-    """Which part of a batch this is, where other processes have the rest: moments are those of all of it."""
+    """The part of a batch that this process has, where others have the rest: moments are of the whole batch."""
     noise: Array | None = None
     """Random numbers of the shape that `Layer.noise` asks for, uniform from 0 to 1; in steps of training alone."""
     whole: bool = True
@@ -74,10 +74,10 @@ class Layer:
     """Lengths of the axes of its output, without the batch."""
 
     support: str = ""
-    """What the description says of its filters."""
+    """Its filters, for the description."""
 
     steps: str = ""
-    """What the description says of its strides."""
+    """Its strides, for the description."""
 
     trainable: int = 0
     """Numbers in what `initialize` returns."""
@@ -97,7 +97,7 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         return f"layer {self.name}"
 
     @property
@@ -118,7 +118,7 @@ class Layer:
         return ()
 
     def retained(self, batch_size: int) -> float:
-        """Return how many numbers a step keeps of it until the backward pass has used them."""
+        """Return how many of its numbers a step keeps until the backward pass has used them."""
         return self.copies * math.prod(self.outputs) * batch_size
 
     def workspace(self, batch_size: int) -> int:
@@ -139,7 +139,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} defines neither apply nor __call__")
 
     def opened(self, weights: Weights, moments: Weights) -> Layer:
-        """Return the layer at evaluation with these weights, what follows from them alone being made."""
+        """Return the layer at evaluation with these weights; what depends on them alone is computed now."""
         return self
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
@@ -147,7 +147,7 @@ class Layer:
         return weights
 
     def folded(self) -> Layer:
-        """Return the layer that takes what `merged` returns."""
+        """Return the layer whose weights are the result of `merged`."""
         return self
 
 

@@ -83,7 +83,7 @@ class Convolution(plain.Convolution):
         return squash(super().apply(weights, *inputs))
 
     def _mask(self, like: Array) -> Array:
-        """Which maps are seen, as factors of filters, on the device of an array."""
+        """Factors 0 and 1 of filters for the maps that they see, on the device of an array."""
         mask: Array = _masks.beside(like, self.dtype, lambda: self.seen[:, None, None].astype(self.dtype))
         return mask
 

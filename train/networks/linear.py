@@ -1,4 +1,4 @@
-"""A linear classifier by least squares, which representations are compared with."""
+"""A linear classifier by least squares, with which representations are compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def linear_accuracy(
     *,
     ridge: float = 0.1,
 ) -> float:
-    """Return how much of a test set a linear classifier of features gets right.
+    """Return the accuracy of a linear classifier of features on a test set.
 
     Features are standardised by their means and deviations in training. Weights are those of least squares on class
     indicators, with a ridge, solved in the space of the training images: for few images with many features.

@@ -33,7 +33,7 @@ class Network:
         self.image_shape = image_shape
         """Lengths of the axes of space of the images it is made for, and channels."""
         self.fallbacks = tuple(fallbacks)
-        """What it computes in a slower way than it could be, a sentence each."""
+        """Sentences about what it computes more slowly than is possible."""
         self._shard: Shard | None = None
         self._noise: Weights = {}
         names = {IMAGES}
@@ -81,7 +81,7 @@ class Network:
         `x` is standardised images (N, u1, .., channels), or a state: outputs of layers by name. The walk then begins
         after the last of these, and a layer that reads another output fails with a KeyError. `moments` are for
         evaluation; without them the batch's own are used (training). An output is kept as long as a later layer reads
-        it. Where `whole` names layers, any other of which only the marginal is read yields None.
+        it. If `whole` names layers, other layers of which only the marginal is read yield None.
         """
         outputs: State = x if isinstance(x, Mapping) else {IMAGES: x}
         state = {name: Signal(array) for name, array in outputs.items()}
@@ -101,7 +101,7 @@ class Network:
             yield layer, signal.x, used
 
     def output(self, name: str, parameters: Parameters, x: Array | State, moments: Moments) -> Array:
-        """Return what the layer of a name makes of standardised images or of a state, in evaluation mode."""
+        """Return the named layer's output for standardised images or a state, in evaluation mode."""
         return next(y for layer, y, _ in self.trace(parameters, x, moments) if layer.name == name)
 
     def __call__(
@@ -135,7 +135,7 @@ class Network:
         return {size: name for size, name in layers.items() if math.prod(size) > 1}
 
     def opened(self, parameters: Parameters, moments: Moments) -> Network:
-        """Return the network for evaluation with these weights, its filters merged once; calls take the same ones."""
+        """Return the network for evaluation with these weights, its filters merged once; calls take them too."""
         network = copy.copy(self)
         network.table = tuple(la.opened(parameters.get(la.name, {}), moments.get(la.name, {})) for la in self.table)
         return network
@@ -149,13 +149,13 @@ class Network:
         return {name: weights for name, weights in filters.items() if weights}
 
     def folded(self) -> Network:
-        """Return the network that takes what `merged` returns: the same walk, with nothing left to normalise."""
+        """Return the network for the result of `merged`: the same walk, with nothing left to normalise."""
         network = copy.copy(self)
         network.table = tuple(layer.folded() for layer in self.table)
         return network
 
     def apply_merged(self, merged: Parameters, x: Array) -> Array:
-        """Return the logits (N, C) that merged weights give, those of `merged` or others in their shapes."""
+        """Return the logits (N, C) by merged weights, from `merged` or in its shapes."""
         return self.folded()(merged, x)[0]
 
     def describe(self) -> str:
@@ -186,7 +186,7 @@ class Network:
 
     @property
     def counted(self) -> int:
-        """Numbers that count as its parameters: where filters are merged, the merged ones' coefficients."""
+        """Numbers that count as its parameters: coefficients of the merged filters, where filters are merged."""
         return sum(layer.counted for layer in self.table)
 
     @property

@@ -1,4 +1,4 @@
-"""The layers of convolutional networks as they are in use: what the baselines of Table 1 are made of.
+"""The layers of common convolutional networks, of which the baselines of Table 1 are made.
 
 Arrays are (N, u1, u2, channels), later (N, units). Filters w are (channels, s, s, filters) and are convolved, so
 PyTorch's, which are correlated, are these with both space axes reversed.
@@ -70,7 +70,7 @@ class Convolution(Plain):
 
 
 class Flatten(Plain):
-    """Maps as units, all of which a dense layer after it sees: it takes images of one size."""
+    """Maps as units, all of which the next dense layer reads: so the network takes images of one size."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...]) -> None:
         super().__init__(name, (reads,), inputs, (math.prod(inputs),))
@@ -105,7 +105,7 @@ class Dense(Plain):
 class Normalization(Plain):
     """Batch normalisation of each channel (arXiv:1502.03167), with a learned scale and bias, and its ReLU.
 
-    A second output that it reads is added first, as `Sum` adds it.
+    If it reads a second output, that is added before the ReLU, as by `Sum`.
     """
 
     def __init__(self, name: str, reads: Sequence[str], inputs: tuple[int, ...], epsilon: float, dtype: str) -> None:
@@ -212,7 +212,7 @@ class Whole(Plain):
 
 
 class Sum(Plain):
-    """An output, and what skips layers (arXiv:1512.03385): subsampled where the output is, with zeros as new maps."""
+    """An output plus an earlier one (arXiv:1512.03385), which is subsampled alike, with zeros as new maps."""
 
     support = "sum"
 

@@ -1,17 +1,17 @@
-"""Presets of the hierarchical network: what each changes of the defaults, which are the paper's."""
+"""Presets of the hierarchical network: the changes of each from the defaults, which are the paper's."""
 
 from __future__ import annotations
 
 from typing import Any
 
 SPACE = {1: "signals", 2: "images", 3: "volumes"}
-"""What data with so many axes of space are called."""
+"""Names of data with one, two and three axes of space."""
 
 BY_AXES = {1: "signal", 2: "hcnn-fast", 3: "volume"}
-"""The preset for data of one's own with so many axes of space."""
+"""The preset for one's own data with one, two and three axes of space."""
 
 MADE_FOR = {"signal": 1, "volume": 3}
-"""Axes of space that a preset is for; others are for images, and take what their layers take."""
+"""Axes of space that a preset is for; the others are for images, and take any that their layers take."""
 
 RECIPE: dict[str, Any] = {
     "normalization": "both",
@@ -29,13 +29,13 @@ RECIPE: dict[str, Any] = {
     "shift": 4,
     "alternate_flips": True,
 }
-"""What the recipes for K = 16 have in common."""
+"""Settings common to the recipes for K = 16."""
 
 BEST: dict[str, Any] = {**RECIPE, "epochs": 120, "cutout": 8}
-"""Recipe of the network of most accuracy with at most 97,650 coefficients: its first part."""
+"""First part of the recipe of the most accurate network with at most 97,650 coefficients."""
 
 END = {"schedule": "constant", "learning_rate": 0.006, "average_decay": 0.9998, "epochs": 20, "image_shares": (1.0,)}
-"""What its second part, from the weights of the first, does in another way (arXiv:1803.05407)."""
+"""Changes of its second part, which begins with the weights of the first (arXiv:1803.05407)."""
 
 MEDIUM: dict[str, Any] = {**RECIPE, "strided_layers": (3, 7), "epochs": 60}
 """Recipe of four hours of two processor cores."""
@@ -55,14 +55,14 @@ SMALL: dict[str, Any] = {
     "logit_scale": 10.0,
     "flip": False,
 }
-"""What the presets of signals and of volumes have in common."""
+"""Settings common to the presets of signals and of volumes."""
 
 SIGNAL: dict[str, Any] = {**SMALL, "strided_layers": (2, 3, 4, 5), "epochs": 100, "batch_size": 10, "shift": 0}
 SIGNAL |= {"space_kernel": 9, "noise": 0.1, "resample": 0.1}
-"""One axis of space; why nine taps, noise and resampled axes says benchmarks/results/signals.md."""
+"""One axis of space; benchmarks/results/signals.md gives the reasons for nine taps, noise and resampled axes."""
 
 VOLUME: dict[str, Any] = {**SMALL, "strided_layers": (1, 2, 4), "epochs": 20, "batch_size": 20, "shift": 2}
-"""Three axes of space; why it halves them early says benchmarks/results/volumes.md."""
+"""Three axes of space; benchmarks/results/volumes.md gives the reason why they are halved early."""
 
 HIERARCHICAL: dict[str, dict[str, Any]] = {
     "hcnn": {},

@@ -16,7 +16,7 @@ from train.settings import ConfigError
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
 
 PRESETS: dict[str, Mapping[str, Any]] = {}
-"""What each preset changes of the defaults. `hcnn` and `hcnn-plus` are the paper's networks and its recipe."""
+"""The changes of each preset from the defaults. `hcnn` and `hcnn-plus` are the paper's networks and its recipe."""
 
 
 def register(name: str, architecture: Architecture) -> None:

@@ -1,4 +1,4 @@
-"""A scattering transform as what comes before the first layer (S. Mallat's and E. Oyallon's hybrid networks)."""
+"""A scattering transform before the first layer (S. Mallat's and E. Oyallon's hybrid networks)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a residual hierarchical layer adds to its output: x_{j-2} or x_{j-1}, laid out along the axes of x_j.
+"""Skips: a residual hierarchical layer adds x_{j-2} or x_{j-1}, laid out along the axes of x_j.
 
 x_j has the axes (u, v_{j-2}, v_{j-1}, v_j), x_{j-1} has (u, v_{j-3}, v_{j-2}, v_{j-1}), and x_{j-2} has (u, v_{j-4},
 v_{j-3}, v_{j-2}). Their shapes fit, but plain addition would mix different attributes, and translations that the
@@ -24,7 +24,7 @@ _boxes = DeviceTables()
 
 
 class AlignedSkip(NamedTuple):
-    """x_{j-2} or x_{j-1} along the axes of x_j: covariant to translations along those that they share.
+    """x_{j-2} or x_{j-1} along the axes of x_j, covariant to translations along the axes that they share.
 
     x_{j-2} is constant along v_{j-1} and v_j, x_{j-1} along v_j.
     """
@@ -37,7 +37,7 @@ class AlignedSkip(NamedTuple):
     def __call__(self, x: Array) -> Array:
         """Return an array (N, u, v_{j-2}, 1, 1) from x_{j-2}, or (N, u, v_{j-2}, v_{j-1}, 1) from x_{j-1}.
 
-        That is the mean over the attributes that x_j has not, at the samples of u that the layers between keep.
+        That is the mean over the attributes that x_j lacks, at the samples of u that the layers between keep.
         """
         count = 3 - self.back  # of the attributes that both have, which are the last of x
         others = tuple(range(1 + len(self.space), x.ndim - count))
@@ -59,7 +59,7 @@ class AlignedSkip(NamedTuple):
 
 @primitive
 def added_to(y: Array, skipping: Array) -> Array:
-    """Return y plus what skips it, in the memory order of y. CuPy's own sum would be in C order, and then copied."""
+    """Return y plus a skip, in the memory order of y. CuPy's own sum would be in C order, and then copied."""
     total: Array = in_memory_order(operator.add, y, array_namespace(y).broadcast_to(skipping, y.shape))
     return total
 

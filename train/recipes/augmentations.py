@@ -1,4 +1,4 @@
-"""What makes a step's batch of images: a table of parts, each with its settings, its random numbers and its map.
+"""How a step's batch is augmented: a table of parts, each with its settings, its random numbers and its map.
 
 Random numbers are drawn on the host, so that all backends and numbers of ranks see the same batches. Each array of them
 has the images of the batch along its first axis, so that ranks can share it.
@@ -26,13 +26,13 @@ Drawn = dict[str, Any]
 
 
 class Batch(NamedTuple):
-    """What a step learns from."""
+    """The images and labels of a step."""
 
     images: Array  # (N, u1, .., channels), standardised
     labels: Array  # (N,), what counts as right
     others: Array | None = None  # (N,), second labels, where images are mixed
     weight: Array | None = None  # (N,), part of the first labels in the targets
-    counts: Array | None = None  # (N,), what each counts, where they do not count alike
+    counts: Array | None = None  # (N,), weights of images; None: all alike
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Augmentation(Generic[S]):
     switches: ClassVar[tuple[str, ...]] = ()
     """Settings of which one must be on for it, and its other settings, to do anything; none: always."""
     pixels: ClassVar[tuple[str, ...]] = ()
-    """Settings in pixels of the images that a preset is made for: they are scaled to others."""
+    """Settings in pixels, which are scaled with the size of the images."""
 
     def is_on(self, settings: RunSettings) -> bool:
-        """Return whether it does anything."""
+        """Whether these settings switch it on."""
         return not self.switches or any(map(vars(settings).get, self.switches))
 
     def check(self, settings: S, info: DatasetInfo) -> None:
@@ -67,7 +67,7 @@ class Augmentation(Generic[S]):
         raise NotImplementedError
 
     def apply(self, settings: S, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
-        """Return changed images; those of `data` have the mean and deviation that these were standardised by."""
+        """Return changed images; `data` has the statistics that standardised them."""
         raise NotImplementedError
 
 
@@ -195,7 +195,7 @@ class Move(Augmentation[AlternationSettings]):
 
 @functools.lru_cache(maxsize=4)
 def first_mirrored(seed: int, count: int) -> NDArray[np.bool_]:
-    """Draw which images are mirrored in the first epoch, where flips alternate; apart from all else that is drawn."""
+    """Draw which images are mirrored in the first epoch, where flips alternate, from a generator of their own."""
     return np.random.default_rng([seed, 1]).integers(2, size=count).astype(bool)
 
 
@@ -234,7 +234,7 @@ class Colour(Augmentation[ColourSettings]):
             _require_images("brightness, contrast and saturation", info)
 
     def draw(self, settings: ColourSettings, rng: np.random.Generator, position: Position) -> Drawn:
-        """Draw what is added to each image, and by how much factors differ from 1, (N, 3)."""
+        """Draw each image's brightness, and the differences of its two factors from 1, (N, 3)."""
         largest = settings.brightness, settings.contrast, settings.saturation
         return {"colour": (rng.uniform(-1, 1, (len(position.index), 3)) * largest).astype(settings.dtype)}
 
@@ -302,7 +302,7 @@ AUGMENTATIONS: dict[str, Augmentation[Any]] = {
     "cutout": Cutout(),
     "noise": Noise(),
 }
-"""Every part, in the order in which images go through them, and in which numbers are drawn."""
+"""Every part, in the order in which it draws its numbers and changes images."""
 
 
 def _chosen(settings: RunSettings) -> Iterator[Augmentation[Any]]:
@@ -312,7 +312,7 @@ def _chosen(settings: RunSettings) -> Iterator[Augmentation[Any]]:
 def draw_batch(settings: MixupSettings, rng: np.random.Generator, position: Position) -> Drawn:
     """Draw the random numbers of a step's images; each array has them along its first axis.
 
-    With mixup, "partner" holds the same of the image that each is mixed with, another of the batch, and "weight" the
+    With mixup, "partner" holds the numbers of the other image of the batch that each is mixed with, and "weight" the
     part of the image itself, at least 1/2: so a rank that has one image of a pair can make the other too.
     """
     drawn: Drawn = {"index": position.index}
@@ -334,7 +334,7 @@ def _augmented(settings: RunSettings, images: Images, drawn: Mapping[str, Any]) 
 
 
 def batch_of(settings: MixupSettings, images: Images, drawn: Drawn, size: tuple[int, ...] | None = None) -> Batch:
-    """Return a step's augmented images with their labels, from what `draw_batch` drew; of another size if given."""
+    """Return a step's augmented images with their labels, by the numbers of `draw_batch`; in another size if given."""
     x, labels = _augmented(settings, images, drawn)
     others = weight = None
     counts = None if images.weights is None else images.weights[drawn["index"]]

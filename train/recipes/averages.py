@@ -23,9 +23,9 @@ class AverageSettings(MomentSettings):
 
 
 def parts(settings: AverageSettings, step: int) -> dict[str, float]:
-    """Return which parts averages keep at a step, from 0, and moments take of its batch's.
+    """Return the parts that averages of weights keep at a step, from 0, and that running moments take of its batch's.
 
-    At first less is kept, so that the start is forgotten: of moments as in a plain mean.
+    The first steps keep less, so that the start is forgotten; for moments that is a plain mean.
     """
     decay = min(settings.moment_decay, step / (step + 1))
     average = float(min(settings.average_decay, step / (step + 10)))

@@ -1,4 +1,4 @@
-"""What a step makes small: a table of losses, and distances from a teacher's predictions and attention."""
+"""What a step minimises: a table of losses, and distances from a teacher's predictions and attention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EntropySettings(RunSettings):
 
     label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     class_weights: str = setting(
-        "none", "what an image counts: all alike, or balanced, so that classes do", choices=("none", "balanced")
+        "none", "weights of images: none, all alike; balanced, all classes alike", choices=("none", "balanced")
     )
 
 
@@ -42,9 +42,9 @@ class Loss(NamedTuple):
     tasks: tuple[str, ...]
     """Names of the tasks that it is for."""
     sections: tuple[type[Section], ...] = ()
-    """What settings it takes beside those of every run."""
+    """Its settings beside those of every run."""
     logits: bool = True
-    """Whether what a network learns by it are logits, which have probabilities."""
+    """Whether the outputs it trains are logits, which have probabilities."""
 
 
 def _cross_entropy(settings: EntropySettings, logits: Array, batch: Batch) -> Array:
@@ -70,7 +70,7 @@ LOSSES = {
 
 
 def _mixed(batch: Batch, classes: int = 0) -> Array:
-    """Return targets (N, L) as floats: of classes one-hot, of mixed images between those of both."""
+    """Return targets (N, L) as floats: one-hot for classes, and for mixed images between the targets of both."""
     xp = array_namespace(batch.labels)
 
     def spread(labels: Array) -> Array:
@@ -83,18 +83,18 @@ def _mixed(batch: Batch, classes: int = 0) -> Array:
 
 
 def _counted(values: Array, batch: Batch) -> Any:
-    """Return values (N, L) of each image, by what it counts."""
+    """Return values (N, L), each row times the weight of its image."""
     return values if batch.counts is None else values * batch.counts[:, None]
 
 
 def class_targets(settings: EntropySettings, batch: Batch, classes: int) -> Array:
-    """Return the probabilities that a batch is compared with, (N, classes), each row by what its image counts."""
+    """Return the target probabilities of a batch, (N, classes), each row times the weight of its image."""
     targets, smoothing = _mixed(batch, classes), settings.label_smoothing
     return _counted((1 - smoothing) * targets + smoothing / classes if smoothing else targets, batch)
 
 
 def with_teacher(settings: TeacherSettings, loss: Array, logits: Array, teacher: Array) -> Array:
-    """Return a loss with a teacher's share in it, by the logits of that."""
+    """Return a loss in which the teacher's logits have their share."""
     if not (part := settings.teacher_share):
         return loss
     return (1 - part) * loss + part * divergence(logits, teacher, settings.temperature)
@@ -127,6 +127,6 @@ def attention_distance(maps: Sequence[Array], teacher: Sequence[Array]) -> Array
 
 
 def _normalised(maps: Array) -> Array:
-    """Divide maps by their norms; one that is zero stays so."""
+    """Divide maps by their norms; a map of zeros stays zero."""
     tiny = np.finfo(dtype_name(maps.dtype)).tiny
     return maps / np.sqrt(np.sum(np.square(maps), axis=tuple(range(1, maps.ndim)), keepdims=True) + tiny)

@@ -1,4 +1,4 @@
-"""What is counted of a training step beside its loss, and recorded of an epoch."""
+"""Figures of a training step beside its loss, and their records for an epoch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from train.recipes.tasks import Task
 
 
 class Metric(NamedTuple):
-    """A number of each step's images; a checkpoint keeps what an epoch has so far, by name."""
+    """A figure of each step; checkpoints keep an unfinished epoch's, by name."""
 
     of_step: Callable[[Task, Array, Batch], Array] | None = None
-    """The number, without axes, from the task, outputs (N, L) and the batch."""
+    """The figure, an array without axes, from the task, outputs (N, L) and the batch."""
     of_gradients: Callable[[Tree, Tree], Array] | None = None
-    """Or from gradients of the whole batch, on every rank, and the optimiser's `direction` before the step."""
+    """Or the figure from the whole batch's gradients, on every rank, and the optimiser's `direction` before it."""
     merge: Callable[[Any, Any], Any] = operator.add
-    """The number of two steps, or of two ranks' parts of one that `of_step` gives, from both."""
+    """Merge the figures of two steps, or those that `of_step` gives for two ranks' parts of one step."""
     of_epoch: Callable[[float, int], float] = operator.truediv
-    """What is recorded as train_NAME, from the number of all steps, and how many images, or gradients, it is of."""
+    """The record train_NAME, from the merged figure and the number of its images, or gradients."""
     is_score: bool = False
-    """Whether it is for those tasks alone whose score has its name."""
+    """Whether only tasks whose score has its name record it."""
 
 
 def metrics_of(task: Task) -> dict[str, Metric]:

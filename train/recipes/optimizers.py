@@ -1,4 +1,4 @@
-"""Optimisers: what each keeps of arrays, and how it changes them by their gradients (section 4.2, and others)."""
+"""Optimisers: the state each keeps, and how it changes arrays by their gradients (section 4.2, and others)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.settings import ConfigError, RunSettings, Section, setting
 
 Tree = dict[str, dict[str, Array]]
 OptimizerState = dict[str, list[Array]]
-"""What an optimiser keeps of each array, by name."""
+"""An optimiser's state: arrays for each weight, by name."""
 
 
 class DecaySettings(RunSettings):
@@ -70,25 +70,24 @@ class Optimizer(NamedTuple):
     """How arrays follow from gradients."""
 
     keeps: tuple[str, ...]
-    """Names of what it keeps of each array, in its shape; zeros before the first step."""
+    """Names of its state's arrays, each in the shape of a weight; zeros before the first step."""
     update: Update
-    """Arrays and what is kept after a step, from settings, progress, arrays, gradients and what is kept; none changes.
-    """
+    """Weights and state after a step, from settings, progress, weights, gradients and state; none is changed."""
     sections: tuple[type[Section], ...] = ()
-    """What settings it takes beside those of every run."""
+    """Its settings beside those of every run."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises ConfigError where its settings contradict each other."""
     direction: Callable[..., Array] = lambda *arrays: -arrays[0]
-    """Where an array moves by what is kept of it alone: downhill, up to a positive factor, so without the rate."""
+    """The direction in which a weight moves, downhill, from the optimiser's state alone; its length means nothing."""
 
 
 def initial_state(settings: OptimizerSettings, weights: Tree) -> dict[str, Tree]:
-    """Return what an optimiser keeps before the first step, on the host: a tree like the weights for each name."""
+    """Return an optimiser's state before the first step, on the host: a tree like the weights for each name."""
     return {name: tree_map(np.zeros_like, weights) for name in OPTIMIZERS[settings.optimizer].keeps}
 
 
 def direction(settings: OptimizerSettings, state: Mapping[str, Tree]) -> Tree:
-    """Return where an optimiser heads, downhill: a tree like the weights, of which no length says anything."""
+    """Return the optimiser's direction, downhill: a tree like the weights, whose lengths mean nothing."""
     kind = OPTIMIZERS[settings.optimizer]
     tree: Tree = tree_map(kind.direction, *(state[name] for name in kind.keeps))
     return tree
@@ -101,7 +100,7 @@ def updated(
     gradients: Tree,
     state: Mapping[str, Tree],
 ) -> tuple[Tree, dict[str, Tree]]:
-    """Return weights and what the optimiser keeps after a step, as trees by layer and name."""
+    """Return weights and the optimiser's state after a step, as trees by layer and name."""
     places = [(layer, name) for layer, arrays in parameters.items() for name in arrays]
 
     def tree(arrays: Iterable[Array]) -> Tree:
@@ -126,7 +125,7 @@ def _decays(settings: DecaySettings, parameters: Sequence[Parameter]) -> list[fl
 
 
 def _momentum(update_all: Callable[..., Any], **options: Callable[[Parameter], Any]) -> Update:
-    """Make a step of all arrays at once, which keeps velocities; options are of each array."""
+    """Make an update of all weights at once with velocities; `options` give an option of each weight."""
 
     def update(
         settings: NesterovSettings,
@@ -157,7 +156,7 @@ def _adamw(
     gradients: Sequence[Array],
     state: OptimizerState,
 ) -> tuple[Sequence[Array], OptimizerState]:
-    """Step by running means of gradients and their squares; weights decay apart from them."""
+    """Take a step by running means of gradients and their squares; weights decay apart from them."""
     decays = _decays(settings, parameters)
     steps = [
         adamw_update(
@@ -176,7 +175,7 @@ def _adamw(
 
 
 def running_means(*names: str) -> Callable[[OptimizerSettings], None]:
-    """Return a check that settings, the parts kept of running means, are less than 1."""
+    """Return a check that these settings, the parts that running means keep, are less than 1."""
 
     def check(settings: OptimizerSettings) -> None:
         for name in names:

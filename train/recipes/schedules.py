@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch: the learning rate, and the size of the images (section 4.2)."""
+"""The course of the learning rate and of the size of images over a run (section 4.2)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Schedule(NamedTuple):
     rate: Callable[[Any, int, int], float]
     """Part of the highest learning rate at a step, from settings, the step, from 0, and the steps of an epoch."""
     extensible: Callable[[Any, int], bool] = lambda settings, epochs: False
-    """Whether the rates of so many epochs do not depend on how many there are in all, so that a run can be extended."""
+    """Whether the rates of the first epochs do not depend on the number of epochs, so that a run can be extended."""
     sections: tuple[type[Section], ...] = ()
-    """What settings it takes beside those of every run."""
+    """Its settings beside those of every run."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises ConfigError where its settings contradict each other."""
 

@@ -1,4 +1,4 @@
-"""What is learned of each image: a table of tasks, each with its loss, its score, and the words that say them."""
+"""Tasks, what a network learns of each image: a table with the loss, the score and the words of each."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ class Task:
         return self.ranks and self.logits
 
     def loss_of(self, settings: TaskSettings) -> str:
-        """Return the name of the loss that settings choose, a key of `LOSSES`."""
+        """Return the name of the loss that the settings choose, a key of `LOSSES`."""
         return self.loss if settings.loss == AUTO else settings.loss
 
     def evaluated(self, outputs: Array, labels: Array) -> Array:
-        """Return the mean of its loss, all images alike."""
+        """Return the mean of its loss, every image with the same weight."""
         return LOSSES[self.loss].of(self.settings, outputs, Batch(outputs, labels))
 
     def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
-        """Return the score, NaN where there is none, and what else is recorded; deviations are those of numbers."""
+        """Return the score, NaN where there is none, and other records; `deviations` are those of numbers."""
         return float(np.mean(self.chosen(outputs) == labels)), {}
 
     def chosen(self, outputs: Host) -> Host:
-        """Return what is predicted, as labels are: the class of each image, (N,)."""
+        """Return predictions in the form of labels: the class of each image, (N,)."""
         return outputs.argmax(axis=1)
 
     def standard_error(self, score: float, outputs: Host, labels: Host) -> float:
@@ -81,17 +81,17 @@ class Task:
         return math.sqrt(max(score * (1 - score), 0) / len(labels))
 
     def named(self, labels: Host, names: Names) -> list[Any]:
-        """Return what labels are called: a name for each image, or as a tuple those of several labels, or numbers."""
+        """Return labels by name: a name for each image, or a tuple of the names of several labels, or of numbers."""
         return [names[index] for index in labels]
 
     def confusion(self, outputs: Host, labels: Host) -> NDArray[np.int64]:
-        """Return how many images of class i (row) are taken for class j (column); none without classes."""
+        """Return how many images of class i (row) are taken for class j (column); empty without classes."""
         counts = np.zeros((outputs.shape[1] - self.beside,) * 2, np.int64)
         np.add.at(counts, (labels, self.chosen(outputs)), 1)
         return counts
 
     def right(self, outputs: Array, labels: Array) -> Array:
-        """Return how many images are right, in parts where an image has several labels."""
+        """Count the images predicted right; one with several labels counts by the part of them that is right."""
         return count_right(outputs, labels)
 
     def probabilities(self, outputs: Array) -> Array:
@@ -111,7 +111,7 @@ class Task:
         return "nats" if self.logits else f"({self.loss})"
 
     def predicted(self, outputs: Host, names: Names) -> list[Any]:
-        """Return what is predicted of each image, by names."""
+        """Return the prediction for each image, by names."""
         return self.named(self.chosen(outputs), names)
 
     def columns(self, names: Names, top: int) -> Names:
@@ -122,14 +122,14 @@ class Task:
         return [f"{word}{place}" for place in places for word in ("class", "probability")]
 
     def cells(self, outputs: Host, names: Names, top: int) -> list[list[str]]:
-        """Return a row of a table for each image: its most probable classes, or of other tasks all outputs."""
+        """Return a row of a table for each image: its most probable classes, or for other tasks all outputs."""
         if not self.logits:
             return [[name] for name in self.predicted(outputs, names)]
         ranked = [(row, np.argsort(-row, kind="stable")[:top]) for row in self.probabilities(outputs)]
         return [[cell for k in best for cell in (names[k], f"{row[k]:.6f}")] for row, best in ranked]
 
     def tested(self, test: Mapping[str, Any], views: str, names: Names) -> Iterator[str]:
-        """Yield what a record says of a test; `views` are those that an accuracy is by the mean of."""
+        """Yield the lines about a test's record; `views` names, in words, those whose mean gives an accuracy."""
         yield f"accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} {self._unit}"
         if "test_accuracy_of_views" in test:
             yield f"accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of {views}"
@@ -142,7 +142,7 @@ class Task:
         return " ± ".join([f"{scale * score:{digits}}{unit}", *(f"{scale * value:{digits}}" for value in deviations)])
 
     def panels(self, records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
-        """Return what curves show by name: the title of the axis, with losses of training, and the factor of values."""
+        """Return the panels of curves by record: the axis title, with losses of training, and the factor of values."""
         trained = dict.fromkeys(record.get("loss", self.loss) for record in records if "train_loss" in record)
         others = f"training: {', '.join(trained)};\nheld out and test: {self.measure}"
         measure = self.measure if trained.keys() <= {self.loss} else others
@@ -246,20 +246,20 @@ class TaskSettings(RunSettings):
 
 
 def learned(settings: TaskSettings, kind: str) -> Task:
-    """Return the task of settings on labels of a kind, one of `train.data.targets.KINDS`.
+    """Return the task of the settings for labels of a kind, one of `train.data.targets.KINDS`.
 
-    Outputs that a loss makes no logits are evaluated by that loss.
+    Where the loss does not train logits, that loss evaluates too.
     """
     return _by(TASKS[kind if settings.task == AUTO else settings.task], settings.loss, settings)
 
 
 def takes(settings: TaskSettings) -> str:
-    """Return the labels that settings ask for, one of `train.data.targets.KINDS`, or "auto"."""
+    """Return the kind of labels that the settings ask for, one of `train.data.targets.KINDS`, or "auto"."""
     return TASKS[settings.task].takes if settings.task in TASKS else settings.task
 
 
 def task_of(records: Sequence[Mapping[str, Any]]) -> Task:
-    """Return the task that lines of metrics.jsonl name; of older ones, which do not, classes."""
+    """Return the task that lines of metrics.jsonl name; older ones name none and have classes."""
     known = {name: value for record in records for name, value in record.items()}
     return _by(TASKS.get(known.get("task", ""), TASKS["classes"]), known.get("loss", AUTO))
 

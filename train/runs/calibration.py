@@ -1,4 +1,4 @@
-"""How well a network's confidence says how often it is right."""
+"""Calibration: how well a network's confidence predicts how often it is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said while kernels are compiled: once that they are, and what a signal does meanwhile."""
+"""Lines while kernels are compiled: one that they are, and one about a signal meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import FrameType
 from hcnn_core.environment import is_on
 
 COMPILING = "compiling kernels for this processor (once)"
-"""What is said before the first of them is compiled."""
+"""The line before the first kernel is compiled."""
 
 CALLBACKS = ("_raw_object_cache_notify", "_raw_object_cache_getbuffer")
 """Functions of llvmlite that LLVM calls. An exception in one is lost, and with it the compiled code."""
@@ -39,7 +39,7 @@ class _Notice(logging.Handler):
                 print(f"{self.module}: {COMPILING}", file=sys.stderr, flush=True)
 
     def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt, of a callback of LLVM as soon as it is over; for handlers of signals."""
+        """Raise KeyboardInterrupt, after a callback of LLVM if one runs; for handlers of signals."""
         signum, self.pending = self.pending or signum, 0
         while frame:
             if frame.f_code.co_name in CALLBACKS:
@@ -55,7 +55,7 @@ _notices: list[_Notice] = []
 
 @contextlib.contextmanager
 def said(module: str | None) -> Iterator[None]:
-    """Say that kernels are compiled, when they are, in the name of a command; of None nothing is said."""
+    """Print a line when kernels are compiled, in the name of a command; none if the name is None."""
     if module is None:
         yield
         return
@@ -78,7 +78,7 @@ def said(module: str | None) -> Iterator[None]:
 
 
 def answer(signum: int, frame: FrameType | None, at_once: bool = False) -> None:
-    """While kernels are compiled, stop `at_once`, or say that a signal is answered later; for handlers of signals."""
+    """While kernels are compiled, stop `at_once`, or print that a signal is answered later; for handlers of signals."""
     for notice in _notices:
         if notice.under_way:
             if at_once:

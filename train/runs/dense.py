@@ -130,7 +130,7 @@ def steps_of(
     activations: Collection[str] = ("elu",),
     form: str = "NumPy",
 ) -> list[Step]:
-    """Return a network as steps to what it makes itself, as `dense_steps` does."""
+    """Return a network as steps to its own outputs, as `dense_steps` does."""
     steps, merged = _Steps(), network.merged(parameters, moments)
     places, shapes = {IMAGES: 0}, {IMAGES: network.image_shape}
     for layer in network.table:
@@ -151,7 +151,7 @@ def steps_of(
 
 
 def dense_filters(layer: HierarchicalLayer, merged: Weights) -> Convolve:
-    """Return a layer as a correlation, by what its filters make of inputs that are 1 at one place."""
+    """Return a layer as a correlation, from the responses of its filters to impulses."""
     axes, size = len(layer.space), layer.kernel_size[0]
     channels = layer.inputs[axes:]
     count, before, after = math.prod(channels), size - 1 - size // 2, size // 2
@@ -193,7 +193,7 @@ def _nonlinear(layer: NonlinearLayer, merged: Weights) -> tuple[Convolve, Convol
 
 
 def _skipping(layer: HierarchicalLayer, shape: tuple[int, ...]) -> Convolve:
-    """Return what a layer adds of an earlier x with attributes of these lengths, as a correlation by one tap."""
+    """Return a layer's skip, from an earlier x with attributes of these lengths, as a correlation by one tap."""
     assert layer.skip is not None
     axes, lengths = len(layer.space), layer.outputs[len(layer.space) :]
     count = math.prod(shape)
@@ -203,17 +203,17 @@ def _skipping(layer: HierarchicalLayer, shape: tuple[int, ...]) -> Convolve:
 
 
 def _blurring(axes: int, channels: int, periodic: bool) -> Convolve:
-    """Return the setting `blur`, of each channel alone."""
+    """Return the low-pass of the setting `blur`, for each channel alone."""
     taps = _f32(np.broadcast_to(low_pass(axes), (channels, 1, *(3,) * axes)))
     return Convolve(taps, None, (1,) * axes, (1, 1), periodic, groups=channels, learned=False)
 
 
 Read = list[tuple[int, tuple[int, ...]]]
-"""Of what a layer reads: the number of the step that makes it, and the lengths of its axes, channels last."""
+"""A layer's input: the number of the step that makes it, and the lengths of its axes, channels last."""
 
 
 def _hierarchical(steps: _Steps, layer: HierarchicalLayer, weights: Weights, read: Read, network: Network) -> int:
-    """Add the marginal of Eq. (6), a low-pass, filters, the activation, and what skips the layer, in this order."""
+    """Add the marginal of Eq. (6), a low-pass, filters, the activation, and the skip, in this order."""
     (x, shape), axes = read[0], len(layer.space)
     y, channels, periodic = x, math.prod(layer.inputs[axes:]), layer.boundary[0] == "periodic"
     if len(shape) == axes + 3 and shape[axes] > 1:
@@ -297,7 +297,7 @@ def _unit(steps: _Steps, layer: lenet.Dense, weights: Weights, read: Read, netwo
 
 
 def _simple(operation: Callable[[Any], Operation]) -> Any:
-    """Return what adds one operation, which depends on the layer alone."""
+    """Return the function that adds one operation, which depends on the layer alone."""
     return lambda steps, layer, weights, read, network: steps.then(operation(layer), read[0][0])
 
 
@@ -319,7 +319,7 @@ LAYERS: dict[type[Layer], Callable[..., int]] = {
     lenet.Average: _average,
     lenet.Dense: _unit,
 }
-"""What adds the steps of a layer, by its class alone: a subclass may compute something else."""
+"""Functions that add the steps of a layer, by its exact class: a subclass may compute something else."""
 
 
 def _scale(factor: NDArray[Any], offset: NDArray[Any], shape: tuple[int, ...]) -> Scale:

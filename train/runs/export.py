@@ -15,7 +15,7 @@ from train.storage.files import write_atomically
 
 
 def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> None:
-    """Write what `Network.merged` makes of a checkpoint, by names such as layer03.w, with its configuration."""
+    """Write the merged weights of a checkpoint, by names such as layer03.w, with its configuration."""
     architecture = architecture_of(checkpoint.config)
     if MERGED_FILTERS in architecture.lacks:
         raise CheckpointError(f"{architecture.title} has no filters to merge: export .h5")

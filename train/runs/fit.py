@@ -1,4 +1,4 @@
-"""What trains a network on arrays: in a run's folder for commands and `train.fit`, in memory for estimators."""
+"""Training on arrays: in a run's folder for commands and `train.fit`, in memory for estimators."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from train.runs.training import Trainer
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a network learns from, and is tried on."""
+    """Arrays that a network is trained on and tried on."""
 
     images: Any  # (N, u1, .., channels), of NumPy or MappedImages
     labels: NDArray[Any]  # of each, as `Dataset` has them
     names: tuple[str, ...]  # of classes, labels or numbers
-    trained: Any  # which of them it is trained on: indices, or a slice
-    held_out: Any | None  # which it is tried on
+    trained: Any  # indices of training samples, or a slice
+    held_out: Any | None  # those of held-out samples
     statistics: tuple[NDArray[np.float64], NDArray[np.float64]]  # that standardise images
     targets: Targets
-    counts: NDArray[np.float64] | None = None  # what each counts that it is trained on, 1 in the mean
+    counts: NDArray[np.float64] | None = None  # weights of training samples, 1 in the mean
 
 
 def prepared(dataset: Dataset, index: Any, held_out: Any, counts: NDArray[np.float64] | None = None) -> Arrays:
-    """Return what a network learns from: some training samples, each by what it counts, and those that are held out.
+    """Return arrays of training samples, with their weights, and of held-out samples.
 
-    DataError if a channel of them is the same everywhere, or too large to be squared.
+    DataError if a channel of the training samples is the same everywhere, or too large to be squared.
     """
     statistics = channel_statistics(dataset.train_images[index])
     require_varying(dataset.name, *statistics)
@@ -56,7 +56,7 @@ def prepared(dataset: Dataset, index: Any, held_out: Any, counts: NDArray[np.flo
 
 
 class Memory(Run):
-    """A run that no folder keeps, but memory: its last state, and its best."""
+    """A run kept in memory, not in a folder: its last state, and its best."""
 
     resumable = False
 
@@ -96,7 +96,7 @@ def trainer_on(
     ranks: Ranks | None = None,
     teacher: tuple[Any, Checkpoint] | None = None,
 ) -> Trainer:
-    """Return what trains a network on arrays, on the device of a namespace; a teacher has a path and a checkpoint."""
+    """Return the trainer of a network on arrays, on the device of a namespace; a teacher is a path and a checkpoint."""
 
     def images(rows: Any, counts: NDArray[np.float64] | None = None) -> Images:
         labels = xp.asarray(data.targets.taught(data.labels[rows], config.dtype))
@@ -145,7 +145,7 @@ def require_suitable(config: Config, info: DatasetInfo) -> None:
 
 
 def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str]:
-    """Yield what to know of the sizes of training images, and of what a preset gives in pixels."""
+    """Yield lines about the sizes of training images, and about settings of a preset in pixels."""
     *lengths, _ = dataset.image_shape
     extent = tuple(lengths)
     if scaled := [name for name in in_pixels() if getattr(config, name) != getattr(preset, name)]:
@@ -161,7 +161,7 @@ def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str
 
 
 def untrained_size(config: Config, extent: tuple[int, ...]) -> Iterator[str]:
-    """Yield that images of their own size are evaluated, where the last epochs trained on another."""
+    """Yield a line where evaluation takes images of another size than the last epochs."""
     if (last := image_size(config, config.epochs - 1, extent)) != extent:
         yield (
             f"the last epochs train on images of {times(last)}, and images of {times(extent)} are evaluated: accuracy "

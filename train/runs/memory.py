@@ -1,4 +1,4 @@
-"""How much memory a step needs, and how much there is."""
+"""The memory that a step needs, and the memory that is available."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
 
 
 def required_bytes(config: Config, data: DatasetInfo, batch_size: int, teacher: Network | None = None) -> int:
-    """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
+    """Estimate the peak of training's memory, beyond that of a process which has read its configuration."""
     table = build(config, data.image_shape[:-1], data.classes, data.image_shape[-1]).table
     elements = float(PER_WEIGHT * sum(la.trainable for la in table))
     elements += sum(la.retained(batch_size) for la in table) + max(la.workspace(batch_size) for la in table)
@@ -52,7 +52,7 @@ def require_weights(config: Config, image_size: int | tuple[int, ...], classes: 
 
 
 def available_bytes(xp: Any) -> int | None:
-    """Memory that can still be had: of the GPU, or of the host within its limits; None where nobody says."""
+    """Available memory: of the GPU, or of the host within its limits; None where it is unknown."""
     if xp is not np:
         free, _ = xp.cuda.runtime.memGetInfo()
         return int(free) + int(xp.get_default_memory_pool().free_bytes())
@@ -78,7 +78,7 @@ def _meminfo() -> int | None:
 
 
 def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return what a container may still use; cached files give way."""
+    """Return the memory that a container may still use; cached files give way."""
     try:
         limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
         if limit == "max":
@@ -90,7 +90,7 @@ def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def _address_space() -> int | None:
-    """Return what `ulimit -v` leaves."""
+    """Return the memory that `ulimit -v` leaves."""
     try:
         import resource
 

@@ -28,7 +28,7 @@ from train.runs.training import restore
 from train.storage.files import write_atomically
 
 OPSET = 20
-"""Of ONNX; the first with GELU."""
+"""Version of ONNX's operators; the first with GELU."""
 
 
 ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""Networks that are opened for use: what follows from weights alone is made once, and kept until they change."""
+"""Networks opened for use: merged filters and the like are computed once, and kept until the weights change."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DENSE_MACS = 28_000_000
 less time than layers that transform attributes: those of 4 images of hcnn-fast, 6 of volume, 140 of signal."""
 
 CACHED_MACS = 1 << 25
-"""About so many are made at a time, so that samples of windows stay in the cache."""
+"""About this many multiply-adds are computed at a time, so that samples of windows stay in the cache."""
 
 ORDINARY_COSTS = 10
-"""As how many of these one of ordinary layers counts, which transform nothing: up to 2 images of resnet20, 34 of
+"""A multiply-add of ordinary layers, which transform nothing, counts as this many: up to 2 images of resnet20, 34 of
 lenet."""
 
 MACS_OF_AN_ADDITION = 14
@@ -44,8 +44,8 @@ MOST_SHAPES = 4
 class Opened:
     """A network with its weights as a function of standardised images, for several threads.
 
-    What is kept depends on the weights, which are compared byte by byte at each call (0.03 ms for 0.9 MB; their CRC
-    takes 0.14 ms), and which way is taken on the network and the shape of the batch alone.
+    Kept arrays depend on the weights, which are compared byte by byte at each call (0.03 ms for 0.9 MB; their CRC
+    takes 0.14 ms). Whether ordinary convolutions are taken depends on the network and the batch's shape alone.
 
     Parameters
     ----------
@@ -61,14 +61,14 @@ class Opened:
         self._macs = _dense_macs(network)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy nothing that is kept."""
+        """Pickle and copy no kept arrays."""
         return Opened, (self.network, self.parameters, self.moments)
 
     def __call__(self, x: Array) -> Array:
         """Return the logits (N, C) of standardised images (N, *space, channels), of NumPy or CuPy.
 
-        Those of few images on NumPy are by ordinary convolutions, and differ from those of the network by rounding. Of
-        fewer images than threads, threads share the products of one image: rounding then depends on their number.
+        For few images on NumPy ordinary convolutions compute them, which differ from the network's by rounding. With
+        fewer images than threads, threads share the products of one image, so rounding depends on their number.
         """
         if isinstance(x, np.ndarray) and self._is_dense(x):
             return self._by_convolutions(x)
@@ -76,7 +76,7 @@ class Opened:
         return network(parameters, x, moments)[0]
 
     def output(self, name: str, x: Array) -> Array:
-        """Return what the layer of a name makes of such images, the network's bits."""
+        """Return the named layer's output for such images, bit for bit as the network's."""
         network, parameters, moments = self._on_device(x)
         return network.output(name, parameters, x, moments)
 
@@ -85,7 +85,7 @@ class Opened:
         return [a.tobytes() for tree in trees for weights in tree.values() for a in weights.values()]
 
     def _keep(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what is kept under a key, made anew where weights have changed."""
+        """Return the value kept under a key, made anew where weights have changed."""
         weights = self._bytes()
         with self._lock:
             if weights != self._weights:

@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Classified:
-    """Images and what the network said of them."""
+    """Images and the network's outputs for them."""
 
     part: str  # which images: "test" or "held-out"
     images: Any  # pixels
@@ -51,7 +51,7 @@ class Classified:
 
     @property
     def shares(self) -> Array:
-        """Which share of its class each number of `confusion` is."""
+        """Each number of `confusion` as a share of its class."""
         counts = self.confusion
         return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
@@ -62,7 +62,7 @@ class Classified:
 
     @property
     def right(self) -> str:
-        """How many are classified right, in words."""
+        """The number of images classified right, in words."""
         confusion = self.confusion
         return f"{np.trace(confusion)} of {confusion.sum()} are right"
 
@@ -128,14 +128,14 @@ def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
 
 
 def _changed(config: Config, task: Task) -> Table:
-    """Return the settings that differ from those of the preset, and not by what these come to for the data."""
+    """Return the settings that differ from the preset's, both resolved for the same data."""
     here, preset = (vars(suited(each, (1,), task.takes, "a run")) for each in (config, make_config(config.preset)))
     lines = [(name, in_words(value), in_words(preset[name])) for name, value in here.items() if value != preset[name]]
     return Table(("setting", "here", f"preset {config.preset}"), lines, "settings that differ from the preset's")
 
 
 def _confusion(classified: Classified) -> list[list[tuple[int, str]]]:
-    """How many images of each class (row) were taken for each (column), and which share of the class that is."""
+    """Return how many images of each class (row) were taken for each (column), as counts and shares of the class."""
     rows = zip(classified.confusion, classified.shares, strict=True)
     return [[(int(n), f"{100 * share:.0f}%") for n, share in zip(*row, strict=True)] for row in rows]
 
@@ -167,9 +167,9 @@ def _result(record: Mapping[str, Any], part: str, name: str, task: Task) -> tupl
 
 
 def _targets(records: Sequence[Mapping[str, Any]], names: Sequence[str], task: Task) -> tuple[str, Table] | None:
-    """Which images, and how well each target is told: the test images if these weights were tested, or those held out.
+    """Return which images, and the figures of each target on them: test images if tested, else held-out images.
 
-    None where there are neither, and of classes.
+    None if there are neither, and for classes.
     """
     last = max((record["epoch"] for record in records), default=0)
     tested = [record for record in records if "test_loss" in record and record["epoch"] == last]

@@ -22,7 +22,7 @@ from train.storage.files import make_folder, open_regular, read_text, remove_par
 from train.storage.lock import HeldError, locked
 
 KEPT = 3
-"""How many of the latest checkpoints stay, besides the best."""
+"""How many of the latest checkpoints are kept, besides the best."""
 
 BEST = "best.h5"
 
@@ -51,7 +51,7 @@ class Interrupted(RuntimeError):
 
 @contextlib.contextmanager
 def writing(what: object) -> Iterator[None]:
-    """Raise RunError in place of OSError: what cannot be written, and why."""
+    """Raise RunError, which says what cannot be written and why, in place of OSError."""
     try:
         yield
     except OSError as error:
@@ -59,7 +59,7 @@ def writing(what: object) -> Iterator[None]:
 
 
 def versions(backend: str) -> dict[str, str]:
-    """Return what computes a run: versions of the packages and Python, architecture, processor and system."""
+    """Return the versions of the packages and Python, the architecture, processor and system."""
     names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
         ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
     )
@@ -112,7 +112,7 @@ class Run:
                 raise RunError(f"--out {path} holds {file.name} and no run; remove it or name another directory")
 
     def take_name(self) -> Path:
-        """Make the directory, or one of a name that no other process has taken: with -2, -3 and so on behind it."""
+        """Make the directory; if another process has taken the name, with -2, -3 and so on behind it."""
         for path in (self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, 1000))):
             with writing(self), contextlib.suppress(FileExistsError):
                 make_folder(path)
@@ -123,7 +123,7 @@ class Run:
     def lock(self, *, make: bool = False) -> Iterator[None]:
         """Keep every other process from writing to the run, until the context is left or this process dies.
 
-        What earlier processes left half written or half deleted is removed first.
+        Files that earlier processes left half written or half deleted are removed first.
         """
         if not self.writes:
             yield
@@ -220,23 +220,23 @@ class Run:
 
     @property
     def teacher_path(self) -> Path:
-        """A copy of the network that teaches this one, where one does: the run goes on wherever the other is then."""
+        """A copy of the teacher, if there is one, so that the run can go on wherever the teacher is then."""
         return self.path / "teacher.h5"
 
     def machine(self) -> dict[str, Any]:
-        """Return what config.toml says of what computed the run."""
+        """Return the versions and machine that config.toml records."""
         versions: dict[str, Any] = self.recorded("versions") or {}
         return versions
 
     def recorded(self, name: str) -> Any:
-        """Return what config.toml says under a name; None if it says nothing."""
+        """Return the value that config.toml records under a name, or None."""
         try:
             return tomllib.loads(read_text(self.config_path)).get(name)
         except (OSError, ValueError):
             return None
 
     def require_unedited(self, config: Config) -> None:
-        """Raise RunError where config.toml has another setting than the run goes on with, which would not count."""
+        """Raise RunError if a setting in config.toml was edited: the run goes on with the checkpoint's."""
         for name, value in read_toml(self.config_path, regular=True).items() if self.config_path.is_file() else ():
             given, own = tuple(value) if isinstance(value, list) else value, getattr(config, name, None)
             if name not in (*CHANGEABLE, "planning") and given != own:
@@ -266,7 +266,7 @@ class Run:
                     continue
                 try:
                     checkpoint = checkpoints.load(path)
-                except UnreadableError as error:  # which says nothing of its content
+                except UnreadableError as error:  # the content may be whole
                     raise RunError(str(error)) from error
                 except CheckpointError as error:
                     notices.append(str(error))
@@ -282,7 +282,7 @@ class Run:
         return path, checkpoint, notices
 
     def set_aside_after(self, checkpoint: Checkpoint) -> list[Path]:
-        """Rename what later checkpoints there are, which are damaged: those that follow take their places."""
+        """Rename later checkpoints, which are damaged: new ones will take their names."""
         name = _name(checkpoint.state.epoch, checkpoint.state.step)
         later = [p for p in self.checkpoint_paths() if p.name > name] if self.writes else []
         try:
@@ -291,9 +291,9 @@ class Run:
             raise RunError(f"cannot rename {error.filename}: {error.strerror or error}") from error
 
     def mend_best(self, best: float) -> tuple[str, bool]:
-        """Set a damaged best checkpoint aside; put that of its epoch, whose score it had, in its place if it is kept.
+        """Replace a damaged or missing best checkpoint by that of its epoch, if it is kept; set a damaged one aside.
 
-        So is one that has gone. Returns a line that says so, and whether there is no best checkpoint any more.
+        Returns a line that says so, and whether there is no best checkpoint any more.
         """
         path = self.path / BEST
         there = path.is_file()
@@ -367,7 +367,7 @@ class Run:
         return records
 
     def test_figures(self, epoch: int) -> dict[str, float]:
-        """Return what the test set said of the network after an epoch; nothing where it was not read then."""
+        """Return the figures of a test after an epoch; nothing where the test set was not read then."""
         records = [record for record in self.read_metrics() if record["epoch"] == epoch]
         return {key: value for record in records for key, value in record.items() if key.startswith("test")}
 
@@ -382,7 +382,7 @@ class Run:
         return None
 
     def unrecorded(self, epoch: int) -> str:
-        """Say which of the epochs up to one metrics.jsonl lacks; nothing where it has all."""
+        """Return a line that names the epochs, up to this one, that metrics.jsonl lacks; "" if it has all."""
         known = {r["epoch"] for r in self.read_metrics() if "train_loss" in r} if self.metrics_path.is_file() else set()
         lost = [number for number in range(1, epoch + 1) if number not in known]
         if not lost:
@@ -402,7 +402,7 @@ class Run:
 def best_epoch(records: Sequence[Mapping[str, Any]], best: float | None = None) -> int | None:
     """Return the last epoch that its record calls the best: its network is in best.h5.
 
-    Of a run from before records said so, the first epoch of the score `best`, by default of the highest; None if none.
+    In older runs, whose records do not say so, it is the first epoch of the score `best`, by default of the highest.
     """
     if marked := [record["epoch"] for record in records if record.get("best")]:
         return int(marked[-1])

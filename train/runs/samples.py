@@ -1,4 +1,4 @@
-"""Which samples a run was trained on, held to what there is now."""
+"""The samples that a run was trained on, compared with those of its data set now."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 def split(
     dataset: Dataset, config: Config, *, older: bool = False
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return which training samples are trained on, and which are held out, copies together; not in `older` runs."""
+    """Return which samples are trained on and which are held out; copies stay together, but in `older` runs."""
     held_out = None if dataset.samples is None else dataset.samples.held_out
     if held_out is not None and config.validation_size not in (-1, count := int(held_out.sum())):
         raise ConfigError(f"--validation-size: {dataset.name} says which {count} samples are held out; leave it out")
@@ -45,7 +45,7 @@ def description_in(run: Path) -> Description | None:
 
 
 def description_of(path: Path, checkpoint: Checkpoint) -> Description | None:
-    """Return the description beside a checkpoint, if it is of the samples that it was trained on."""
+    """Return the description beside a checkpoint, if its digest is the checkpoint's."""
     description = description_in(path.parent)
     return description if description is not None and description.digest == checkpoint.data else None
 
@@ -59,10 +59,10 @@ def have_other_samples(run: Path, other: Path) -> bool:
 def own_samples(
     path: Path, checkpoint: Checkpoint, config: Config, dataset: Dataset, say: Say, use: str = "train"
 ) -> Dataset:
-    """Return the samples of a run in its parts, and say how many are gone and new; CheckpointError of other ones.
+    """Return a run's samples in its parts, and say how many are gone and new; CheckpointError if they are others.
 
-    To "train" on, all must be there; to "test" some of its test samples. To test on "another" data set, which is the
-    run's own if it has all of its samples, it is said how many of the test samples the run was trained on.
+    To "train", all must be there; to "test", some of the test samples. For `use` "another", any data set will do: if it
+    lacks samples of the run, a line says how many of its test samples the run was trained on.
     """
     description = description_of(path, checkpoint)
     where = ("data_dir", "data-dir") if config.dataset in INFO else ("dataset", "dataset")
@@ -91,7 +91,7 @@ def own_samples(
 
 
 def _undescribed(path: Path, checkpoint: Checkpoint, dataset: Dataset, say: Say, use: str, other: str) -> Dataset:
-    """Do the same without a description, by its digest or by the checksum of labels of an older run."""
+    """Return a run's samples without a description, by its digest, or for an older run by the checksum of labels."""
     config, size = checkpoint.config, checkpoint.config.train_size
     part = train_subset(dataset, size) if use != "another" and 0 < size < len(dataset.train_labels) else dataset
     parts = split(part, config, older=True)

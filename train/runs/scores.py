@@ -1,4 +1,4 @@
-"""What is recorded and said of a test: scores, calibration, and intervals of them."""
+"""Records of a test and lines about it: scores, calibration, and their intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NORMAL = 1.959964
 
 
 def figures(result: Result) -> dict[str, float]:
-    """Return what is recorded of a test."""
+    """Return the record of a test."""
     scores = {"loss": result.loss, result.task.score: result.accuracy, **result.details}
     numbers = {f"test_{name}": value for name, value in scores.items() if math.isfinite(value)}
     if result.averaged is not None:
@@ -32,7 +32,7 @@ def figures(result: Result) -> dict[str, float]:
 def test_lines(
     task: Task, test: Mapping[str, Any], config: Config, images: str = "", names: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Yield what is said of a test; `names` are those of labels or numbers."""
+    """Yield the lines about a test; `names` are those of labels or numbers."""
     number = {(False, True): "three", (True, False): "two"}.get((config.flip, config.shift > 0), "six")
     known = [word for word, on in (("shifts of a pixel", config.shift), ("mirrored", config.flip)) if on]
     first, *others = task.tested(test, f"{number} views ({', '.join(known)})", names)
@@ -50,7 +50,7 @@ def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[
 
 
 def part_right(right: int, count: int) -> str:
-    """Say which part of some images is classified right, with Wilson's interval; nothing of no images."""
+    """Return the part of images that is right, in words, with Wilson's interval; "" without images."""
     if not count:
         return ""
     square = NORMAL**2

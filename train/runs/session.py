@@ -42,7 +42,7 @@ from train.storage.files import user_path
 
 
 class Session:
-    """What trains a run: alone or as one of several ranks, silent or not."""
+    """The training of a run: alone or as one of several ranks, silent or not."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Session:
             self._fit(trainer, dataset, hours)
 
     def _mend_best(self, run: Run, state: State, hope: str) -> float:
-        """Mend the best checkpoint of a run, and return the score to beat; `hope` is said where it is lost."""
+        """Mend the best checkpoint of a run, and return the score to beat; where it is lost, print `hope`."""
         line, lost = run.mend_best(state.best)
         if line:
             self.say(f"{line}{hope if lost else ''}")
@@ -236,7 +236,7 @@ class Session:
         return trainer, dataset
 
     def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, packages: dict[str, str]) -> Trainer:
-        """Split, and say what there is to say of the parts."""
+        """Split the data, print notes about the parts, and return the trainer."""
         total, (index, held_out) = len(dataset.train_labels), split(dataset, config)
         count, left = len(held_out), len(index)
         require_varying_numbers(dataset, index)
@@ -349,7 +349,7 @@ class Session:
         return result
 
     def _say_finished(self, run: Run, config: Config, test: dict[str, Any] | None) -> None:
-        """Report a run of which nothing is left to compute, and draw its curve again."""
+        """Report a finished run, and draw its curve again."""
         self.say(f"{run.path} is finished: all {config.epochs} epochs are trained")
         for line in test_lines(task_of([test]), test, config) if test else ():
             self.say(line)
@@ -379,7 +379,7 @@ class Session:
 
 @contextlib.contextmanager
 def locked(run: Run, *, make: bool = False) -> Iterator[None]:
-    """Hold the run's lock; what interrupts at once says what is saved."""
+    """Hold the run's lock; an immediate interrupt says what is saved."""
     try:
         with run.lock(make=make):
             yield
@@ -391,7 +391,7 @@ def locked(run: Run, *, make: bool = False) -> Iterator[None]:
 
 
 def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
-    """Act, and return a function that returns what that gave, or raises its error."""
+    """Act, and return a function that returns the result, or raises the error."""
     outcome: Future[Any] = Future()
     try:
         outcome.set_result(action())
@@ -401,7 +401,7 @@ def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
-    """Refuse another number of epochs where the epochs that are trained would have been others with it."""
+    """Refuse another number of epochs where the finished epochs would have been different with it."""
     config, state = checkpoint.config, checkpoint.state
     extensible, begun = SCHEDULES[config.schedule].extensible, state.epoch + bool(state.step)
     if epochs < begun:

@@ -48,7 +48,7 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]:
-    """Return a network's checkpoint: of a run, the latest that is whole."""
+    """Return a network's checkpoint; for a run, the latest that is whole."""
     path = find(name_or_path)
     if not path.is_dir():
         return path, checkpoints.load(path), []
@@ -59,7 +59,7 @@ def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]
 
 
 def recorded(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a test said of a network: what its file holds, or the run that the file lies in."""
+    """Return a network's test figures, from its file, or from the run that the file lies in."""
     state = checkpoint.state
     if checkpoint.figures or not state.optimizer or state.step:  # a run's state at the end of an epoch has no figures
         return checkpoint.figures
@@ -69,13 +69,13 @@ def recorded(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def card(path: Path) -> str:
-    """Return the model card of a network that ships, Markdown; nothing of any other network."""
+    """Return the model card of a network that ships, Markdown; "" for any other network."""
     text = path.with_suffix(".md")
     return text.read_text(encoding="utf-8") if path.parent == FOLDER and text.is_file() else ""
 
 
 def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
-    """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
+    """Return a checkpoint for evaluation alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
     of_teachers = (f.name for f in TeacherSettings.own())

@@ -34,8 +34,8 @@ Arrays = dict[str, Any]
 that are arrays."""
 
 Inputs = dict[str, Any]
-"""What a step is told by the host: what `draw_batch` draws for its images, learning "rate", the number of the "step",
-what averages keep (`averages.parts`), and the random numbers of layers, "noise" (`Network.noise`)."""
+"""A step's inputs from the host: the numbers of `draw_batch`, the learning "rate", the number of the "step", the
+parts that averages keep (`averages.parts`), and the random numbers of layers, "noise" (`Network.noise`)."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, dict[str, Array]]]
 """From arrays and inputs to arrays, loss, and the numbers of `METRICS`."""
@@ -45,7 +45,7 @@ WARM_UP = 3
 
 
 def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
-    """Return what a step changes, before the first one."""
+    """Return the arrays that a step changes, before the first one."""
     state = initial_state(network.config, parameters)
     arrays = {"parameters": parameters, "optimizer": state, "moments": network.initial_moments()}
     return arrays | ({"average": parameters} if network.config.average_decay else {})
@@ -100,7 +100,7 @@ def gradient_step(
 
 
 def described(network: Network, weights: Parameters) -> dict[str, dict[str, Parameter]]:
-    """Return weights as optimisers take them: arrays with several axes are filters, which scales and biases are not."""
+    """Return weights as `Parameter`s for optimisers: arrays with several axes are filters, others scales or biases."""
 
     def kind(name: str, a: Array) -> Literal["filter", "scale", "bias"]:
         return "filter" if a.ndim > 1 else "scale" if name.endswith("scale") else "bias"
@@ -192,7 +192,7 @@ class GraphedStep:
         return self.xp.asarray(array, copy=True)
 
     def _drop(self) -> None:
-        """Give back what a graph keeps: its results first, since what they lie in is given back with the launch."""
+        """Give back a graph's memory: its results first, since their memory is given back with the launch."""
         self.arrays, self.inputs, self.results = {}, {}, ()
         gc.collect()  # arrays of the tape, which is a cycle
         self.launch = None

@@ -1,6 +1,6 @@
-"""A trained network that teaches another by what it makes of the same images (arXiv:1503.02531).
+"""A trained network that teaches another by its outputs for the same images (arXiv:1503.02531).
 
-Section 5.2 of arXiv:1703.04140 compares with networks that were trained so, the WRN student and FitNet.
+Section 5.2 of arXiv:1703.04140 compares with two such students, the WRN student and FitNet.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Teacher:
     def shared(self, pupil: Network) -> list[tuple[str, str]]:
         """Return the last layers of both at each size of space that both have, the pupil's first.
 
-        What comes before the pupil's first weights is left out: it would not change.
+        Layers before the pupil's first weights are left out: they would not change.
         """
         stages, names = self.network.stages, {la.name for la in dropwhile(lambda la: not la.trainable, pupil.table)}
         return [(name, stages[size]) for size, name in pupil.stages.items() if size in stages and name in names]
@@ -97,9 +97,9 @@ def require_unseen(
 ) -> list[str]:
     """Raise CheckpointError if another network was trained on images that this run holds out, or on its test images.
 
-    What this run reaches on them would then say nothing of new images. Returns the line that says where that cannot be
-    checked: of a network without a description, whose part of `whole`, the images of all sizes of training sets, is
-    known only where its images have the same name.
+    This run's scores on them would then not hold for new images. Returns a line where that cannot be checked: for a
+    network without a description, its part of `whole`, the images of all sizes of training sets, is known only where
+    its images have the same name.
     """
     recipe, held_out = other.config, split(dataset, config)[1]
     if (description := description_of(path, other)) is not None:

@@ -85,7 +85,7 @@ class _Scale(nn.Module):
 
 
 def _convolution(filters: Convolve) -> nn.Sequential:
-    """Return a correlation, after the samples that it wants beyond the ends."""
+    """Return a correlation, after a module that adds its samples beyond the ends."""
     axes = len(filters.stride)
     outputs, inputs, *size = filters.weight.shape
     kind = getattr(nn, f"Conv{axes}d")

@@ -1,4 +1,4 @@
-"""A run or a network once opened: what evaluates, reports, verifies, explores or exports it asks this object."""
+"""A run or a network once opened: evaluation, reports, verification, exploring and export ask this object."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ class Trained:
 
     @classmethod
     def open(cls, name_or_path: Path, settings: Mapping[str, Any], say: Say) -> Self:
-        """Return a network that a command names, of a run the latest, with other settings than it was trained with."""
+        """Return a network by name or path (the latest of a run), with other settings than it was trained with."""
         path, checkpoint = opened(name_or_path, say)
         config = dataclasses.replace(checkpoint.config, **{"backend": "auto", **settings})  # it may come from elsewhere
         xp = namespace(config.backend)
         return cls(path, checkpoint, xp, config, *restore(path, checkpoint, config, xp))
 
     def data(self, action: str, say: Say, *, named: bool = False, use: str = "test") -> Dataset:
-        """Return its data, from a set that the user may have `named`, with the samples in the parts that they had.
+        """Return its data, from a set that the user may have `named`, with samples in the parts that they had.
 
-        `own_samples` says what a `use` is; without one all are as in the set. CheckpointError of another kind of data.
+        `own_samples` explains `use`; without it all samples are as in the set. CheckpointError for another kind of
+        data.
         """
         path, checkpoint, name = self.path, self.checkpoint, self.config.dataset
         require_named(name, named, action)
@@ -60,19 +61,19 @@ class Trained:
         return own_samples(path, checkpoint, self.config, dataset, say, use) if use else dataset
 
     def images(self, images: Any, labels: Any) -> Images:
-        """Return samples as its network takes them, with labels as its loss does."""
+        """Return samples for the network, with labels for its loss."""
         checkpoint, config, xp = self.checkpoint, self.config, self.xp
         arrays = on_device(xp, images), xp.asarray(checkpoint.targets.taught(labels, config.dtype))
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
         return Images(*arrays, *statistics, targets=checkpoint.targets, by=config.standardize)
 
     def evaluate(self, data: Images, result: Result | None = None) -> Result:
-        """Return what the network makes of samples; with such a result what it makes of several views of them too."""
+        """Return an evaluation on samples; given one, return it with the accuracy of several views too."""
         subject = self.xp, self.network, self.parameters, self.moments, data
         return evaluate(*subject) if result is None else evaluate_views(*subject, result)
 
     def report(self, run: Run, dataset: Dataset | None, *, tested: bool) -> str:
-        """Write report.html of its run with what it makes of test or held-out samples, and return its path."""
+        """Write report.html of its run, with an evaluation on test or held-out samples, and return its path."""
         shown = seen = None
         if dataset is not None:
             index, held_out = split(dataset, self.config)
@@ -109,7 +110,7 @@ def require_named(dataset: str, named: bool, action: str) -> None:
 
 
 def opened(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
-    """Return a network's checkpoint, of a run the latest; say which, and what is wrong with later ones."""
+    """Return a network's checkpoint (the latest of a run); say which, and what is wrong with later ones."""
     path, checkpoint, notices = open_network(name_or_path)
     for notice in notices:
         say(f"{notice}; taking {path}")

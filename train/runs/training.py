@@ -42,12 +42,12 @@ from train.runs.teacher import Teacher
 EVALUATION_BATCH = 100
 
 TRAINED = tuple(kind for kind in checkpoints.GROUPS if kind != "moments")
-"""What a step changes; moments are taken anew after it, and evaluation says which layer's are not finite."""
+"""Arrays that a step changes; moments are renewed after it, and evaluation names layers where they are not finite."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a network makes of a labelled set."""
+    """The evaluation of a network on a labelled set."""
 
     loss: float  # mean negative log-likelihood, in nats; of numbers the squared error, in their deviations
     accuracy: float  # the task's score: part of images or of labels that is right, or of numbers the mean R^2
@@ -94,7 +94,7 @@ def evaluate_views(
     *,
     ranks: Ranks | None = None,
 ) -> Result:
-    """Return an evaluation with what the mean of the logits of several views classifies right, if there are others."""
+    """Return an evaluation with the accuracy of the mean of logits over several views, if there are others."""
     config, count, hits = network.config, data.images.shape[0], 0
     if not (config.flip or config.shift) or not result.task.ranks:
         return result
@@ -112,7 +112,7 @@ def evaluate_views(
 
 
 def _most(network: Network, ranks: Ranks) -> int:
-    """How many images memory was reckoned for."""
+    """Count the images in the estimate of memory."""
     return min(EVALUATION_BATCH, -(-network.config.batch_size // ranks.size))
 
 
@@ -223,7 +223,7 @@ class Trainer:
         return self.state.moments
 
     def _images(self) -> str:
-        """Where the images come from, and what would name others."""
+        """Say where the images come from, and which setting would name others."""
         if self.config.dataset in INFO:
             return f"{self.config.data_dir} holds; name theirs with --data-dir"
         return f"{self.config.dataset} holds; name theirs with --dataset"
@@ -347,7 +347,7 @@ class Trainer:
         return tuple(map(int, self.train.images.shape[1:-1]))
 
     def _image_size(self) -> tuple[int, ...]:
-        """Return the same of this epoch's training images."""
+        """Return the lengths of the axes of space of this epoch's training images."""
         return image_size(self.config, self.state.epoch, self._own_size())
 
     def _take(self, arrays: Any, inputs: Inputs) -> Any:
@@ -360,7 +360,7 @@ class Trainer:
         return self._graphed[1](arrays, inputs)
 
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
-        """Return what the host tells a step."""
+        """Return a step's inputs from the host."""
         state, config = self.state, self.config
         position = Position(index, self.train.images.shape[1:], state.epoch, self.count)
         drawn = draw_batch(config, self.rng, position) | {"noise": self.network.noise(self.rng, len(index))}
@@ -510,7 +510,7 @@ class Trainer:
 
 
 def summary(record: dict[str, Any], epochs: int, seconds_left: float, units: str = "images") -> str:
-    """Return an epoch's record as a line; `units` are what data are called."""
+    """Return an epoch's record as a line; `units` is the name of the data, such as images."""
     said = f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.3f}, "
     if "train_accuracy" in record:
         said += f"accuracy {100 * record['train_accuracy']:.1f} %, "

@@ -12,9 +12,9 @@ from train.runs.training import Trainer
 
 
 def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str]:
-    """Give a new run a network's weights and running moments; return the names of what begins anew.
+    """Give a new run a network's weights and running moments; return the names of the layers that begin anew.
 
-    That is the last layer and the head where they tell other classes apart, or where the head is of another kind.
+    These are the last layer and the head, where they tell other classes apart or the head is of another kind.
     CheckpointError if any other array has another shape.
     """
     config, state = trainer.config, trainer.state
