@@ -86,14 +86,14 @@ def fit(
     ----------
     config : Config or str, optional
         Every setting, or the name of a preset, which takes at least 1,000 steps on data of one's own; by default the
-        preset for the axes of space of one's own data.
+        preset for the data's axes of space.
     dataset : str, Path or Dataset, optional
-        What to train on: a name, a file of arrays, MODULE:FUNCTION, or images themselves. By default what `config`
-        names. A run of images themselves asks for them again when it is resumed.
+        The training data: a name, a file of arrays, MODULE:FUNCTION, or images themselves. By default the `config`
+        names them. A run of images themselves asks for them again when it is resumed.
     out : str or Path, optional
         Directory of the run; by default a new one below ``runs``.
     on_epoch : callable, optional
-        Is given the record of each epoch, a dict as in metrics.jsonl, once its checkpoint is written.
+        Called with the record of each epoch, a dict as in metrics.jsonl, once its checkpoint is written.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def fit(
     Interrupted
         After Ctrl-C or SIGTERM, the state having been saved; `resume` goes on.
     ModuleNotFoundError
-        If something is missing that the extra `train` installs.
+        If a module of the extra `train` is missing.
     """
     require_installed()
     if not isinstance(dataset, str | Path | Dataset | None):
@@ -149,7 +149,7 @@ def resume(
     *,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Classifier:
-    """Continue a run from its latest checkpoint, so that every bit is as if it had not stopped; see `fit`.
+    """Continue a run from its latest checkpoint, bit for bit as if it had not stopped; see `fit`.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def resume(
 
 
 def _name_of(dataset: str | Path) -> str:
-    """Return what a data set is called, a folder of any name if it is a path."""
+    """Return a data set's name; a path to a folder gets a slash behind it."""
     return dataset if isinstance(dataset, str) else named_folder(dataset)
 
 
@@ -186,16 +186,16 @@ class Classifier:
     Parameters
     ----------
     checkpoint : Checkpoint
-        Where it comes from.
+        The checkpoint of the network.
     network : Network
         Its layers.
     parameters, moments : dict
         Weights and running moments.
     name : str, optional
-        What it is called; by default its preset.
+        Its name; by default its preset.
     card : str, optional
-        Its model card, Markdown: what it takes, data, recipe, accuracy by class, what it is not for. A network that
-        ships has one; of others it says what they take.
+        Its model card, Markdown: inputs, data, recipe, accuracy by class, and what it is not for. A network that
+        ships has one; for others it describes their inputs.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Classifier:
         self._opened = Opened(network, parameters, moments)
 
     def __repr__(self) -> str:
-        """Say what it is, in one line."""
+        """Describe the network in one line."""
         task, has_filters = self.checkpoint.task, MERGED_FILTERS not in self._architecture.lacks
         test = self.figures.get(f"test_{task.score}")
         tested = "not tested" if test is None else f"{task.title} {task.shown(test)} on the test images"
@@ -229,7 +229,7 @@ class Classifier:
 
     @property
     def takes(self) -> str:
-        """What images, signals or volumes it is given, in words."""
+        """Its inputs, images, signals or volumes, in words."""
         *lengths, channels = self.checkpoint.image_shape
         kind = ("Signals", "Images", "Volumes")[len(lengths) - 1]
         shape = ", ".join(map(str, lengths))
@@ -244,7 +244,7 @@ class Classifier:
 
     @property
     def photograph_shape(self) -> tuple[int, ...]:
-        """Rows, columns and channels that photographs are brought to; () for a network that takes none."""
+        """Rows, columns and channels to which photographs are brought; () for a network that takes none."""
         takes = self._fits or is_folder(self.checkpoint.config.dataset)
         return self.checkpoint.image_shape if takes else ()
 
@@ -255,19 +255,19 @@ class Classifier:
 
     @property
     def _fits(self) -> bool:
-        """Whether what has another size is brought to its own."""
+        """Whether images of another size are brought to its own."""
         return self._pixels and len(self.checkpoint.image_shape) == 3
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What was recorded of the network when it was trained, such as its accuracy on the test set."""
+        """Records of its training, such as the accuracy on the test set."""
         return self.checkpoint.figures
 
     @property
     def merged(self) -> Parameters:
         """Filters and biases of each layer, as `train.networks.network.Network.merged` returns them; NumPy arrays.
 
-        A TypeError of any other network than a hierarchical one.
+        TypeError for a network that is not hierarchical.
         """
         if MERGED_FILTERS in self._architecture.lacks:
             raise TypeError(f"{self._architecture.title} has no merged filters, a hierarchical network has")
@@ -281,17 +281,17 @@ class Classifier:
     def logits(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
         """Return the logits of images, whose softmax is the probability of each class.
 
-        Of yes/no labels their sigmoid is the probability of a yes. A network of numbers returns these, in the units of
-        its training data.
+        For yes/no labels the sigmoid of a logit is the probability of a yes. A network of numbers returns the numbers,
+        in the units of its training data.
 
         Parameters
         ----------
         images : array, shape (N, H, W, C) or (H, W, C), or photographs
             Arrays have as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to
-            1. Grey ones may lack that axis. A photograph is the path of a file or an image of Pillow. Several are given
-            as a list. Other sizes are centre-cropped and resized to the training size. A network of signals or volumes,
-            or of other numbers than bytes, takes arrays of its training data's size and units, (N, T, C) or
-            (N, D, H, W, C). `takes` says all this of a network.
+            1. Grey ones may lack that axis. A photograph is the path of a file or an image of Pillow; several are a
+            list. Other sizes are centre-cropped and resized to the training size. A network of signals or volumes, or
+            of other numbers than bytes, takes arrays of its training data's size and units, (N, T, C) or (N, D, H, W,
+            C). `takes` describes this for a network.
 
         Returns
         -------
@@ -317,16 +317,16 @@ class Classifier:
         layer: int | str,
         reduce: Literal["attributes", "space"] | None = None,
     ) -> Array:
-        """Return what a layer makes of images, such as features for another classifier.
+        """Return a layer's output for images, such as features for another classifier.
 
         Parameters
         ----------
         images : array or photographs
             As `logits` takes them.
         layer : int or str
-            Number j of a hierarchical network's layer, or the name that the network's table has for any layer.
+            Number j of a hierarchical network's layer, or the name of any layer in the network's table.
         reduce : {"attributes", "space"}, optional
-            What to take the mean over; by default nothing.
+            The axes to take the mean over; by default none.
 
         Returns
         -------
@@ -376,7 +376,7 @@ class Classifier:
         return Convolutions(self.checkpoint, self.network, *self._arrays)
 
     def axes(self, layer: int | str) -> tuple[str, ...]:
-        """Return the names of the axes of what a layer makes.
+        """Return the names of the axes of a layer's output.
 
         Parameters
         ----------
@@ -403,7 +403,7 @@ class Classifier:
         return self.network[name]
 
     def _each(self, images: Array | Photograph | Sequence[Photograph], function: Callable[..., Array]) -> Array:
-        """Return a function of the opened network and standardised images, taken of some of the images at a time."""
+        """Return a function of the opened network and standardised images, evaluated on some images at a time."""
         array = as_array(images, self.photograph_shape, self.checkpoint.values)
         xp = array_namespace(array)
         array, alone = self._samples(xp.asarray(array))
@@ -442,17 +442,17 @@ class Classifier:
     __call__ = logits
 
     def probabilities(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
-        """Return the softmax of `logits`, which sums to 1: what the network holds for the probability of each class.
+        """Return the network's probability of each class, the softmax of `logits`, which sums to 1.
 
-        Of yes/no labels it is the probability of each, the sigmoid. TypeError if the network predicts numbers.
+        For yes/no labels it is the sigmoid, the probability of each. TypeError if the network predicts numbers.
         """
         return self.checkpoint.task.probabilities(self.logits(images))
 
     def predict(self, images: Array | Photograph | Sequence[Photograph]) -> list[Any]:
         """Return the names of the classes that images, as `logits` takes them, most probably belong to.
 
-        Of yes/no labels it has the tuple of those that hold more probably than not; of numbers their tuple, in the
-        units of the training data.
+        For yes/no labels the result is a tuple of those with a probability above 1/2; for numbers a tuple of them, in
+        the units of the training data.
         """
         return self.checkpoint.task.predicted(np.atleast_2d(to_numpy(self.logits(images))), self.class_names)
 

@@ -17,12 +17,12 @@ from train.runs.run import Run, RunError
 from train.runs.samples import have_other_samples
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
-"""Settings whose differences the table does not show, since they change no recipe, or have a column."""
+"""Settings that the table leaves out, since they change no recipe, or have a column of their own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """What one run's folder says."""
+    """The records of one run's folder."""
 
     name: str
     config: Config
@@ -77,7 +77,7 @@ class _Record:
 
 
 def _coefficients(run: Run, config: Config) -> int | None:
-    """How many a run's network has; for one's own images only a checkpoint tells."""
+    """Count the coefficients of a run's network; for one's own images only a checkpoint knows them."""
     if config.dataset in INFO:
         shape, classes = INFO[config.dataset].image_shape, INFO[config.dataset].classes
     else:
@@ -93,7 +93,7 @@ HEADER = [
     *("run", "preset", "seed", "coefficients", "epochs", "minutes", "train loss", "train"),
     *("held out", "best", "test", "views", "all right", "errors"),
 ]
-"""The score of numbers is R^2, their mean; `errors` are root mean squared ones, in units of the data."""
+"""For numbers the score is the mean R^2, and `errors` are root mean squared errors, in units of the data."""
 
 
 def _arguments(parser: Parser) -> None:

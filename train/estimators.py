@@ -48,14 +48,14 @@ OF_A_RUN = (
     *("preset", "seed", "dataset", "data_dir", "size", "train_size", "validation_size", "validation_every", "test"),
     *("init_from", "task", "teacher", "teacher_share", "temperature", "attention_transfer"),
 )
-"""Settings that `fit` takes from elsewhere, or has no use for."""
+"""Settings that `fit` takes from other parameters, or does not use."""
 
 MOST_REPEATS = 1000
-"""How many times as many rows weights may make, in the mean."""
+"""Most rows that whole-number weights may make of a row, in the mean."""
 
 
 def _answers(cls: type[Any]) -> type[Any]:
-    """Let an estimator say which parameter another name could mean."""
+    """Let an estimator's errors name the parameter that another name could mean."""
     init: Any = cls.__init__
     known = inspect.signature(init).parameters
 
@@ -75,7 +75,7 @@ class _Enough(Exception):
 
 @dataclass(eq=False, repr=False)
 class _Estimator(BaseEstimator):
-    """What both kinds have in common: a kind says what targets are, and what they are called again."""
+    """Common to both kinds of estimators: a kind defines its targets, and turns predictions back into them."""
 
     _validation: ClassVar[dict[str, bool]]
     _task: ClassVar[str] = ""  # what is learned, where targets do not say it
@@ -140,7 +140,7 @@ class _Estimator(BaseEstimator):
         y : array, shape (N,) or (N, n_targets)
             Their classes, several yes/no labels as 0 and 1, or numbers.
         sample_weight : array, shape (N,), optional
-            What each counts: whole numbers repeat rows, others weigh their loss, 1 in the mean.
+            Weights of samples: whole numbers repeat rows, others weigh the loss, 1 in the mean.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class _Estimator(BaseEstimator):
         self._classifier = Classifier(self.checkpoint_, network, parameters, moments)
 
     def _space(self, x: NDArray[Any]) -> tuple[int, ...]:
-        """Which axes of X are those of space; a UserWarning where its shape leaves a doubt."""
+        """Return the axes of space of X; a UserWarning where its shape leaves a doubt."""
         last, first = tuple(range(1, max(x.ndim - 1, 2))), tuple(range(2, x.ndim))
         if self.space_axes is not None:
             axes = tuple(np.ravel(self.space_axes).tolist())
@@ -304,8 +304,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     Parameters
     ----------
     preset : str, optional
-        What the settings start from; by default ``"signal"`` for signals, ``"hcnn-fast"`` for images, ``"volume"``
-        for volumes.
+        The settings to start from; by default ``"signal"`` for signals, ``"hcnn-fast"`` for images, ``"volume"`` for
+        volumes.
     epochs, width, depth, learning_rate, batch_size : int or float, optional
         Settings that are often searched; by default the preset's, and where neither `epochs` nor `batch_size` is
         given at least 10 steps an epoch and 1,000 in all.
@@ -321,22 +321,22 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     validation_fraction : float, optional
         Part of the rows that is held out, of each class its share.
     warm_start : bool, optional
-        Whether `fit` begins with the weights of the last one, which must have had the same classes or targets.
+        Whether `fit` begins with the weights of the last `fit`, which must have had the same classes or targets.
     verbose : bool, optional
         Whether it prints a line for each epoch.
     random_state : int, RandomState or None, optional
-        Of initial weights, order and augmentation.
+        Seed of initial weights, order and augmentation.
     class_weight : dict, "balanced" or None, optional
-        What rows of each class count beside `sample_weight`.
+        Weights of each class, beside `sample_weight`.
 
     Attributes
     ----------
     classes_ : ndarray, shape (n_classes,)
-        The labels; of yes/no labels their places.
+        The labels; for yes/no labels their numbers.
     n_features_in_ : int
         Length of the second axis of X.
     space_axes_ : tuple of int
-        Which axes of X were taken for those of space; a warning says it where the second axis may be that of channels.
+        The axes of X taken for axes of space; a warning says so where the second axis may be that of channels.
     n_iter_ : int
         Epochs that were trained.
 
@@ -378,7 +378,7 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         return np.asarray(self.classes_[chosen] if task.takes == "classes" else chosen.astype(int))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return what the network holds for the probabilities of `classes_`, in their order, (N, n_classes)."""
+        """Return the network's probabilities of `classes_`, in their order, (N, n_classes)."""
         classifier, outputs = self._outputs(X)
         return np.asarray(classifier.checkpoint.task.probabilities(outputs))
 
@@ -392,7 +392,7 @@ class HCNNRegressor(RegressorMixin, _Estimator):
 
     Notes
     -----
-    Targets are standardised while it learns; what it predicts is in their units, and `score` is R^2. The preset
+    Targets are standardised while it learns; predictions are in their units, and `score` is R^2. The preset
     ``"signal"`` resamples axes; where the targets depend on how fast things are, the setting ``{"resample": 0.0}``
     leaves that out. A network hardly knows where in a signal something is: tables, whose columns have each their own
     meaning, are for other estimators.

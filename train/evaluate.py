@@ -58,7 +58,7 @@ def say_accuracy(name_or_path: Path, settings: Mapping[str, Any], action: str) -
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:
-    """Return the counts, a row for each true class, and the part of each class that was predicted right."""
+    """Return a table of counts, a row for each true class, with the part of each class that is right."""
     names = [" ".join(name.split()) for name in names]  # a line feed in one would forge a line
     least = max(len(str(int(result.confusion.max()))), 4)
     width = next(n for n in range(least, 1 << 20) if len({name[:n] for name in names}) == len({*names}))

@@ -1,4 +1,4 @@
-"""Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m hcnn explore`."""
+"""Explore the attributes of a trained network (section 5.3 of arXiv:1703.04140): `python -m hcnn explore`."""
 
 import argparse
 import contextlib
@@ -35,7 +35,7 @@ PER_CLASS = 2
 """Images of each class, unless others are asked for."""
 
 OF_MOMENTS = 200
-"""Images that the untrained network's moments are taken of."""
+"""Images for the moments of the untrained network."""
 
 ORDER = ("v_{j-2}", "v_{j-1}", "v_j")
 """Attributes of x_j, in the order of its axes."""
@@ -167,7 +167,7 @@ def _dataset(options: argparse.Namespace, trained: Trained) -> Dataset:
 
 
 def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Settings:
-    """Return the settings of a study; ConfigError where the network or the images have no such thing."""
+    """Return the settings of a study; ConfigError where the network or the images lack something they name."""
     labels = dataset.train_labels if options.queries == "train" else dataset.test_labels
     depths = tuple(sorted(set(options.depths or model.depths)))
     for j in depths:
@@ -209,7 +209,7 @@ def _features(
 
 @contextlib.contextmanager
 def _stages(seconds: dict[str, float]) -> Iterator[Callable[[str], None]]:
-    """Show what is measured, and record how long each part takes."""
+    """Print the part being measured, and record the seconds of each."""
     with progress_bar(len(PARTS) + 1, unit=" parts") as bar:
         current: list[tuple[str, float]] = []
 
@@ -229,7 +229,7 @@ def _stages(seconds: dict[str, float]) -> Iterator[Callable[[str], None]]:
 
 
 def _write(out: Path, write: Callable[[Path], None]) -> None:
-    """Make a folder whole, or not at all; what was killed while it made one of this kind goes first."""
+    """Make a folder whole, or not at all; folders of this kind that a killed process left are removed first."""
     remove_partial_files(out.parent, re.escape(out.name), r"explore-\d{8}-\d{6}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with writing(f"to {out}"):

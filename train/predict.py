@@ -1,4 +1,4 @@
-"""Classify what files hold by a trained network: `python -m hcnn predict NETWORK PATH ... --out table.csv`."""
+"""Classify the contents of files: `python -m hcnn predict NETWORK PATH ... --out table.csv`."""
 
 import argparse
 import itertools
@@ -79,7 +79,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _files(path: Path, network: Classifier) -> list[Path]:
-    """Return the files below a path that a network takes, or the path of a file, and say what else there is."""
+    """Return the files below a path that a network takes, or the path of a file; print what else there is."""
     left_out: Counter[str] = Counter()
     endings = None if network.photograph_shape else endings_for(len(network.checkpoint.image_size))
     files = files_in(path, left_out, known=endings) if path.is_dir() else [path]
@@ -117,7 +117,7 @@ def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence
 
 
 def samples_in(path: Path, network: Classifier) -> tuple[NDArray[Any], Sequence[str]]:
-    """Return what a file holds, (N, *space, C), as the network takes it, a picture or samples; and notes."""
+    """Return a file's picture or samples, (N, *space, C), as the network takes them, and notes."""
     reader, shape, checkpoint = reader_of(path), network.photograph_shape, network.checkpoint
     if reader is not None and len(checkpoint.image_size) in reader.axes:
         array, notes = reader.samples(path)

@@ -1,4 +1,4 @@
-"""Train one network for each of many settings, and table what they reach: `python -m train.sweep sweep.toml`."""
+"""Train a network for each of many settings, and make a table of their scores: `python -m train.sweep sweep.toml`."""
 
 from train.commands.process import leave_on_interrupt, raise_on_interrupt
 
@@ -63,7 +63,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a file asks for."""
+    """The trials and limits of a sweep's file."""
 
     trials: tuple[Trial, ...]  # all of them
     minutes: float  # training time of each
@@ -100,7 +100,7 @@ def read_sweep(text: str) -> Sweep:
 
 
 def _config(settings: Mapping[str, Any], *varied: Mapping[str, Any]) -> Config:
-    """Return the settings of a trial: those of all, changed in several places, each of them in one alone."""
+    """Return a trial's settings: the common ones with changes from several tables, each setting in one table only."""
     keys = [key for changes in varied for key in changes]
     if twice := [key for key in keys if keys.count(key) > 1]:
         where = "as the list seeds alone" if twice[0] == "seed" else "in variants or in grid"
@@ -144,7 +144,7 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _read(file: Path, *, regular: bool = False) -> tuple[str, Sweep]:
-    """Return what a file says, and asks for; one to be `regular` may be no link, pipe or device."""
+    """Return the text of a file and its sweep; with `regular` it may be no link, pipe or device."""
     text = toml_text(file, regular=regular)
     try:
         return text, read_sweep(text)
@@ -153,7 +153,7 @@ def _read(file: Path, *, regular: bool = False) -> tuple[str, Sweep]:
 
 
 def _begin(folder: Path, text: str, sweep: Sweep) -> None:
-    """Write what is to be done, or check that it is the same as before."""
+    """Write the files of the sweep and its trials, or check that they are the same as before."""
     asked = folder / "sweep.toml"
     if asked.exists():
         if _read(asked, regular=True)[1].trials != sweep.trials:
@@ -233,7 +233,7 @@ def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:
 
 
 def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
-    """Return what became of each trial in earlier calls; one that was trained and whose folder has gone is waiting."""
+    """Return the state of each trial after earlier calls; a trained one whose folder has gone is waiting."""
     states = dict.fromkeys((trial.number for trial in sweep.trials), WAITING)
     with contextlib.suppress(OSError, ValueError, KeyError):
         rows = csv.DictReader(io.StringIO(read_text(folder / TABLE), newline=""))
@@ -261,7 +261,7 @@ def _stopping() -> Iterator[list[int]]:
 
 
 def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
-    """Return a line of the table: settings, what was reached, and what went wrong."""
+    """Return a row of the table: settings, score, and error."""
     run, why, records = Run(run_path(folder, trial.number)), "", list[dict[str, Any]]()
     try:
         records = records_of(run)
@@ -313,7 +313,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table in Markdown: what each combination of settings reaches, the best first, means over seeds."""
+    """Return a table in Markdown: the mean score over seeds of each combination of settings, the best first."""
     names = [name for name in sweep.trials[0].varied if name != "seed"]
     groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
     for row in rows:  # the same given twice is no other seed

@@ -31,7 +31,7 @@ from train.verification.report import as_json, page, summary_table
 
 BOUNDARIES = ("periodic", "zero")
 DTYPE = "float64"
-"""Unless another is asked for: rounding then leaves room for twelve digits, in float32 for few."""
+"""The default dtype: its rounding leaves twelve digits, that of float32 few."""
 
 BIAS_SCALE = 0.5
 """Standard deviation of random networks' biases, which training begins at zero."""
@@ -40,7 +40,7 @@ LAYER_SETTINGS = (
     *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
     *("activation", "nonlinear_factors", "normalization", "head", "skip", "scattering", "epsilon"),
 )
-"""What the description of a verification says of the network."""
+"""Settings of the network in the description of a verification."""
 
 JSON, PAGE = "verify.json", "verify.html"
 

@@ -1,4 +1,4 @@
-"""What the explorer found of a network, in words: sentences, and one table of claims."""
+"""The explorer's findings about a network: sentences, and one table of claims."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NOT_SHOWN = "not shown"
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement about a network, and what came of it."""
+    """A statement about a network, and the result of its test."""
 
     claim: str
-    unit: str  # of exchangeability: what the test takes for independent
-    smallest_p: float  # the smallest p that there can be; NaN of an interval, and of what is measured of all there is
+    unit: str  # of exchangeability: the things that the test takes for independent
+    smallest_p: float  # the smallest possible p; NaN for an interval, and for a measurement without sampling
     result: str
     verdict: str
 
 
 def claims(study: Study) -> list[Claim]:
-    """Return what was claimed, tested and found, of all that was measured."""
+    """Return all claims with their tests and results."""
     return [
         *_exactness(study),
         *(_class(study) if study.agreements else []),
@@ -80,13 +80,13 @@ def conclusion(study: Study) -> list[str]:
 
 
 def apart(study: Study, j: int) -> list[int]:
-    """Return the translations at a depth that share no sample with what was translated."""
+    """Return the translations at a depth after which an array shares no sample with itself before."""
     steps = study.agreements["trained"][j].same.shape[1]
     return sharing_no_sample(steps, study.settings.width, boundary_of(study.model))
 
 
 def exact_and_aliased(study: Study, kind: str = "trained") -> tuple[list[int], list[Contrast], Contrast] | None:
-    """Return depths at which some translations are exact and others not, and how both keep the class, not smoothed."""
+    """Return depths with exact and other translations, and contrasts of how both keep the class, without smoothing."""
     multiples = {e.j: e.multiple for e in study.exactness if e.axis == study.settings.axis}
     pairs = []
     for j, measured in study.unsmoothed[kind].items():
@@ -101,7 +101,7 @@ def exact_and_aliased(study: Study, kind: str = "trained") -> tuple[list[int], l
 
 
 def _natural_and_random_order(study: Study) -> tuple[list[int], list[Contrast], Contrast] | None:
-    """Depths, and how translations keep the class beside the same along the axis in random order."""
+    """Return depths, and contrasts of how translations keep the class in natural and in random order of the axis."""
     trained, shuffled = (study.agreements[kind] for kind in ("trained", "random order"))
     depths = [j for j in trained if apart(study, j)]
     if not depths:
@@ -112,7 +112,7 @@ def _natural_and_random_order(study: Study) -> tuple[list[int], list[Contrast], 
 
 
 def mean_interval(study: Study, kind: str, j: int, taus: Sequence[int]) -> tuple[float, float]:
-    """Return the interval of a mean, the same ends wherever they are shown."""
+    """Return the interval of a mean, with the same ends at every call."""
     return study.agreements[kind][j].mean_interval(taus, _rng(study))
 
 
@@ -134,7 +134,7 @@ def shown_difference(of: Contrast) -> str:
 
 
 def verdicts(study: Study) -> list[str]:
-    """Return how many tests of properties found something, of those that could."""
+    """Return in words how many tests of properties are significant, of those that could be."""
     lines = []
     for axis in dict.fromkeys(f.axis for f in study.findings):
         findings = [f for f in study.findings if f.axis == axis]
@@ -145,7 +145,7 @@ def verdicts(study: Study) -> list[str]:
 
 
 def orders(study: Study) -> list[str]:
-    """Return how many measures of order found something, of those that could."""
+    """Return in words how many measures of order are significant, of those that could be."""
     lines = []
     for measure in dict.fromkeys(o.measure for o in study.organisation):
         measured = [o for o in study.organisation if o.measure == measure]
@@ -195,12 +195,12 @@ def _exact_against_aliased(study: Study) -> str:
 
 
 def _rng(study: Study) -> np.random.Generator:
-    """Return the same generator for every interval, so that it has the same ends wherever it is shown."""
+    """Return the same generator for every interval, so that its ends are the same wherever it is shown."""
     return np.random.default_rng(study.settings.seed)
 
 
 def _counted(text: str, decided: int, tried: int) -> str:
-    """Say what tests found, and how many could not."""
+    """Return a result of tests, with the number that cannot be decided."""
     if not decided:
         return f"none of {tried} tests can be decided."
     return text + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
@@ -293,7 +293,7 @@ def _order(study: Study) -> list[Claim]:
 
 
 def _distances(study: Study) -> list[Claim]:
-    """Return the claims about what layers do to distances of pairs of test images."""
+    """Return the claims about how layers change distances of pairs of test images."""
     layers = study.layers[0]
     stretches = [g.local for g in layers.gains]
     bound = [g.upper <= 1 and g.converged for g in layers.gains]

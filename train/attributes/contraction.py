@@ -20,12 +20,12 @@ from train.attributes.hubs import CONFIDENCE
 from train.attributes.nearest import distances_of_random_pairs, nearest
 
 BATCH = 50
-"""Pairs a forward pass."""
+"""Pairs of images in one forward pass."""
 
 SAMPLES = 999
 
 PENALTIES = 10.0 ** np.arange(-6, 3)
-"""Ridge penalties that are tried, relative to the mean variance of the features."""
+"""Ridge penalties to try, relative to the mean variance of the features."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PairDistances:
         return np.asarray(self.between.mean(axis=0) / self.within.mean(axis=0))
 
     def separation_samples(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        """Return `separation` of pairs that are drawn again (SAMPLES, J): a bootstrap over pairs."""
+        """Return `separation` of resampled pairs (SAMPLES, J): a bootstrap over pairs."""
         means = []
         for distances in (self.between, self.within):
             many = len(distances)
@@ -106,7 +106,7 @@ def _pairs(labels: np.ndarray[Any, Any], same: bool, pairs: int, rng: np.random.
 def median_interval(values: np.ndarray[Any, Any], level: float = 1 - CONFIDENCE) -> np.ndarray[Any, Any]:
     """Return the ends (2, ...) of the interval of the median over the first axis, two of the sorted values.
 
-    The number of values below the median of what they are drawn from is binomial, whatever that is. NaN where the
+    The number of values below the median of their distribution is binomial, whatever the distribution. NaN where the
     values are too few.
     """
     from scipy.stats import binom

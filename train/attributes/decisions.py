@@ -1,4 +1,4 @@
-"""What it takes to decide something: the level, and the correction of tests of which some cannot succeed."""
+"""Significance: the level, and a correction for several tests of which some cannot succeed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Tested:
 
     @property
     def significant(self) -> bool:
-        """Whether it did, at the level."""
+        """Whether the test succeeded, at the level."""
         return self.p <= LEVEL
 
 
 def corrected(p: Sequence[float], smallest: Sequence[float]) -> list[float]:
-    """Return p-values times the number of tests that can succeed after that; NaN of those that cannot.
+    """Return p-values times the number of tests that can still succeed; NaN for those that cannot.
 
     A test whose smallest possible p is above the level over k cannot be among k that succeed, so that it need not be
     counted (R. E. Tarone, 1990, Biometrics 46:515).

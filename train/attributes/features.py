@@ -36,13 +36,13 @@ FIRST = 3
 """The first depth whose outputs have three attributes."""
 
 BATCH = 100
-"""Images a forward pass."""
+"""Images in one forward pass."""
 
 SCHEMA = 1
 
 
 class FeaturesError(RunError):
-    """Features that cannot be kept; the message is one line that says why."""
+    """Features cannot be kept; the message is one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Model:
         return standardise(images, self.mean, self.std, config.dtype, config.standardize)
 
     def start(self, images: Array) -> Array:
-        """Return what layer 1 reads: standardised images, or what rows before it make of them."""
+        """Return the input of layer 1: standardised images, or the output of rows before it."""
         x, name = self.standardised(images), hierarchy(self.network)[0].reads[0]
         return x if name == IMAGES else self.network.output(name, self.parameters, x, self.moments)
 
@@ -220,7 +220,7 @@ def _digest(dataset: Dataset) -> str:
 
 
 def _is_whole(path: Path, key: Mapping[str, Any]) -> bool:
-    """Say whether a file holds what the key says; one that cannot be read is made again."""
+    """Whether a file holds the arrays of its key; one that cannot be read is made again."""
     try:
         with opened(path) as file:
             return bool(file.attrs.get("key") == json.dumps(key))

@@ -157,7 +157,7 @@ def _intervals(
 
 
 def strongest(findings: Iterable[Finding]) -> list[Finding]:
-    """Return, of each depth and axis, the finding with the largest score; one that is decided if any is."""
+    """Return for each depth and axis the finding with the largest score; a decided one if there is any."""
     best: dict[tuple[int, str], Finding] = {}
     for finding in sorted(findings, key=lambda f: (f.decided, abs(f.score))):
         best[finding.j, finding.axis] = finding

@@ -17,7 +17,7 @@ QUERIES = 256
 """Queries in a block: their distances to 50,000 arrays take 50 MB."""
 
 GROUP = 64
-"""Arrays of which only the smallest distance is looked at, before any of them is."""
+"""Arrays in a group: only groups whose smallest distance is small enough are looked at."""
 
 
 def nearest(
@@ -77,7 +77,7 @@ def nearest(
 
 
 def rank(queries: Array, database: Array, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return which place certain arrays have among all, by distance from each query."""
+    """Return the rank of certain arrays among all, by distance from each query."""
     host = to_numpy(database)
     places = np.empty(len(queries), np.int64)
     for row, query in enumerate(to_numpy(queries)):

@@ -27,7 +27,7 @@ class Comparison:
 
     @classmethod
     def of(cls, value: float, random: np.ndarray[Any, Any], *, organised: int, alike: int, length: int) -> Comparison:
-        """Return the comparison of one value with those of random orders, `alike` of which are like the natural one."""
+        """Return the comparison of a value with those of random orders, of which `alike` equal the natural one."""
         slack = 1e-12 * abs(value)  # sums in another order round differently
         as_organised = np.count_nonzero(organised * random >= organised * value - slack)
         p = (1 + as_organised) / (1 + len(random))
@@ -54,7 +54,7 @@ def _turns(length: int, circular: bool) -> int:
 
 
 def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Correlations of each row with each; of a constant row 0."""
+    """Correlations of each row with each; 0 for a constant row."""
     deviations = rows.std(axis=1, dtype=np.float64, keepdims=True)
     rows = np.where(deviations > 1e-12 * np.abs(rows).max(axis=1, keepdims=True), rows, 0)
     with np.errstate(invalid="ignore", divide="ignore"):

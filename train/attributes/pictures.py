@@ -1,4 +1,4 @@
-"""Pictures of what the explorer measured."""
+"""Pictures of the explorer's measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
 
 CELL, GAP, TEXT = 64, 10, 15
-"""Pixels: an image, what is between two, and a line of text."""
+"""Pixels of an image, of the gap between two, and of a line of text."""
 
 COLOURS = {"trained": "tab:blue", "random order": "tab:orange", "untrained": "tab:gray"}
 NAMES = {"trained": "this network", "random order": "axis in random order", "untrained": "untrained"}
@@ -97,7 +97,7 @@ def _put(canvas: np.ndarray[Any, Any], image: np.ndarray[Any, Any], top: int, le
 
 
 def _zoom(shape: tuple[int, ...]) -> int:
-    """Return how often a picture fits into a cell."""
+    """Return the factor by which a picture is enlarged to fill a cell."""
     return max(1, CELL // max(shape))
 
 

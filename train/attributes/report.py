@@ -1,4 +1,4 @@
-"""What the explorer measured: one page, pictures as PNG, numbers as JSON and CSV."""
+"""The explorer's report: one page, pictures as PNG, numbers as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
 
 
 def summary(study: Study) -> list[str]:
-    """Return what was found, in some lines for a terminal."""
+    """Return the findings, in some lines for a terminal."""
     lines = []
     for j, matches in study.matches.items():
         if matches.distances.shape[1] == 1:  # no translation
@@ -294,7 +294,7 @@ def _strip_alt(study: Study) -> str:
 
 
 def _viewer(study: Study) -> dict[str, Any]:
-    """Return what the page's script needs: pictures as data URIs, and what each image, depth and tau find."""
+    """Return the data of the page's script: pictures as data URIs, and the images found by image, depth and tau."""
     data, names, labels = study.dataset, study.dataset.class_names, study.labels()
     shown = sorted({int(i) for m in study.matches.values() for i in m.indices[:, :, 0].ravel()})
     queries: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""Everything that the explorer measures of one network, part by part."""
+"""The explorer's measurements of one network, part by part."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from train.verification.covariance import Row, axes, invariance, largest
 PARTS = ("figures", "agreement", "meaning", "contraction", "organisation")
 
 BATCH = 100
-"""Images a forward pass."""
+"""Images in one forward pass."""
 
 EXAMINED, EXAMINED_AT_ONCE = 100, 10
-"""Test images on which it is measured which translations are exact, in double precision."""
+"""Test images on which exactness is measured, in double precision, and how many at once."""
 
 ORDERS = 8
 """Random orders of an axis, each for a part of the queries."""
 
 SAMPLES = 3000
-"""Functions of an attribute that its organisation is measured on."""
+"""Functions of an attribute on which its organisation is measured."""
 
 SHORTEST = 4
-"""Samples of an axis whose organisation is measured: in a circle all orders of three are the same."""
+"""Fewest samples of an axis whose organisation is measured: around a circle all orders of three are the same."""
 
 PROBED, SEPARATED = 2000, 10_000
-"""Test images that are classified by the nearest neighbour; training images among which the closest are looked for."""
+"""Test images classified by the nearest neighbour; training images searched for the closest of different classes."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Exactness:
-    """Which translations of x_j leave x_J, and by how much others change it."""
+    """Which translations of x_j leave x_J unchanged, and by how much others change it."""
 
     j: int  # depth
     axis: str  # its axis
@@ -93,7 +93,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Organisation:
-    """One measure of order, of the network and of the same one untrained."""
+    """One measure of order, for the network and for the untrained one."""
 
     j: int  # depth
     axis: str  # the attribute
@@ -104,7 +104,7 @@ class Organisation:
 
 @dataclass
 class Study:
-    """A network, its features and what was measured of them."""
+    """A network, its features and the measurements of them."""
 
     model: Model  # the network, and the same one before training
     untrained: Model
@@ -125,7 +125,7 @@ class Study:
     organisation: list[Organisation] = field(default_factory=list)  # measures of order
 
     def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
-        """Measure."""
+        """Measure exactness, then the given parts."""
         progress("which translations are exact")
         self.exactness = list(self._exactness())
         for part in PARTS:
@@ -134,7 +134,7 @@ class Study:
                 getattr(self, f"_{part}")()
 
     def images(self) -> np.ndarray[Any, Any]:
-        """Return the images that queries are indices of."""
+        """Return the images that queries index."""
         training: np.ndarray[Any, Any] = self.dataset.train_images
         return training if self.settings.queries == "train" else np.asarray(self.dataset.test_images)
 
@@ -143,7 +143,7 @@ class Study:
         return self.dataset.train_labels if self.settings.queries == "train" else self.dataset.test_labels
 
     def _rng(self, *key: int) -> np.random.Generator:
-        """Return a generator for each part, so that none depends on which others are measured."""
+        """Return a generator for a part, so that no part depends on which others are measured."""
         return np.random.default_rng([self.settings.seed, *key])
 
     def _exactness(self) -> Iterator[Exactness]:
@@ -276,7 +276,7 @@ class Study:
 
 
 def _changes(logits: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return each image's change of its logits (N, C), relative to the largest, and 1 where its class is another."""
+    """Return the change of each image's logits (N, C), relative to the largest, and 1 where its class changes."""
     size = np.abs(expected).max(axis=1)
     change = np.abs(logits - expected).max(axis=1) / np.where(size, size, 1)
     return np.stack([change, logits.argmax(axis=1) != expected.argmax(axis=1)])
@@ -292,7 +292,7 @@ def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:
 def _samples(
     model: Model, images: np.ndarray[Any, Any], settings: Settings, rng: np.random.Generator, xp: Any
 ) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
-    """Functions (S, n) of each attribute: x_j at one position of space, all else being anything."""
+    """Functions (S, n) of each attribute: x_j at one position of space and random values of the other axes."""
     parts: dict[int, list[np.ndarray[Any, Any]]] = {}
     for begin in range(0, len(images), BATCH):
         for layer, x in model.outputs(xp.asarray(images[begin : begin + BATCH])):

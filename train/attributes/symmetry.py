@@ -16,7 +16,7 @@ class Explained(NamedTuple):
     share: float
     """Part of the variance that the best translations explain, mean over the group's elements."""
     shares: np.ndarray[Any, Any]
-    """The same of each element, (elements,)."""
+    """`share` of each element, (elements,)."""
     shifts: np.ndarray[Any, Any]
     """The translation that explains each element best, in samples, (elements,)."""
     random: np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ def translation_explains(
     orders: int = 99,
     rng: np.random.Generator,
 ) -> Explained:
-    """Measure how much of what a group does to a layer's arrays circular translations along one axis explain.
+    """Measure the part of a group's action on a layer's arrays that circular translations along one axis explain.
 
     With x_1(x) the arrays of inputs x and g_s an element of the group, the share of s is the largest over t of
 
@@ -59,13 +59,13 @@ def translation_explains(
 
     where L_t translates along the axis by t samples, norms are over all inputs and samples, and the mean is over
     inputs. A layer that maps the group onto translations has a share of 1 (arXiv:1703.04140, section 3). A layer
-    that does not change under the group has one too, by t = 0; so the share is compared with the same in random
-    orders of the axis, which do not change it then.
+    that does not change under the group has one too, by t = 0; so the share is compared with shares in random orders of
+    the axis, which are then equal.
 
     `represent` makes arrays of inputs, real (N, ...), with the attribute along `axis`, which is periodic and no axis of
     inputs; `act` transforms N inputs by an element of the group. The identity explains itself and says nothing. `rng`
-    draws so many random `orders`. ValueError if there are no elements, the axis is that of inputs, or all inputs have
-    the same arrays.
+    draws the random `orders`. ValueError if there are no elements, the axis is that of inputs, or all inputs have the
+    same arrays.
     """
     base = np.asarray(represent(inputs), np.float64)
     if not len(elements):

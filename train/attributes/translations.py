@@ -85,7 +85,7 @@ def match(
 
 
 def sharing_no_sample(steps: int, width: int, boundary: Boundary) -> list[int]:
-    """Return the translations after which no smoothed sample is a mean of samples of which it was one before.
+    """Return the translations by at least `width`, after which smoothed samples share no sample with those before.
 
     Smoothing over `width` samples makes an array like itself translated by less; around a circle, from both sides.
     """
@@ -225,7 +225,7 @@ def agreement_in_shuffled_order(
     places: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
 ) -> Agreement:
-    """Measure the same of arrays whose first axis is in random order: a translation of what has no order."""
+    """Measure `agreement` along the axis in random orders, a control in which translations have no meaning."""
     parts = []
     for part in np.array_split(np.arange(len(arrays)), min(orders, len(arrays))):
         order = rng.permutation(arrays.shape[1])

@@ -1,4 +1,4 @@
-"""What the command lines share: one line for whatever goes wrong, and the exit status it means."""
+"""Common parts of the command lines: one line for any error, and its exit status."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
 
 NETWORK = f"a run's folder, a checkpoint, or a network that ships: {', '.join(list_networks()) or 'none'}"
-"""Help of the argument that names a network, alike in every command."""
+"""Help of the argument that names a network, the same in every command."""
 
 _started = getattr(sys.modules["__main__"].__spec__, "name", "")
 if _started.startswith("train.") and _started not in ("train.cifar", "train.sweep"):  # which start by themselves
     raise SystemExit(f"{_started}: call python -m hcnn {_started.removeprefix('train.').replace('_', '-')}")
 
 _unwritten: list[OSError] = []
-"""Why what this command said could not be written: output without a buffer does not keep it for the last flush."""
+"""Why a line of this command could not be written: unbuffered output does not keep the error for the last flush."""
 
 
 class _Version(argparse.Action):
@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
 
     def given(self, options: argparse.Namespace, *left_out: str) -> list[str]:
-        """Return the flags that were given, as they would be typed, without --out, --debug and those left out."""
+        """Return the given flags as they would be typed, without --out, --debug and those left out."""
         words: list[str] = []
         for name, value in vars(options).items():
             if name not in ("out", "debug", *left_out) and value != self.get_default(name):
@@ -102,7 +102,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """The `main` of a module: an action on options, whose docstring is what the help says of it."""
+    """The `main` of a module: an action on options, whose docstring is the help's text."""
 
     action: Callable[[argparse.Namespace], int | None]
     add_arguments: Callable[[Parser], None]
@@ -123,7 +123,7 @@ class Command:
 def command(
     add_arguments: Callable[[Parser], None], memory_hint: str
 ) -> Callable[[Callable[[argparse.Namespace], int | None]], Command]:
-    """Return what makes a command of an action, from what adds its arguments and a hint where memory is short."""
+    """Return a decorator that makes a command of an action; `hint` ends the message where memory is short."""
     return lambda action: Command(action, add_arguments, memory_hint)
 
 
@@ -136,9 +136,9 @@ def run_command(
 ) -> int:
     """Parse the arguments, act, and return the exit status.
 
-    It is the action's, by default 0; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one
-    stopped it. The parser knows --debug, which shows tracebacks and warnings. Of several ranks, rank 0 speaks; an error
-    that only one of them knows ends all.
+    It is the action's, by default 0; 1 if it failed; 2 if the settings are wrong; 128 plus the signal's number if a
+    signal stopped it. --debug shows tracebacks and warnings. Among several ranks, rank 0 prints; an error on one rank
+    alone ends all.
     """
     ranks = ranks or Ranks()
     report = _Report(parser, ranks, memory_hint)
@@ -216,7 +216,7 @@ def _explained(error: BaseException, memory_hint: str) -> tuple[int, str]:
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line, long words and what is beyond a thousand characters cut."""
+    """Return a text on one line, with long words cut, and cut after a thousand characters."""
     words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
     return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
 
@@ -229,7 +229,7 @@ def given_path(text: str) -> Path:
 
 
 def new_file(text: str) -> Path:
-    """Return the path of a file that a command writes in the end, in a folder that there is."""
+    """Return the path of a file that a command will write, in an existing folder."""
     if not (path := given_path(text)).parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}; make it first")
     return path
@@ -248,7 +248,7 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
 
 def _of_the_system(error: OSError) -> str:
-    """Say what the system refused, in a sentence."""
+    """Return a sentence about an error of the system."""
     try:
         os.getcwd()
     except OSError:
@@ -268,7 +268,7 @@ def say(text: str) -> None:
 
 
 def _flush() -> None:
-    """Let what is wrong with standard output show now, not when the interpreter ends."""
+    """Flush standard output, so that its errors show now and not when the interpreter ends."""
     if sys.stdout is None:
         return
     try:
@@ -283,7 +283,7 @@ def _flush() -> None:
 
 
 def say_called(dataset: str, file: Path) -> None:
-    """Say which function a file has called, before it is; nothing where its images are of another kind."""
+    """Print which function a file calls, before the call; nothing for other kinds of data."""
     if is_function(dataset):
         module, _, function = dataset.partition(":")
         say(f"calling the function {function} of the module {module}, which {file} names")

@@ -19,10 +19,10 @@ OF_A_NETWORK = {
     "data_dir": "folder that holds, or will hold, the data set [as when it was trained]",
     "batch_size": "images at a time [as when it was trained]",
 }
-"""Help of flags that mean something else than when a network is trained."""
+"""Help of flags whose meaning differs from that in training."""
 
 FIRST = ("preset", "dataset", "data_dir", "epochs", "batch_size", "learning_rate", "validation_size", "seed", "backend")
-"""Settings that people set first: those that --help shows."""
+"""The commonest settings, which --help shows."""
 
 
 class _HelpAll(argparse.Action):
@@ -41,7 +41,7 @@ class _HelpAll(argparse.Action):
 
 
 def add_settings(parser: Parser) -> None:
-    """Add --config and a flag for each setting: what people set first, then a group for each section."""
+    """Add --config and a flag for each setting: the commonest first, then a group for each section."""
     hidden: dict[Any, str | None] = {}
     parser.usage = f"{parser.prog} [FLAG ...]"
     parser.add_argument("--help-all", action=_HelpAll, hidden=hidden, help="show the flags of all settings too")
@@ -99,7 +99,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_of(options: argparse.Namespace, *, calls: bool = False) -> tuple[Config, Dataset | None]:
-    """Return the configuration that a command line asks for: a preset, then --config, then flags.
+    """Return the configuration of a command line: a preset, then --config, then flags.
 
     Where no preset is named it is the one for the axes of one's own data, which are then returned too. `calls` says
     whether a function may be called for them. `options` are told whether the number of steps is `free`.

@@ -1,4 +1,4 @@
-"""What a command line sets before NumPy is loaded: threads, kernels of the BLAS, how the allocator keeps arrays."""
+"""Settings of a process before NumPy is loaded: threads, kernels of the BLAS, how the allocator keeps arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what Ope
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 KEEP = 2**31 - 1
 LAUNCHERS = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "MV2_COMM_WORLD_")
-"""How variables begin that a launcher of MPI sets; train.ranks then shares the processors among its ranks."""
+"""Prefixes of variables that launchers of MPI set; train.ranks then shares the processors among its ranks."""
 
 
 def begin(module: str, name: str) -> None:
@@ -23,7 +23,7 @@ def begin(module: str, name: str) -> None:
 
 
 def prepare() -> None:
-    """Give each thread its own matrix products and keep freed memory; what the user has set stays.
+    """Give each thread its own matrix products and keep freed memory; variables that the user has set stay.
 
     Many small products run best on one BLAS thread each, several side by side (hcnn_core/_threads.py). OpenBLAS may
     not know a processor with AVX-512 (github.com/OpenMathLib/OpenBLAS/pull/6033) and then takes slower kernels.
@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def leave_on_interrupt(module: str) -> None:
-    """Let Ctrl-C end the process with one line while modules are imported, whatever an exception would break there."""
+    """Let Ctrl-C end the process with one line while modules are imported, where an exception could break them."""
 
     def leave(signum: int, frame: Any) -> None:
         os.write(2, f"{module}: interrupted before anything was to save\n".encode())
@@ -68,7 +68,7 @@ def _processors() -> int:
 
 
 def _processor_flags(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
-    """Return what Linux says the first processor can do; nothing where it does not say."""
+    """Return the features of the first processor on Linux; nothing elsewhere."""
     try:
         with open(cpuinfo, encoding="ascii", errors="replace") as lines:
             return next((set(line.split()) for line in lines if line.startswith("flags")), set())

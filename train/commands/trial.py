@@ -25,7 +25,7 @@ FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "fa
 IN_USE = "in use by another process"
 
 PATIENCE = 60.0
-"""Seconds that a trial waits for a process that has its run, as one whose sweep was killed has until it has saved."""
+"""Seconds that a trial waits for another process with its run, such as one of a killed sweep that still saves."""
 
 PLACE = str(Path(__file__).resolve().parents[2])
 CHILD = f"""import sys
@@ -34,10 +34,10 @@ from hcnn.train.commands.console import end_with_parent, run
 end_with_parent()
 sys.exit(run("train.cifar"))
 """
-"""What a trial's process runs, with `-P`: modules of the working directory are not imported in place of others."""
+"""The command of a trial's process, with `-P`: modules of the working directory do not replace others."""
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-"""What stops a sweep and its trials."""
+"""Signals that stop a sweep and its trials."""
 
 _children: set[subprocess.Popen[bytes]] = set()
 _stop = threading.Event()
@@ -115,26 +115,26 @@ def _is_in_use(run: Run) -> bool:
 
 
 def _latest(run: Run) -> Checkpoint | None:
-    """Return the latest checkpoint; None where there is none, or none that is whole."""
+    """Return the latest whole checkpoint, or None."""
     with contextlib.suppress(RunError):
         return run.latest()[1]
     return None
 
 
 def _seconds_of_training(run: Run, checkpoint: Checkpoint | None) -> float:
-    """Seconds of all its epochs, and of the one that it was stopped in."""
+    """Seconds of all epochs, and of the one in which it was stopped."""
     spent: float = sum(record.get("seconds", 0.0) for record in records_of(run))
     return spent + checkpoint.state.seconds if checkpoint is not None and checkpoint.state.step else spent
 
 
 def of_file(path: Path) -> Config:
-    """Return what the file of a trial asks for."""
+    """Return the configuration in a trial's file."""
     settings = read_toml(path, regular=True)
     return make_config(settings.get("preset", "hcnn"), settings)
 
 
 def records_of(run: Run) -> list[dict[str, Any]]:
-    """Lines of a trial's metrics that are those of epochs; none where it has not begun. RunError if one is damaged."""
+    """Return the records of a trial's epochs; none before it begins. RunError if one is damaged."""
     records = [r for r in run.read_metrics() if "train_loss" in r] if run.metrics_path.is_file() else []
     for record in records:
         for name, value in record.items():

@@ -325,8 +325,8 @@ def _labels(
 def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Choose a class's test samples by the smallest hashes, where no folder or table names the parts.
 
-    They are those with a hash, as a fraction, below 1 / `TESTED`, at least one; a class with fewer than `TESTED`
-    samples has none. The choice depends on contents alone, not on names or a seed, so that copies are on one side.
+    They are those with a hash, as a fraction, below 1 / `TESTED`, or the smallest hash. A class with fewer than
+    `TESTED` samples has none. The choice depends on contents alone, not on names or a seed, so copies are on one side.
     """
     if len(hashes) < TESTED:
         return np.zeros(len(hashes), bool)

@@ -40,7 +40,7 @@ class Picture:
     """A picture that is part of its page."""
 
     data: bytes  # a PNG file, or an SVG file that `svg` made
-    alt: str  # what a reader who does not see it should know
+    alt: str  # the text for readers who do not see it
     caption: str = ""  # below the picture
 
     @property
@@ -90,7 +90,7 @@ class Table:
 
 
 def _as_text(cell: Any) -> Any:
-    """Return a cell so that spreadsheets calculate nothing of it."""
+    """Return a cell that spreadsheets do not take for a formula."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:
@@ -113,7 +113,7 @@ def strict_json(content: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return what strict JSON can say of a value."""
+    """Return a value in a form that strict JSON has."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 
 def prepare_matplotlib() -> None:
-    """Import matplotlib, also where MPLBACKEND names what is not there, as notebooks hand their own to programs.
+    """Import matplotlib, also where MPLBACKEND names a missing backend, as notebooks hand their own to programs.
 
     Pictures that go to files need no backend. A valid one is set, as matplotlib itself would.
     """

@@ -23,14 +23,14 @@ SOURCE = Path(__file__).resolve().parents[2]
 """The folder of the packages."""
 
 PACKAGES = ("autodiff", "hcnn_core", "train", "wavelets")
-"""Whose code must be the same on all ranks: sums over ranks would hide that one computes something else."""
+"""Packages whose code must be the same on all ranks: sums would hide that one computes something else."""
 
 
 class Agreement(Communicator):
     """Ranks that go on together, or fail together."""
 
     def from_first(self, make: Callable[[], Result]) -> Result:
-        """Return what rank 0 makes; an error there is raised on every rank."""
+        """Return rank 0's result of an action; an error there is raised on every rank."""
         if self.comm is None:
             return make()
         error: BaseException | None = None
@@ -46,7 +46,7 @@ class Agreement(Communicator):
         return value
 
     def agree(self, action: Callable[[], Result]) -> Result:
-        """Return what an action returns; an error on any rank is raised on all, that of the lowest rank.
+        """Return an action's result; an error on any rank is raised on all, that of the lowest rank.
 
         If only some ranks failed, the message names the first of them.
         """
@@ -68,7 +68,7 @@ class Agreement(Communicator):
 
     @staticmethod
     def agreed(error: BaseException) -> BaseException:
-        """Mark an error as one that every rank raises, so that rank 0 alone speaks of it."""
+        """Mark an error as one that every rank raises, so that rank 0 alone prints it."""
         error.agreed = True  # type: ignore[attr-defined]
         return error
 
@@ -79,7 +79,7 @@ class Agreement(Communicator):
         return failed if self.size == 1 else f"{everyone[rank]} on rank {rank} ({self.hosts[rank]})"
 
     def require_same(self, properties: Mapping[str, Any]) -> None:
-        """Raise DistributedError, on every rank, if ranks differ in what must be the same."""
+        """Raise DistributedError, on every rank, if a value differs between ranks."""
         everyone = self.gather(dict(properties))
         for rank, other in enumerate(everyone):
             for name in sorted(everyone[0].keys() | other.keys()):

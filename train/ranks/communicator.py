@@ -1,4 +1,4 @@
-"""What the ranks of a run send each other. The only file that imports mpi4py.
+"""Messages among the ranks of a run. The only file that imports mpi4py.
 
 `world` returns the communicator of the run that this process belongs to. Where no launcher of MPI started it, there is
 none, and mpi4py is not imported.
@@ -46,7 +46,7 @@ class Communicator:
 
     @property
     def writes(self) -> bool:
-        """Whether this rank writes files and speaks to the user."""
+        """Whether this rank writes files and prints."""
         return self.rank == 0
 
     @property
@@ -55,7 +55,7 @@ class Communicator:
         return self.hosts.count(self.host)
 
     def gather(self, value: Value) -> list[Value]:
-        """Return what each rank gives, in the order of ranks."""
+        """Return every rank's value, in the order of ranks."""
         return [value] if self.comm is None else list(self.comm.allgather(value))
 
     def all_reduce(self, array: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Training on several processes: who takes which part of a batch, and what a step sums.
+"""Training on several processes: each rank's part of a batch, and a step's sums over ranks.
 
 The images of each batch are split over the ranks. Moments, gradients and losses are summed over them, so that every
 rank holds the same weights and takes the steps that one process would take on the whole batch, to rounding.
@@ -35,11 +35,11 @@ class Ranks(Agreement):
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def shard(self, share: float) -> Shard:
-        """Return this rank's part of a batch, as moments want it."""
+        """Return this rank's part of a batch as a `Shard`, for moments."""
         return Shard(share, self.all_reduce)
 
     def part_of(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return what this rank's step is told of a batch, with its "share" of the batch's images."""
+        """Return the inputs of this rank's step, with its "share" of the batch's images."""
         if self.size == 1:
             return inputs
         count = len(inputs["index"])

@@ -1,6 +1,6 @@
-"""A rank's side of being watched: what it reports to the process of `watcher.py`, each step and each second.
+"""A rank's side of being watched: its reports to the process of `watcher.py`, each step and each second.
 
-It says where it is, how many exchanges it has begun, and whether it waits for others in one.
+A report says where the rank is, how many exchanges it has begun, and whether it waits for others in one.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Watch:
         self._report()
 
     def advise(self, text: str) -> None:
-        """Say how to go on after a failure; what one rank says is said for all."""
+        """Set the advice that is printed after a failure; one rank's is for all."""
         self._send("advice", text)
 
     def fail(self, text: str, status: int) -> None:

@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Peer:
-    """What a rank last said: where it is, how many exchanges it has begun, and whether it waits for others in one."""
+    """A rank's last report: where it is, how many exchanges it has begun, and whether it waits for others in one."""
 
     rank: int
     host: str

@@ -50,7 +50,7 @@ def make_folder(path: Path, *, exist_ok: bool = False) -> None:
 
 
 def remove_partial_files(folder: Path, *names: str) -> None:
-    """Remove what processes that no longer run, and earlier ones with this process's number, left half written.
+    """Remove half-written files of processes that no longer run, and of earlier ones with this process's number.
 
     In a folder of one's own, files of any name; elsewhere files and folders whose whole names the expressions match.
     """

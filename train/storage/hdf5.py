@@ -13,11 +13,11 @@ LIBVER = "v110"
 """The first format of HDF5 whose object headers have checksums."""
 
 DENSEST = 1024
-"""HDF5's filters make no array smaller than by this factor: what claims to be larger is damaged."""
+"""HDF5's filters shrink no array by more than this factor: one that claims more is damaged."""
 
 
 OF_CONTENT = (None, 0, errno.EINVAL, errno.EOVERFLOW)
-"""Numbers of errors that what stands in a file can cause; any other one is the system's."""
+"""Numbers of errors that a file's content can cause; any other is the system's."""
 
 
 def opened(path: Path) -> Any:
@@ -28,7 +28,7 @@ def opened(path: Path) -> Any:
 
 
 def unreadable(error: Exception) -> str:
-    """Say why a file could not be read, whatever it holds; "" where what it holds may be the cause."""
+    """Return why the system could not read a file; "" where its content may be the cause."""
     if not isinstance(error, OSError):
         return ""
     if "already open for write" in str(error):

@@ -53,7 +53,7 @@ def locked(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def _signed(path: Path) -> tuple[int, bool]:
-    """Return what `_acquire` does, with the name of this process in the file if it is locked."""
+    """Return the result of `_acquire`, and write the name of this process into the file if it is locked."""
     descriptor, held = _acquire(path)
     if held:
         with contextlib.suppress(OSError):  # a full disk takes the name of the owner, but not the lock

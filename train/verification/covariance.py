@@ -1,4 +1,4 @@
-"""What Proposition 3.1 says of a network with strides and boundaries, and what a network makes of it.
+"""Proposition 3.1 for networks with strides and boundaries: the exact translations, and a network's errors.
 
 The proposition (section 3 of arXiv:1703.04140) has no strides: translating x_j translates x_{J-1}, whose sum (Eq. 7)
 stays. With strides a translation reaches the next layer as one only if it is a multiple of the stride, and so on until
@@ -109,15 +109,15 @@ class Subject:
     images: Array  # standardised
 
     def tail(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
-        """Return x_j -> x_J, the logits; what skips x_j is translated along an axis by so many samples of x_j."""
+        """Return x_j -> x_J, the logits. `moved`, an axis and samples of x_j, translates a skip over x_j too."""
         return lambda x: deque((y for _, y, _ in self.trace(x, j, mode, moved)), maxlen=1).pop()
 
     def layer(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
-        """Return x_{j-1} -> x_j, with what skips x_{j-1} as in `tail`."""
+        """Return x_{j-1} -> x_j, with a skip over x_{j-1} as in `tail`."""
         return lambda x: next(y for layer, y, _ in self.trace(x, j - 1, mode, moved) if layer.name == self.name(j))
 
     def activations(self) -> list[Array]:
-        """Return x_0 (the images, or what scattering makes of them) to x_{J-1}, in evaluation mode."""
+        """Return x_0 (the images, or their scattering coefficients) to x_{J-1}, in evaluation mode."""
         return list(self._activations)
 
     @functools.cached_property
@@ -147,7 +147,7 @@ class Subject:
         return self.network.trace(self.parameters, self.state(j, x, moved), moments)
 
     def state(self, j: int, x: Array, moved: tuple[Axis, int] | None = None) -> State:
-        """Return x_j with what skips it, which may be translated as in `tail`."""
+        """Return x_j with its skip, which may be translated as in `tail`."""
         state = {self.name(j): x}
         if (skipping := self.beside(j)) is not None:
             state[self.name(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
@@ -172,7 +172,7 @@ def largest(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One translation of one axis of x_j: what should happen, and what did in every example."""
+    """One translation of one axis of x_j: the expected change, and the measured one in every example."""
 
     # Of x_J (Proposition 3.1), or of x_{j+1} alone, the step of its induction; or that x_{j+1} is Eq. (3), (4), (8).
     statement: str
@@ -217,7 +217,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What to say of it: holds, FAILS or undecided where something must hold, else measured."""
+        """Verdict: holds, FAILS or undecided where something must hold, else measured."""
         if not self.must_hold:
             return "measured"
         if self.holds:
@@ -271,7 +271,7 @@ def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Examp
 
 
 def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Check it at zero boundaries, of arrays that are zero where a layer reaches beyond the ends or values leave.
+    """Check the same at zero boundaries, on arrays that are zero where a layer reads beyond the ends or values leave.
 
     Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
     """
@@ -290,8 +290,8 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
 def _definition(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
     """x_{j+1} is what Eq. (3), (4) or (8) say, with one bias per v_{j+1} and one deviation per factor.
 
-    This is compared along axes of zero boundary, where hardly a translation along an attribute is exact. It sees what
-    no other statement does there: what depends on the position, and arrays that are extended otherwise.
+    It is compared along axes of zero boundary, where hardly a translation along an attribute is exact. There it alone
+    notices results that depend on the position, and arrays that are extended otherwise.
     """
     reference = None
     for axis in _axes(subject, j, "zero"):
@@ -314,7 +314,7 @@ def _windows(layer: HierarchicalLayer, index: int) -> np.ndarray[Any, Any]:
 def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of x_j extended as the layer does.
 
-    It shares nothing with the layers on purpose, since it is what they are checked against.
+    It shares no code with the layers on purpose, since they are checked against it.
     """
     network, layer = subject.network, subject.table[row.j]
     config, rho = network.config, layer.activation.rho
@@ -362,7 +362,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
 
 
 def _skipping(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return what a skip adds to x_{j+1} at windows, (N, WINDOWS, 1): samples of x_j or x_{j-1}, or means of them."""
+    """Return a skip's part of x_{j+1} at windows, (N, WINDOWS, 1): samples of x_j or x_{j-1}, or means of them."""
     layer, aside = subject.table[row.j], subject.beside(row.j)
     assert layer.skip
     count, shared = len(layer.space), 3 - layer.skip.back  # attributes that it has in common with x_{j+1}

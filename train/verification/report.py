@@ -21,14 +21,14 @@ LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
 ROW_HEADER = ("statement", "j", "axis", "shift", *MEASUREMENTS)
 
 UNCHECKED = {"zero": "Not checked: at zero boundaries, outputs between windows and values pushed off the end"}
-"""What no statement says of a boundary; part of the verdict."""
+"""What is not checked at a boundary; part of the verdict."""
 
 MARKS: dict[str, tuple[float, dict[str, Any]]] = {
     "holds": (0.3, {"marker": "o", "color": "white", "markeredgecolor": "black"}),
     "FAILS": (0.6, {"marker": "X", "color": "lime", "markeredgecolor": "black"}),
     "undecided": (0.6, {"marker": "P", "color": "lime", "markeredgecolor": "black"}),
 }
-"""Of cells that must not change: size in cells, and style."""
+"""Marks of cells that must not change, by verdict: size in cells, and style."""
 
 LOWEST = 1e-17
 """Where the colours of rounding begin: below there is nothing to tell apart."""
