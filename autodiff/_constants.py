@@ -1,4 +1,4 @@
-"""What a call keeps of operands that are not traced: the way back needs them as they were."""
+"""Constant operands, kept for the way back as they were at the call."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hcnn_core.backend import library_of, on_host, refuse_notes
 
 FIXED = frozenset({bool, int, float, complex, str, slice, type(None), type(...)})
 PLAIN = FIXED | {tuple, list, np.ndarray}
-"""Types of operands that cannot change, and of those that are as they should be."""
+"""Types of operands that cannot change, and of operands that need no conversion."""
 
 ON_HOST = ("jax", "jaxlib", "torch")
 """Libraries whose arrays NumPy takes without a copy."""
 
 CONTAINERS = ("dask", "pandas", "polars", "xarray")
-"""Libraries whose operations follow labels or are put off."""
+"""Libraries whose operations follow labels, or are lazy."""
 
 COPIED = 1 << 16
-"""Arrays of at most so many bytes are copied. Of larger ones a fingerprint is kept."""
+"""Arrays of at most this many bytes are copied; larger ones leave a fingerprint."""
 
 ROW = 1024
 """Words of 8 bytes whose weighted sum is an entry of a fingerprint."""

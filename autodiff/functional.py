@@ -108,7 +108,7 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """Return the function that computes the value and the gradient of a scalar function.
 
-    As `grad`, but what is returned takes the arguments of `fun` to what `fun` returns and the gradient.
+    As `grad`, but the returned function gives a pair of the result of `fun` and the gradient.
     """
     argnums: tuple[int, ...] = tuple(argnum) if isinstance(argnum, Iterable) else (argnum,)
 
@@ -171,7 +171,7 @@ def vjp(  # type: ignore[misc]  # mypy does not see that *primals takes *Argumen
 
 
 def vjp_by(first: int, fun: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """`vjp`, whose messages count the arguments from a number on."""
+    """`vjp`, whose messages count arguments from `first`."""
     out, transpose = _record(fun, primals, first=first)
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
@@ -360,7 +360,7 @@ def _collect(inputs: Sequence[Any], cotangents: dict[Node, Array]) -> tuple[Any,
 
 
 def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
-    """Return the same cotangents, each in memory of its own, none of it taken, that the caller may write to."""
+    """Return the cotangents, copied where they share memory with each other or with arrays in `taken`."""
     seen = set(map(id, taken))
 
     def own(g: Array | Traced) -> Array | Traced:
@@ -386,7 +386,7 @@ def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
 
 
 def _require_leaf(leaf: Any) -> None:
-    """Raise TypeError if an output is of a class that a gradient might hide in."""
+    """Raise TypeError if an output's class may hide a gradient."""
     if is_foreign(leaf):
         raise TypeError(
             f"the function returned {library_of(leaf)}.{type(leaf).__qualname__}, through which no gradient flows: "

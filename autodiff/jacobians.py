@@ -227,7 +227,7 @@ def _require_direction(name: str, argument: Any, direction: Any) -> None:
 
 
 def _require_array(out: Any, name: str, wanted: str = "one float or complex array") -> None:
-    """TypeError unless what a function returns, or a leaf of it, is an array that can be differentiated."""
+    """TypeError unless a function's result, or a leaf of it, is an array that can be differentiated."""
     if not (isinstance(out, float | complex) or differentiable(out)):
         what = f"dtype {out.dtype}" if hasattr(out, "dtype") else type(out).__name__
         raise TypeError(f"{name} needs a function that returns {wanted}, not {what}")

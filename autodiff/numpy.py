@@ -40,7 +40,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> An
 
 
 class _Brackets:
-    """What NumPy's r_ and c_ do, for traced values too."""
+    """NumPy's r_ and c_, for traced values too."""
 
     def __init__(self, plain: Any, columns: bool) -> None:
         self._plain, self._columns = plain, columns
@@ -77,7 +77,7 @@ array, asarray, asanyarray, ascontiguousarray, asfortranarray = map(
 
 
 class _Function:
-    """A function of NumPy's, which takes lists of traced values too; what it has besides is its own."""
+    """A function of NumPy's, which takes lists of traced values too; its attributes are its own."""
 
     def __init__(self, function: Any) -> None:
         functools.update_wrapper(self, function)
@@ -99,7 +99,7 @@ class _Function:
 
 @functools.cache
 def _function(function: Any) -> _Function:
-    """Return the one of a function of NumPy's."""
+    """Return the `_Function` of a function of NumPy's."""
     return _Function(function)
 
 
@@ -111,7 +111,7 @@ def _without_lists(x: Any, depth: int) -> Any:
 
 
 def _of_numpy(value: Any) -> Any:
-    """Return what NumPy has under a name; its functions with a derivative take lists here."""
+    """Return NumPy's attribute of a name; its functions with a derivative take lists here."""
     return _function(value) if isinstance(value, Hashable) and value in HANDLERS else value
 
 

@@ -70,7 +70,7 @@ def _operand(a: Any) -> Any:
 
 
 def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -> None:
-    """Define derivatives of both VJPs of a map that is linear in x and in w: each is one of the three functions."""
+    """Define the derivatives of both VJPs of a map that is linear in x and in w: each is one of the three."""
     defvjp(
         vjp_x,
         lambda ans, g, x, w, *axes, **kwargs: lambda h: forward(h, w, *axes, **kwargs),
@@ -449,7 +449,7 @@ def _has_kernels(*arrays: Array) -> bool:
 
 
 def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
-    """By one kernel on a GPU; elsewhere a few operations on small arrays take no longer, and filters may be complex."""
+    """Normalise filters: by one kernel on a GPU, elsewhere by a few operations, since filters may be complex."""
     arrays = getval(h), getval(mean), getval(covariance)
     fitting(array_namespace(*arrays), *arrays, epsilon, require_floating)
     at_once = _has_kernels(h, mean, covariance)
@@ -486,7 +486,7 @@ def _factors_merged(
     h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, *, lengths: Any, stride: Any, boundary: Any,
     epsilon: float,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """By one kernel on a GPU, and elsewhere written out, as filters are normalised."""
+    """Merge factors: by one kernel on a GPU, elsewhere written out."""
     arrays = getval(h), getval(g), getval(mean), getval(covariance), getval(bias)
     merging(array_namespace(*arrays), *arrays, lengths, stride, boundary, epsilon, require_floating)
     at_once = _has_kernels(h, g, mean, covariance, bias)

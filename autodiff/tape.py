@@ -36,13 +36,13 @@ Pullback = Callable[[Any], Iterable[Any]]
 JointMaker = Callable[[tuple[int, ...], Any, tuple[Any, ...], dict[str, Any]], Pullback]
 
 HANDLERS: dict[Any, Callable[..., Any]] = {}
-"""What stands in for a NumPy function or an operator when an argument is traced; autodiff._rules fills it."""
+"""Handlers of NumPy functions and operators whose arguments are traced; autodiff._rules fills the table."""
 
 OF_LISTS = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray)
 """Functions whose argument may be a nest of lists with arrays of any library."""
 
 LATE_RULES: dict[str, Callable[[], object]] = {}
-"""What loads the rules for a library's functions, by the library's name; autodiff._rules fills it."""
+"""Functions that load the rules of a library, by its name; autodiff._rules fills the table."""
 
 _next_index = itertools.count().__next__
 
@@ -77,9 +77,9 @@ class Trace:
 
 @dataclass(frozen=True)
 class Onto:
-    """A plain cotangent that is added to another, of its argument's shape and dtype, while it is made: make(other).
+    """A plain cotangent that adds itself to an earlier sum, of its argument's shape and dtype: make(sum).
 
-    That takes less than adding it afterwards. Where there is no other, or none that is plain, it is make(None).
+    That takes less time than adding it afterwards. Without an earlier sum, or with a traced one, it is make(None).
     """
 
     make: Callable[[Array | None], Array]
@@ -121,7 +121,7 @@ class Primitive:
         self._make_pullback: JointMaker | None = None
 
     def __repr__(self) -> str:
-        """Show what it is called with; of a function that does not say, its name."""
+        """Show the function's signature, or its name where it has none."""
         try:
             known = inspect.signature(self._fun)
         except ValueError:
@@ -371,7 +371,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
 
 
 WIDE = {"float16": np.float32, "float32": np.float64, "complex64": np.complex128}
-"""In what sums over rows are made: NumPy adds row to row, so that rounding errors would add up."""
+"""Dtypes of sums over rows: NumPy adds row to row, so that rounding errors would add up."""
 
 
 def fit(g: Array, node: Node, name: str) -> Array:
@@ -408,7 +408,7 @@ def sum_over(g: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _at_position(i: int, g: Array) -> tuple[dict[int, Array]]:
-    """Return the cotangent of a tuple, of which position i has the cotangent g."""
+    """Return the cotangent of a tuple whose position i has the cotangent g."""
     return ({i: g},)
 
 
@@ -454,7 +454,7 @@ def _transpose(x: Any, *axes: Any) -> Any:
 
 
 def _attribute(name: str, doc: str) -> property:
-    """Return a property that is the array's."""
+    """Return a property that reads the array's attribute."""
     return property(operator.attrgetter(f"_value.{name}"), doc=doc)
 
 
@@ -502,7 +502,7 @@ def in_place(*_: Any, **__: Any) -> NoReturn:
 
 
 def _answer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the answer of what stands in for a NumPy function."""
+    """Return the answer of a NumPy function's handler."""
     handler = HANDLERS.get(function)
     if handler is None:
         raise _no_rule(_full_name(function))
@@ -514,7 +514,7 @@ def _answer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 def _checked(function: Any, handler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return a handler's answer; refuse an array to write into, and keywords that a rule does not know.
 
-    What is to have a dtype of integers or booleans has no derivative, so NumPy itself computes it.
+    Results of integers or booleans have no derivative, so NumPy itself computes them.
     """
     known: tuple[str, ...] = getattr(handler, "keywords", tuple(kwargs))
     options = dict(zip(known, args, strict=False)) | kwargs
@@ -541,7 +541,7 @@ def _full_name(function: Any) -> str:
 
 
 def _handler(ufunc: Any) -> Any:
-    """Return what stands in for a ufunc; rules for a library that is slow to import are loaded once the user has it."""
+    """Return a ufunc's handler; rules of a library that is slow to import are loaded once the user has imported it."""
     if ufunc not in HANDLERS:
         for library, load in LATE_RULES.items():
             if library in sys.modules:
@@ -566,7 +566,7 @@ INSTEAD = {
     "tobytes": "autodiff.getval(x) is the plain array",
     "tofile": "autodiff.getval(x) is the plain array",
 }
-"""What to do where an array has an attribute that a traced value has not."""
+"""Advice for attributes of arrays that traced values lack."""
 
 
 class Traced:

@@ -16,7 +16,7 @@ from hcnn_core.backend import Array, array_namespace, require_floating, to_numpy
 __all__ = ["FilterBank", "littlewood_paley", "morlet_bank", "steerable_bank"]
 
 DEVIATIONS = 9
-"""Gaussian spectra are summed over the periods within so many deviations; what is left out is below 1e-17."""
+"""Gaussian spectra are summed over the periods within this many deviations; the rest is below 1e-17."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ def _tight(phi: np.ndarray[Any, Any], psi: np.ndarray[Any, Any], dtype: Any) -> 
 
 
 def _covariance(axis: np.ndarray[Any, Any], deviation: float, slant: float) -> np.ndarray[Any, Any]:
-    """Covariance of a Gaussian with a deviation along a unit vector, and that divided by the slant across it."""
+    """Covariance of a Gaussian with a deviation along a unit vector, and the deviation over `slant` across it."""
     along = np.outer(axis, axis)
     return deviation**2 * (along + (np.eye(len(axis)) - along) / slant**2)
 

@@ -17,7 +17,7 @@ from wavelets.transform import filtered_axes, last_axes
 __all__ = ["scattering", "scattering_paths"]
 
 BLOCK = 2**19
-"""Bytes of the coefficients of one scale that are worked on together."""
+"""Bytes of the coefficients of one scale that are computed together."""
 
 Path = tuple[tuple[int, int], ...]
 

@@ -26,7 +26,7 @@ def moment_distance(
     Parameters
     ----------
     x : array, shape ``bank.shape``
-        Whose moments are wanted.
+        The array with the wanted moments.
     bank : FilterBank
         The filters.
     harmonics : sequence of int, optional

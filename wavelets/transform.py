@@ -57,8 +57,8 @@ def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: A
 
     It is the adjoint of `wavelet_transform`: what `autodiff.vjp` makes of `low` and `high.conj()`. If the sum A is 1 it
     is the inverse on what `wavelet_transform` returns, and elsewhere the nearest array in the sense of least squares.
-    If A is not 1, frequencies come back times A. `low` and `high` are what
-    that returns; the axes are those of `low`.
+    If A is not 1, frequencies come back times A. `low` and `high` are as
+    returned by it; the axes are those of `low`.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: A
 
 
 def plain(x: Any) -> Any:
-    """Without its subclass, in which ``*`` may be another product, unless traced; TypeError for a mask."""
+    """Return an array without its subclass, whose ``*`` may be another product, unless traced; TypeError for a mask."""
     return np.asarray(x) if array_namespace(getval(x)) is np and getval(x) is x else x
 
 

@@ -60,7 +60,7 @@ def array(
 
 
 def _leaves(nest: Any) -> Iterable[Any]:
-    """Yield what is in a nest of lists and tuples, in order."""
+    """Yield the leaves of nested lists and tuples, in order."""
     for part in nest:
         if isinstance(part, list | tuple):
             yield from _leaves(part)
@@ -130,7 +130,7 @@ def atleast_3d(*arys: Array) -> Any:
 
 
 def _each(arrays: Sequence[Any], function: Any) -> Any:
-    """Return the function of the one array, or the tuple of those of several."""
+    """Return the function of one array, or the tuple of its results for several."""
     results = tuple(map(function, _arrays(arrays)))
     return results[0] if len(results) == 1 else results
 

@@ -86,7 +86,7 @@ def _adjugate(det: Array, a: Array) -> Array:
 
 
 def _near_singular(a: Array) -> bool:
-    """Whether the inverse of a matrix has lost half of its digits, or there is none; one of NaN is NaN."""
+    """Whether a finite matrix has no inverse, or one that has lost half of its digits."""
     if a.size == 0 or not np.all(np.isfinite(a)):
         return False
     try:
@@ -170,7 +170,7 @@ defvjp(_pinv, pinv_vjp)
 
 
 def hermitian_from(a: Array, triangle: str) -> Array:
-    """Return the Hermitian matrix that LAPACK sees, which reads one triangle of a."""
+    """Return the Hermitian matrix of the one triangle of a that LAPACK reads."""
     if triangle not in ("L", "U"):
         raise ValueError(f"UPLO is {triangle!r}; it is 'L' or 'U'")
     off = np.tril(a, -1) if triangle == "L" else np.triu(a, 1)

@@ -18,13 +18,13 @@ from hcnn_core.backend import Array, moveaxis
 
 
 def _count(x: Array, axis: Any) -> int:
-    """How many elements each element of a reduction stands for."""
+    """Count the elements reduced to each element of the result."""
     shape = np.shape(x)
     return math.prod(shape[i] for i in reduced(shape, axis))
 
 
 def _in_single(statistic: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute a statistic of half precision in single: half precision counts to 65,504 and then has infinity."""
+    """Compute a statistic of half precision in single precision: half precision counts only to 65,504."""
     signature = inspect.signature(statistic)
 
     @functools.wraps(statistic)
@@ -173,7 +173,7 @@ def _mask(where: Any, a: Array) -> Array:
 
 
 def _counted(a: Array, where: Any, axis: Any, keepdims: Any, dtype: Any) -> Array:
-    """How many elements are chosen."""
+    """Count the chosen elements."""
     return np.sum(_mask(where, a), axis=axis, keepdims=keepdims, dtype=dtype)
 
 
@@ -320,7 +320,7 @@ def quantile(
 
 
 def _of_sorted(a: Array, axis: Any, keepdims: bool, pick: Callable[[Array], Array]) -> Array:
-    """Return what is picked from the sorted elements, along axes that come first; NaN where an element is."""
+    """Return the elements picked from sorted ones, along axes that come first; NaN where an element is NaN."""
     ordered = _sorted(a, axis)
     rest = np.shape(ordered)[:-1]
     result = pick(ordered)

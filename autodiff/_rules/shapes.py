@@ -1,4 +1,4 @@
-"""Derivatives of functions that lay out the same elements otherwise."""
+"""Derivatives of functions that only rearrange elements."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def limit(x: Array) -> int:
 
 
 def tail_limit(x: Array) -> int:
-    """Return the same for the series `TAIL`."""
+    """Where the series `TAIL` begins to be closer."""
     return 5 if x.dtype == np.float32 else 7
 
 
@@ -64,7 +64,7 @@ TAIL = tuple(math.prod(range(1, 2 * k, 2)) / 2**k for k in range(1, 21))
 
 
 def polynomial(z: Array, coefficients: tuple[float, ...]) -> Any:
-    """Of z, from the first power on."""
+    """Return a polynomial of z without a constant term, from its coefficients."""
     total: Any = 0
     for coefficient in reversed(coefficients):
         total = (total + coefficient) * z
@@ -79,7 +79,7 @@ def excess(ans: Array, x: Array) -> Any:
 
 
 def expanded(slope: Array, x: Array, far: Array, scale: float, *, sign: int) -> Any:
-    """Return the slope, but where x is far the tail that erfcx and dawsn share but for signs and scale."""
+    """Return the slope, or for large x the series that erfcx and dawsn share but for signs and scale."""
     z = sign * np.square(1 / np.where(far, x, 1))
     return np.where(far, scale * polynomial(z, TAIL), slope)
 
@@ -181,7 +181,7 @@ def psi_difference(a: Array, b: Array) -> Array:
 
 
 STEPS = 10
-"""Of the recurrence."""
+"""Steps of the recurrence."""
 
 SERIES = [float(b) / k for k, b in enumerate(sp.bernoulli(16)) if k > 0 and k % 2 == 0]
 """Coefficients of psi's series in 1 / x^2, from the first power on."""

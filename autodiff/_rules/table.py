@@ -121,7 +121,7 @@ def over_norm(g: Array, norm: Array) -> Array:
 
 
 def constant(values: Any, like: Any) -> Array:
-    """Plain values as an array of the library that `like` belongs to."""
+    """Plain values as an array of the library of `like`."""
     return array_namespace(getval(like)).asarray(np.asarray(values))
 
 
@@ -131,7 +131,7 @@ def blank(x: Array) -> Array:
 
 
 def as_array(x: Any, like: Any) -> Array:
-    """Return what NumPy's functions make of an argument: numbers and lists become arrays, of their own dtype."""
+    """Return an argument as NumPy's functions take it: numbers and lists become arrays, of their own dtype."""
     return x if hasattr(x, "__array_function__") else HANDLERS[np.array](x, like=like)
 
 
