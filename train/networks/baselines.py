@@ -38,7 +38,7 @@ class DropoutSettings(RunSettings):
 
     dropout: float = setting(
         0.5,
-        "part of the values between blocks that training leaves out; for All-CNN-C's images at most 0.2",
+        "part of the values between blocks that training leaves out; of All-CNN-C's images at most 0.2",
         low=0,
         high=0.9,
     )
