@@ -119,7 +119,7 @@ def jacobian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
 def hessian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
     """Return the function that computes the second derivatives of a real scalar function by one float array x.
 
-    It takes the arguments of `fun`, of which `argnum` is x, and returns an array of shape ``(*x.shape, *x.shape)``.
+    It takes the arguments of `fun` and returns an array of shape ``(*x.shape, *x.shape)``; argument `argnum` is x.
     TypeError, by the returned function, if x is no float array, or `fun` returns no real scalar.
     """
     derivatives = jacobian(grad(fun, argnum), argnum)

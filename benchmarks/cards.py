@@ -1,4 +1,4 @@
-"""What networks that ship make of each class: `python -m benchmarks.cards --data-dir DIR`.
+"""The accuracy of networks that ship on each class: `python -m benchmarks.cards --data-dir DIR`.
 
 Classifies the 10,000 test images of CIFAR-10 and writes benchmarks/results/cards.json, which the model cards
 (train/weights/*.md) quote; prints the table of each card. Nothing is chosen by these figures.
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results" / "cards.json"
 
 
 def table(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
-    """The rows of a card: how much of each class is right, and what the rest of it is taken for most."""
+    """The rows of a card: how much of each class is right, and the class that the rest is most often taken for."""
     lines = ["| class | right, with the 95 % interval | taken most for |", "| --- | --- | --- |"]
     for k, (name, row) in enumerate(zip(classes, confusion, strict=True)):
         count, other = max((n, -j) for j, n in enumerate(row) if j != k)

@@ -80,7 +80,7 @@ NOUNS = ("signal", "image", "volume", "array", "array")
 
 @dataclass(frozen=True)
 class Case:
-    """What is convolved with what; without batch, channels or filters there is no such axis."""
+    """A convolution: shapes and axes; without batch, channels or filters there is no such axis."""
 
     lengths: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -201,7 +201,7 @@ class Problem:
 
     @property
     def tolerance(self) -> float:
-        """Rounding errors: 20 eps of what by Cauchy-Schwarz bounds any result; any of meaning is nearer to |w|."""
+        """Rounding errors: 20 eps times the Cauchy-Schwarz bound of results; a mistake is nearer to |w| in size."""
         norms = (float(np.linalg.norm(array.ravel().astype(np.float64))) for array in (self.x, self.w))
         return 20 * float(np.finfo(self.x.dtype).eps) * math.prod(norms)
 
@@ -254,7 +254,7 @@ class LayerProblem:
         self.found = self.step(self.x)
 
     def step(self, x: Array) -> tuple[Array, Array, Array]:
-        """What a training step computes of a layer."""
+        """A training step's computation of a layer."""
         y, pullback = autodiff.vjp(lambda x, w: autodiff.convolve(x, w, (1, 2), **IN_LAYERS), x, self.w)
         return (y, *pullback(self.g))
 
@@ -483,7 +483,7 @@ def admit(problem: Problem | LayerProblem, ways: dict[str, Way], limit: float) -
 
 
 def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> dict[str, Any]:
-    """Everything that computes a case, verified, then timed in alternation."""
+    """Verify everything that computes a case, then time it in alternation."""
     problem = Problem(case, boundary)
     ours = admit(problem, {"": problem.ours()}, math.inf)
     limit = SLOW * min(seconds(ours.way.run) for _ in range(3))

@@ -44,7 +44,7 @@ MEASURED = "measured"
 """Name of the plan that measurements find, beside those of the choices."""
 
 CLOSE = 1.15
-"""A choice that takes up to so many times as long as the best one is as good: another run may reverse the two."""
+"""A choice slower than the best one by up to this factor is as good: another run may reverse the two."""
 
 FREEDOM = 16.0
 """A coefficient may grow or shrink by this factor at most, so that rarely used ones stay near their values."""
@@ -161,7 +161,7 @@ def choices(problem: Problem) -> dict[str, Choice]:
 
 
 def described(problem: Problem) -> Request:
-    """What the planner is asked about a problem, of real NumPy arrays in C order."""
+    """The request to the planner for a problem, with real NumPy arrays in C order."""
     return planner.request_for(problem, np.empty(problem.x_shape, np.float32))
 
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # these import Numba, which the comparison on a GPU does with
 SPACE, ATTRIBUTES = (1, 2), (3, 4)
 DEPTH = 4
 SHAPE = (32, 32, 4, 8, 16)
-"""Of one image of x_3, and of x_4."""
+"""Shapes of one image of x_3, and of x_4."""
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -64,7 +64,7 @@ Arrays = dict[str, Array]
 
 @dataclass(frozen=True)
 class Formulation:
-    """What computes the layer, and how."""
+    """One way to compute the layer."""
 
     name: str
     kind: str  # what it must agree with: the plain layer, the (+) layer, or the plain one's convolution alone

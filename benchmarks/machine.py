@@ -1,4 +1,4 @@
-"""What a record says of the machine it was made on, and how much memory some work takes there."""
+"""The description of a machine in records, and the memory that some work takes there."""
 
 from __future__ import annotations
 

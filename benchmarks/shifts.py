@@ -1,4 +1,4 @@
-"""What small shifts change of a network's answers: `python -m benchmarks.shifts --data-dir DIR NETWORK ...`.
+"""How small shifts change a network's answers: `python -m benchmarks.shifts --data-dir DIR NETWORK ...`.
 
 Each network, a checkpoint, a run or a name, classifies the images it held out and the first of those it trained on: as
 they are, and by the mean of the logits of nine shifts, by 2, 0 or -2 pixels along each axis, zeros (the mean colour)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SECONDS_A_SAMPLE = 0.01
-"""Shorter calls are repeated until a sample takes about so long."""
+"""Shorter calls are repeated until a sample takes about this many seconds."""
 
 STEPS = [("hcnn", "zero", 20), ("hcnn", "periodic", 20), ("hcnn-plus", "zero", 4), ("hcnn-plus", "periodic", 4)]
 """Preset, boundary and images of each step."""

@@ -42,10 +42,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 RESULTS = ((np.linalg, "solve"), (np.linalg, "lstsq"), (train, "fit"))
 RESULTS += tuple((wavelets, name) for name in ("adam", "learn_dictionary", "momentum", "principal_components"))
-"""Functions that fit, of which the result is compared."""
+"""Functions that fit, whose results are compared."""
 
 ARGUMENTS = ((train.networks.linear, "linear_accuracy"), (Pipeline, "fit"), (wavelets, "lbfgs"))
-"""Functions that fit, of which training samples and targets are compared, and of lbfgs where its descent starts."""
+"""Functions that fit, whose training samples and targets are compared; for lbfgs the start of its descent."""
 
 SHARED = "linear_accuracy is tested on samples that it was trained on"
 

@@ -38,10 +38,10 @@ ENVIRONMENT = {
     **{"HYPOTHESIS_PROFILE": "ci", "HCNN_EXAMPLES": "small"},
 }
 SECONDS, CLOCK = 600, 3600
-"""Of a processor and of the clock, after which tests are stopped."""
+"""Seconds, of a processor and of the clock, after which tests are stopped."""
 
 PRELOADED = ("numpy", "scipy.ndimage", "scipy.special", "scipy.fft", "numba", "h5py", "hypothesis", "matplotlib.pyplot")
-"""What tests import and nothing is planted in: loaded once, since each run of tests is a fork."""
+"""Modules that tests import and nothing is planted in: loaded once, since each run of tests is a fork."""
 
 
 def copy_tree(folder: Path) -> None:

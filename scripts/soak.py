@@ -68,11 +68,11 @@ from train.runs.run import Run
 from train.storage.files import COMMANDS_OF_TERMINALS
 
 PATIENCE = 300.0
-"""Seconds after which a command is said to hang."""
+"""Seconds after which a command counts as hanging."""
 
 
 class BrokenPromiseError(Exception):
-    """What was promised did not happen."""
+    """A promise was broken."""
 
 
 class Command:
@@ -150,7 +150,7 @@ def require_line(arguments: Sequence[str], status: int, text: str, program: Modu
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.booleans()
 TYPES = st.sampled_from(["float32", "float64", "int64", "uint8", "complex64", "S3"])
 VALUES = NUMBERS | st.text(max_size=20) | hnp.arrays(TYPES, hnp.array_shapes(min_dims=0, max_dims=4, max_side=4))
-"""What a place in an HDF5 file may hold instead of what belongs there."""
+"""Values that a place in an HDF5 file may hold instead of its own."""
 
 NAMES = st.sampled_from([f.name for f in dataclasses.fields(Config)])
 PLAUSIBLE = (
@@ -162,7 +162,7 @@ SETTINGS = (
     | st.dictionaries(NAMES, PLAUSIBLE | ANYTHING, min_size=1, max_size=4)
     | st.dictionaries(NAMES | st.text(max_size=8), ANYTHING, min_size=1, max_size=4)
 )
-"""What a configuration file may say."""
+"""Values of a configuration file."""
 
 
 FLAGS = st.dictionaries(
@@ -173,7 +173,7 @@ FLAGS = st.dictionaries(
     min_size=1,
     max_size=3,
 )
-"""What flags may be given."""
+"""Values of flags."""
 
 EVENTS = {
     **dict.fromkeys(("kill", "signals", "race", "disk"), 3),
@@ -297,7 +297,7 @@ class Soak:
         return pool.pop()
 
     def moment(self, runs: float = 1.2) -> None:
-        """Wait for some part of the time that a run takes, or of so many."""
+        """Wait for some part of the time of a run, or of several."""
         time.sleep(self.rng.uniform(0, runs * self.seconds))
 
     def kill(self, run: Path) -> str:
@@ -354,7 +354,7 @@ class Soak:
         return "said and resumed" if status else "large enough"
 
     def output(self, run: Path) -> str:
-        """A full disk takes what is said, with a buffer and without one, and nothing else."""
+        """A full disk loses the printed lines, with a buffer and without one, and nothing else."""
         command = Command((*SMALL, "--out", run), output="/dev/full", buffered=self.rng.random() < 0.5)
         status, text = command.finish()
         require_line(command.arguments, status, text)
@@ -807,7 +807,7 @@ class Soak:
         return self.tried("flags", (*SMALL, "--epochs", 1, *given, "--describe"))
 
     def run(self, seconds: float, names: Sequence[str], count: float) -> int:
-        """Take events for some seconds, or so many, and count their outcomes."""
+        """Take events for some seconds, or a number of them, and count their outcomes."""
         events = [getattr(self, name) for name in names or [n for n, times in EVENTS.items() for _ in range(times)]]
         end, failures, number = time.monotonic() + seconds, 0, 0
         while time.monotonic() < end and number < count:

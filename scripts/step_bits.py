@@ -1,4 +1,4 @@
-"""Print a digest of what a few steps of every preset make: two commits that print the same lines train alike.
+"""Print a digest of a few steps of every preset: two commits that print the same lines train alike.
 
 ``python scripts/step_bits.py [PRESET ...]``; run it in each checkout. Weights, moments, averages and what the optimiser
 keeps are compared by bits, so on one machine alone.

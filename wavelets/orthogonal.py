@@ -130,7 +130,7 @@ def _axes(x: Array, axes: Axes) -> tuple[int, ...]:
 
 
 def _filters(x: Array, moments: int, count: int) -> Array:
-    """Products of low-pass and high-pass filters along so many axes, (taps, ..., 2^count), the low-pass one first."""
+    """Products of low-pass and high-pass filters along `count` axes, (taps, ..., 2^count), the low-pass one first."""
     low = daubechies_filter(moments)
     pair = (low, low[::-1] * (-1) ** np.arange(len(low)))
     products: list[Any] = []

@@ -169,7 +169,7 @@ def rgamma_slope(ans: Array, x: Array) -> Array:
 
 
 def psi_difference(a: Array, b: Array) -> Array:
-    """Return the difference psi(a) - psi(a + b), of which two calls would leave no digits where b is small beside a.
+    """Return the difference psi(a) - psi(a + b); two calls would leave no digits where b is small beside a.
 
     For positive numbers it is made of differences of the terms of DLMF 5.5.2, up to psi(a + 10), and of 5.11.2.
     """

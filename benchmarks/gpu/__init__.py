@@ -1,1 +1,1 @@
-"""What can be measured on a GPU alone."""
+"""Measurements that need a GPU."""

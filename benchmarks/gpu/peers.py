@@ -28,7 +28,7 @@ SHOWN = 0.004
 """Part of a step's time below which launches of one kernel and grid are not shown."""
 
 FLOORS = Path(__file__).parents[1] / "results/gpu-floors"
-"""What `benchmarks.gpu.instructions` counted of each launch on an H200, a file for each step."""
+"""Counts of each launch by `benchmarks.gpu.instructions` for an H200, a file for each step."""
 
 
 def step_of(spec: str) -> Step:

@@ -41,12 +41,12 @@ from train.runs.step import WARM_UP
 Result = dict[str, Any]
 
 TOLERANCE = {"float32": 1e-4, "tf32": 2e-3}
-"""Of float32 sums of some ten thousand products, relative to the largest, by precision."""
+"""Largest errors of float32 sums of some ten thousand products, relative to the largest, by precision."""
 
 ROUNDS = 7
 
 NAN_BYTE = 0xFF
-"""Floating-point numbers made of it are NaN."""
+"""The byte of poisoned memory: floating-point numbers made of it are NaN."""
 
 AHEAD = 1 << 29
 """Elements whose filling takes a card longer than a launch takes the host."""

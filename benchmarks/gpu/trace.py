@@ -66,7 +66,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Work:
-    """What a launch does."""
+    """The work of a launch."""
 
     name: str
     flop: float

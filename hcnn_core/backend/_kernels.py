@@ -55,7 +55,7 @@ def _limits_of(device: int) -> DeviceLimits:
 
 
 def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., None]:
-    """Return a kernel that may use so many bytes of dynamic shared memory on whichever device is the current one."""
+    """Return a kernel that may use these bytes of dynamic shared memory on whichever device is the current one."""
     import cupy
 
     prepared: set[int] = set()

@@ -78,7 +78,7 @@ def array_namespace(*arrays: object) -> Any:
 
 @lru_cache(maxsize=64)
 def plain_namespace(kind: type) -> Any:
-    """Return NumPy or CuPy for the class of their own arrays, of which nothing needs a check; else None."""
+    """Return NumPy or CuPy for the class of their own arrays, which need no checks; else None."""
     named = f"{kind.__module__}.{kind.__qualname__}"
     return {"numpy.ndarray": np, "cupy.ndarray": sys.modules.get("cupy")}.get(named)
 

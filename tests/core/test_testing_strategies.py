@@ -35,7 +35,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def drawn(strategy: st.SearchStrategy[Any], examples: int = 500) -> list[Any]:
-    """What the strategy draws in so many examples, the same in every run: shares must not depend on luck."""
+    """The draws of a strategy in some examples, the same in every run: shares must not depend on luck."""
     seen: list[Any] = []
 
     @settings(max_examples=examples, phases=[Phase.generate], database=None, derandomize=True)

@@ -83,7 +83,7 @@ def test_what_a_module_must_not_do_ends_it_with_status_1(tmp_path: Path, monkeyp
 
 
 def test_memory_of_a_graph_that_is_dropped_is_given_back() -> None:
-    """The graph's first step is said to differ from the same step kernel by kernel, so training goes on without it."""
+    """The graph's first step counts as different from the same step kernel by kernel: training goes on without it."""
     more = {}
     for differs in (False, True):
         done = python("-m", "benchmarks.gpu.driverless", json.dumps({"preset": "hcnn", "differs": differs}))

@@ -22,7 +22,7 @@ def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wave(rows: int, columns: int) -> Any:
-    """A grey image (1, 32, 32, 3) of a plane wave with so many cycles down and to the right."""
+    """A grey image (1, 32, 32, 3) of a plane wave with these cycles down and to the right."""
     i, j = np.mgrid[:32, :32]
     grey = 127.5 + 100 * np.cos(2 * np.pi * (rows * i + columns * j) / 32)
     return np.repeat(np.rint(grey)[None, :, :, None], 3, axis=3).astype(np.uint8)
@@ -64,7 +64,7 @@ def test_a_planted_difference_of_found_images_comes_out() -> None:
 
 
 def found_by_hubs(rng: np.random.Generator, many: int, among: Any, queries: int = 200) -> Any:
-    """What queries find if only so many images are found at all (without a translation, and with it)."""
+    """Found images, if only a few images are found at all (without a translation, and with it)."""
     return np.stack([rng.choice(rng.choice(a, many, replace=False), queries) for a in among], axis=1)
 
 

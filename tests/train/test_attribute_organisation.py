@@ -93,7 +93,7 @@ def test_a_constant_filter_is_like_no_neighbour(value: float) -> None:
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 6])
 def test_smallest_p_is_that_of_all_orders(length: int) -> None:
-    """Of values without symmetry, so many orders are as organised as the best one."""
+    """The number of orders as organised as the best one, for values without symmetry."""
     rng = np.random.default_rng(0)
     orders = np.asarray(list(itertools.permutations(range(length))))
     correlations = np.corrcoef(rng.standard_normal((length, 20)))

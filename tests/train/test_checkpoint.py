@@ -215,7 +215,7 @@ def test_truncated_anywhere(saved: Path, tmp_path: Path) -> None:
 
 
 def places_of(content: bytes, checkpoint: Checkpoint, digest: str) -> list[int]:
-    """Where a file holds what is read: settings, names, the generator, numbers, the digest, and arrays."""
+    """Places in a file that are read: settings, names, the generator, numbers, the digest, and arrays."""
     state = checkpoint.state
     texts = [vars(checkpoint.config), checkpoint.class_names, state.generator, {"numpy": "2.4"}]
     parts = [json.dumps(text).encode() for text in texts] + [

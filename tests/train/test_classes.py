@@ -1,4 +1,4 @@
-"""Classes that differ in number: weights, balanced accuracy, and what is said of them."""
+"""Classes that differ in number: weights, balanced accuracy, and the lines about them."""
 
 from __future__ import annotations
 

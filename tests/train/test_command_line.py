@@ -88,7 +88,7 @@ def test_a_command_that_prints_nothing_says_that_it_is_at_work(
 
 
 def test_a_signal_while_kernels_are_compiled_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
-    """With a line, since the step that compiles them is ended first; nothing is said of one at any other time."""
+    """With a line, since the step that compiles them ends first; at any other time there is no line."""
     logger = logging.getLogger("hcnn_core")
 
     def action(options: argparse.Namespace) -> int:

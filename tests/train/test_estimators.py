@@ -123,7 +123,7 @@ def test_a_weight_is_a_number_of_rows_and_their_order_does_not_matter() -> None:
 
 
 def test_a_weight_that_is_not_whole_weighs_the_loss() -> None:
-    """No class vanishes by a small one; one of weight 0 is said."""
+    """A class of small weight does not vanish; one of weight 0 is named."""
     x, frequency = waves(30)
     y = (frequency > 0.9).astype(int)
     few = {**SMALL, "epochs": 12}

@@ -168,7 +168,7 @@ class CpuPlan(Plan[NDArray]):
         written[lines] = True
 
     def _columns(self, lines: Integers) -> list[tuple[int, int, int]]:
-        """Segments of columns of these lines, of which -1 is left out: first among these, first among all, number."""
+        """Segments of columns of these lines, without lines -1: first among these, first among all, number."""
         line = self._line
         return [(here * line, there * line, n * line) for here, there, n in segments(lines) if there >= 0]
 

@@ -43,7 +43,7 @@ from hcnn_core._engines.cpu.kernels.spectral import (
 from hcnn_core._engines.cpu.kernels.vectors import INT32, VECTOR_BYTES, address
 
 ROWS_AT_ONCE = 4
-"""Rows of x whose cotangents are summed at once, since so many stay in the first-level cache."""
+"""Rows of x whose cotangents are summed at once: as many as stay in the first-level cache."""
 
 
 @intrinsic

@@ -14,7 +14,7 @@ from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address, load_offset
 
 ROWS_PER_BLOCK = 1 << 12
-"""Rows of the copy that are written column by column; so many stay in cache until all columns are written."""
+"""Rows of the copy that are written column by column: as many as stay in cache until all columns are written."""
 
 
 @intrinsic(prefer_literal=True)
