@@ -12,7 +12,7 @@ from autodiff import convolve_elu, vjp
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import single
-from hcnn_core._engines.cuda.single import Along, SinglePlan, _sizes, tiles_for
+from hcnn_core._engines.cuda.single import Axis, SinglePlan, _sizes, tiles_for
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import current, tuned
 from tests.core.oracle import Problem, assert_close, noise, norm, poisoned_memory, wide
@@ -134,9 +134,9 @@ def test_nvrtc_compiles_for_other_architectures(architecture: str) -> None:
 
 
 def test_tiles_fill_a_block_and_leave_no_shared_memory_unasked() -> None:
-    tiles = tiles_for((Along(4096, 4096), Along(4096, 4096, 31, first=-15)), 4)
+    tiles = tiles_for((Axis(4096, 4096), Axis(4096, 4096, 31, first=-15)), 4)
     assert tiles is not None and np.prod(tiles.units) == single.THREADS and tiles.results > 1
-    assert tiles_for((Along(9000, 9000, 9000), Along(9000, 9000, 9000)), 4) is None  # the samples of a tap fit no block
+    assert tiles_for((Axis(9000, 9000, 9000), Axis(9000, 9000, 9000)), 4) is None  # the samples of a tap fit no block
     assert not SinglePlan.suits(make_problem((1 << 30,), (3,), 0, boundary="zero"), current())  # places beyond 32 bits
     many = make_problem((4,) * 6, (99,) * 6, range(6), boundary="zero")
     assert not SinglePlan.suits(many, current())  # more taps outside a tile than a grid has rows

@@ -58,7 +58,7 @@ def test_values(dtype: str, by: str, request: pytest.FixtureRequest) -> None:
 def test_what_the_kernel_cannot_count_goes_another_way(
     kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cuda_updates, "MOST", 20)
+    monkeypatch.setattr(_cuda_updates, "MOST_ELEMENTS", 20)
     for size in (20, 21):
         kernels_on_host.clear()
         found = weighted_sums([[Term(np.ones(size, np.float32), 2.0)], [Term(np.ones(3, np.float32), 4.0)]])

@@ -31,7 +31,7 @@ MOST_OFFSETS = 1 << 31
 FROM_L2 = 0.23
 """Time to read a number from the L2 cache relative to a copy, at 6e12 bytes a second: counted."""
 
-PART = 64
+PART_SIZE = 64
 """Positions of a block, from which a warp makes a part of a row's moments."""
 
 
@@ -93,7 +93,7 @@ class Implicit:
     ) -> None:  # fmt: skip
         """Write the result (rows, positions), or with a bias its ELU, and the sums of it over the first axis.
 
-        `parts` (rows, parts, 2), in double precision, receives the mean of PART positions each, before bias and ELU,
+        `parts` (rows, parts, 2), in double precision, receives means of PART_SIZE positions each, before bias and ELU,
         and the sum of their squared deviations.
         """
         self._launch(x, w, y, bias, marginal, parts)
@@ -152,7 +152,7 @@ class Implicit:
         return sizes | {"BESIDE": 2 if tiles < 4 else 1} | self._geometry()
 
     def _groups(self, tiles: int, *, back: bool) -> int:
-        """Return the number of groups of rows of the result, of which a warp has one."""
+        """Return the number of groups of rows of the result, one for each warp."""
         firsts = -(-self.first[0 if back else 1] // tiles)
         return firsts * (-(-self.second[0] // 16) if back else self.second[1] * -(-self.arrangement.out // 16))
 
@@ -169,7 +169,7 @@ class Implicit:
         taps = max((gather.taps.size for gather in self._gathers(bool(sizes["BACK"]))), default=0)
         filters = taps * sizes["TAPS_1"] * (sizes["TAPS_2"] + 1) * -(-sizes["FILTERS"] // 16) * 16
         sums = WARPS // sizes["SHARES"] * sizes["TILES"] * 1024
-        return 4 * max(filters + 16 * sizes["SHARES"] * (2 * PART + 8), sums if sizes["SHARES"] > 1 else 0)
+        return 4 * max(filters + 16 * sizes["SHARES"] * (2 * PART_SIZE + 8), sums if sizes["SHARES"] > 1 else 0)
 
     @cuda.kept
     def _gathers(self, back: bool) -> list[Gather]:
@@ -185,7 +185,7 @@ class Implicit:
         rows = -(-self._groups(sizes["TILES"], back=back) // (WARPS // sizes["SHARES"]))
         table = self._table(x, ("phases", back), lambda: in_one(phases))
         numbers = map(np.int32, (batch, self.taps.count, x.shape[1], out.shape[1]))
-        grid, shared = (-(-positions // PART), rows, len(phases)), self._shared(sizes)
+        grid, shared = (-(-positions // PART_SIZE), rows, len(phases)), self._shared(sizes)
         arguments = x, w, table, bias, out, marginal, parts, *numbers
         cuda.launch("implicit", "float32", sizes, grid, THREADS, arguments, shared)
 

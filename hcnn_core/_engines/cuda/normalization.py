@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.cuda.implicit import PART
+from hcnn_core._engines.cuda.implicit import PART_SIZE
 from hcnn_core._engines.cuda.sums import summed
 from hcnn_core._engines.generic.normalization import Adjoints, Results, pooled, stretched
 from hcnn_core._engines.taps import Integers
@@ -78,9 +78,9 @@ def forward(
 def _parts_of(xp: Any, arranged: Array, rows: _Rows, partials: Array | None) -> tuple[Array, int]:
     """Parts of each row's moments (rows, parts, 2), and the positions of each: of y, or from `partials`."""
     length = current().device_threads * current().device_sum_positions
-    if partials is not None and partials.shape == (rows.rows, -(-rows.positions // PART), 2):
+    if partials is not None and partials.shape == (rows.rows, -(-rows.positions // PART_SIZE), 2):
         joined = xp.empty((rows.rows, 1, 2), dtype=xp.float64, **placement(xp, arranged))
-        _launch("join_parts", arranged, (rows.rows,), (partials, joined), partials.shape[1], rows.positions, PART)
+        _launch("join_parts", arranged, (rows.rows,), (partials, joined), partials.shape[1], rows.positions, PART_SIZE)
         return joined, rows.positions
     parts = xp.empty((rows.rows, -(-rows.positions // length), 2), dtype=xp.float64, **placement(xp, arranged))
     _launch("row_sums", arranged, (parts.shape[1], rows.rows), (arranged, parts), rows.positions, length)

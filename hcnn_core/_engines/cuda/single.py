@@ -35,11 +35,11 @@ SHARED = 48 << 10
 MOST_BLOCKS = (1 << 16) - 1
 """Most blocks along a grid's second axis: taps of the axes outside a tile."""
 
-MOST = 1 << 29
+MOST_PLACES = 1 << 29
 """Length of an axis, and number of tiles, up to which places fit 32 bits."""
 
 
-class Along(NamedTuple):
+class Axis(NamedTuple):
     """An axis of a signal: tap k of result o reads sample stride * o + first + k."""
 
     samples: int
@@ -54,7 +54,7 @@ class Along(NamedTuple):
         return self.taps == self.stride == 1 and self.first == 0 and self.samples == self.results
 
 
-AXIS = np.dtype([*((f"{name}_step", "i8") for name in "xyw"), *((name, "i4") for name in Along._fields)], align=True)
+AXIS = np.dtype([*((f"{name}_step", "i8") for name in "xyw"), *((name, "i4") for name in Axis._fields)], align=True)
 """The kernels' struct of an axis."""
 
 
@@ -62,13 +62,13 @@ AXIS = np.dtype([*((f"{name}_step", "i8") for name in "xyw"), *((name, "i4") for
 class Tiles:
     """How the last three axes are cut: the units of results along each; a unit is `results` of them along `axis`."""
 
-    axes: tuple[Along, ...]
+    axes: tuple[Axis, ...]
     axis: int
     results: int
     units: tuple[int, ...]
 
     @cached_property
-    def inner(self) -> tuple[Along, ...]:
+    def inner(self) -> tuple[Axis, ...]:
         return self.axes[-3:]
 
     @cached_property
@@ -146,9 +146,9 @@ class Tiles:
 
 
 @lru_cache(maxsize=512)
-def tiles_for(axes: tuple[Along, ...], item: int) -> Tiles | None:
+def tiles_for(axes: tuple[Axis, ...], item: int) -> Tiles | None:
     """Return the tiles that take the fewest instructions, if any fit the shared memory of every device."""
-    axes = (*(Along(1, 1),) * (3 - len(axes)), *axes)
+    axes = (*(Axis(1, 1),) * (3 - len(axes)), *axes)
     inner = axes[-3:]
     most_taps = max(a.taps for a in inner)
     priced: list[tuple[float, Tiles]] = []
@@ -161,33 +161,33 @@ def tiles_for(axes: tuple[Along, ...], item: int) -> Tiles | None:
                 if most <= 2 * math.prod(units) <= 2 * THREADS:
                     tiles = Tiles(axes, axis, results, units)
                     about = item * (math.prod(tiles.read) + math.prod(tiles.size))
-                    if about <= SHARED and tiles.count < MOST:
+                    if about <= SHARED and tiles.count < MOST_PLACES:
                         crowded = max(1.0, 2 * about / SHARED)  # fewer blocks beside each other
                         priced.append((tiles.instructions() * crowded, tiles))
     priced.sort(key=lambda pair: pair[0])
     return next((tiles for _, tiles in priced if tiles.shared(item) <= SHARED), None)
 
 
-class Steps(NamedTuple):
+class AxisSteps(NamedTuple):
     """An axis with the steps of x, y and w along it, in elements, and its place among those that are convolved."""
 
-    along: Along
+    along: Axis
     place: int | None
     x: int
     y: int
     w: int = 0
 
-    def joined(self, other: Steps) -> Steps | None:
+    def joined(self, other: AxisSteps) -> AxisSteps | None:
         """Both axes as one, if they are batches and lie in memory like one."""
         n, inner = self.along.samples * other.along.samples, other.along.samples
-        like_one = (self.x, self.y) == (inner * other.x, inner * other.y) and n < MOST
+        like_one = (self.x, self.y) == (inner * other.x, inner * other.y) and n < MOST_PLACES
         both = self.along.is_batch and other.along.is_batch and like_one
-        return Steps(Along(n, n), None, other.x, other.y) if both else None
+        return AxisSteps(Axis(n, n), None, other.x, other.y) if both else None
 
 
-def _joined(axes: Sequence[Steps]) -> list[Steps]:
+def _joined(axes: Sequence[AxisSteps]) -> list[AxisSteps]:
     """Return the axes, neighbours as one where they can be."""
-    groups: list[Steps] = []
+    groups: list[AxisSteps] = []
     for axis in axes:
         both = groups[-1].joined(axis) if groups else None
         groups[-1:] = [both] if both else [*groups[-1:], axis]
@@ -195,7 +195,7 @@ def _joined(axes: Sequence[Steps]) -> list[Steps]:
 
 
 @dataclass(frozen=True)
-class Laid:
+class Layout:
     """Tiles, a kernel's sizes, shared memory and table of axes, and the places of these in `axes`."""
 
     tiles: Tiles
@@ -206,7 +206,7 @@ class Laid:
 
 
 @lru_cache(maxsize=512)
-def _laid(axes: tuple[Steps, ...], kernel: str, item: int) -> Laid:
+def _layout(axes: tuple[AxisSteps, ...], kernel: str, item: int) -> Layout:
     """Lay out axes in the order of memory; if no tiles fit these, in their own order, for which some fit."""
     ordered = sorted(axes, key=lambda axis: -abs(axis.x))
     for some in (_joined(ordered), _joined(axes), axes):
@@ -216,12 +216,12 @@ def _laid(axes: tuple[Steps, ...], kernel: str, item: int) -> Laid:
     assert tiles is not None
     table = np.zeros((), np.dtype([("axis", AXIS, len(tiles.axes))], align=True))
     for entry, along in zip(table["axis"], tiles.axes, strict=True):
-        for name in Along._fields:
+        for name in Axis._fields:
             entry[name] = getattr(along, name)
     for entry, axis in zip(table["axis"][len(tiles.axes) - len(some) :], some, strict=True):
         entry["x_step"], entry["y_step"], entry["w_step"] = axis.x, axis.y, axis.w
     places = tuple(axis.place for axis in some if axis.place is not None)
-    return Laid(tiles, _sizes(tiles, kernel, item), tiles.shared(item), table[()], places)
+    return Layout(tiles, _sizes(tiles, kernel, item), tiles.shared(item), table[()], places)
 
 
 def _sizes(tiles: Tiles, kernel: str, item: int) -> dict[str, int]:
@@ -260,18 +260,18 @@ class SinglePlan:
         self.places = [problem.axes.index(a) if a in problem.axes else None for a in self.kept]
         self.along = [self._of_axis(a, k) for a, k in zip(self.kept, self.places, strict=True)]
 
-    def _of_axis(self, axis: int, place: int | None) -> Along:
+    def _of_axis(self, axis: int, place: int | None) -> Axis:
         g, n = self.problem, self.problem.x_shape[axis]
         if place is None:
-            return Along(n, n)
+            return Axis(n, n)
         size = g.kernel_size[place]
         first, wraps = size // 2 - size + 1, g.boundary[place] == "periodic"
-        return Along(n, g.out_lengths[place], size, g.stride[place], first, wraps)
+        return Axis(n, g.out_lengths[place], size, g.stride[place], first, wraps)
 
     @classmethod
     def suits(cls, problem: Problem, tuning: Tuning) -> bool:
         """Whether the kernels can convolve in either dtype, with the shared memory that every device has."""
-        if max(*problem.x_shape, *problem.kernel_size) > MOST:
+        if max(*problem.x_shape, *problem.kernel_size) > MOST_PLACES:
             return False
         tiles = tiles_for(tuple(cls(problem, tuning).along), 8)
         return tiles is not None and tiles.outer_taps <= MOST_BLOCKS
@@ -310,9 +310,9 @@ class SinglePlan:
             w_cotangent = self._cotangent_of_w(xp, inner, reshape(xp, x, tuple(a.samples for a in self.along)))
         return x_cotangent, w_cotangent, None if ans is None else g
 
-    def _convolve(self, x: Array, y: Array, w: Array, along: Sequence[Along]) -> None:
+    def _convolve(self, x: Array, y: Array, w: Array, along: Sequence[Axis]) -> None:
         """Write y; the axes of w are the convolved ones, and tap k of w is the k-th that reads a sample."""
-        laid, arguments = _laid(self._steps(x, y, along, w), "SINGLE_FORWARD", x.itemsize), (x, w, y)
+        laid, arguments = _layout(self._steps(x, y, along, w), "SINGLE_FORWARD", x.itemsize), (x, w, y)
         grid = (laid.tiles.count,)
         cuda.launch("single", dtype_name(x.dtype), laid.sizes, grid, THREADS, (*arguments, laid.table), laid.shared)
 
@@ -337,14 +337,14 @@ class SinglePlan:
                     taps[place] = slice((a.taps // 2 - phase) % r, None, r)
                 if meets.size:
                     count = -(-(a.samples - phase) // r)
-                    axes.append(Along(n, count, meets.size, 1, int(meets[0]), a.periodic))
+                    axes.append(Axis(n, count, meets.size, 1, int(meets[0]), a.periodic))
             if len(axes) == len(self.along):
                 self._convolve(g, x[tuple(samples)], w[tuple(taps)], axes)
         return reshape(xp, x, self.problem.x_shape)
 
     def _cotangent_of_w(self, xp: Any, g: Array, x: Array) -> Array:
         """Return sums over all results, each block's in a part of its own."""
-        dtype, laid = dtype_name(g.dtype), _laid(self._steps(x, g, self.along), "SINGLE_TAPS", g.itemsize)
+        dtype, laid = dtype_name(g.dtype), _layout(self._steps(x, g, self.along), "SINGLE_TAPS", g.itemsize)
         tiles = laid.tiles
         layers = -(-tiles.rows // THREADS)
         blocks = max(1, min(tiles.count, self.tuning.device_blocks // (tiles.outer_taps * layers)))
@@ -358,12 +358,12 @@ class SinglePlan:
         order = tuple(sorted(range(len(taps)), key=laid.places.__getitem__))
         return reshape(xp, permute_dims(xp, totals, order), self.problem.w_shape)
 
-    def _steps(self, x: Array, y: Array, along: Sequence[Along], w: Array | None = None) -> tuple[Steps, ...]:
+    def _steps(self, x: Array, y: Array, along: Sequence[Axis], w: Array | None = None) -> tuple[AxisSteps, ...]:
         """Return the axes with the steps of arrays along them."""
         steps = []
         for d, (a, place) in enumerate(zip(along, self.places, strict=True)):
             of_w = 0 if w is None or place is None else w.strides[place] // w.itemsize
-            steps.append(Steps(a, place, x.strides[d] // x.itemsize, y.strides[d] // y.itemsize, of_w))
+            steps.append(AxisSteps(a, place, x.strides[d] // x.itemsize, y.strides[d] // y.itemsize, of_w))
         return tuple(steps)
 
     @staticmethod

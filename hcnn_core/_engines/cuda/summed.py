@@ -31,7 +31,7 @@ FEWEST_BLOCKS = 264
 MOST_TAPS = 81
 """Most taps whose filters fit."""
 
-Found = tuple[dict[str, int], tuple[int, ...]]
+KernelSizes = tuple[dict[str, int], tuple[int, ...]]
 """A kernel's sizes, and the results of a tile along each axis."""
 
 
@@ -118,7 +118,7 @@ class Summed:
         return xp.permute_dims(total, (0, 2, 1, 3))  # as they lie in w
 
     @cuda.kept
-    def _sizes(self, name: str, limits: DeviceLimits) -> Found | None:
+    def _sizes(self, name: str, limits: DeviceLimits) -> KernelSizes | None:
         """Choose sizes of `summed` and its tile: the largest with enough blocks, or else the smallest."""
         a, choice, gather, back = self.arrangement, None, self._gathers[name], name != "forward"
         channels, results = (a.out, a.channels) if back else (a.channels, a.out)
@@ -182,7 +182,7 @@ class Summed:
 
 
 def _pitch(places: int, shift: int) -> int:
-    """Numbers between rows of eight elements at so many places each: `pitch_of` in the kernels."""
+    """Numbers between rows of eight elements at these places: `pitch_of` in the kernels."""
     return -(-places * EIGHT // 32) * 32 + shift
 
 

@@ -14,7 +14,7 @@ from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._tuning import current
 from hcnn_core.backend import Array, dtype_name, empty, memory_order
 
-MOST = 1 << 30
+MOST_ELEMENTS = 1 << 30
 """Elements of an array that the kernel counts in 32 bits."""
 
 TERMS = 16
@@ -23,7 +23,7 @@ TERMS = 16
 
 def suits(x: Array, axes: Sequence[int]) -> bool:
     """Whether the kernel can add up an array of this size and dtype."""
-    return dtype_name(x.dtype) in cuda.TILING and 0 < x.size <= MOST and any(x.shape[a] > 1 for a in axes)
+    return dtype_name(x.dtype) in cuda.TILING and 0 < x.size <= MOST_ELEMENTS and any(x.shape[a] > 1 for a in axes)
 
 
 def summed(xp: Any, x: Array, axes: Sequence[int], *, mean: bool = False) -> Array:

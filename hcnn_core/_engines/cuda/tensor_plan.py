@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from hcnn_core._engines.arrangement import Arrangement
-from hcnn_core._engines.cuda.implicit import FROM_L2, PART, Implicit
+from hcnn_core._engines.cuda.implicit import FROM_L2, PART_SIZE, Implicit
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS
 from hcnn_core._engines.cuda.rows import RowsPlan, owned
 from hcnn_core._engines.cuda.summed import Summed
@@ -89,7 +89,7 @@ class TensorPlan(RowsPlan):
         """Return x convolved with w, and parts of its moments where filters slide (`Implicit.forward`), else None."""
         if isinstance(self.kernels, Summed):
             return self.forward(xp, x, w), None
-        shape = self.y_rows * self.out, -(-math.prod(self.taps.out_lengths) * self.taps.batch // PART), 2
+        shape = self.y_rows * self.out, -(-math.prod(self.taps.out_lengths) * self.taps.batch // PART_SIZE), 2
         parts = xp.empty(shape, dtype=xp.float64, **placement(xp, x))
         y = self._rows(xp, x, w, None, parts=parts)
         return self.from_plan(xp, y, self.y_order, self.problem.y_shape), parts

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.cuda.sums import MOST
+from hcnn_core._engines.cuda.sums import MOST_ELEMENTS
 from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._tuning import MOST_TERMS, current
 from hcnn_core.backend import Array, address_of, dtype_name, empty
@@ -21,7 +21,7 @@ MOST_SUMS = 32
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
     """Return a sum of (array, weight, rate, scalar) for each result."""
     in_pieces = out is not None and not all(result.flags.c_contiguous for result in out)
-    if in_pieces or any(terms[0].array.size > MOST for terms in sums):  # which the kernel counts in 32 bits
+    if in_pieces or any(terms[0].array.size > MOST_ELEMENTS for terms in sums):  # which the kernel counts in 32 bits
         return one_by_one(xp, sums, out, where)
     dtype = dtype_name(sums[0][0].array.dtype)
     threads, most = current().device_threads, current().device_update_blocks
