@@ -19,9 +19,9 @@ from autodiff.tape import (
     defvjp_argnums,
     differentiable,
     getval,
-    live,
     primitive,
     refuse_class,
+    unwrap_ended,
 )
 from hcnn_core.backend import Array, array_namespace, library_of
 
@@ -336,7 +336,7 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
     """Return the tree with its leaves as inputs of the trace."""
 
     def start(leaf: Any) -> Traced:
-        value = live(leaf)
+        value = unwrap_ended(leaf)
         refuse_class(value, "an argument to differentiate by is")
         value = plain_array(value)
         if type(value) in (float, complex):
@@ -374,7 +374,7 @@ def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
 
 def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
     """Return a caller's cotangent in the dtype of the output; a number becomes an array like the scalar output."""
-    g = plain_array(live(g))
+    g = plain_array(unwrap_ended(g))
     if isinstance(g, int | float | complex) and node.shape == ():
         g = np.full_like(scalar, g, dtype=np.result_type(g))
     if not hasattr(g, "dtype") or g.shape != node.shape:

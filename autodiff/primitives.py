@@ -11,7 +11,7 @@ import numpy as np
 
 import hcnn_core
 from autodiff.functional import vjp
-from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
+from autodiff.tape import FusedSum, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, array_namespace, lasting_zeros, library_of, on_host, require_floating
 from hcnn_core.convolution import convolve_and_parts as _convolve_and_parts
 from hcnn_core.convolution import convolve_cotangents
@@ -262,7 +262,7 @@ def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
         if any(isinstance(a, Traced) for a in (mean, covariance, x)):
             return (patch_filter(mean, covariance + covariance.T, x, *rest, **kwargs),)
         options = {**kwargs, "mean": exact, "symmetric": True}
-        return (Onto(lambda other: _patch_filter(mean, covariance, x, *rest, **options, other=other)),)
+        return (FusedSum(lambda other: _patch_filter(mean, covariance, x, *rest, **options, other=other)),)
 
     return pullback
 

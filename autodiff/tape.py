@@ -71,12 +71,12 @@ class Trace:
 
     def split(self, x: Any) -> tuple[Any, Node | None]:
         """Return a value without this trace, and the node that made it in this trace, None where nothing did."""
-        x = live(x)
+        x = unwrap_ended(x)
         return (x._value, x._node) if type(x) is Traced and x._node.trace is self else (x, None)
 
 
 @dataclass(frozen=True)
-class Onto:
+class FusedSum:
     """A plain cotangent that adds itself to an earlier sum, of its argument's shape and dtype: make(sum).
 
     That takes less time than adding it afterwards. Without an earlier sum, or with a traced one, it is make(None).
@@ -145,7 +145,7 @@ class Primitive:
             if type(arg) is Traced:
                 trace = arg._node.trace
                 if trace.ended:
-                    return self(*map(live, args), **kwargs)
+                    return self(*map(unwrap_ended, args), **kwargs)
                 if trace.level > level:
                     top, level = trace, trace.level
         if top is None:
@@ -348,7 +348,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
         require_unchanged(node.watched, node.name)
         for parent, term in zip(node.parents, node.pullback(g), strict=True):
             other = cotangents.get(parent)
-            if type(term) is not Onto:
+            if type(term) is not FusedSum:
                 if term is not None:
                     add(parent, term if parent.shape is None else fit(term, parent, node.name))
             elif other is None or type(other) is Traced:
@@ -425,7 +425,7 @@ def refuse_class(x: Any, where: str) -> None:
         raise TypeError(f"{where} a numpy.matrix: pass np.asarray(x), and multiply with @")
 
 
-def live(x: Any) -> Any:
+def unwrap_ended(x: Any) -> Any:
     """Return the value without the traces that have ended."""
     while type(x) is Traced and x._node.trace.ended:
         x = x._value

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from hcnn_core._tuning import Book, Planning, current_planning, is_deterministic
+from hcnn_core._tuning import ChoiceFile, Planning, current_planning, is_deterministic
 
 Boundary: TypeAlias = Literal["periodic", "zero"]
 Extension: TypeAlias = Literal["periodic", "zero", "reflect", "nearest", "mirror"]
@@ -57,7 +57,7 @@ class Problem:
     stride: tuple[int, ...]
     boundary: tuple[Extension, ...]
     method: tuple[Method, ...]
-    book: Book | None = None
+    choice_file: ChoiceFile | None = None
     """Where measured choices are kept, besides the user's cache folder."""
 
     def __hash__(self) -> int:
@@ -253,7 +253,7 @@ def _validated(
         tuple(min(r, max(x_shape[a], 1)) for r, a in zip(strides, axes, strict=True)),
         normalize_choice("boundary", boundary, len(axes), EXTENSIONS),
         methods,
-        planning if isinstance(planning, Book) and "measure" in methods else None,
+        planning if isinstance(planning, ChoiceFile) and "measure" in methods else None,
     )
 
 
@@ -379,7 +379,7 @@ def shape_of(name: str, array: Any) -> tuple[int, ...]:
 
 
 def _entries(name: str, value: Any, kind: str, single: bool, count: int | None = None) -> tuple[Any, ...]:
-    """Repeat a single value `count` times, or list a sequence, of which there must be `count` unless it is None."""
+    """Repeat a single value `count` times, or list a sequence, which must have `count` entries unless that is None."""
     if single:
         return (value,) * (1 if count is None else count)
     try:

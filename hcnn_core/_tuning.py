@@ -261,7 +261,7 @@ def tuned(**sizes: Any) -> Iterator[Tuning]:
 PLANNINGS = ("estimate", "measure")
 
 
-class Book:
+class ChoiceFile:
     """The choices in a block's file, once it is read; another block of the same file reads it again."""
 
     def __init__(self, path: str) -> None:
@@ -269,7 +269,7 @@ class Book:
         self.known: dict[str, dict[str, float]] | None = None
 
 
-Planning: TypeAlias = str | Book
+Planning: TypeAlias = str | ChoiceFile
 
 _planning: ContextVar[Planning | None] = ContextVar("planning", default=None)
 
@@ -332,7 +332,7 @@ def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterat
         raise ValueError(f"planning is {name!r}; choose {' or '.join(map(repr, PLANNINGS))}")
     if file is not None and name != "measure":
         raise ValueError(f"file keeps what planning('measure') chooses; planning is {name!r}")
-    before = _planning.set(name if file is None else Book(os.path.abspath(os.path.expanduser(file))))
+    before = _planning.set(name if file is None else ChoiceFile(os.path.abspath(os.path.expanduser(file))))
     try:
         yield
     finally:

@@ -89,7 +89,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     choices, seconds = planner.priced(request)
     estimated = planner.estimate(choices, seconds, request.tensor_cores).name
     device = request.device
-    words, of_problem = words_of(device, dtype_name(x.dtype)), planner.described(problem, request.batch)
+    words, of_problem = words_of(device, dtype_name(x.dtype)), planner.problem_text(problem, request.batch)
     measured = {}
     if device.may_measure and "measure" in problem.method:
         machine = store.machine_of(device.may_measure, card_of(xp))

@@ -46,18 +46,18 @@ WIDTH = 16
 Array = NDArray[Any]
 """A NumPy array; only these have compiled kernels."""
 
-Step = tuple[str, str, str]
+Job = tuple[str, str, str]
 """Kind of work, boundary, dtype."""
 
 
-def _steps(dtypes: Sequence[str]) -> list[Step]:
-    """All steps, ordered so that neighbours have few kernels in common, and processes seldom share one."""
+def _jobs(dtypes: Sequence[str]) -> list[Job]:
+    """All jobs, ordered so that neighbours have few kernels in common, and processes seldom share one."""
     return list(itertools.product(WORK, BOUNDARIES, dtypes))
 
 
-def _take(step: Step) -> list[str]:
-    """Do one step; return the log of what was compiled for it."""
-    kind, boundary, dtype = step
+def _take(job: Job) -> list[str]:
+    """Do one job; return the log of what was compiled for it."""
+    kind, boundary, dtype = job
     handler = _Compiled()
     logger = logging.getLogger("hcnn_core")
     before = logger.level
@@ -183,13 +183,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     begin, compiled = time.perf_counter(), 0
-    steps = _steps(options.dtype or DTYPES)
+    jobs = _jobs(options.dtype or DTYPES)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(options.processes, len(steps)), context) as pool:
-        for number, done in enumerate(as_completed([pool.submit(_take, step) for step in steps]), 1):
+    with ProcessPoolExecutor(min(options.processes, len(jobs)), context) as pool:
+        for number, done in enumerate(as_completed([pool.submit(_take, job) for job in jobs]), 1):
             compiled += len(done.result())
-            end = "\r" if sys.stderr.isatty() and number < len(steps) else "\n"
-            line = f"part {number} of {len(steps)}: {compiled} functions compiled, {time.perf_counter() - begin:.0f} s"
+            end = "\r" if sys.stderr.isatty() and number < len(jobs) else "\n"
+            line = f"part {number} of {len(jobs)}: {compiled} functions compiled, {time.perf_counter() - begin:.0f} s"
             print(line, end=end, file=sys.stderr, flush=True)
     print(f"{compiled} functions were compiled in {time.perf_counter() - begin:.0f} s; what was compiled is kept")
     return 0

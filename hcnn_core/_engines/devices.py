@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.transform import Transform
 
-OF_MANY = {"elementwise", "normalization"}
+LARGE_ONLY = {"elementwise", "normalization"}
 """Modules of compiled kernels that take no less time than NumPy for few elements."""
 
 NO_TENSOR_CORES: Callable[[str], DeviceLimits | None] = lru_cache(lambda dtype: None)
@@ -87,7 +87,7 @@ class Device:
         """Return the native module of this name, if it takes such an array and what else its `suits` asks for."""
         if name not in self.modules:
             return None
-        if self.is_compiled and name in OF_MANY and like.size < current().elementwise_elements:
+        if self.is_compiled and name in LARGE_ONLY and like.size < current().elementwise_elements:
             return None  # before Numba is imported
         if self.is_compiled and not has_compiled_kernels():
             return None
@@ -320,10 +320,10 @@ CUPY = Device(
     tensor_cores=_tensor_cores,
     has_batch_inside=True,
 )
-ANOTHER = Device(
+ARRAY_API = Device(
     "generic", lambda library: True, _library_by_axis, _library_at_once, lambda tuning: tuning.other_costs, seconds_of
 )
-DEVICES = (NUMPY, CUPY, ANOTHER)
+DEVICES = (NUMPY, CUPY, ARRAY_API)
 """The first device that takes an array computes with it."""
 
 

@@ -17,10 +17,10 @@ from hcnn_core._engines import wisdom
 from hcnn_core._engines.choice import Choice
 from hcnn_core._engines.devices import Device
 from hcnn_core._threads import threads_for, worker_count
-from hcnn_core._tuning import Book
+from hcnn_core._tuning import ChoiceFile
 from hcnn_core.backend import card_of, dtype_name, is_recording
 
-NEAR = 8.0
+CANDIDATE_FACTOR = 8.0
 """Choices estimated to be slower than the best by more than this factor are not tried."""
 
 CALL = 2e-5
@@ -32,14 +32,14 @@ SECONDS = 1.0
 SAMPLE = 2e-4
 """Seconds of a run of calls that is timed as one, where a call takes less."""
 
-LEADS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.1, 1.1)
-"""One for each round: who takes so many times as long as the fastest is out of the race. The estimate stays unless it
-takes so many times as long, by the last of them, as another."""
+ROUND_FACTORS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.1, 1.1)
+"""For each round: a choice slower than the fastest by this factor is dropped. The estimate stays unless it is slower than
+another choice by the last factor."""
 
 PAIRS = 3, 40
 """Fewest and most alternating runs of a choice and the estimate, until one is surely faster."""
 
-SURE = 0.995
+QUANTILE = 0.995
 """One is surely faster once Student's interval of the mean ratio, with this quantile on each side, excludes one."""
 
 _one_by_one = threading.RLock()
@@ -59,15 +59,15 @@ def _method(name: str) -> Any:
 class Measured:
     """The plan of a problem that is measured: for its result and its cotangents, when they are first asked for.
 
-    `choices` are by name, the one of the estimate first; `estimated` is taken where nothing can be measured. A `book`
-    keeps the choice, besides the user's cache folder, and decides.
+    `choices` are by name, the one of the estimate first; `estimated` is taken where nothing can be measured. A
+    `file` keeps the choice, besides the user's cache folder, and decides.
     """
 
     def __init__(
-        self, choices: Mapping[str, Choice], estimated: str, described: str, device: Device, book: Book | None = None
+        self, choices: Mapping[str, Choice], estimated: str, text: str, device: Device, file: ChoiceFile | None = None
     ) -> None:
-        self.choices, self.estimated, self.described, self.device = choices, estimated, described, device
-        self.book = book
+        self.choices, self.estimated, self.text, self.device = choices, estimated, text, device
+        self.file = file
         self._plans: dict[tuple[Any, ...], Any] = {}
 
     forward, forward_and_marginal, adjoints = map(_method, ("forward", "forward_and_marginal", "adjoints"))
@@ -91,8 +91,8 @@ class Measured:
             asked, elu = "y" if last is None else f"y+marginal{last}", third
         asked, memory = asked + "+elu" * (elu is not None), memory_of(operands)
         machine = wisdom.machine_of(self.device.may_measure, card_of(xp))
-        problem = f"{asked} {words_of(self.device, dtype_name(like.dtype))}{memory} {self.described}"
-        if known := next(filter(self.choices.__contains__, wisdom.recall(machine, problem, self.book)), ""):
+        problem = f"{asked} {words_of(self.device, dtype_name(like.dtype))}{memory} {self.text}"
+        if known := next(filter(self.choices.__contains__, wisdom.recall(machine, problem, self.file)), ""):
             return known
         if threads_for() < worker_count() or is_recording(xp):
             return self.estimated
@@ -103,10 +103,10 @@ class Measured:
             times = race(runs, partial(self.device.clock, xp))
         except MemoryError:
             warnings.warn(f"too little memory to measure {problem}: its estimates decide", RuntimeWarning, stacklevel=2)
-            if self.book is None:
+            if self.file is None:
                 return self.estimated
             times = {self.estimated: math.inf}  # so that where more is free, bits repeat
-        order = wisdom.keep(machine, problem, times, self.book)  # the fastest first
+        order = wisdom.keep(machine, problem, times, self.file)  # the fastest first
         return next(filter(self.choices.__contains__, order), min(times, key=times.__getitem__))
 
 
@@ -140,7 +140,7 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
         seconds = clock(run, 1)
         best[name] = min(seconds, clock(run, int(SAMPLE / seconds))) if seconds < SAMPLE / 2 else seconds
         spent += 2 * seconds
-    for lead in LEADS:
+    for lead in ROUND_FACTORS:
         limit = lead * min(best.values())
         near = [name for name, seconds in best.items() if seconds <= limit]
         if len(near) == 1 or spent > SECONDS:
@@ -174,6 +174,6 @@ def _is_faster(run: Callable[[], object], estimate: Callable[[], object], second
         ratios.append(math.log(pair[0] / pair[1]))
         if (count := len(ratios)) >= PAIRS[0]:
             mean, error = statistics.fmean(ratios), statistics.stdev(ratios) / math.sqrt(count)
-            if abs(mean) > stdtrit(count - 1, SURE) * error:
-                return mean < -math.log(LEADS[-1])
+            if abs(mean) > stdtrit(count - 1, QUANTILE) * error:
+                return mean < -math.log(ROUND_FACTORS[-1])
     return False

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 GAIN = 0.9
 """Transforms must take less than this fraction of the estimated time without them: closer estimates may be wrong."""
 
-KEPT = 0.5
+TENSOR_GAIN = 0.5
 """On tensor cores, another choice replaces float32's only below this fraction of its estimated time."""
 
 
-class Convolution(Protocol[AnyArray]):
+class ConvolutionPlan(Protocol[AnyArray]):
     """A plan for arrays of one kind: a convolution and its adjoints."""
 
     def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray: ...
@@ -39,7 +39,7 @@ class Convolution(Protocol[AnyArray]):
     ) -> tuple[AnyArray | None, AnyArray | None, AnyArray | None]: ...
 
 
-def make_plan(problem: Problem, like: AnyArray) -> Convolution[AnyArray]:
+def make_plan(problem: Problem, like: AnyArray) -> ConvolutionPlan[AnyArray]:
     """Return the plan for a call; calls with the same shapes, options, kind of numbers and memory layout share it."""
     device, dtype = device_of(like), dtype_name(like.dtype)
     real = not dtype.startswith("complex")
@@ -56,33 +56,33 @@ def request_for(problem: Problem, like: Array) -> Request:
 
 
 @lru_cache(maxsize=512)
-def _plan_of(request: Request, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> Convolution[Any]:
+def _plan_of(request: Request, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> ConvolutionPlan[Any]:
     return _plan_for(request._replace(batch=_batch_axes(request, shape, strides)))
 
 
 @lru_cache(maxsize=512)
-def _plan_for(request: Request) -> Convolution[Any]:
+def _plan_for(request: Request) -> ConvolutionPlan[Any]:
     if "measure" in request.problem.method and request.device.may_measure:
         return measured(request)
     return choose(request).make()
 
 
-def measured(request: Request) -> Convolution[Any]:
+def measured(request: Request) -> ConvolutionPlan[Any]:
     """Return the plan that measures the choices, but for those estimated to be far slower than the best."""
-    from hcnn_core._engines.measuring import CALL, NEAR, Measured
+    from hcnn_core._engines.measuring import CALL, CANDIDATE_FACTOR, Measured
 
     choices, seconds = priced(request)
     if len(choices) == 1:
         return choices[0].make()
-    most = NEAR * max(min(seconds), CALL)
+    most = CANDIDATE_FACTOR * max(min(seconds), CALL)
     near = sorted((i for i in range(len(choices)) if seconds[i] <= most), key=seconds.__getitem__)
     estimated = estimate(choices, seconds, request.tensor_cores)
     candidates = {choice.name: choice for choice in [estimated, *(choices[i] for i in near)]}
-    problem = request.problem
-    return Measured(candidates, estimated.name, described(problem, request.batch), request.device, problem.book)
+    text = problem_text(request.problem, request.batch)
+    return Measured(candidates, estimated.name, text, request.device, request.problem.choice_file)
 
 
-def described(problem: Problem, batch: BatchAxes) -> str:
+def problem_text(problem: Problem, batch: BatchAxes) -> str:
     """Return a problem in one line of text."""
     parts = [f"{problem.x_shape} * {problem.w_shape}", f"axes {problem.axes}"]
     parts += [f"sum {problem.sum_axes}"] if problem.sum_axes else []
@@ -111,7 +111,7 @@ def estimate(choices: list[Choice], seconds: list[float], tensor_cores: DeviceLi
     chosen = least(seconds)
     if tensor_cores and len(choices) > 1:
         usual = least([cost_model.seconds(choice, current().other_costs) for choice in choices])
-        chosen = chosen if seconds[chosen] < KEPT * seconds[usual] else usual
+        chosen = chosen if seconds[chosen] < TENSOR_GAIN * seconds[usual] else usual
     return choices[chosen]
 
 

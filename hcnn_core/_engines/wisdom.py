@@ -1,8 +1,8 @@
-"""Measured times of choices, in this process and in the user's text files: one for each machine, and books.
+"""Measured times of choices, in this process and in the user's text files: one for each machine, and choice files.
 
 A file's first line names its format, its second the machine. Each further line has a problem and the milliseconds of
 its choices, the fastest first. It is only read, never executed. Processes add to what others have written. Damaged
-lines of a machine's file, and a file of another machine, are ignored. A book is such a file that a caller names. It
+lines of a machine's file, and a file of another machine, are ignored. A choice file is one that a caller names. It
 decides on any machine, so one that cannot be read as a whole is refused.
 """
 
@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hcnn_core._threads import asked_for, worker_count
-from hcnn_core._tuning import Book
+from hcnn_core._tuning import ChoiceFile
 from hcnn_core.files import follow_links, read_text, rewrite
 
 FORMAT = "hcnn wisdom 1: convolutions, and milliseconds of the ways to compute them; it may be deleted"
@@ -65,43 +65,43 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def recall(machine: str, problem: str, book: Book | None = None) -> Times:
-    """Look a problem up; nothing if it was not measured. What only the machine's file has is added to a book."""
+def recall(machine: str, problem: str, file: ChoiceFile | None = None) -> Times:
+    """Look a problem up; nothing if it was not measured. What only the machine's file has is added to a choice file."""
     if machine not in _known:
         _known[machine] = _of_machine(_file(machine), machine)
     times = _known[machine].get(problem, {})
-    if book is not None:
-        if book.known is None:
-            book.known = _of_book(_text(Path(book.path)), book)
-        return book.known.get(problem) or (_enter(book, machine, problem, times) if times else {})
+    if file is not None:
+        if file.known is None:
+            file.known = _choices_in(_text(Path(file.path)), file)
+        return file.known.get(problem) or (_add(file, machine, problem, times) if times else {})
     return times
 
 
-def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> Times:
-    """Keep measured times, and write them to the machine's file, if possible, and to the book.
+def keep(machine: str, problem: str, times: Times, file: ChoiceFile | None = None) -> Times:
+    """Keep measured times, and write them to the machine's file, if possible, and to the choice file.
 
-    Return the times that hold: if another process was the first to write them to the book, its times.
+    Return the times that hold: if another process was the first to write them to the choice file, its times.
     """
     ranked = {name: times[name] for name in sorted(times, key=times.__getitem__)}
     if math.inf not in ranked.values():  # else it was not measured
         _known.setdefault(machine, _of_machine(_file(machine), machine))[problem] = ranked
         with contextlib.suppress(OSError):
             rewrite(_file(machine), lambda text: _lines(machine, {**_measured(text, machine), problem: ranked}))
-    return ranked if book is None else _enter(book, machine, problem, ranked)
+    return ranked if file is None else _add(file, machine, problem, ranked)
 
 
-def _enter(book: Book, machine: str, problem: str, times: Times) -> Times:
-    """Add times to a book before anything is computed by them."""
-    before, known = (book.known or {}).get(problem), dict[str, Times]()
+def _add(file: ChoiceFile, machine: str, problem: str, times: Times) -> Times:
+    """Add times to a choice file before anything is computed by them."""
+    before, known = (file.known or {}).get(problem), dict[str, Times]()
 
     def with_this(text: str) -> str:
-        known.update(_of_book(text, book))
+        known.update(_choices_in(text, file))
         if known.get(problem) == before:  # no other process was quicker
             known[problem] = times
         return _lines(machine, known)
 
-    rewrite(Path(book.path), with_this)
-    book.known = known
+    rewrite(Path(file.path), with_this)
+    file.known = known
     return known[problem]
 
 
@@ -177,15 +177,15 @@ def _measured(text: str, machine: str) -> dict[str, Times]:
     return {problem: times for problem, times in problems.items() if math.inf not in times.values()}
 
 
-def _of_book(text: str, book: Book) -> dict[str, Times]:
-    """Read a book; ValueError if it is another file, of another format, or damaged. An empty file is a new one."""
+def _choices_in(text: str, file: ChoiceFile) -> dict[str, Times]:
+    """Read a choice file; ValueError if it is another file, of another format, or damaged. An empty one is new."""
     head, *lines = text.splitlines() or [FORMAT, ""]
     if head != FORMAT:
-        raise ValueError(f"{book.path} is no file of choices: it begins {head[:60]!r}, not {FORMAT!r}; name another")
+        raise ValueError(f"{file.path} is no file of choices: it begins {head[:60]!r}, not {FORMAT!r}; name another")
     problems: dict[str, Times] = {}
     for number, line in enumerate(lines[1:], 3):
         if not (pairs := list(_line(line))) or text[-1] != "\n":
-            raise ValueError(f"{book.path}, line {number}, is damaged; restore the file, or remove it to choose anew")
+            raise ValueError(f"{file.path}, line {number}, is damaged; restore the file, or remove it to choose anew")
         problems.update(pairs)
     return problems
 

@@ -24,7 +24,7 @@ SCHEMA = (
 Calls: TypeAlias = dict[Role, Callable[..., Tensor]]
 
 
-def described(role: Role, a: Tensor, b: Tensor, options: Sequence[Any]) -> Problem:
+def problem_of(role: Role, a: Tensor, b: Tensor, options: Sequence[Any]) -> Problem:
     """Return the problem of the options; ValueError or TypeError if the arrays do not fit it."""
     x_shape, w_shape, axes, sum_axes, stride, boundary, method = options
     problem = make_problem(
@@ -53,7 +53,7 @@ def memory_order(role: Role, problem: Problem) -> tuple[int, ...]:
 
 def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
     """Return the derivative of tensors on the CPU, which are not copied, in new memory."""
-    problem = described(role, a, b, [tuple(option) for option in options])
+    problem = problem_of(role, a, b, [tuple(option) for option in options])
     arrays = (t.detach().resolve_conj().resolve_neg().numpy() for t in (a, b))
     order = memory_order(role, problem)
     result = np.ascontiguousarray(derivative(role, problem, *arrays).transpose(order))
@@ -62,7 +62,7 @@ def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
 
 def on_gpu(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
     """Return the derivative of tensors on a GPU, by CuPy on PyTorch's current stream."""
-    problem = described(role, a, b, [tuple(option) for option in options])
+    problem = problem_of(role, a, b, [tuple(option) for option in options])
     order = memory_order(role, problem)
     with cuda_stream(a.device.index, torch.cuda.current_stream(a.device)) as cupy:
         arrays = (cupy.from_dlpack(t.detach().resolve_conj().resolve_neg()) for t in (a, b))
@@ -72,7 +72,7 @@ def on_gpu(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
 
 def without_values(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
     """Return a tensor of the shape, dtype and strides of the derivative; lengths may be symbols."""
-    problem = described(role, a, b, options)
+    problem = problem_of(role, a, b, options)
     order, lengths = memory_order(role, problem), shape(role, problem)
     return a.new_empty([lengths[axis] for axis in order]).permute(np.argsort(order).tolist())
 

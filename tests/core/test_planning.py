@@ -42,7 +42,7 @@ from hcnn_core._engines import devices, measuring, planner
 from hcnn_core._engines import wisdom as store
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import threads_for
-from hcnn_core._tuning import Book, current_planning
+from hcnn_core._tuning import ChoiceFile, current_planning
 from hcnn_core.backend import is_recording, seconds_on_device
 from hcnn_core.convolution import convolve_cotangents
 from tests.core.oracle import Problem, assert_close, noise, problems
@@ -323,21 +323,21 @@ def test_people_can_read_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_what_many_write_at_once_is_whole_and_nothing_is_lost(folder: Path) -> None:
-    book, file = Book(str(folder / "book.txt")), store._file("machine")
+    book, file = ChoiceFile(str(folder / "book.txt")), store._file("machine")
 
     def write_and_read(number: int) -> int:
-        store.keep("machine", f"problem {number}", {"b": 2.0, "a": 1.0}, Book(book.path))
+        store.keep("machine", f"problem {number}", {"b": 2.0, "a": 1.0}, ChoiceFile(book.path))
         return len(store._of_machine(file, "machine"))
 
     with ThreadPoolExecutor(8) as pool:
         counts = list(pool.map(write_and_read, range(64)))
     assert min(counts) >= 1 and len(list(folder.iterdir())) == 2
     everything = {f"problem {i}": {"a": 1.0, "b": 2.0} for i in range(64)}
-    assert store._of_machine(file, "machine") == everything == store._of_book(Path(book.path).read_text(), book)
+    assert store._of_machine(file, "machine") == everything == store._choices_in(Path(book.path).read_text(), book)
 
 
 def test_of_two_that_choose_at_once_the_first_in_the_file_holds(folder: Path) -> None:
-    first, second = (Book(str(folder / "book.txt")) for _ in range(2))
+    first, second = (ChoiceFile(str(folder / "book.txt")) for _ in range(2))
     assert store.recall("machine", "p", first) == store.recall("machine", "p", second) == {}
     assert store.keep("machine", "p", {"a": 1.0}, first) == {"a": 1.0}
     assert store.keep("machine", "p", {"b": 1.0}, second) == {"a": 1.0}
@@ -345,7 +345,7 @@ def test_of_two_that_choose_at_once_the_first_in_the_file_holds(folder: Path) ->
     assert store.keep("machine", "p", {"d": 1.0}, second) == {
         "d": 1.0
     }  # it knows what the file said, and cannot use it
-    assert store.recall("machine", "q", Book(first.path)) == {"c": 1.0}
+    assert store.recall("machine", "q", ChoiceFile(first.path)) == {"c": 1.0}
     assert Path(first.path).read_text().splitlines()[2:] == ["p\td 1000 ms", "q\tc 1000 ms"]
 
 

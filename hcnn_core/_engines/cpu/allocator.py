@@ -52,7 +52,7 @@ def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
     return np.ndarray(shape, dtype, memory, offset)
 
 
-class _Lent(weakref.ref[NDArray]):
+class _LentArray(weakref.ref[NDArray]):
     """A reference to an array, and its memory. Views hold the array, so it ends after them."""
 
     __slots__ = ("memory",)
@@ -69,7 +69,7 @@ class Store:
     def __init__(self, limit: int) -> None:
         self.limit, self.kept = limit, 0  # bytes
         self.free: dict[int, list[Any]] = {}  # by size; the size that was freed last comes last
-        self.lent: dict[int, _Lent] = {}
+        self.lent: dict[int, _LentArray] = {}
         self.lock = threading.Lock()
 
     def lend(self, make: Any, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
@@ -83,12 +83,12 @@ class Store:
             except MemoryError:
                 self._clear()
                 buffer = make(size + CACHE_LINE, np.uint8)
-            # not an array: views of an array made of one would hold that one, and `_Lent` would end before them
+            # not an array: views of an array made of one would hold that one, and `_LentArray` would end before them
             memory = (c_char * (size + CACHE_LINE)).from_buffer(buffer)
         elif make is np.zeros:
             memset(memory, 0, size + CACHE_LINE)
         array = np.ndarray(shape, dtype, memory, -addressof(memory) % CACHE_LINE)
-        lent = _Lent(array, self._back)
+        lent = _LentArray(array, self._back)
         lent.memory = memory
         self.lent[id(lent)] = lent
         return array

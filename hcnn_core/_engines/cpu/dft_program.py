@@ -14,7 +14,7 @@ from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._engines.cpu.kernels import dft as kernels
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
-from hcnn_core._engines.cpu.real_dft import RealDFT, Step
+from hcnn_core._engines.cpu.real_dft import DFTStep, RealDFT
 from hcnn_core._engines.taps import Integers
 from hcnn_core._tuning import current
 
@@ -54,7 +54,7 @@ class Rows:
 class Program:
     """Steps from rows of a source to rows of a target. Intermediate results lie in `between` rows of a workspace."""
 
-    def __init__(self, steps: list[Step], between: int, dtype: Any, *, backward: bool) -> None:
+    def __init__(self, steps: list[DFTStep], between: int, dtype: Any, *, backward: bool) -> None:
         """Take the steps, or their transposes in reverse order."""
         if backward:
             steps = steps[::-1]

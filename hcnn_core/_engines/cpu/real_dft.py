@@ -40,7 +40,7 @@ SUM, RE, IM = range(3)
 
 
 @dataclass(frozen=True)
-class Step:
+class DFTStep:
     """A DFT along one axis of some rows. Rows of complex numbers are first all real parts, then all imaginary parts."""
 
     length: int
@@ -135,33 +135,33 @@ class RealDFT(ByTable[NDArray]):
         self._placed = DeviceTables()
 
     @cached_property
-    def phases(self) -> list[tuple[Integers, list[Step], int]]:
+    def phases(self) -> list[tuple[Integers, list[DFTStep], int]]:
         """For each polyphase component its samples, the steps from them to entries, and the number of rows between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
         place, components = self.places, []
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
             rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
             to = (place // self.planes * self.aliases + a) * self.planes + place % self.planes
-            steps: list[Step] = []
+            steps: list[DFTStep] = []
             between = _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
             components.append((rows.reshape(-1), steps, between))
         return components
 
     @property
-    def analysis(self) -> tuple[list[Step], int]:
+    def analysis(self) -> tuple[list[DFTStep], int]:
         """Steps from samples to entries, one polyphase component after the other, and the number of rows between."""
         _, steps, between = zip(*self.phases, strict=True)
         return list(itertools.chain(*steps)), max(between)
 
     @cached_property
-    def synthesis_transpose(self) -> tuple[list[Step], int]:
+    def synthesis_transpose(self) -> tuple[list[DFTStep], int]:
         """Steps from the cotangent of the result to those of the entries, and the number of rows between."""
         counts = [axis.kept for axis in self.axes]
         to = self.places.copy()
         for row, (_, part) in enumerate(self.parts if self.form == TRIPLED else ()):
             if part:  # the real part of x makes half of the imaginary part of y, and the reverse
                 to[row] += 1 if part == RE else -1
-        steps: list[Step] = []
+        steps: list[DFTStep] = []
         rows = np.arange(math.prod(counts)).reshape(counts)
         return steps, _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
 
@@ -230,7 +230,7 @@ class RealDFT(ByTable[NDArray]):
         return self._carry_out(self.synthesis_transpose, y, math.prod(rows)).reshape(*rows, -1)
 
     @staticmethod
-    def _carry_out(steps: tuple[list[Step], int], x: NDArray, rows: int, *, backward: bool = False) -> NDArray:
+    def _carry_out(steps: tuple[list[DFTStep], int], x: NDArray, rows: int, *, backward: bool = False) -> NDArray:
         """Take the steps, or their transposes in reverse, by NumPy. Tests compare codelets with this."""
         result, between = (np.zeros((n, x.shape[1]), x.dtype) for n in (rows, steps[1]))
         for step in steps[0][::-1] if backward else steps[0]:
@@ -274,7 +274,7 @@ def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[t
 
 
 def _add_steps(
-    steps: list[Step],
+    steps: list[DFTStep],
     parts: list[Integers],
     lengths: list[int],
     to: Integers,
@@ -293,7 +293,7 @@ def _add_steps(
         reads = np.concatenate([part[index] for part in parts])
         left = LEAN if others else form
         rows = tuple(reads.tolist()), tuple(writes.tolist())
-        steps.append(Step(length, count, is_complex, left, first, not others, *rows))
+        steps.append(DFTStep(length, count, is_complex, left, first, not others, *rows))
 
     if not others:
         add((), to)
@@ -314,6 +314,6 @@ def _add_steps(
     return most
 
 
-def _operations(steps: list[Step]) -> int:
+def _operations(steps: list[DFTStep]) -> int:
     """Vector instructions of some steps."""
     return sum(dft_line(s.length, s.count, s.is_complex, s.form).operations for s in steps)

@@ -17,7 +17,7 @@ from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import Units
 from hcnn_core.backend import Array, joined, permute_dims, placement, reshape
 
-LEAST, CROWDED, LONGEST = 64, 1 << 14, 1 << 18
+SHORTEST, CROWDED, LONGEST = 64, 1 << 14, 1 << 18
 """Points of the shortest blocks. Then two lengths at which four lines at once take twice as long: at multiples of the
 first they share one set of the cache; above the second they do not fit it."""
 
@@ -53,7 +53,7 @@ class BlockPlan(FFTPlan):
     @property
     def suits(self) -> bool:
         """Whether an axis is cut, and a block is long enough for a transform."""
-        return max(self.counts[1:]) > 1 and math.prod(self.padded) >= LEAST
+        return max(self.counts[1:]) > 1 and math.prod(self.padded) >= SHORTEST
 
     def units(self) -> Units:
         """Count points of blocks, times the logarithm of their number in one and two; several axes are transposed."""

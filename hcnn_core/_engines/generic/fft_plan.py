@@ -22,7 +22,7 @@ TOGETHER, CUFFT_PRIMES, MOST_POINTS = 3, (2, 3, 5, 7), (1 << 31) - 1
 LINES, LONE_LINES, FAR, FAR_LINES = 4, 3.5, 1 << 21, 1.5
 """SciPy's FFT is slower: with fewer lines than the first by the second, above the third, in points, by the fourth."""
 
-Along = Callable[[Array, Sequence[int]], Array]
+AxisMap = Callable[[Array, Sequence[int]], Array]
 """A map along some of the convolved axes, which are the last ones."""
 
 
@@ -125,7 +125,7 @@ class FFTPlan:
         return y if max(self.strides) == 1 else xp.asarray(y, copy=True)  # a view would keep all samples
 
     def _cotangents(self, xp: Any, g: Array, x: Array | None, w: Array | None) -> tuple[Array | None, Array | None]:
-        """Return cotangents of samples and taps, of which the conjugates are given."""
+        """Return cotangents of samples and taps, from the conjugates of both."""
         spectrum = self._forth(xp, g, self._padding(xp, self.results))
         g_x = g_w = None
         if w is not None:
@@ -137,7 +137,7 @@ class FFTPlan:
             g_w = self._back(xp, xp.sum(spectrum, axis=batch) if batch else spectrum, partial(self._taps, xp))
         return g_x, g_w
 
-    def _forth(self, xp: Any, x: Array, laid: Along) -> Array:
+    def _forth(self, xp: Any, x: Array, laid: AxisMap) -> Array:
         """Transform along the axes, laid on the points. CuPy would take real arrays in Fortran's order by axis."""
         fft, count, options = fft_namespace(xp), self.count, self._options
         if self.by_scipy:
@@ -153,8 +153,8 @@ class FFTPlan:
             x = fft.fft(x, axis=axis)
         return x
 
-    def _back(self, xp: Any, spectrum: Array, cut: Along) -> Array:
-        """Transform back along the convolved axes, of which some points are cut. It overwrites the spectrum."""
+    def _back(self, xp: Any, spectrum: Array, cut: AxisMap) -> Array:
+        """Transform back along the convolved axes and cut out some points. It overwrites the spectrum."""
         fft, count, options = fft_namespace(xp), self.count, self._options
         if self.by_scipy:
             for k, n in enumerate(self.padded):
@@ -184,7 +184,7 @@ class FFTPlan:
             w = taken_off_circle(xp, w, k, self.lengths[k], self.sizes[k], self.boundary[k])
         return w
 
-    def _padding(self, xp: Any, places: Sequence[slice]) -> Along:
+    def _padding(self, xp: Any, places: Sequence[slice]) -> AxisMap:
         """Lay samples at these places of the points, and zeros everywhere else."""
 
         def laid(x: Array, axes: Sequence[int]) -> Array:
@@ -212,6 +212,6 @@ class FFTPlan:
         return reshape(xp, permute_dims(xp, x, tuple(np.argsort(self.kept).tolist())), tuple(shape))
 
 
-def cutting(places: Sequence[slice]) -> Along:
+def cutting(places: Sequence[slice]) -> AxisMap:
     """Take samples along some axes."""
     return lambda y, axes: y[(..., *(where if k in axes else slice(None) for k, where in enumerate(places)))]

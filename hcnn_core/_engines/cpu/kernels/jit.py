@@ -34,7 +34,7 @@ SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__fi
 """Digest of the source of all kernels. Code that was compiled from other sources is not used."""
 
 
-class _Nowhere(InTreeCacheLocator):
+class _ReadOnlyLocator(InTreeCacheLocator):
     """Where no folder can be written to, nothing is kept; what others have compiled is read all the same."""
 
     def ensure_cache_path(self) -> None:
@@ -42,7 +42,7 @@ class _Nowhere(InTreeCacheLocator):
 
 
 class _Impl(CompileResultCacheImpl):
-    _locator_classes: ClassVar = [*CompileResultCacheImpl._locator_classes, _Nowhere]
+    _locator_classes: ClassVar = [*CompileResultCacheImpl._locator_classes, _ReadOnlyLocator]
 
 
 class _Cache(FunctionCache):
@@ -78,7 +78,7 @@ class _Cache(FunctionCache):
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep compiled code, where that can be done."""
-        if isinstance(self._impl.locator, _Nowhere):
+        if isinstance(self._impl.locator, _ReadOnlyLocator):
             return
         try:
             self._save_overload(signature, compiled)
