@@ -22,7 +22,7 @@ from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.recipes.optimizers import Progress, initial_state, updated
 from train.recipes.schedules import learning_rate
-from train.runs.step import described
+from train.runs.step import parameters_of
 
 Array = np.ndarray[Any, Any]
 TURNS, BATCH, TESTED, ORDERS = 8, 50, 200, 99
@@ -89,7 +89,7 @@ def train(task: Task, arm: Arm, rng: np.random.Generator) -> Parameters:
 
         _, gradients = value_and_grad(loss)(weights)
         progress = Progress(learning_rate(config, step, 1), step + 1)
-        weights, state = updated(config, progress, described(network, weights), gradients, state)
+        weights, state = updated(config, progress, parameters_of(network, weights), gradients, state)
     return weights
 
 

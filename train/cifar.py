@@ -15,8 +15,8 @@ from typing import Any
 from train.commands.command_line import Parser, given_path, run_command, say
 from train.commands.flags import add_settings, config_of, given_settings
 from train.config import Config, ConfigError
-from train.describe import described
-from train.evaluate import WITH_NETWORK, say_accuracy
+from train.describe import network_table
+from train.evaluate import EVALUATION_SETTINGS, say_accuracy
 from train.extras import require_installed
 from train.ranks.communicator import DistributedError, launch_rank
 from train.ranks.ranks import join, share_processors
@@ -70,7 +70,7 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
 def _describe(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     if options.out:
         raise ConfigError("--describe makes no run: remove --out")
-    say(described(*config_of(options)))
+    say(network_table(*config_of(options)))
 
 
 def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def _evaluate(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    _refuse("--evaluate", options, settings, WITH_NETWORK)
+    _refuse("--evaluate", options, settings, EVALUATION_SETTINGS)
     say_accuracy(options.evaluate, settings, f"--evaluate {options.evaluate}")
 
 

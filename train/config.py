@@ -95,10 +95,10 @@ class BackendSettings(RunSettings):
     )
 
 
-MOST = 2**53
+MAX_INT = 2**53
 """The largest whole number of a setting but the seed: float64 holds each up to it."""
 
-REACH = {int: (MOST, f"between {-MOST} and {MOST}"), float: (sys.float_info.max, "finite")}
+REACH = {int: (MAX_INT, f"between {-MAX_INT} and {MAX_INT}"), float: (sys.float_info.max, "finite")}
 """For each type, the largest absolute value of a number, and how a message names the range."""
 
 CHOICES: dict[str, Mapping[str, Any]] = {

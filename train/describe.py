@@ -12,10 +12,10 @@ from train.networks.registry import build
 @command(add_settings, "describe a smaller network")
 def main(options: argparse.Namespace) -> None:
     """Print a network as a table: axes, support, strides, coefficients, products and memory of each layer, totals."""
-    say(described(*config_of(options)))
+    say(network_table(*config_of(options)))
 
 
-def described(config: Config, data: Dataset | None = None) -> str:
+def network_table(config: Config, data: Dataset | None = None) -> str:
     """Return a network's layers as a table: axes, support, strides, coefficients, products and memory of each."""
     if is_function(config.dataset):
         raise ConfigError(

@@ -26,7 +26,7 @@ from train.data.dataset import MOST_AXES, MOST_COLOURS
 from train.data.labels import is_one_hot
 from train.data.progress import no_bars
 from train.extras import require_installed
-from train.networks.presets import BY_AXES, HIERARCHICAL, SPACE
+from train.networks.presets import BY_AXES, HIERARCHICAL, UNITS
 from train.networks.registry import build
 from train.runs.checkpoint import Checkpoint, State
 from train.runs.fit import Memory, namespace, prepared, require_suitable, trainer_on
@@ -44,7 +44,7 @@ except ModuleNotFoundError:
 
 NAMED = "epochs", "width", "depth", "learning_rate", "batch_size"
 
-OF_A_RUN = (
+REFUSED_SETTINGS = (
     *("preset", "seed", "dataset", "data_dir", "size", "train_size", "validation_size", "validation_every", "test"),
     *("init_from", "task", "teacher", "teacher_share", "temperature", "attention_transfer"),
 )
@@ -116,7 +116,7 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"settings is {self.settings!r}; give a dict of settings by name, as {{'factors': 8}}")
         axes, settings = x.ndim - 2, dict(self.settings or {})
         preset = BY_AXES[axes] if self.preset is None else self.preset
-        if refused := [name for name in OF_A_RUN if name in settings]:
+        if refused := [name for name in REFUSED_SETTINGS if name in settings]:
             raise ValueError(f"settings has {', '.join(refused)}, of no use to fit: leave it out")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         named = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
@@ -124,7 +124,7 @@ class _Estimator(BaseEstimator):
         made_for = {**dict.fromkeys(HIERARCHICAL, 2), "signal": 1, "volume": 3}.get(preset, axes)
         if made_for != axes:
             raise ValueError(
-                f"preset is {preset!r}, for {SPACE[made_for]}; X holds {SPACE[axes]}: take {BY_AXES[axes]!r}, or None"
+                f"preset is {preset!r}, for {UNITS[made_for]}; X holds {UNITS[axes]}: take {BY_AXES[axes]!r}, or None"
             )
         config = suited(config, x.shape[1:-1], kind, "y")
         require_suitable(config, DatasetInfo(x.shape[1:], len(names), x.nbytes, kind, str(x.dtype)))

@@ -14,13 +14,13 @@ from train.runs.shipped import card
 from train.runs.trained import Trained
 from train.runs.training import Result
 
-WITH_NETWORK = ("backend", "batch_size", "data_dir", "dataset")
+EVALUATION_SETTINGS = ("backend", "batch_size", "data_dir", "dataset")
 """Settings that a network may be evaluated with."""
 
 
 def _arguments(parser: Parser) -> None:
     parser.add_argument("network", type=given_path, metavar="NETWORK", help=NETWORK)
-    add_network(parser, WITH_NETWORK)
+    add_network(parser, EVALUATION_SETTINGS)
 
 
 @command(_arguments, "a smaller --batch-size may do")

@@ -18,7 +18,7 @@ import numpy as np
 
 from hcnn_core.plans import user_cache
 from train.attributes import report
-from train.attributes.features import AXES, FIRST, Features, Model, features
+from train.attributes.features import FIRST, V_AXES, Features, Model, features
 from train.attributes.study import PARTS, Settings, Study
 from train.commands.command_line import NETWORK, Parser, at_least, command, given_path, say
 from train.config import ConfigError
@@ -61,7 +61,7 @@ def _arguments(parser: Parser) -> None:
     )
     parser.add_argument("--queries", choices=("train", "test"), default="train", help="set these are of [train]")
     parser.add_argument("--depths", type=natural, nargs="+", metavar="J", help="depths [3 to J-1]")
-    parser.add_argument("--axis", choices=AXES, default=AXES[0], help=f"attribute to translate [{AXES[0]}]")
+    parser.add_argument("--axis", choices=V_AXES, default=V_AXES[0], help=f"attribute to translate [{V_AXES[0]}]")
     parser.add_argument(
         "--position",
         type=float,

@@ -11,7 +11,7 @@ from train.runs.export import write_safetensors
 from train.runs.onnx import write_onnx
 from train.runs.run import RunError, versions
 from train.runs.shipped import bare, recorded
-from train.runs.trained import opened
+from train.runs.trained import open_latest
 from train.storage.files import remove_partial_files
 
 
@@ -28,7 +28,7 @@ def main(options: argparse.Namespace) -> None:
     convolutions to a .onnx.
     """
     target = options.file
-    path, checkpoint = opened(options.network, say)
+    path, checkpoint = open_latest(options.network, say)
     if os.path.lexists(target):
         raise RunError(f"{target} is there already; name a new file")
     remove_partial_files(target.parent, re.escape(target.name))  # of an export that was killed

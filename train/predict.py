@@ -17,8 +17,8 @@ from hcnn_core.backend import to_numpy
 from train.classifier import BATCH, Classifier, load
 from train.commands.command_line import NETWORK, Parser, command, given_path, new_file, say
 from train.data import DataError, other_pixels
-from train.data.dataset import SPACE
-from train.data.folder import attempt, files_in, listed, said_of
+from train.data.dataset import UNITS
+from train.data.folder import attempt, files_in, left_out_note, listed
 from train.data.photographs import is_array, pixels
 from train.data.progress import progress_bar
 from train.data.readers import endings_for, in_units, reader_of
@@ -38,7 +38,7 @@ def _arguments(parser: Parser) -> None:
         nargs="+",
         metavar="PATH",
         help="pictures, or files of arrays, or folders of them: "
-        + "; ".join(f"for a network of {kind} {', '.join(endings_for(axes))}" for axes, kind in SPACE.items()),
+        + "; ".join(f"for a network of {kind} {', '.join(endings_for(axes))}" for axes, kind in UNITS.items()),
     )
     parser.add_argument("--out", type=new_file, metavar="FILE", help="CSV to write [standard output]")
 
@@ -83,7 +83,7 @@ def _files(path: Path, network: Classifier) -> list[Path]:
     left_out: Counter[str] = Counter()
     endings = None if network.photograph_shape else endings_for(len(network.checkpoint.image_size))
     files = files_in(path, left_out, known=endings) if path.is_dir() else [path]
-    lines = said_of(left_out, path)
+    lines = left_out_note(left_out, path)
     if not files:
         kind = f"files {', '.join(endings)}" if endings else "pictures"
         raise DataError(f"{path} holds no {kind}; {'; '.join((*lines, 'name files, or a folder of such'))}")

@@ -4,7 +4,7 @@ import argparse
 
 from train.commands.command_line import Parser, command, given_path, say
 from train.commands.flags import add_network, given_settings
-from train.config import MOST
+from train.config import MAX_INT
 from train.extras import require_installed
 from train.runs.run import Run, RunError
 from train.runs.session import locked
@@ -26,7 +26,7 @@ def main(options: argparse.Namespace) -> None:
     trained = Trained.open(run.path, given_settings(options), say)
     test, state, dataset = run.test_record(), trained.checkpoint.state, None
     tested = test is not None and (test["epoch"], 0) == (state.epoch, state.step)
-    if (tested or trained.config.held_out(MOST)) and trained.checkpoint.task.softmax:
+    if (tested or trained.config.held_out(MAX_INT)) and trained.checkpoint.task.softmax:
         dataset = trained.data(f"report {run.path}", say, named=options.dataset is not None)
     with locked(run):
         say(trained.report(run, dataset, tested=tested))

@@ -37,7 +37,7 @@ from train.commands.trial import (
     run_trial,
     stop_trials,
 )
-from train.config import MOST, Config, ConfigError, make_config, parse_toml, to_toml, toml_text
+from train.config import MAX_INT, Config, ConfigError, make_config, parse_toml, to_toml, toml_text
 from train.data.cifar import obtain
 from train.pages import Table
 from train.recipes.tasks import TASKS, Task, task_of
@@ -110,7 +110,7 @@ def _config(settings: Mapping[str, Any], *varied: Mapping[str, Any]) -> Config:
     changes = {key: value for part in (settings, *varied, {"test": False}) for key, value in part.items()}
     config = make_config(changes.pop("preset", "hcnn"), changes)
     what = "a sweep compares trials on images held out: give how many under settings"
-    _require(config.held_out(MOST) > 0, "validation_size", config.validation_size, what)
+    _require(config.held_out(MAX_INT) > 0, "validation_size", config.validation_size, what)
     return config
 
 

@@ -23,7 +23,7 @@ from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.runs import checkpoint as checkpoints
 from train.runs.fit import namespace
 from train.runs.run import Interrupted, RunError, TrainingError, versions
-from train.runs.trained import opened, require_named
+from train.runs.trained import open_latest, require_named
 from train.runs.training import restore
 from train.storage.files import remove_partial_files, write_atomically
 from train.verification.covariance import Row, Subject, measure
@@ -54,7 +54,7 @@ def _act(options: argparse.Namespace) -> int:
     xp = namespace(options.backend or "auto")
     checkpoint = None
     if options.network:
-        _, checkpoint = opened(options.network, say)
+        _, checkpoint = open_latest(options.network, say)
     boundary = options.boundary or (checkpoint.config.boundary if checkpoint else "both")
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
     dataset = _dataset(options, checkpoint)

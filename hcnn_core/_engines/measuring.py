@@ -128,8 +128,7 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
     """Return the least seconds of a call of each choice. Each round drops those that are clearly slower.
 
     The first call of each is not counted, since it may compile. Even if calls are slow, at least two choices are tried.
-    The first is the estimate. A choice that is not surely faster, by the last of `LEADS`, is left
-    out.
+    The first is the estimate. A choice that is not surely faster, by the last of `ROUND_FACTORS`, is left out.
     """
     best: wisdom.Times = {}
     spent = 0.0
@@ -159,9 +158,9 @@ def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[],
 
 
 def _is_faster(run: Callable[[], object], estimate: Callable[[], object], seconds: float, clock: Any) -> bool:
-    """Whether a call is surely faster than the estimate's, which takes about `seconds`, and by as much as `LEADS` asks.
+    """Whether a call is surely faster than the estimate's, by the last of `ROUND_FACTORS`; both run in turn.
 
-    Both run in turn.
+    The estimate's takes about `seconds`.
     """
     from scipy.special import stdtrit
 

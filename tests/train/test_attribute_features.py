@@ -12,7 +12,7 @@ import pytest
 from tests.train.runs import finish, start
 from train.attributes import features as module
 from train.attributes.features import (
-    AXES,
+    V_AXES,
     FeaturesError,
     Model,
     features,
@@ -39,7 +39,7 @@ def model(few_images: Dataset) -> Model:
     return random_model(few_images)
 
 
-@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("axis", V_AXES)
 def test_invariant_array_is_equation_9(axis: str) -> None:
     """The centre of an even number of pixels is the first of the second half."""
     x = rng.standard_normal((2, 4, 8, 3, 4, 7))

@@ -14,7 +14,7 @@ from train.config import Config, make_config
 from train.networks.registry import build
 from train.recipes.optimizers import OPTIMIZERS, Parameter, Progress, updated
 from train.recipes.schedules import learning_rate
-from train.runs.step import described
+from train.runs.step import parameters_of
 
 STEPS = 7  # an epoch
 DECAYED = ("w", "h", "g")
@@ -151,7 +151,7 @@ def test_only_filters_decay_and_scales_where_that_is_set(decay_scales: bool) -> 
 def test_filters_scales_and_biases_of_the_network_are_told_apart(preset: str) -> None:
     """By their names, and nothing that the network has under no such name."""
     network = build(make_config(preset))
-    found = described(network, network.initialize(np.random.default_rng(0)))
+    found = parameters_of(network, network.initialize(np.random.default_rng(0)))
     parameters = [(name, p) for arrays in found.values() for name, p in arrays.items()]
     scales = {"scale", "h_scale"} if preset == "released" else {"scale"}
     assert {name for name, p in parameters if p.kind == "filter"} == set(DECAYED)

@@ -21,7 +21,7 @@ from train.config import make_config
 from train.networks.hierarchical import layers
 from train.verification import report as verification_report
 from train.verification.covariance import Row, axes
-from train.verification.report import AXES, as_json, error_maps, errors_of, page, placed, summary_table
+from train.verification.report import AXIS_NAMES, as_json, error_maps, errors_of, page, placed, summary_table
 
 NOT_FINITE = (math.nan, math.inf)
 
@@ -81,7 +81,7 @@ def failing(request: pytest.FixtureRequest) -> list[Row]:
 
 def test_names_of_axes_are_those_of_the_network() -> None:
     table = layers(make_config(), (8, 8, 8), 10)
-    assert {axis.name for j in range(len(table) + 1) for axis in axes(table, j)} == set(AXES)
+    assert {axis.name for j in range(len(table) + 1) for axis in axes(table, j)} == set(AXIS_NAMES)
 
 
 def columns(line: str) -> list[str]:

@@ -25,10 +25,10 @@ from train.networks.network import Network
 from train.networks.registry import build
 from train.runs.run import RunError
 from train.storage.files import remove_partial_files
-from train.storage.hdf5 import opened, unreadable
+from train.storage.hdf5 import open_hdf5, unreadable
 from train.verification.covariance import Subject
 
-AXES = ("v_{j-1}", "v_{j-2}", "v_j")
+V_AXES = ("v_{j-1}", "v_{j-2}", "v_j")
 """Axes of x_j along which arrays can be translated."""
 
 PARTS = ("train", "test")
@@ -118,8 +118,8 @@ def invariant_array(x: Array, axis: str = "v_{j-1}", position: tuple[float, floa
     """
     if x.ndim != 6:
         raise ValueError(f"x has {x.ndim} axes; give the output of a layer from j = 3 on, which has 6")
-    if axis not in AXES:
-        raise ValueError(f"axis is {axis!r}; choose {', '.join(AXES)}")
+    if axis not in V_AXES:
+        raise ValueError(f"axis is {axis!r}; choose {', '.join(V_AXES)}")
     if not all(0 <= p < 1 for p in position):
         raise ValueError(f"position is {position}; give row and column from 0 up to, not including, 1")
     xp = array_namespace(x)
@@ -161,7 +161,7 @@ class Features:
 
     def _read(self, name: str) -> np.ndarray[Any, Any]:
         try:
-            with opened(self.path) as file:
+            with open_hdf5(self.path) as file:
                 return np.asarray(file[name][...])
         except (OSError, KeyError) as error:
             if why := unreadable(error):
@@ -222,7 +222,7 @@ def _digest(dataset: Dataset) -> str:
 def _is_whole(path: Path, key: Mapping[str, Any]) -> bool:
     """Whether a file holds the arrays of its key; one that cannot be read is made again."""
     try:
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             return bool(file.attrs.get("key") == json.dumps(key))
     except OSError:
         return False

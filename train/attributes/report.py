@@ -37,10 +37,10 @@ __all__ = ["JSON", "PAGE", "summary", "write"]
 
 PAGE, JSON = "explore.html", "explore.json"
 
-ENDS = ("", "_low", "_high")
+INTERVAL_COLUMNS = ("", "_low", "_high")
 """Endings of the names of columns: a value, and the ends of its 95 % interval."""
 
-KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
+ARMS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
 
 
 def write(folder: Path, study: Study, description: Mapping[str, Any], warning: str) -> None:
@@ -163,10 +163,10 @@ def _layers(study: Study) -> Table:
     ratios = [f"{kind}ratio_{of}" for kind in kinds for of in ("within", "between")]
     separation = [f"{kind}mean_distance_between_over_within" for kind in kinds]
     header = (
-        *("j", *(name + end for name in ratios for end in ENDS)),
+        *("j", *(name + end for name in ratios for end in INTERVAL_COLUMNS)),
         *("lipschitz_at_most", "lipschitz_at_least", "converged", "nearest_neighbour", "linear"),
         *("untrained_nearest_neighbour", "untrained_linear", "smallest_distance_between_classes"),
-        *(name + end for name in separation for end in ENDS),
+        *(name + end for name in separation for end in INTERVAL_COLUMNS),
     )
     if not study.layers:
         return Table(header, [])
@@ -179,7 +179,7 @@ def _layers(study: Study) -> Table:
     for j, (probes, untrained, distance) in enumerate(
         zip(layers.probes, layers.untrained_probes, layers.separation, strict=True)
     ):
-        cells: tuple[Any, ...] = ("",) * (len(ENDS) * len(ratios) + 3)
+        cells: tuple[Any, ...] = ("",) * (len(INTERVAL_COLUMNS) * len(ratios) + 3)
         if j:
             gain = layers.gains[j - 1]
             cells = (*(float(v) for m in medians for v in m[:, j - 1]), gain.upper, gain.local, gain.converged)
@@ -340,12 +340,12 @@ def _agreement_table(study: Study) -> Table | None:
     lines = []
     for j, agreement in study.agreements["trained"].items():
         cells = [str(j), shown_share(float(agreement.share[0]))]
-        cells += [shown_mean(study, kind, j, apart(study, j)) for kind in KINDS]
+        cells += [shown_mean(study, kind, j, apart(study, j)) for kind in ARMS]
         cells.append(shown_mean(study, "trained", j, range(1, agreement.same.shape[1])))
         cells.append(shown_share(float(agreement.close[:, 1:].mean()) if agreement.close.shape[1] > 1 else math.nan))
         lines.append(cells)
     header = (
-        *("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values())),
+        *("depth j", "no translation", *(f"translated, {name}" for name in ARMS.values())),
         *("all translations, this network", "small distance"),
     )
     return Table(header, lines, "Probability of the same class, by depth")

@@ -10,7 +10,7 @@ import numpy as np
 
 from hcnn_core.backend import to_numpy
 from train.attributes.contraction import Gain, PairDistances, closest_classes, gains, pair_distances, probe
-from train.attributes.features import AXES, FIRST, Features, Model, boundary_of
+from train.attributes.features import FIRST, V_AXES, Features, Model, boundary_of
 from train.attributes.meaning import Finding, found_images_differ, properties
 from train.attributes.organisation import Comparison, neighbour_correlation, seriation
 from train.attributes.translations import Agreement, Matches, Search, agreement, agreement_in_shuffled_order, match
@@ -117,8 +117,8 @@ class Study:
     matches: dict[int, Matches] = field(default_factory=dict)  # by depth
     # of "trained", "random order" and "untrained", by depth
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
-    # the same of arrays that are not smoothed, of "trained" and "untrained": a mean of two neighbours removes the
-    # frequency at which exact and aliased translations by strides of two differ
+    # the same without smoothing, for "trained" and "untrained": a mean of two neighbours removes the frequency at which
+    # exact and aliased translations by strides of two differ
     unsmoothed: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)  # what translations have to do with properties
     layers: list[Layers] = field(default_factory=list)  # contraction and separation; empty until measured
@@ -155,7 +155,7 @@ class Study:
         for begin in range(0, len(chosen), EXAMINED_AT_ONCE):
             subject = self.model.subject(self.xp.asarray(images[chosen[begin : begin + EXAMINED_AT_ONCE]]))
             for j, x in enumerate(subject.activations()):
-                for example in invariance(subject, "evaluation", j, x, AXES) if j >= FIRST else ():
+                for example in invariance(subject, "evaluation", j, x, V_AXES) if j >= FIRST else ():
                     row, where = example.row, (j, example.row.axis)
                     if row.must_hold and row.kind != "inside":
                         rows.setdefault(where, []).append(row)
@@ -164,7 +164,7 @@ class Study:
                         of_shift.append(_changes(example.result, example.expected))
         for j in self.model.depths:
             for axis in axes(hierarchy(self.model.network), j):
-                if axis.name not in AXES:
+                if axis.name not in V_AXES:
                     continue
                 exact = rows.get((j, axis.name), [])
                 by_shift = [np.concatenate(parts, axis=1) for parts in others.get((j, axis.name), {}).values()]

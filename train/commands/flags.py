@@ -10,10 +10,10 @@ from typing import Any
 from train.commands.command_line import Parser, given_path, say, say_called
 from train.config import CHOICES, IN_STEPS, Config, field_type, is_own, make_config, read_toml, sections
 from train.data import FILE, INFO, Dataset, has_axes, is_function, load
-from train.networks.presets import BY_AXES, SPACE
+from train.networks.presets import BY_AXES, UNITS
 from train.settings import choices
 
-OF_A_NETWORK = {
+NETWORK_HELP = {
     "dataset": f"another set whose images to take: {', '.join(INFO)}, a file {FILE}, a folder DIR, or MODULE:FUNCTION "
     "[the one that it was trained on]",
     "data_dir": "folder that holds, or will hold, the data set [as when it was trained]",
@@ -68,7 +68,7 @@ def add_network(parser: Parser, names: Iterable[str]) -> None:
     """Add the flags of settings that a trained network may be used with."""
     for f in fields(Config):
         if f.name in names:
-            add_flag(parser, f).help = OF_A_NETWORK.get(f.name, f.metadata["help"])
+            add_flag(parser, f).help = NETWORK_HELP.get(f.name, f.metadata["help"])
 
 
 def add_flag(group: argparse._ActionsContainer, f: Field[Any]) -> argparse.Action:
@@ -116,7 +116,7 @@ def config_of(options: argparse.Namespace, *, calls: bool = False) -> tuple[Conf
         data = load(dataset, reading, str(settings.get("data_dir", Config.data_dir))) if reads else None
         axes = len(data.image_shape) - 1 if data else 2
         settings["preset"] = BY_AXES[axes]
-        say(f"{dataset} holds {SPACE[axes]}, for which --preset {BY_AXES[axes]} is taken")
+        say(f"{dataset} holds {UNITS[axes]}, for which --preset {BY_AXES[axes]} is taken")
     config = make_config(settings.pop("preset", "hcnn"), settings)
     if called and not data:
         say_called(dataset, options.config)

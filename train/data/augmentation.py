@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from hcnn_core import matmul
 from hcnn_core.backend import Array, DeviceTables, array_namespace, constant, dtype_name, empty, placement
 
-LEAST = 16
+LEAST_DEVIATION = 16
 """Rounding errors of one; a channel whose deviation is no larger is constant."""
 
 BLOCK, VALUES = 1000, 2**23
@@ -105,7 +105,7 @@ def standardise(
         space = tuple(range(1, images.ndim - 1))
         centre = xp.mean(scaled, axis=space, keepdims=True)
         deviation = xp.std(scaled, axis=space, keepdims=True)
-        varies = deviation > LEAST * xp.finfo(scaled.dtype).eps * (1 + xp.abs(centre))
+        varies = deviation > LEAST_DEVIATION * xp.finfo(scaled.dtype).eps * (1 + xp.abs(centre))
         scaled = (scaled - centre) / xp.where(varies, deviation, xp.inf)
     return xp.astype(scaled, getattr(xp, name), copy=False)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core.backend import refuse_notes
-from train.data.targets import AUTO, KINDS, Targets
+from train.data.targets import AUTO, LABEL_KINDS, Targets
 
 IMAGE_SHAPE = (32, 32, 3)
 """Of CIFAR."""
@@ -25,7 +25,7 @@ DTYPES = ("uint8", "int16", "uint16", "float32", "float64")
 MOST_AXES = 3
 """Of space: one for signals, two for images, three for volumes."""
 
-SPACE = {1: "signals", 2: "images", 3: "volumes"}
+UNITS = {1: "signals", 2: "images", 3: "volumes"}
 """Names of data with one, two and three axes of space."""
 
 LARGEST_IMAGE = 2**15
@@ -101,9 +101,9 @@ class Dataset:
         """Hold every array to its contract."""
         names, dtype = self.class_names, getattr(self.train_labels, "dtype", None)
         if self.task == AUTO:
-            object.__setattr__(self, "task", next((kind for kind, of in KINDS.items() if dtype == of), "classes"))
-        if self.task not in KINDS:
-            raise DataError(f"{self.name}: task is {self.task!r}; choose {', '.join(KINDS)}")
+            object.__setattr__(self, "task", next((kind for kind, of in LABEL_KINDS.items() if dtype == of), "classes"))
+        if self.task not in LABEL_KINDS:
+            raise DataError(f"{self.name}: task is {self.task!r}; choose {', '.join(LABEL_KINDS)}")
         few = self.task != "classes"
         if not are_class_names(names) or len(names) < 2 - few:
             many = "different strings, one for each" if few else "two or more different strings, one for each class"
@@ -123,7 +123,7 @@ class Dataset:
     @property
     def units(self) -> str:
         """The name of its samples: signals, images or volumes."""
-        return SPACE[len(self.image_shape) - 1]
+        return UNITS[len(self.image_shape) - 1]
 
     @property
     def info(self) -> DatasetInfo:
@@ -145,7 +145,7 @@ class Dataset:
                 raise DataError(f"{self.name}: {part}_{kind}: {error}") from error
         _check_images(f"{self.name}: {part}_images", images)
         name, count, names = f"{self.name}: {part}_labels", len(images), len(self.class_names)
-        dtype, shape = KINDS[self.task], (count,) if self.task == "classes" else (count, names)
+        dtype, shape = LABEL_KINDS[self.task], (count,) if self.task == "classes" else (count, names)
         if labels.dtype != dtype or labels.shape != shape:
             each = "a label per image" if self.task == "classes" else "a column for each of class_names"
             raise DataError(f"{name} is {describe_array(labels)}; expected {dtype} of shape {shape}, {each}")

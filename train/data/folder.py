@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import MOST_COLOURS, SPACE, DataError, Dataset, Samples
+from train.data.dataset import MOST_COLOURS, UNITS, DataError, Dataset, Samples
 from train.data.labels import HELD_OUT, TEST, TRAIN, Reading
 from train.data.mapped import MappedImages
 from train.data.photographs import MODES, endings, is_array, pixels, shape_of
@@ -47,7 +47,7 @@ LISTED = 20
 NAMES = ("name", "filename", "file_name", "file name", "file")
 """Titles that the first column of a table of labels may have, in small letters."""
 
-OF_OTHERS = ("@eaDir", "__MACOSX", "__pycache__")
+FOREIGN_FOLDERS = ("@eaDir", "__MACOSX", "__pycache__")
 """Folders of other programs for files made from pictures."""
 
 CACHE = "CACHEDIR.TAG"
@@ -146,7 +146,7 @@ def listed(failed: Sequence[tuple[Path, str]]) -> list[str]:
     return lines + ([f"and {len(failed) - LISTED} more files cannot be read"] if len(failed) > LISTED else [])
 
 
-def said_of(left_out: Counter[str], folder: Path) -> list[str]:
+def left_out_note(left_out: Counter[str], folder: Path) -> list[str]:
     """Return the line that says what is left out of a folder, if anything is."""
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(left_out.items()) if count)
     return [f"left out of {folder}: {reasons}"] if reasons else []
@@ -190,7 +190,7 @@ def _listing(
     """Folders and pictures of a folder, in order; the rest is counted."""
     folders, files = [], []
     for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
-        if path.is_dir() and (path.name in OF_OTHERS or any((path / mark).exists() for mark in MARKS)):
+        if path.is_dir() and (path.name in FOREIGN_FOLDERS or any((path / mark).exists() for mark in MARKS)):
             left_out["folders of runs and of other programs"] += 1
         elif path.is_dir():
             folders.append(path)
@@ -244,7 +244,7 @@ def _scan(root: Path, words: Mapping[str, str]) -> Pictures:
             paths = files_in(of_class, left_out, (os.path.realpath(root), os.path.realpath(folder)))
             pictures += [(path, part, of_class.name) for path in paths]
             empty += [] if paths else [of_class.relative_to(root).as_posix()]
-    notes = said_of(left_out, root)
+    notes = left_out_note(left_out, root)
     if empty:
         notes.append(f"no class of {root}, since no picture lies there: {', '.join(empty[:LISTED])}")
     classes = {part: {label for _, of, label in pictures if of == part} for part in parts}
@@ -300,7 +300,7 @@ def _tabled(root: Path, table: Table, reading: Reading) -> Pictures:
     order = sorted(parts, key=lambda name: ("", TRAIN, HELD_OUT, TEST).index(parts[name]))
     labels, names, task, said = _labels(table, [rows[name] for name in order], reading)
     chosen, of_parts = [files[name] for name in order], [parts[name] for name in order]
-    return Pictures(root, chosen, of_parts, labels, names, [*said_of(left_out, root), *said], task)
+    return Pictures(root, chosen, of_parts, labels, names, [*left_out_note(left_out, root), *said], task)
 
 
 def _labels(
@@ -402,11 +402,11 @@ def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> For
         raise DataError(f"{root} has files of {' and '.join(map(str, sorted(channels)))} channels; bring them to one")
     if axes != 3:
         if wanted and len(wanted) != axes - 1:
-            raise DataError(f"{root} holds {SPACE[axes - 1]}, whose size stays; leave out --size {wanted[0]}")
+            raise DataError(f"{root} holds {UNITS[axes - 1]}, whose size stays; leave out --size {wanted[0]}")
         shape = shapes.most_common(1)[0][0]
         if any(is_array(pictures.files[k]) for k in forms):
             length = "x".join(map(str, shape[:-1]))
-            pictures.notes.append(f"files of {root} are read as {SPACE[axes - 1]} of {length}, {shape[-1]} channels")
+            pictures.notes.append(f"files of {root} are read as {UNITS[axes - 1]} of {length}, {shape[-1]} channels")
         return Form(shape, values)
     size = wanted or ((SIDE,) * 2 if len(sizes) > 1 else max(sizes))
     if sizes - {size}:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.dataset import DataError, describe_array
-from train.data.targets import AUTO, KINDS
+from train.data.targets import AUTO, LABEL_KINDS
 
 TRAIN, HELD_OUT, TEST = "train", "held out", "test"
 PARTS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(("test", "testing"), TEST)
@@ -49,11 +49,11 @@ class Reading:
     values: str = ""
 
     def __post_init__(self) -> None:
-        if self.task not in (AUTO, *KINDS):
-            raise ValueError(f"task is {self.task!r}; choose {', '.join((AUTO, *KINDS))}")
+        if self.task not in (AUTO, *LABEL_KINDS):
+            raise ValueError(f"task is {self.task!r}; choose {', '.join((AUTO, *LABEL_KINDS))}")
 
     def labels(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[list[NDArray[Any]], str, list[str]]:
-        """Return arrays of labels as a `Dataset` has them, their kind, one of `KINDS`, and lines that explain a choice.
+        """Return arrays of labels as a `Dataset` has them, their kind, of `LABEL_KINDS`, and lines that explain it.
 
         `task` decides. Without it the first array does: integers (N,) or (N, 1) are classes; bools, or integers of
         several columns, yes/no labels; floats are numbers. DataError for one-hot labels, which may be classes or yes/no
@@ -79,7 +79,7 @@ def is_one_hot(array: NDArray[Any]) -> bool:
 
 def _kind_of(name: str, key: str, array: NDArray[Any]) -> tuple[str, list[str]]:
     """Return the kind of labels by dtype and shape, and a line if another kind is possible."""
-    classes, labels, numbers = KINDS
+    classes, labels, numbers = LABEL_KINDS
     if is_one_hot(array):
         raise DataError(
             f"{name}: {key} is {describe_array(array)}, one-hot: each row has a single 1; give --task {classes} (in "
@@ -98,7 +98,7 @@ def _kind_of(name: str, key: str, array: NDArray[Any]) -> tuple[str, list[str]]:
 
 def _labels_as(kind: str, name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Labels as a `Dataset` has them: classes int64 (N,), yes/no labels bool (N, L), numbers float64 (N, T)."""
-    classes, labels, _ = KINDS
+    classes, labels, _ = LABEL_KINDS
     low, high = (array.min(), array.max()) if array.size and array.dtype.kind in "biuf" else (0, 0)
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         raise DataError(

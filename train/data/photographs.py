@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, array_namespace, to_numpy
-from train.data.dataset import MOST_COLOURS, SPACE
+from train.data.dataset import MOST_COLOURS, UNITS
 from train.data.readers import READERS, endings_for, reader_of
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _with_channels(array: NDArray[Any], axes: int, channels: int = 0) -> NDArray
     space = axes or {2: 2, 3: 2, 4: 3}.get(array.ndim, 0)
     if not space or array.ndim - space not in (0, 1) or 0 in array.shape:
         wanted = {1: "(T,) or (T, C)", 2: "(H, W) or (H, W, C)", 3: "(D, H, W) or (D, H, W, C)"}
-        kind = f"{SPACE[axes]} of shape {wanted[axes]}" if axes else " or ".join(wanted.values())
+        kind = f"{UNITS[axes]} of shape {wanted[axes]}" if axes else " or ".join(wanted.values())
         raise ValueError(f"it has the shape {array.shape}; expected {kind}")
     first, last = array.shape[0], array.shape[-1]
     if axes != 2 and array.ndim == space + 1 and first <= MOST_COLOURS and first < last:

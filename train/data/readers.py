@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import DTYPES, SPACE
+from train.data.dataset import DTYPES, UNITS
 
 Unit = tuple[float, float]
 """The value of silence in a file of sound, and the full scale above it."""
@@ -22,7 +22,7 @@ class Reader(NamedTuple):
     """How files of one kind are read, and what they may hold."""
 
     open: Callable[[Path], AbstractContextManager[Mapping[str, Any]]]  # arrays by names, read when they are asked for
-    axes: tuple[int, ...] = (*SPACE,)  # of space, of the samples that a file may hold
+    axes: tuple[int, ...] = (*UNITS,)  # of space, of the samples that a file may hold
     dtypes: tuple[str, ...] = DTYPES
     units: Mapping[str, Unit] | None = None  # by dtype; None where files hold numbers in the user's units
     named: bool = False  # whether a file has names for its arrays, so that it may be a data set
@@ -162,7 +162,7 @@ def is_data_file(path: str | os.PathLike[str]) -> bool:
 
 
 def endings_for(axes: int) -> list[str]:
-    """Return the endings of files that may hold samples with so many axes of space."""
+    """Return the endings of files that may hold samples with this number of axes of space."""
     return [ending for ending, reader in READERS.items() if axes in reader.axes]
 
 

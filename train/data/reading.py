@@ -22,7 +22,7 @@ from train.data.dataset import (
     DTYPES,
     MOST_AXES,
     MOST_COLOURS,
-    SPACE,
+    UNITS,
     DataError,
     Dataset,
     are_class_names,
@@ -201,7 +201,7 @@ def _space_axes(name: str, count: Any, x: NDArray[Any], network_axes: int) -> tu
     usual = 2 if x.ndim == 3 and x.dtype == np.uint8 else 0
     if axes or not _is_open(x) or x.ndim - network_axes not in (1, 2) or network_axes == usual:
         return int(axes), []
-    kind, channels = SPACE[network_axes], x.shape[-1] if x.ndim - network_axes == 2 else 1
+    kind, channels = UNITS[network_axes], x.shape[-1] if x.ndim - network_axes == 2 else 1
     said = f"is read as {kind} of {channels} channels, since the network takes {kind}"
     return network_axes, [f"{name}: x_train, {describe_array(x)}, {said}"]
 
@@ -256,7 +256,7 @@ def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]
             "(N, T, C) or (N, T); or volumes (N, D, H, W, C)"
         )
     if not axes and _is_open(array) and (array.ndim == 4 or array.dtype != np.uint8):
-        ones, others = f"{SPACE[array.ndim - 2]} of {array.shape[-1]} channels", f"{SPACE[array.ndim - 1]} of one"
+        ones, others = f"{UNITS[array.ndim - 2]} of {array.shape[-1]} channels", f"{UNITS[array.ndim - 1]} of one"
         raise DataError(
             f"{what}; say with an array space_axes whether these are {ones} ({array.ndim - 2}) or {others} "
             f"({array.ndim - 1}), or with --preset signal or volume"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = {"classes": "int64", "labels": "bool", "numbers": "float64"}
+LABEL_KINDS = {"classes": "int64", "labels": "bool", "numbers": "float64"}
 """Kinds of targets, with their dtypes in a `Dataset`."""
 
 AUTO = "auto"
@@ -19,7 +19,7 @@ AUTO = "auto"
 class Targets:
     """What a network's outputs stand for: logits of classes or of yes/no labels, or standardised numbers."""
 
-    kind: str = "classes"  # one of `KINDS`
+    kind: str = "classes"  # one of `LABEL_KINDS`
     mean: Any = None  # of each number, (T,), over the training part, in units of the data
     std: Any = None
 

@@ -20,7 +20,7 @@ from train.networks.layer import IMAGES, Layer, Weights
 from train.networks.network import Network
 from train.settings import ConfigError, RunSettings
 
-SPACE = (1, 2)
+SPACE_AXES = (1, 2)
 TAPS = 5
 """Of a filter, along each space axis."""
 
@@ -51,7 +51,7 @@ def squash(x: Array) -> Array:
     return 1.7159 * np.tanh(x * (2 / 3))
 
 
-class Convolution(plain.Convolution):
+class SquashedConvolution(plain.Convolution):
     """5 x 5 taps where they see no border, and the sigmoid: C1, C3, C5."""
 
     copies = 6.0
@@ -119,7 +119,7 @@ class Dense(plain.Dense):
         self.tells_classes = name == "output"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        x = marginal(inputs[0], SPACE, reduction="mean") if inputs[0].ndim == 4 else inputs[0]
+        x = marginal(inputs[0], SPACE_AXES, reduction="mean") if inputs[0].ndim == 4 else inputs[0]
         x = super().apply(weights, x)
         return x if self.tells_classes else squash(x)
 
@@ -130,7 +130,7 @@ def build(config: RunSettings, image_size: int | tuple[int, int] = 32, classes: 
     _require_size(rows, columns)
     table: list[Layer] = []
     for name, maps in {"C1": 6, "S2": 6, "C3": 16, "S4": 16, "C5": 120, "F6": 84, "output": classes}.items():
-        kind: type[Any] = {"C": Convolution, "S": Average}.get(name[0], Dense)
+        kind: type[Any] = {"C": SquashedConvolution, "S": Average}.get(name[0], Dense)
         reads, inputs = (table[-1].name, table[-1].outputs) if table else (IMAGES, (rows, columns, channels))
         table.append(kind(name, reads, inputs, maps, config.dtype))
     note = f"C3 sees {CONNECTIONS.sum()} of {CONNECTIONS.size} pairs of maps."

@@ -55,7 +55,7 @@ class Network:
         return network
 
     def noise(self, rng: np.random.Generator, count: int) -> Weights:
-        """Draw the random numbers, uniform from 0 to 1, that a step on so many images needs, by layer, on the host."""
+        """Draw the random numbers of a step on `count` images, uniform from 0 to 1, by layer, on the host."""
         shapes = {layer.name: layer.noise() for layer in self.table}
         return {name: rng.random((count, *shape), np.float32) for name, shape in shapes.items() if shape}
 

@@ -19,7 +19,7 @@ from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weig
 from train.networks.skips import added_to
 from train.settings import ConfigError
 
-SPACE = (1, 2)
+SPACE_AXES = (1, 2)
 
 
 class Plain(Layer):
@@ -63,7 +63,7 @@ class Convolution(Plain):
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
         stride = 1 if self.crop else self.stride
-        y = convolve(inputs[0], weights["w"], SPACE, sum_axes=3, boundary="zero", stride=stride)
+        y = convolve(inputs[0], weights["w"], SPACE_AXES, sum_axes=3, boundary="zero", stride=stride)
         if self.crop:
             y = y[:, self.crop : -self.crop : self.stride, self.crop : -self.crop : self.stride]
         return added_to(y, weights["bias"]) if self.bias else y
@@ -195,7 +195,7 @@ class Pool(Plain):
         self.stride, self.support, self.steps = stride, f"{times((taps, taps))} {kind}", times((stride, stride))
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        return self.pool(inputs[0], SPACE, self.taps, stride=self.stride, padding=self.padding)
+        return self.pool(inputs[0], SPACE_AXES, self.taps, stride=self.stride, padding=self.padding)
 
 
 class Whole(Plain):
@@ -207,8 +207,8 @@ class Whole(Plain):
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
         if self.support == "mean":
-            return marginal(inputs[0], SPACE, reduction="mean")
-        return np.max(inputs[0], axis=SPACE)
+            return marginal(inputs[0], SPACE_AXES, reduction="mean")
+        return np.max(inputs[0], axis=SPACE_AXES)
 
 
 class Sum(Plain):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SPACE = {1: "signals", 2: "images", 3: "volumes"}
+UNITS = {1: "signals", 2: "images", 3: "volumes"}
 """Names of data with one, two and three axes of space."""
 
 BY_AXES = {1: "signal", 2: "hcnn-fast", 3: "volume"}

@@ -10,7 +10,7 @@ from train.networks.architecture import ARCHITECTURES, ATTRIBUTES, MERGED_FILTER
 from train.networks.baselines import BASELINES
 from train.networks.layer import Size
 from train.networks.network import Network
-from train.networks.presets import SPACE
+from train.networks.presets import UNITS
 from train.settings import ConfigError
 
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
@@ -47,7 +47,7 @@ def build(config: ArchitectureSettings, image_size: Size = 32, classes: int = 10
     architecture = architecture_of(config)
     if len(size) not in architecture.axes:
         raise ConfigError(
-            f"{architecture.title} takes images, and these are {SPACE[len(size)]} of {'x'.join(map(str, size))}; take "
+            f"{architecture.title} takes images, and these are {UNITS[len(size)]} of {'x'.join(map(str, size))}; take "
             "a hierarchical network, such as --preset signal or volume"
         )
     return architecture.build(config, size, classes, channels)

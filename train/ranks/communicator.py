@@ -31,7 +31,7 @@ class DistributedError(RuntimeError):
 
 
 class Communicator:
-    """Messages among ranks, of which this process is number `rank` of `size`. Without one of mpi4py there is one."""
+    """Messages among `size` ranks; this process is number `rank`. Without mpi4py's communicator there is one rank."""
 
     def __init__(self, comm: Any = None) -> None:
         self.comm = comm

@@ -159,7 +159,7 @@ class MixupSettings(RunSettings):
     )
 
 
-AXES = "rows", "columns", "slices"
+SPACE_NAMES = "rows", "columns", "slices"
 """Of space; signals have the first, volumes all."""
 
 
@@ -187,10 +187,10 @@ class Move(Augmentation[AlternationSettings]):
         if settings.flip and settings.alternate_flips:
             flip = first_mirrored(settings.seed, position.count)[position.index] ^ bool(position.epoch % 2)
         shape = len(position.index), *position.shape
-        return dict(zip(AXES, draw_sources(rng, shape, max_shift=settings.shift, flip=flip), strict=False))
+        return dict(zip(SPACE_NAMES, draw_sources(rng, shape, max_shift=settings.shift, flip=flip), strict=False))
 
     def apply(self, settings: AlternationSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
-        return move(images, *(drawn[axis] for axis in AXES[: images.ndim - 2]), max_shift=settings.shift)
+        return move(images, *(drawn[axis] for axis in SPACE_NAMES[: images.ndim - 2]), max_shift=settings.shift)
 
 
 @functools.lru_cache(maxsize=4)
@@ -253,10 +253,10 @@ class Cutout(Augmentation[CutoutSettings]):
     def draw(self, settings: CutoutSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw which positions along each axis are hidden where they meet."""
         holes = draw_holes(rng, (len(position.index), *position.shape), settings.cutout)
-        return {f"hidden_{axis}": along for axis, along in zip(AXES, holes, strict=False)}
+        return {f"hidden_{axis}": along for axis, along in zip(SPACE_NAMES, holes, strict=False)}
 
     def apply(self, settings: CutoutSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
-        return hide(images, *(drawn[f"hidden_{axis}"] for axis in AXES[: images.ndim - 2]))
+        return hide(images, *(drawn[f"hidden_{axis}"] for axis in SPACE_NAMES[: images.ndim - 2]))
 
 
 class Resample(Augmentation[ResampleSettings]):
@@ -267,7 +267,7 @@ class Resample(Augmentation[ResampleSettings]):
     def draw(self, settings: ResampleSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw along each axis which samples meet, (N, length), and the part of the later one."""
         drawn: Drawn = {}
-        for axis, length in zip(AXES, position.shape[:-1], strict=False):
+        for axis, length in zip(SPACE_NAMES, position.shape[:-1], strict=False):
             factor = np.exp(rng.uniform(-settings.resample, settings.resample, (len(position.index), 1)))
             centre = (length - 1) / 2
             place = np.clip(centre + (np.arange(length) - centre) / factor, 0, length - 1)
@@ -276,7 +276,7 @@ class Resample(Augmentation[ResampleSettings]):
         return drawn
 
     def apply(self, settings: ResampleSettings, images: Array, drawn: Mapping[str, Array], data: Images) -> Array:
-        for k, axis in enumerate(AXES[: images.ndim - 2], 1):
+        for k, axis in enumerate(SPACE_NAMES[: images.ndim - 2], 1):
             images = interpolate(images, k, drawn[f"first_{axis}"], drawn[f"later_{axis}"])
         return images
 

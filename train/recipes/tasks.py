@@ -31,13 +31,13 @@ class PupilSettings(RunSettings):
 
 
 class Task:
-    """What a network's outputs (N, L) stand for: logits of classes, of which each image has one, or as a subclass says.
+    """The meaning of a network's outputs (N, L): logits of classes, one class an image, unless a subclass differs.
 
     Outputs, labels and what follows from them are arrays, those of `NDArray` on the host.
     """
 
     name: ClassVar = "classes"  # its key in `TASKS`
-    takes: ClassVar = "classes"  # the labels that it learns, one of `train.data.targets.KINDS`
+    takes: ClassVar = "classes"  # the labels that it learns, one of `train.data.targets.LABEL_KINDS`
     settings: Any = EntropySettings  # of that loss: defaults, or the run's
     beside: ClassVar = 0  # how many more outputs it has than there are names of classes, labels or numbers
     loss = "cross-entropy"  # a key of `LOSSES`, by which it is evaluated: its own, or the run's; see `learned`
@@ -246,7 +246,7 @@ class TaskSettings(RunSettings):
 
 
 def learned(settings: TaskSettings, kind: str) -> Task:
-    """Return the task of the settings for labels of a kind, one of `train.data.targets.KINDS`.
+    """Return the task of the settings for labels of a kind, one of `train.data.targets.LABEL_KINDS`.
 
     Where the loss does not train logits, that loss evaluates too.
     """
@@ -254,7 +254,7 @@ def learned(settings: TaskSettings, kind: str) -> Task:
 
 
 def takes(settings: TaskSettings) -> str:
-    """Return the kind of labels that the settings ask for, one of `train.data.targets.KINDS`, or "auto"."""
+    """Return the kind of labels that the settings ask for, one of `train.data.targets.LABEL_KINDS`, or "auto"."""
     return TASKS[settings.task].takes if settings.task in TASKS else settings.task
 
 

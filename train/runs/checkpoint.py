@@ -23,10 +23,10 @@ import numpy as np
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import DTYPES, LARGEST_IMAGE, MOST_AXES, Dataset, are_class_names
 from train.data.reading import Reading
-from train.data.targets import CLASSES, KINDS, Targets
+from train.data.targets import CLASSES, LABEL_KINDS, Targets
 from train.recipes.tasks import Task, learned
 from train.storage.files import write_atomically
-from train.storage.hdf5 import DENSEST, LIBVER, opened, read_array, unreadable, write_array
+from train.storage.hdf5 import DENSEST, LIBVER, open_hdf5, read_array, unreadable, write_array
 
 SCHEMA = 3
 """Version of the file format."""
@@ -185,7 +185,7 @@ def load(path: Path) -> Checkpoint:
     except OSError as error:
         raise UnreadableError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     try:
-        with opened(path) as file:
+        with open_hdf5(path) as file:
             attributes = dict(file.attrs)
             schema = attributes.get("schema")
             if schema is None:
@@ -297,7 +297,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:  # noqa: C901
     if checkpoint.values not in DTYPES:
         yield f"values is {checkpoint.values!r}"
     kind, statistics = checkpoint.targets.kind, (checkpoint.targets.mean, checkpoint.targets.std)
-    if kind not in KINDS or any((array is None) == (kind == "numbers") for array in statistics):
+    if kind not in LABEL_KINDS or any((array is None) == (kind == "numbers") for array in statistics):
         yield f"targets is {kind!r}, with or without data/target_mean and data/target_std"
     elif kind == "numbers" and not all(
         array.shape == (len(checkpoint.class_names),) and np.isfinite(array).all() for array in statistics

@@ -35,7 +35,7 @@ class Convolve(NamedTuple):
     learned: bool = True
 
 
-class Parts(NamedTuple):
+class Reduce(NamedTuple):
     """The mean or the sum of equal parts of the channels, Eq. (6)."""
 
     kind: str
@@ -85,7 +85,7 @@ class Add(NamedTuple):
     """The sum of two arrays."""
 
 
-Operation = Convolve | Parts | Scale | Activation | Pool | Whole | Flatten | Linear | Add
+Operation = Convolve | Reduce | Scale | Activation | Pool | Whole | Flatten | Linear | Add
 
 
 class Step(NamedTuple):
@@ -217,7 +217,7 @@ def _hierarchical(steps: _Steps, layer: HierarchicalLayer, weights: Weights, rea
     (x, shape), axes = read[0], len(layer.space)
     y, channels, periodic = x, math.prod(layer.inputs[axes:]), layer.boundary[0] == "periodic"
     if len(shape) == axes + 3 and shape[axes] > 1:
-        y = steps.then(Parts(layer.reduction, shape[axes]), y)
+        y = steps.then(Reduce(layer.reduction, shape[axes]), y)
     if layer.blurs:
         y = steps.then(_blurring(axes, channels, periodic), y)
     filters = _nonlinear(layer, weights) if isinstance(layer, NonlinearLayer) else (dense_filters(layer, weights),)
@@ -279,7 +279,7 @@ def _dense(steps: _Steps, layer: plain.Dense, weights: Weights, read: Read, netw
     return steps.then(Linear(_f32(weights["w"]), _f32(weights["bias"])), read[0][0])
 
 
-def _squashed(steps: _Steps, layer: lenet.Convolution, weights: Weights, read: Read, network: Network) -> int:
+def _squashed(steps: _Steps, layer: lenet.SquashedConvolution, weights: Weights, read: Read, network: Network) -> int:
     weights = {**weights, "w": np.asarray(weights["w"]) * layer.seen[:, None, None]}
     return steps.then(Activation("squash"), _convolution(steps, layer, weights, read, network))
 
@@ -315,7 +315,7 @@ LAYERS: dict[type[Layer], Callable[..., int]] = {
     plain.Flatten: _simple(lambda layer: Flatten()),
     plain.Dense: _dense,
     plain.Sum: _sum,
-    lenet.Convolution: _squashed,
+    lenet.SquashedConvolution: _squashed,
     lenet.Average: _average,
     lenet.Dense: _unit,
 }

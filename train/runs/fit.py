@@ -16,7 +16,7 @@ from train.data import Dataset, DatasetInfo, Images, MappedImages, Targets, bala
 from train.data.cifar import INFO
 from train.data.dataset import require_varying
 from train.networks.layer import times
-from train.networks.presets import BY_AXES, MADE_FOR, SPACE
+from train.networks.presets import BY_AXES, MADE_FOR, UNITS
 from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
@@ -127,7 +127,7 @@ def require_suitable(config: Config, info: DatasetInfo) -> None:
     extent = tuple(lengths)
     if (axes := MADE_FOR.get(config.preset, len(extent))) != len(extent):
         raise ConfigError(
-            f"preset is {config.preset!r}, for {SPACE[axes]}; these data are {SPACE[len(extent)]}: take "
+            f"preset is {config.preset!r}, for {UNITS[axes]}; these data are {UNITS[len(extent)]}: take "
             f"{BY_AXES[len(extent)]!r}"
         )
     whole = build(config, extent, info.classes, channels)
@@ -149,9 +149,9 @@ def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str
     *lengths, _ = dataset.image_shape
     extent = tuple(lengths)
     if scaled := [name for name in in_pixels() if getattr(config, name) != getattr(preset, name)]:
-        values = ", ".join(f"{name} {getattr(config, name)} in place of {getattr(preset, name)}" for name in scaled)
+        values = ", ".join(f"{name} {getattr(config, name)} ({getattr(preset, name)} in the preset)" for name in scaled)
         flags = " or ".join(f"--{name}" for name in scaled)
-        yield f"{values}: scaled from images of {preset.made_for} pixels to {min(extent)}; {flags} takes pixels"
+        yield f"{values}: pixels, scaled from images of {preset.made_for} to {min(extent)}; {flags} sets another"
     sizes = [image_size(config, epoch, extent) for epoch in range(config.epochs)]
     if any(size != extent for size in sizes):
         yield f"training images in equal parts of the epochs: {', '.join(map(times, dict.fromkeys(sizes)))}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from train.data.augmentation import LEAST
+from train.data.augmentation import LEAST_DEVIATION
 from train.extras import install_command
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.dense import (
@@ -18,8 +18,8 @@ from train.runs.dense import (
     Flatten,
     Linear,
     Operation,
-    Parts,
     Pool,
+    Reduce,
     Scale,
     Whole,
     dense_steps,
@@ -104,7 +104,7 @@ def _by_sample(graph: _Graph, x: str, axes: int) -> str:
     mean = graph.add("ReduceMean", x, space)
     centred = graph.add("Sub", x, mean)
     deviation = graph.add("Sqrt", graph.add("ReduceMean", graph.add("Mul", centred, centred), space))
-    rounding = graph.constant(np.float32(LEAST * np.finfo(np.float32).eps))
+    rounding = graph.constant(np.float32(LEAST_DEVIATION * np.finfo(np.float32).eps))
     least = graph.add("Mul", graph.add("Add", graph.add("Abs", mean), one), rounding)
     varies, none = graph.add("Greater", deviation, least), graph.constant(np.float32(0))
     result: str = graph.add("Where", varies, graph.add("Div", centred, deviation), none)
@@ -116,7 +116,7 @@ def _written(graph: _Graph, operation: Operation, x: tuple[str, ...], name: str)
     match operation:
         case Convolve():
             _convolve(graph, operation, x[0], name)
-        case Parts(kind, count):
+        case Reduce(kind, count):
             parts = graph.add("Split", x[0], axis=1, num_outputs=count, outputs=count)
             graph.add("Mean" if kind == "mean" else "Sum", *parts, name=name)
         case Scale(factor, offset):

@@ -217,7 +217,7 @@ class _Program:
                 self._then(np.add, y, offset.reshape(-1), out=y)
             case dense.Add():
                 self._then(np.add, x, *others, out=y)
-            case dense.Parts(kind, parts):
+            case dense.Reduce(kind, parts):
                 return self._folded(kind, np.split(x, parts, -1))
             case dense.Pool(kind, taps, stride):
                 windows = sliding_window_view(x, taps, (1, 2))[:, :: stride[0], :: stride[1]]

@@ -21,7 +21,7 @@ from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
 from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
-KEPT = 3
+KEPT_CHECKPOINTS = 3
 """How many of the latest checkpoints are kept, besides the best."""
 
 BEST = "best.h5"
@@ -330,7 +330,7 @@ class Run:
         return path
 
     def _drop_old_checkpoints(self) -> None:
-        for old in self.checkpoint_paths()[:-KEPT]:
+        for old in self.checkpoint_paths()[:-KEPT_CHECKPOINTS]:
             with contextlib.suppress(OSError):
                 old.unlink()
 

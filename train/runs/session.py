@@ -35,7 +35,7 @@ from train.runs.scores import calibration_lines, figures, test_lines
 from train.runs.shipped import bare
 from train.runs.step import wants_graphs
 from train.runs.teacher import is_taught, network_of, require_same_task, require_unseen
-from train.runs.trained import opened, require_named
+from train.runs.trained import open_latest, require_named
 from train.runs.training import Result, Trainer, duration, evaluate, evaluate_views, summary
 from train.runs.transfer import begin_from
 from train.storage.files import user_path
@@ -74,9 +74,9 @@ class Session:
             return config, xp, run
 
         config, xp, run = ranks.agree(checked)
-        source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
+        source = ranks.from_first(lambda: open_latest(Path(config.init_from), self.say) if config.init_from else None)
         # what rank 0 is told decides here: that the others are told the same is compared at the start
-        teacher = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
+        teacher = ranks.from_first(lambda: open_latest(Path(config.teacher), self.say) if is_taught(config) else None)
         self.teacher = teacher and (teacher[0], bare(teacher[1], teacher[1].figures))
         self.others = {flag: one for flag, one in (("--init-from", source), ("--teacher", teacher)) if one}
         trainer, dataset = self._start(xp, config, run)

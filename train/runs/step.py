@@ -37,7 +37,7 @@ Inputs = dict[str, Any]
 """A step's inputs from the host: the numbers of `draw_batch`, the learning "rate", the number of the "step", the
 parts that averages keep (`averages.parts`), and the random numbers of layers, "noise" (`Network.noise`)."""
 
-Step = Callable[[Arrays, Any], tuple[Arrays, Array, dict[str, Array]]]
+StepFunction = Callable[[Arrays, Any], tuple[Arrays, Array, dict[str, Array]]]
 """From arrays and inputs to arrays, loss, and the numbers of `METRICS`."""
 
 WARM_UP = 3
@@ -58,7 +58,7 @@ def gradient_step(
     size: tuple[int, ...] | None = None,
     ranks: Ranks | None = None,
     teacher: Teacher | None = None,
-) -> Step:
+) -> StepFunction:
     """Return the step of a network on a set of images, of another size if given; a teacher sees them at their own."""
     ranks = ranks or Ranks()
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
@@ -92,14 +92,14 @@ def gradient_step(
             if metric.of_gradients:
                 numbers[name] = metric.of_gradients(gradients, direction(config, arrays["optimizer"]))
         progress = Progress(inputs["rate"], inputs["step"])
-        weights, state = updated(config, progress, described(network, weights), gradients, arrays["optimizer"])
+        weights, state = updated(config, progress, parameters_of(network, weights), gradients, arrays["optimizer"])
         averages = averaged(arrays, weights, moments, inputs)
         return {**arrays, "parameters": weights, "optimizer": state, **averages}, loss, numbers
 
     return step
 
 
-def described(network: Network, weights: Parameters) -> dict[str, dict[str, Parameter]]:
+def parameters_of(network: Network, weights: Parameters) -> dict[str, dict[str, Parameter]]:
     """Return weights as `Parameter`s for optimisers: arrays with several axes are filters, others scales or biases."""
 
     def kind(name: str, a: Array) -> Literal["filter", "scale", "bias"]:
@@ -123,7 +123,7 @@ class GraphedStep:
     same step launched kernel by kernel: they must be equal.
     """
 
-    def __init__(self, xp: Any, step: Step, batch_size: int) -> None:
+    def __init__(self, xp: Any, step: StepFunction, batch_size: int) -> None:
         self.xp, self.step, self.batch_size = xp, step, batch_size
         self.wanted = wants_graphs(xp)
         self.taken = 0

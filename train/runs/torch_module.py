@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.data.augmentation import LEAST
+from train.data.augmentation import LEAST_DEVIATION
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint
-from train.runs.dense import Activation, Convolve, Flatten, Linear, Operation, Parts, Pool, Scale, Whole, dense_steps
+from train.runs.dense import Activation, Convolve, Flatten, Linear, Operation, Pool, Reduce, Scale, Whole, dense_steps
 
 
 class _Squash(nn.Module):
@@ -52,7 +52,7 @@ def _module(operation: Operation) -> nn.Module:
             return linear
         case Scale(factor, offset):
             return _Scale(factor, offset)
-        case Parts(kind, count):
+        case Reduce(kind, count):
             return _Of(lambda x: getattr(x.unflatten(1, (count, -1)), kind)(1))
         case Whole(kind):
             reduce = "amax" if kind == "max" else kind
@@ -98,7 +98,7 @@ def _convolution(filters: Convolve) -> nn.Sequential:
 
 
 class _Periodic(nn.Module):
-    """Samples of the other end before and after each axis of space, of which there may be fewer than are wanted."""
+    """Samples of the other end before and after each axis of space, which may be shorter than these."""
 
     def __init__(self, pads: tuple[int, int]) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Convolutions(nn.Module):
         if self.by == "sample":
             space = tuple(range(2, x.ndim))
             mean, deviation = x.mean(space, keepdim=True), x.std(space, correction=0, keepdim=True)
-            varies = deviation > LEAST * torch.finfo(x.dtype).eps * (1 + mean.abs())
+            varies = deviation > LEAST_DEVIATION * torch.finfo(x.dtype).eps * (1 + mean.abs())
             x = torch.where(varies, (x - mean) / torch.where(varies, deviation, 1.0), 0.0)
         outputs = [x]
         for step, reads in zip(self.steps, self.reads, strict=True):

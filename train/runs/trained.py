@@ -36,7 +36,7 @@ class Trained:
     @classmethod
     def open(cls, name_or_path: Path, settings: Mapping[str, Any], say: Say) -> Self:
         """Return a network by name or path (the latest of a run), with other settings than it was trained with."""
-        path, checkpoint = opened(name_or_path, say)
+        path, checkpoint = open_latest(name_or_path, say)
         config = dataclasses.replace(checkpoint.config, **{"backend": "auto", **settings})  # it may come from elsewhere
         xp = namespace(config.backend)
         return cls(path, checkpoint, xp, config, *restore(path, checkpoint, config, xp))
@@ -109,7 +109,7 @@ def require_named(dataset: str, named: bool, action: str) -> None:
         )
 
 
-def opened(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
+def open_latest(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
     """Return a network's checkpoint (the latest of a run); say which, and what is wrong with later ones."""
     path, checkpoint, notices = open_network(name_or_path)
     for notice in notices:

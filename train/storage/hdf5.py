@@ -20,7 +20,7 @@ OF_CONTENT = (None, 0, errno.EINVAL, errno.EOVERFLOW)
 """Numbers of errors that a file's content can cause; any other is the system's."""
 
 
-def opened(path: Path) -> Any:
+def open_hdf5(path: Path) -> Any:
     """Open a file for reading, without HDF5's lock, which some network file systems refuse."""
     import h5py
 

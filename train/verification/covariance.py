@@ -27,7 +27,7 @@ from train.networks.layer import IMAGES, Layer, Moments, Parameters, State, Weig
 from train.networks.network import Network
 
 MODES = ("evaluation", "training")
-KINDS = ("exact", "inside", "written out", "aliased", "boundary")
+ROW_KINDS = ("exact", "inside", "written out", "aliased", "boundary")
 
 SHIFTS_IN_SPACE = (1, 2, 3, 4, 5, 6, 7, 8)
 """Translations along u that are tried, in samples: the images' axes are long, and the pattern repeats."""

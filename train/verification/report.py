@@ -12,9 +12,9 @@ import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
 from train.pages import AXIS, Picture, Table, new_figure, own_style, render, strict_json
-from train.verification.covariance import DECISIVE, KINDS, Row, largest
+from train.verification.covariance import DECISIVE, ROW_KINDS, Row, largest
 
-AXES = ("u1", "u2", "u3", "v_{j-2}", "v_{j-1}", "v_j")
+AXIS_NAMES = ("u1", "u2", "u3", "v_{j-2}", "v_{j-1}", "v_j")
 
 MEASUREMENTS = ("strides", "kind", "largest", "mean", "class", "bound", "verdict")
 LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
@@ -70,7 +70,7 @@ def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> bytes:
 def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     """Draw how much x_J changes with the depth and the translation, one map per axis."""
     drawn = _select(_mapped(rows), boundary, mode)
-    lengths = {axis: max((row.shift for row in drawn if row.axis == axis), default=0) for axis in reversed(AXES)}
+    lengths = {axis: max((row.shift for row in drawn if row.axis == axis), default=0) for axis in reversed(AXIS_NAMES)}
     shifts = {axis: length for axis, length in lengths.items() if length}
     depths = 1 + max(row.j for row in drawn)
     cell = min(0.24, 12 / sum(shifts.values()), 5 / depths)  # inches
@@ -249,7 +249,7 @@ def _invariance_table(case: Sequence[Row]) -> Table:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in case:
         if row.statement == "invariance":
-            key = (row.j, AXES.index(row.axis), KINDS.index(row.kind), row.strides)
+            key = (row.j, AXIS_NAMES.index(row.axis), ROW_KINDS.index(row.kind), row.strides)
             groups.setdefault(key, []).append(row)
     cells = []
     for _, group in sorted(groups.items()):
@@ -261,7 +261,7 @@ def _invariance_table(case: Sequence[Row]) -> Table:
 def _layer_table(case: Sequence[Row], statement: str) -> Table:
     """Make a table of layers: the largest error along each axis, the largest bound, and which axes fail."""
     rows = [row for row in case if row.statement == statement]
-    axes = sorted({row.axis for row in rows}, key=AXES.index)
+    axes = sorted({row.axis for row in rows}, key=AXIS_NAMES.index)
     cells = []
     for j in sorted({row.j for row in rows}):
         layer = [row for row in rows if row.j == j]
