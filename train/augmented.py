@@ -8,7 +8,7 @@ import numpy as np
 
 from train.commands.command_line import Parser, at_least, command, new_file, say
 from train.commands.flags import add_settings, config_of
-from train.config import ConfigError, suited
+from train.config import ConfigError, resolved
 from train.data import Images, channel_statistics
 from train.extras import require_installed
 from train.runs.augmented import augmented
@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> None:
         raise RunError(f"{target} is there already; name a new file with --out")
     require_named(config.dataset, options.dataset is not None, f"--config {options.config}")
     dataset = Session(dataset=loaded).load(np, config)
-    config = suited(config, dataset.image_shape[:-1], dataset.task, dataset.name)
+    config = resolved(config, dataset.image_shape[:-1], dataset.task, dataset.name)
     require_suitable(config, dataset.info)
     statistics, by = channel_statistics(dataset.train_images), config.standardize
     data = Images(dataset.train_images, dataset.train_labels, *statistics, config.dtype, by=by)

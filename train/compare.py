@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from train.commands.command_line import Parser, command, given_path, new_file, say
-from train.config import Config, ConfigError, make_config, read_toml, suited
+from train.config import Config, ConfigError, make_config, read_toml, resolved
 from train.data import INFO
 from train.networks.registry import build
 from train.pages import Table
@@ -41,7 +41,7 @@ class _Record:
         except ConfigError as error:
             raise RunError(f"{run.config_path}: {error}") from error
         metrics = run.read_metrics()
-        config = suited(config, (1,), task_of(metrics).takes, str(path))
+        config = resolved(config, (1,), task_of(metrics).takes, str(path))
         return cls(path.resolve().name, config, metrics, _coefficients(run, config))
 
     @property

@@ -219,7 +219,7 @@ def with_steps(config: Config, count: int, least: int = 8) -> Config:
     return dataclasses.replace(config, batch_size=size, epochs=max(config.epochs, math.ceil(1000 / steps)))
 
 
-def suited(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Config:
+def resolved(config: Config, lengths: tuple[int, ...], kind: str, name: str) -> Config:
     """Return the settings for a data set with labels of this kind: `task` and `loss` are no longer "auto".
 
     `shift` and `cutout` are scaled from pixels of images of side `made_for`, which becomes 0, to pixels of these
@@ -274,13 +274,13 @@ def unused(settings: Mapping[str, Any], kinds: Collection[str] = CHOICES.keys())
     reasons: dict[str, str] = {}
     for part in AUGMENTATIONS.values():
         if part.switches and not any(map(settings.get, part.switches)):
-            others = {f.name for section in part.sections for f in section.own()} - {*part.switches}
+            others = {f.name for section in part.sections for f in section.added()} - {*part.switches}
             reasons |= dict.fromkeys(others, f"needs --{' or --'.join(part.switches)}")
     chosen = {kind: {settings[kind]} for kind in kinds}
     if chosen.get("loss") == {AUTO}:
         chosen["loss"] = {task.loss for name, task in TASKS.items() if settings["task"] in (AUTO, name)}
     for section in sections():
-        names = [f.name for f in section.own()]
+        names = [f.name for f in section.added()]
         if section.needs and not settings[section.needs]:
             needed = section.needs
             reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autodiff import tree_map
 from hcnn_core.backend import refuse_notes
 from train.classifier import Classifier
-from train.config import IN_STEPS, Config, make_config, meant, suited, with_steps
+from train.config import IN_STEPS, Config, make_config, meant, resolved, with_steps
 from train.data import DatasetInfo, split_validation
 from train.data.dataset import MOST_AXES, MOST_COLOURS
 from train.data.labels import is_one_hot
@@ -126,7 +126,7 @@ class _Estimator(BaseEstimator):
             raise ValueError(
                 f"preset is {preset!r}, for {UNITS[made_for]}; X holds {UNITS[axes]}: take {BY_AXES[axes]!r}, or None"
             )
-        config = suited(config, x.shape[1:-1], kind, "y")
+        config = resolved(config, x.shape[1:-1], kind, "y")
         require_suitable(config, DatasetInfo(x.shape[1:], len(names), x.nbytes, kind, str(x.dtype)))
         return config
 

@@ -54,7 +54,7 @@ class Section:
         dataclass(frozen=True)(cls)
 
     @classmethod
-    def own(cls) -> list[dataclasses.Field[Any]]:
+    def added(cls) -> list[dataclasses.Field[Any]]:
         """Return the settings that the section adds to those of its bases."""
         return [f for f in dataclasses.fields(cls) if f.name in vars(cls)]
 

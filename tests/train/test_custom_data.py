@@ -16,7 +16,7 @@ import scipy.io
 from tests.train.commands import Arrays, arrays_of, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
-from train.config import PRESETS, make_config, suited, with_dataset
+from train.config import PRESETS, make_config, resolved, with_dataset
 from train.data import DataError, dataset_from_arrays, load_dataset, readers, resize
 from train.networks.registry import build
 from train.recipes.schedules import image_size
@@ -356,14 +356,14 @@ def test_a_preset_ends_at_the_size_that_is_evaluated(preset: str) -> None:
         assert sizes[-1] == (side, side) and min(sizes) >= (8, 8)
         if side == 64:
             assert [size[0] for size in sizes] == [2 * n for n in at_32]
-        there = suited(config, (side, side), "classes", "d")
+        there = resolved(config, (side, side), "classes", "d")
         for pixels, meant in ((there.shift, config.shift), (there.cutout, config.cutout)):
             assert abs(pixels - meant * side / 32) <= 0.5 or pixels == 1
-    assert suited(config, (32, 32), "classes", "d").shift == config.shift
+    assert resolved(config, (32, 32), "classes", "d").shift == config.shift
     for lengths in ((96,), (96, 96, 96)):  # samples of signals and volumes are no pixels
-        assert suited(config, lengths, "classes", "d").shift == config.shift
+        assert resolved(config, lengths, "classes", "d").shift == config.shift
     own = make_config(preset, {"shift": 3, "image_sizes": (16,)})
-    assert suited(own, (96, 96), "classes", "d").shift == 3  # pixels, if a user gives them
+    assert resolved(own, (96, 96), "classes", "d").shift == 3  # pixels, if a user gives them
     assert {image_size(own, epoch, (96, 96)) for epoch in range(config.epochs)} == {(16, 16)}
 
 

@@ -22,7 +22,7 @@ from tests.train.runs import SMALL as RUN
 from tests.train.runs import assert_same_run, in_step, metrics
 from tests.train.test_distributed import on_ranks
 from train.classifier import load
-from train.config import ConfigError, config_class, make_config, suited, with_defaults
+from train.config import ConfigError, config_class, make_config, resolved, with_defaults
 from train.data import Dataset, DatasetInfo, Images, recolour
 from train.networks import registry
 from train.networks.architecture import Architecture
@@ -408,7 +408,7 @@ def test_a_new_loss_says_for_which_task_it_is(few_images: Dataset, monkeypatch: 
         losses.append(float(step(start, drawn(config, 1, 6, images) | rates)[1]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-12) and losses[2] < 0.95 * losses[0]
     with pytest.raises(ConfigError, match="loss is 'focal', which is for classes; the task is labels: leave it out"):
-        suited(config, (32, 32), "labels", "d")
+        resolved(config, (32, 32), "labels", "d")
     for task, said in (("auto", "the task's own loss"), ("classes", "loss 'cross-entropy'")):  # before data are loaded
         with pytest.raises(ConfigError, match=rf"focus is 3\.0, which is for loss 'focal'; {said} has no such"):
             make_config("sample", {"focus": 3.0, "task": task})
@@ -494,7 +494,7 @@ def test_a_fourth_task_is_one_entry(
     assert "ordinal" in str(_changed(network.checkpoint.config, network.checkpoint.task).lines)
     assert network.predict(few_images.test_images[:2]) == [few_images.class_names[k] for k in (outputs[:2] > 0).sum(1)]
     with pytest.raises(ConfigError, match="task is 'ordinal', which learns classes; d has labels: leave it out"):
-        suited(make_config("sample", {"task": "ordinal"}), (32, 32), "labels", "d")
+        resolved(make_config("sample", {"task": "ordinal"}), (32, 32), "labels", "d")
 
 
 class GridSettings(Section):
@@ -510,9 +510,9 @@ class Grid(Augmentation[GridSettings]):
 
 def test_an_augmentation_says_what_its_settings_need_and_which_are_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(AUGMENTATIONS, "grid", Grid())
-    config: Any = suited(make_config("hcnn", {"grid": 8, "grid_part": 0.3, "made_for": 32}), (48, 64), "classes", "d")
+    config: Any = resolved(make_config("hcnn", {"grid": 8, "grid_part": 0.3, "made_for": 32}), (48, 64), "classes", "d")
     assert (config.grid, config.shift, config.made_for) == (12, 9, 0)
-    kept: Any = suited(make_config("hcnn", {"grid": 8}), (48, 64), "classes", "d")  # these are pixels of the images
+    kept: Any = resolved(make_config("hcnn", {"grid": 8}), (48, 64), "classes", "d")  # these are pixels of the images
     assert kept.grid == 8
     with pytest.raises(ConfigError, match=r"grid_part is 0\.3, which needs --grid"):
         make_config("hcnn", {"grid_part": 0.3})

@@ -57,7 +57,7 @@ def add_settings(parser: Parser) -> None:
         takers += [section.needs] if section.needs else []
         group = parser.add_argument_group(title)
         hidden[group] = f"with --{', --'.join(takers)}" if takers else None
-        for f in section.own():
+        for f in section.added():
             if f.name not in FIRST:
                 action = add_flag(group, f)
                 hidden[action] = action.help
@@ -94,7 +94,7 @@ def add_flag(group: argparse._ActionsContainer, f: Field[Any]) -> argparse.Actio
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that flags give, by name."""
-    names = (f.name for section in sections() for f in section.own())
+    names = (f.name for section in sections() for f in section.added())
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 

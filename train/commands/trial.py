@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from train.commands.process import LAUNCHERS
-from train.config import Config, make_config, read_toml, suited
+from train.config import Config, make_config, read_toml, resolved
 from train.runs.checkpoint import Checkpoint
 from train.runs.run import Run, RunError
 from train.storage.files import open_regular
@@ -58,7 +58,7 @@ def run_trial(folder: Path, number: int, minutes: float, deadline: float, thread
     if checkpoint is not None:  # what a run may change as it goes on does not make it another
         data = checkpoint.image_size, checkpoint.targets.kind, str(file)
         same = dataclasses.replace(checkpoint.config, data_dir=config.data_dir, backend=config.backend)
-        if suited(same, *data) != suited(config, *data):
+        if resolved(same, *data) != resolved(config, *data):
             raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
     flags: list[str] = ["--config", str(file), "--out", str(run.path)]
     if run.checkpoint_paths():  # a function is called only if it is named

@@ -253,7 +253,7 @@ def train_subset(dataset: Dataset, size: int) -> Dataset:
         said = f"train size is {size}; {dataset.name} has {available} training images"
         raise ValueError(f"{said}, choose 1 to {available}")
     train = np.flatnonzero(held_out | (np.cumsum(~held_out) <= size))
-    return taken(dataset, train, np.arange(count, count + len(dataset.test_labels)))
+    return subset(dataset, train, np.arange(count, count + len(dataset.test_labels)))
 
 
 def laid_down(dataset: Dataset) -> NDArray[np.bool_]:
@@ -262,7 +262,7 @@ def laid_down(dataset: Dataset) -> NDArray[np.bool_]:
     return np.zeros(count, bool) if samples is None or samples.held_out is None else samples.held_out[:count]
 
 
-def taken(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -> Dataset:
+def subset(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) -> Dataset:
     """Return a part of a data set, by places among its training samples followed by its test samples."""
     both, samples, fields = np.concatenate([train, test]), dataset.samples, {}
     for part, index in (("train", train), ("test", test)):

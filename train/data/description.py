@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, to_numpy
-from train.data.dataset import Dataset, Samples, taken
+from train.data.dataset import Dataset, Samples, subset
 from train.data.labels import HELD_OUT, TEST, TRAIN
 
 FORMAT = 2
@@ -111,7 +111,7 @@ class Description:
         train, test = (np.flatnonzero((index >= 0) & ((self.parts == TEST) == of_test)) for of_test in (False, True))
         both = np.concatenate([train, test])
         samples = Samples(tuple(self.names[k] for k in both), self.hashes[both], self.parts[both] == HELD_OUT)
-        return dataclasses.replace(taken(dataset, index[train], index[test]), samples=samples)
+        return dataclasses.replace(subset(dataset, index[train], index[test]), samples=samples)
 
 
 def _labels_of(dataset: Dataset) -> NDArray[Any]:

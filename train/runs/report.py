@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import array_namespace, to_numpy
-from train.config import Config, make_config, suited
+from train.config import Config, make_config, resolved
 from train.data import Images, MappedImages
 from train.data.dataset import MOST_COLOURS
 from train.networks.network import Network
@@ -129,7 +129,7 @@ def _curves(records: Sequence[Mapping[str, Any]], task: Task) -> list[Picture]:
 
 def _changed(config: Config, task: Task) -> Table:
     """Return the settings that differ from the preset's, both resolved for the same data."""
-    here, preset = (vars(suited(each, (1,), task.takes, "a run")) for each in (config, make_config(config.preset)))
+    here, preset = (vars(resolved(each, (1,), task.takes, "a run")) for each in (config, make_config(config.preset)))
     lines = [(name, in_words(value), in_words(preset[name])) for name, value in here.items() if value != preset[name]]
     return Table(("setting", "here", f"preset {config.preset}"), lines, "settings that differ from the preset's")
 

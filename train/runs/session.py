@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import SPARE
-from train.config import IN_STEPS, Config, ConfigError, is_own, suited, with_steps
+from train.config import IN_STEPS, Config, ConfigError, is_own, resolved, with_steps
 from train.data import INFO, Dataset, DatasetInfo, class_notes, load, require_varying_numbers, train_subset
 from train.data.augmentation import other_pixels, value_range
 from train.data.description import Description
@@ -205,7 +205,7 @@ class Session:
             dataset, chosen = self.load(xp, config), config
             if self.free and is_own(config.dataset):
                 chosen = with_steps(config, len(split(dataset, config)[0]), max(8, ranks.size))
-            require_suitable(suited(chosen, dataset.image_shape[:-1], dataset.task, dataset.name), dataset.info)
+            require_suitable(resolved(chosen, dataset.image_shape[:-1], dataset.task, dataset.name), dataset.info)
             if self.teacher:
                 require_same_task(*self.teacher, dataset, config)
             return chosen, dataset, versions(xp.__name__)
@@ -223,7 +223,7 @@ class Session:
                 f"batches of {chosen.batch_size} (preset: {config.batch_size}), {chosen.epochs} epochs "
                 f"({config.epochs}): at least 1,000 steps, batches alike; --epochs or --batch-size changes it"
             )
-        preset, config = chosen, suited(chosen, dataset.image_shape[:-1], dataset.task, dataset.name)
+        preset, config = chosen, resolved(chosen, dataset.image_shape[:-1], dataset.task, dataset.name)
         for line in size_notes(preset, config, dataset):
             self.say(line)
         if ranks.size > 1:
@@ -421,6 +421,6 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
 def _smaller(config: Config, fits: int) -> str:
     if fits:
         return f"--batch-size {fits} would fit"
-    names = (f.name for section in architecture_of(config).sections for f in section.own())
+    names = (f.name for section in architecture_of(config).sections for f in section.added())
     sizes = [f"--{name}" for name in names if name in ("width", "factors")]
     return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"

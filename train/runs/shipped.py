@@ -78,7 +78,7 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     """Return a checkpoint for evaluation alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
-    of_teachers = (f.name for f in TeacherSettings.own())
+    of_teachers = (f.name for f in TeacherSettings.added())
     here = ("init_from", "teacher", *of_teachers, "backend", "data_dir")  # no other machine has these
     unset = {name: getattr(Config, name) for name in here}
     return replace(
