@@ -16,7 +16,7 @@ MOST_TERMS = 3
 """Most terms of a weighted sum of arrays, for which a kernel's argument has room."""
 
 Units = dict[str, float]
-"""How many units of work each coefficient of `Costs` is multiplied by."""
+"""Numbers of units of work, by the coefficient of `Costs` that prices them."""
 
 
 @dataclass(frozen=True)

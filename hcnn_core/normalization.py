@@ -108,7 +108,7 @@ def normalized_marginal_and_moments(
     y: Array, shift: Array, scale: Array, bias: Array, axis: int, *, epsilon: float, shard: Shard | None = None,
     parts: Array | None = None,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """As `normalized_and_moments`, of `normalize_elu_marginal`."""
+    """Return the results of `normalize_elu_marginal`, and mean and variance as `normalized_and_moments` does."""
     y = _arguments(y, shift, scale, bias)[1]
     (axis,) = normalize_axes("axis", axis, y.ndim, 1)
     if axis == y.ndim - 1:

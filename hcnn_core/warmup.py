@@ -170,7 +170,7 @@ WORK: dict[str, Callable[[str, str], None]] = {
     "(+) networks": functools.partial(_network, "factored"),
     "(+) networks with normalised outputs": functools.partial(_network, "written out"),
 }
-"""What is called, by its name: functions of the boundary and the dtype."""
+"""Functions of the boundary and the dtype, by their names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

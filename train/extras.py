@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
-"""What training needs and hcnn_core does not: the extra `train`."""
+"""Modules that training needs and hcnn_core does not: the extra `train`."""
 
 ROOT = Path(__file__).resolve().parents[1]
 

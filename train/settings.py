@@ -60,7 +60,7 @@ class Section:
 
 
 class RunSettings(Section):
-    """How long weights are learned, on which sizes, and in which precision: what every part may read."""
+    """Settings that every part may read: the length of training, the sizes of images, and the precision."""
 
     epochs: int = setting(240, "passes over the training images", low=1, high=9999)
     batch_size: int = setting(50, "images a step", low=1)

@@ -122,7 +122,7 @@ def _named(dataset: Dataset) -> str:
 def _drawn(
     options: argparse.Namespace, dataset: Dataset, number: int
 ) -> tuple[np.random.Generator, np.ndarray[Any, Any]]:
-    """Which of the test images are tried, and a source of random weights."""
+    """Return the test images to try, and a source of random weights."""
     rng = np.random.default_rng([options.seed, number])
     return rng, np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
 

@@ -28,7 +28,7 @@ _irfft = primitive(lambda x, n, axis, norm: np.fft.irfft(x, n, axis=axis, norm=n
 
 
 def _multiplicity(n: int, axis: int, like: Array) -> Array:
-    """How many of n frequencies each of the n // 2 + 1 that are kept stands for: 2, but 1 where it is real."""
+    """How many of n frequencies each of the n // 2 + 1 stored ones stands for: 2, or 1 where it is real."""
     counts = np.full(n // 2 + 1, 2.0)
     counts[0] = 1
     if n % 2 == 0:

@@ -22,7 +22,7 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
 
 
 class DeviceLimits(NamedTuple):
-    """What a CUDA device allows a kernel."""
+    """The limits of a CUDA device for a kernel."""
 
     shared: int
     """Bytes of shared memory that a block of threads may have."""

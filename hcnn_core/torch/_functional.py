@@ -20,7 +20,7 @@ PaddingMode: TypeAlias = Literal["zeros", "circular", "reflect", "replicate"]
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 HALVES = (torch.float16, torch.bfloat16)
 BOUNDARIES = {"zeros": "zero", "circular": "periodic", "reflect": "mirror", "replicate": "nearest"}
-"""What the padding modes are called as boundaries of `convolve`."""
+"""Padding modes as boundaries of `convolve`."""
 
 
 def convolve(

@@ -165,7 +165,7 @@ class Contrast:
 
 
 Translations = tuple[Agreement, Sequence[int]]
-"""What was measured at a depth, and some of its translations."""
+"""The measurement at a depth, and some of its translations."""
 
 
 def contrast(

@@ -1,1 +1,1 @@
-"""What the command lines share: parsing, the process's settings, one trial of a sweep."""
+"""Common parts of the command lines: parsing, the process's settings, one trial of a sweep."""

@@ -17,13 +17,13 @@ from hcnn_core.backend import refuse_notes
 from train.data.targets import AUTO, LABEL_KINDS, Targets
 
 IMAGE_SHAPE = (32, 32, 3)
-"""Of CIFAR."""
+"""Shape of CIFAR's images."""
 
 DTYPES = ("uint8", "int16", "uint16", "float32", "float64")
-"""Of values; uint8 are pixels."""
+"""Dtypes of images; uint8 are pixels."""
 
 MOST_AXES = 3
-"""Of space: one for signals, two for images, three for volumes."""
+"""Most axes of space: one for signals, two for images, three for volumes."""
 
 UNITS = {1: "signals", 2: "images", 3: "volumes"}
 """Names of data with one, two and three axes of space."""

@@ -17,7 +17,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Targets:
-    """What a network's outputs stand for: logits of classes or of yes/no labels, or standardised numbers."""
+    """The meaning of a network's outputs: logits of classes or of yes/no labels, or standardised numbers."""
 
     kind: str = "classes"  # one of `LABEL_KINDS`
     mean: Any = None  # of each number, (T,), over the training part, in units of the data

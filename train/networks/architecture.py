@@ -41,6 +41,6 @@ ARCHITECTURES: dict[str, Architecture] = {}
 
 
 class ArchitectureSettings(RunSettings):
-    """Which kind of network."""
+    """The setting that chooses the kind of network."""
 
     architecture: str = setting("hcnn", "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())

@@ -93,7 +93,7 @@ class Layer:
     """Whether its weights are of no use to a network of other classes."""
 
     copies: float = 2.5
-    """How many numbers a step keeps until the backward pass has used them, per number of the output."""
+    """Numbers that a step keeps until the backward pass has used them, per number of the output."""
 
     @property
     def label(self) -> str:

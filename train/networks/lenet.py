@@ -22,7 +22,7 @@ from train.settings import ConfigError, RunSettings
 
 SPACE_AXES = (1, 2)
 TAPS = 5
-"""Of a filter, along each space axis."""
+"""Taps of a filter along each space axis."""
 
 SMALLEST, MULTIPLE = 32, 4
 """Sides of images are at least so long, and multiples of this, so that blocks of 2 x 2 samples fill every map."""

@@ -140,7 +140,7 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
         "validation_size": 200,
     },
 }
-"""What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2).
+"""The changes of each preset. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2).
 
 `released` is the network of the authors' program: scale and bias after both normalisations, space subsampled at j = 4
 and 8, means of 16 filters at layer 11 and a dense layer, 360,522 trainable numbers. What differs: filters are flipped,

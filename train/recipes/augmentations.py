@@ -160,7 +160,7 @@ class MixupSettings(RunSettings):
 
 
 SPACE_NAMES = "rows", "columns", "slices"
-"""Of space; signals have the first, volumes all."""
+"""Names of the axes of space; signals have the first, volumes all."""
 
 
 def _require_below(name: str, value: int, size: tuple[int, ...]) -> None:

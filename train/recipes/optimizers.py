@@ -55,7 +55,7 @@ class Parameter(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a step stands; on a GPU arrays without axes, since a recorded step reads them anew."""
+    """The rate and number of a step; on a GPU arrays without axes, since a recorded step reads them anew."""
 
     rate: float | Array  # learning rate
     step: float | Array  # the number of this step, from 1
@@ -67,7 +67,7 @@ Update = Callable[
 
 
 class Optimizer(NamedTuple):
-    """How arrays follow from gradients."""
+    """An optimiser: its state and its update of weights by gradients."""
 
     keeps: tuple[str, ...]
     """Names of its state's arrays, each in the shape of a weight; zeros before the first step."""

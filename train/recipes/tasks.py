@@ -239,7 +239,7 @@ TASKS: dict[str, Task] = {task.name: task for task in (Task(), _Labels(), _Numbe
 
 
 class TaskSettings(RunSettings):
-    """What is learned of images, and what is made small."""
+    """Settings of the task and its loss."""
 
     task: str = setting(AUTO, "what is learned of each image; auto: what its labels are", choices=TASKS.keys())
     loss: str = setting(AUTO, "what is made small; auto: the task's own", choices=LOSSES.keys())

@@ -33,7 +33,7 @@ SCHEMA = 3
 GROUPS = ("parameters", "optimizer", "moments", "average")
 """Trees of arrays, each a field of `State` and a group of the file; their depth is their own."""
 LOUDEST = 0.9
-"""What mean and deviation together stay below where all values lie from -1 to 1, but of square waves."""
+"""Bound of mean plus deviation where all values lie from -1 to 1, but for square waves."""
 LEAST_OF_GROUP = 64
 """Bytes of a file that a group takes, or a few less."""
 
@@ -96,16 +96,16 @@ class Checkpoint:
 
     @property
     def task(self) -> Task:
-        """What its network does."""
+        """The task of its network."""
         return learned(self.config, self.targets.kind)
 
     @property
     def outputs(self) -> int:
-        """How many numbers its network gives."""
+        """The number of its network's outputs."""
         return len(self.class_names) + self.task.beside
 
     def reading(self, config: Config) -> Reading:
-        """Return how data are read that its network takes, with other settings than its own."""
+        """Return how to read data for its network, with other settings than its own."""
         size = config.reading.size or self.image_size
         return Reading(len(size), self.targets.kind, size, values=self.values)
 
@@ -126,7 +126,7 @@ class Checkpoint:
 
     @property
     def channels(self) -> int:
-        """How many an image has."""
+        """Channels of an image."""
         return self.image_shape[-1]
 
 

@@ -1,1 +1,1 @@
-"""What Proposition 3.1 says of a network, and what the network does."""
+"""Proposition 3.1: its statements for a network, and the network's errors."""

@@ -1,4 +1,4 @@
-"""What `train.verification.covariance` measured, as a table for a terminal, as JSON, as pictures, and as one page."""
+"""The measurements of `train.verification.covariance` as a table for a terminal, JSON, pictures, and one page."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
 from hcnn_core._engines.cpu.straight_line import StraightLine, Terms, dft_line
 
 PLAIN, ELU, ELU_VJP = range(3)
-"""What a codelet also does: nothing; the ELU of its outputs; the derivative of an ELU times its inputs."""
+"""Fused steps of a codelet: none; the ELU of its outputs; the derivative of an ELU times its inputs."""
 
 SOURCE_CHECKSUM = zlib.crc32((inspect.getsource(straight_line) + SOURCES).encode())
 """Checksum of the code that writes straight-line DFTs, and of all kernels."""

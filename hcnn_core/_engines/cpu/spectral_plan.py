@@ -155,7 +155,7 @@ class SpectralPlan(CpuPlan):
 
 
 class Workspace:
-    """What a thread holds while it multiplies the spectra of n positions, a block at a time."""
+    """A thread's memory while it multiplies the spectra of n positions, a block at a time."""
 
     def __init__(self, plan: SpectralPlan, n: int, block: int, dtype: Any) -> None:
         d, lanes, n = plan.transform, VECTOR_BYTES // dtype.itemsize, min(n, block)
@@ -181,7 +181,7 @@ class Workspace:
         return tuple(SpectralWorkspace(self.block, self.between, self.x_spectrum, self.y_spectrum, self.offsets))
 
     def adjoint(self, positions: int, *, filters: bool, bias: bool) -> AdjointWorkspace:
-        """Return what adjoints also hold. `filters` and `bias` say which cotangents are wanted."""
+        """Return the further memory of adjoints. `filters` and `bias` say which cotangents are wanted."""
         plan, d, lanes = self.plan, self.plan.transform, VECTOR_BYTES // self.dtype.itemsize
         columns = -(-d.planes * plan.out // lanes) * lanes
         groups = len(plan.phases) * (plan.channels // plan.group)

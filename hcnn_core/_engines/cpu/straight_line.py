@@ -154,7 +154,7 @@ def pairs(length: int) -> list[tuple[int, bool]]:
 
 
 LEAN, TRIPLED, PAIRED = range(3)
-"""What straight-line code writes for a frequency. LEAN: its real and imaginary part, or the real part alone if the
+"""Outputs of straight-line code for a frequency. LEAN: its real and imaginary part, or the real part alone if the
 frequency is its own conjugate. TRIPLED: their sum as well, before them. PAIRED: always both parts."""
 
 

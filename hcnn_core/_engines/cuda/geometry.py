@@ -1,4 +1,4 @@
-"""Which samples the results of a convolution read along the axes that are not transformed, and its transpose."""
+"""The samples that a convolution's results read along the axes that are not transformed, and the transpose."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Gather:
         return math.prod(-(-along.size // n) for along, n in zip(self.results, tile, strict=True))
 
     def tables(self, tile: tuple[int, ...]) -> tuple[Integers, ...]:
-        """As the kernels want them: taps, `reads` and `targets` of each tile, `starts` and `offsets` in a tile."""
+        """Return the kernels' tables: taps, `reads` and `targets` of each tile, `starts` and `offsets` in a tile."""
         reads, targets, extents = [], [], self.extents(tile)
         starts = [np.arange(n) * step for n, step in zip(tile, self.steps, strict=True)]
         offsets = [shift - shift.min() for shift in self.shifts]

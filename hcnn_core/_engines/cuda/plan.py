@@ -35,7 +35,7 @@ MAPS = ("analysis", "analysis back", "synthesis", "back")
 
 @dataclass(frozen=True)
 class Map:
-    """Two stages as `map_rows` wants them."""
+    """Two stages, as operands of `map_rows`."""
 
     factors: tuple[Array, Array]
     rows: Integers

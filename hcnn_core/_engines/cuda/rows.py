@@ -1,4 +1,4 @@
-"""What plans by CUDA kernels share: arrays as rows of positions, and rows extended by their boundary."""
+"""The base of plans by CUDA kernels: arrays as rows of positions, and rows extended by their boundary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the CUDA kernels find what: the boundary's extensions and the taps around every position, as offsets."""
+"""Offset tables of the CUDA kernels: the boundary's extensions and the taps around every position."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Tables:
-    """What the kernels need to know of some axes, their boundary and strides.
+    """The kernels' tables for some axes, their boundary and strides.
 
     The extensions of the signal and of the cotangent of the result; the taps around every output; where outputs lie in
     the extended cotangent; the phases of samples that some output reads, and whether these are all.
@@ -70,7 +70,7 @@ class Tables:
 
 
 def extended_positions(t: Taps) -> tuple[int, int]:
-    """Positions of the extended signal and of the extended cotangent: what `tables_of` would list, only counted."""
+    """Count the positions of the extended signal and of the extended cotangent, as `tables_of` would list them."""
     x_sources, _, g_sources, _ = _along_axes(t)
     return math.prod(s.size for s in x_sources) * t.batch, math.prod(s.size for s in g_sources) * t.batch
 

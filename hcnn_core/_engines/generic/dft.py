@@ -63,7 +63,7 @@ class ByTable(ABC, Generic[AnyArray]):
 
     @property
     def contiguous(self) -> Callable[[AnyArray], AnyArray]:
-        """What is done to an array that is reshaped next: nothing, or a copy that is made faster than by reshaping."""
+        """Function of an array that is reshaped next: no change, or a copy that is faster than reshaping."""
         return lambda x: x
 
     @property

@@ -36,7 +36,7 @@ INNER_X, FEW_INNER_X = (6, 3) if REGISTERS == 32 else (3, 2)
 INNER_Y, FEW_INNER_Y = 4, 3
 
 SET, ELU, ADD, SCATTER_ADD = range(4)
-"""What a product does: write the sums; write their ELU; add them to what is there; add them to rows that a table
+"""Modes of a product: write the sums; write their ELU; add them to the output; add them to rows that a table
 lists."""
 
 LINES_PER_BLOCK = 24
@@ -284,7 +284,7 @@ def gemm_rows(out: int, out_stride: int, n: int, x: int, table: NDArray, matrix:
 
 @compiled()
 def add_gemm_rows(out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
-    """As `gemm_rows`, added to what is there."""
+    """As `gemm_rows`, added to the output."""
     _gemm(ADD, out, out_stride, n, x, table, matrix, 0)
 
 

@@ -35,7 +35,7 @@ SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__fi
 
 
 class _ReadOnlyLocator(InTreeCacheLocator):
-    """Where no folder can be written to, nothing is kept; what others have compiled is read all the same."""
+    """The folder where none can be written to: nothing is kept, and code that others compiled is read."""
 
     def ensure_cache_path(self) -> None:
         """Do nothing."""

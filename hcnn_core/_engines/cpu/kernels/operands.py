@@ -83,7 +83,7 @@ class BoundProgram(NamedTuple):
 
 
 class SpectralWorkspace(NamedTuple):
-    """What a thread holds while it multiplies spectra."""
+    """A thread's memory while it multiplies spectra."""
 
     block: int
     """Positions worked on at a time; spectra stay in cache."""
@@ -98,7 +98,7 @@ class SpectralWorkspace(NamedTuple):
 
 
 class AdjointWorkspace(NamedTuple):
-    """What a thread also holds for the cotangents of filters and bias."""
+    """A thread's further memory for the cotangents of filters and bias."""
 
     y_transposed: NDArray
     """(frequencies, width, planes * out and padding): the result's spectrum, so that sums do not cross lanes."""
@@ -138,7 +138,7 @@ class OffsetTable(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """What F(4, 3) reads of a signal: six lines for each tile of four lines of results."""
+    """A signal's lines that F(4, 3) reads: six for each tile of four lines of results."""
 
     six: NDArray
     """(tiles, 6) int64: lines of the signal, -1 for zeros."""
@@ -153,7 +153,7 @@ class Tiling(NamedTuple):
 
 
 class WinogradWorkspace(NamedTuple):
-    """What a thread holds while it works on tiles of F(4, 3)."""
+    """A thread's memory while it works on tiles of F(4, 3)."""
 
     missing: NDArray
     """(elements,) zeros in place of missing lines. For adjoints (2, elements): they write to the second row."""

@@ -59,7 +59,7 @@ INPUT_TRANSFORM, OUTPUT_TRANSFORM, INPUT_TRANSPOSE, OUTPUT_TRANSPOSE = range(4)
 def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, x: Any, table: Any, n: Any) -> Any:
     """Apply one of MAPS to rows of n bytes: write sum over j of matrix[i, j] * row j of x to row i of out.
 
-    Row i of out begins at out + places[i], row j of x at x + table[j]. `how` is SET, or ADD to what is there. With ADD
+    Row i of out begins at out + places[i], row j of x at x + table[j]. `how` is SET, or ADD to the output. With ADD
     rows of out may coincide.
     """
     if not isinstance(which, types.IntegerLiteral) or not isinstance(how, types.IntegerLiteral):
