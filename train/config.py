@@ -80,7 +80,7 @@ class RecipeSettings(RunSettings):
     """Weights that a run begins with, and when it evaluates."""
 
     init_from: str = setting(
-        "", "checkpoint, run or name of a network whose weights to begin with; what tells other classes apart is drawn"
+        "", "checkpoint, run or name of a network to begin with; weights that tell other classes apart are drawn"
     )
     validation_every: int = setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
     test: bool = setting(True, "read the test set, once, after the last epoch")

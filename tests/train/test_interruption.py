@@ -362,7 +362,7 @@ def test_a_damaged_best_checkpoint_is_that_of_its_epoch_again(command: Command, 
     best = path / "best.h5"
     best.write_bytes(best.read_bytes()[:-1])
     out = command("--resume", path).success()
-    copied = f"{best} is a copy of epoch0003-step000000.h5 again; what was damaged is now {best}.damaged"
+    copied = f"{best} is a copy of epoch0003-step000000.h5 again; the damaged one is now {best}.damaged"
     assert copied in out.splitlines() and f"{best}: epoch 3; epoch0004-step000000.h5: epoch 4" in out.splitlines()
     assert best.read_bytes() == (trained / "epoch0003-step000000.h5").read_bytes()
     assert (path / "best.h5.damaged").read_bytes() == (trained / "best.h5").read_bytes()[:-1]

@@ -495,7 +495,7 @@ def _decoded(file: Path, pictures: Pictures, form: Form, hashes: NDArray[np.uint
         os.replace(partial, whole := file.with_name(f"{file.name}-{checksum:08x}.npy"))
         return MappedImages([np.load(whole, mmap_mode="r")])
     except UNREADABLE as error:
-        pictures.notes.append(f"what is decoded cannot be kept in {file.parent}: {error}")
+        pictures.notes.append(f"decoded pictures cannot be kept in {file.parent}: {error}")
         return np.concatenate(list(chunks()))
     finally:
         with contextlib.suppress(OSError):

@@ -28,7 +28,7 @@ class TeacherSettings(RunSettings):
 
     needs = "teacher"
     teacher_share: float = setting(0.9, "part of the loss that compares with the teacher", low=0.0, high=1.0)
-    temperature: float = setting(4.0, "what logits are divided by before they are compared", low=0.1, high=100.0)
+    temperature: float = setting(4.0, "divisor of logits before they are compared", low=0.1, high=100.0)
     attention_transfer: float = setting(
         0.0, "weight of the distance between its attention maps and the teacher's (arXiv:1612.03928)", low=0.0, high=1e6
     )

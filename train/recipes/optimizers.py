@@ -23,7 +23,7 @@ class DecaySettings(RunSettings):
     weight_decay: float = setting(
         2e-4, "added to the gradient, or to the direction made of it, per unit of filter coefficient", low=0.0
     )
-    decay_scales: bool = setting(False, "weight decay of scales too: of what is normalised, and of the logits")
+    decay_scales: bool = setting(False, "weight decay of scales too: of normalised outputs, and of the logits")
 
 
 class MomentumSettings(DecaySettings):

@@ -241,8 +241,8 @@ TASKS: dict[str, Task] = {task.name: task for task in (Task(), _Labels(), _Numbe
 class TaskSettings(RunSettings):
     """Settings of the task and its loss."""
 
-    task: str = setting(AUTO, "what is learned of each image; auto: what its labels are", choices=TASKS.keys())
-    loss: str = setting(AUTO, "what is made small; auto: the task's own", choices=LOSSES.keys())
+    task: str = setting(AUTO, "what the network learns of each image; auto: by the labels", choices=TASKS.keys())
+    loss: str = setting(AUTO, "the loss to minimise; auto: the task's own", choices=LOSSES.keys())
 
 
 def learned(settings: TaskSettings, kind: str) -> Task:

@@ -307,7 +307,7 @@ class Run:
                 path.replace(aside)
             if source.is_file() and _loaded(source):
                 write_atomically(path, source.read_bytes())
-                was = f"what was damaged is now {aside}" if there else "it was gone"
+                was = f"the damaged one is now {aside}" if there else "it was gone"
                 return f"{path} is a copy of {source.name} again; {was}", False
         lost = f"damaged, and is now {aside}" if there else "gone"
         return f"{path} is {lost}", True

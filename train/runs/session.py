@@ -145,7 +145,7 @@ class Session:
             ranks.agree(lambda: trainer.restore(checkpoint, path))
             run.write_data(self.described)
             for damaged in run.set_aside_after(checkpoint):
-                self.say(f"what was damaged is now {damaged}")
+                self.say(f"the damaged one is now {damaged}")
             best, hope = state.best, "; the best epoch from here on takes its place"
             state.best = ranks.from_first(lambda: self._mend_best(run, state, hope))
             run.forget_metrics_after(state.epoch)
