@@ -33,8 +33,8 @@ SAMPLE = 2e-4
 """Seconds of a run of calls that is timed as one, where a call takes less."""
 
 ROUND_FACTORS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.1, 1.1)
-"""For each round: a choice slower than the fastest by this factor is dropped. The estimate stays unless it is slower than
-another choice by the last factor."""
+"""For each round: a choice slower than the fastest by this factor is dropped. The estimate stays unless it is slower
+than another choice by the last factor."""
 
 PAIRS = 3, 40
 """Fewest and most alternating runs of a choice and the estimate, until one is surely faster."""

@@ -142,7 +142,7 @@ class Opened:
 
 
 ORDINARY = {plain.Convolution, plain.Normalization, plain.Whole, plain.Dense}
-ORDINARY |= {lenet.Convolution, lenet.Average, lenet.Dense}
+ORDINARY |= {lenet.SquashedConvolution, lenet.Average, lenet.Dense}
 
 
 def _dense_macs(network: Network) -> float:
