@@ -74,6 +74,7 @@ def on_terminal(code: str, cache: Path, **variables: str) -> str:
         os.close(its)
 
 
+@pytest.mark.slow
 def test_a_first_call_that_compiles_says_so_once_on_a_terminal(tmp_path: Path) -> None:
     assert on_terminal(AT_ONCE, tmp_path, HCNN_QUIET="1") == ""
     (empty := tmp_path / "empty").mkdir()
@@ -126,6 +127,7 @@ def test_seconds_of_compiling_add_up(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert notice.said and capsys.readouterr().err == f"{NOTICE}\n"
 
 
+@pytest.mark.slow
 def test_what_is_called_is_compiled_once_and_logged_with_its_time(tmp_path: Path) -> None:
     """And nothing else is. Lines of 16 positions go by `gemm_lines`, transforms by codelets; no adjoint is called."""
     done = run(CALLS, tmp_path)
