@@ -331,10 +331,11 @@ def listen(
     cupy: Any, driver: Driver, preset: str, boundary: str | None, batch_size: int, **changes: Any
 ) -> list[Launch]:
     """What a step of training records, after those that are not."""
+    from benchmarks.inference import SHAPES
     from benchmarks.step import Step
     from train.runs.step import WARM_UP
 
-    step = Step(preset, boundary, batch_size, cupy, **changes)
+    step = Step(preset, boundary, batch_size, cupy, shape=SHAPES.get(preset, (32, 32, 3)), **changes)
     for _ in range(WARM_UP):
         step()
     driver.listening = True

@@ -119,7 +119,7 @@ def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
         "add_terms", "apply", "channel_moments", "channel_sums_back", "correlate", "covariance_of",
         "cross_entropy", "extend", "gram", "implicit", "implicit_taps", "join_parts", "map_rows", "merge", "merge_back",
         "multiply", "muon_grams", "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows",
-        "row_sums", "row_sums_back", "single", "single_taps", "spread",
+        "normalize_rows_back", "row_sums", "row_sums_back", "single", "single_taps", "spread",
         "summed", "summed_taps",
     }  # fmt: skip
     said = races(launches, tmp_path)
@@ -148,6 +148,10 @@ def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> No
         ("spread", "if (places[q] < 0 || p >= in_line) continue;", "if (places[q] < 0) continue;"),
         ("gram", "p < all / PIECE; p += step", "p <= all / PIECE; p += step"),
         ("add_terms", "end = i < inner ? terms : 0;", "end = terms;"),
+        ("apply", "min(begin + v * LANES, positions - 1)", "begin + v * LANES"),
+        ("multiply", "in_y = k0 + i < depth && first_column + j < columns", "in_y = k0 + i < depth"),
+        ("merge", "t < across; t += FILTER_THREADS", "t - (int)threadIdx.x < across; t += FILTER_THREADS"),
+        ("normalize_rows_back", "p < positions; p +=", "p - (int)threadIdx.x < positions; p +="),
     ],
 )
 def test_a_read_beyond_an_array_is_noticed(
