@@ -14,10 +14,12 @@ from autodiff import grad
 from hcnn_core import log_softmax
 from tests.train.commands import made_up
 from tests.train.runs import run_here
+from train.config import make_config
 from train.data import Dataset, balanced_weights, class_notes
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
 from train.runs.checkpoint import load as load_checkpoint
+from train.runs.fit import Memory, prepared, trainer_on
 from train.runs.run import best_epoch
 from train.runs.scores import figures
 from train.runs.training import Result
@@ -31,6 +33,14 @@ def test_balanced_weights_let_classes_count_alike() -> None:
     assert weights[2] == 0 and weights[labels].mean() == pytest.approx(1)
     for k in (0, 1, 3):
         assert weights[k] * np.sum(labels == k) == pytest.approx(10 / 3)
+
+
+def test_weights_of_classes_and_of_rows_are_multiplied() -> None:
+    x, labels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8), np.array([0] * 9 + [1] * 3)
+    data, counts = Dataset("mine", ("a", "b"), x, labels, x[:1], labels[:1]), np.linspace(0.5, 1.5, 12)
+    config = make_config("sample", {"class_weights": "balanced", "depth": 4, "width": 4, "strided_layers": ()})
+    trainer = trainer_on(np, config, prepared(data, np.arange(12), np.arange(0), counts), Memory(), {})
+    np.testing.assert_allclose(trainer.train.weights, np.where(labels, 2, 2 / 3) * counts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -65,9 +65,9 @@ def test_a_page_fetches_nothing(small: Callable[..., str]) -> None:
 
 
 def test_text_is_escaped(small: Callable[..., str]) -> None:
-    hostile = "<script>'x'</script> \udcff"
+    hostile = "<script>'x'</script> \udcff\x1b[2J\x07"
     text = small(word=hostile, numbers=Table((hostile,), [(hostile,)]), shown=Picture(b"", hostile, hostile))
-    assert "<script" not in text
+    assert not any(raw in text for raw in ("<script", "\x1b", "\x07"))
     assert text.count("&lt;script&gt;") == 7
     text.encode()
 

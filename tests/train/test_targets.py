@@ -386,7 +386,7 @@ def test_decimal_commas_and_what_is_passed_over_in_tables(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("labels", "task", "message"),
     [
-        (np.stack([CLASSES > 0, CLASSES >= 0], axis=1).astype(int), "auto", ""),  # a column is always 1: not one-hot
+        (np.stack([CLASSES < 0, CLASSES >= 0], axis=1).astype(int), "auto", ""),  # a column is always 1: not one-hot
         (np.stack([CLASSES, CLASSES * 0], axis=1) / 2, "labels", "holds 0.0 to 1.0; give yes/no labels as 0 and 1"),
         (CLASSES + 0.5 * (CLASSES == 1), "classes", "expected a whole number for each class"),
     ],
