@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
+from hcnn_core.environment import is_on
 from train.config import Config, is_own, make_config, with_dataset
 from train.data import UNNAMED, Dataset, has_axes, load_dataset, standardise
 from train.data.dataset import DTYPES
@@ -118,6 +119,11 @@ def fit(
         After Ctrl-C or SIGTERM, the state having been saved; `resume` goes on.
     ModuleNotFoundError
         If a module of the extra `train` is missing.
+
+    Warns
+    -----
+    UserWarning
+        Of what is left out, missing or mirrored. Sizes and parts of the data are printed, unless HCNN_QUIET is 1.
     """
     require_installed()
     if not isinstance(dataset, str | Path | Dataset | None):
@@ -136,7 +142,7 @@ def fit(
         raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
         config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else _name_of(dataset))
-    session = Session(on_epoch=on_epoch, dataset=data)
+    session = Session(tell=_tell, warn=_warn, on_epoch=on_epoch, dataset=data)
     session.free = by_name
     with compiling.said("hcnn"):
         run = session.begin(lambda: config, None if out is None else Path(out))
@@ -169,10 +175,20 @@ def resume(
     """
     require_installed()
     changes = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": _name_of(dataset)}
-    session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
+    given = dataset if isinstance(dataset, Dataset) else None
+    session = Session(tell=_tell, warn=_warn, on_epoch=on_epoch, dataset=given)
     with compiling.said("hcnn"):
         session.go_on(Path(run), changes)
     return load(run)
+
+
+def _tell(line: str) -> None:
+    if not is_on("HCNN_QUIET"):
+        print(line)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
 
 
 def _name_of(dataset: str | Path) -> str:

@@ -338,6 +338,7 @@ def test_signals_in_files_are_classified(
     np.savetxt("many/d.csv", x[6:8], delimiter=",")
     scipy.io.wavfile.write("many/e.wav", 1000, x[8])
     scipy.io.wavfile.write("many/f.wav", 1000, np.rint(x[9]).astype(np.int16))  # raw, as these floats are
+    capsys.readouterr()  # what `fit` prints
     assert predict.main(["run", "many"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     names = [

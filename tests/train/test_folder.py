@@ -19,7 +19,7 @@ from PIL import Image
 from hcnn_core import convolve, planning
 from tests.train.commands import arrays_of, made_up, needs_proc
 from tests.train.runs import SMALL, finish, run_here, start
-from train import Dataset, fit, load, load_dataset, predict
+from train import Dataset, fit, load, load_dataset, predict, resume
 from train.config import ConfigError, make_config
 from train.data import (
     DataError,
@@ -35,6 +35,7 @@ from train.data.description import samples_of
 from train.data.photographs import pixels
 from train.data.reading import load as read
 from train.pages import Table
+from train.runs.run import Interrupted
 
 ENDINGS = (".png", ".JPG", ".tif", ".webp", ".npy", ".bmp", ".gif", ".jfif", ".NPY")
 
@@ -501,11 +502,35 @@ def test_the_home_folder_in_every_path_of_a_user(
     run_here(("describe", *SMALL, *flags[:2], "--data-dir", "~/described"), None).success()
     run_here(("evaluate", "~/r", "--data-dir", "~/evaluated"), None).success()
     load_dataset("~/a.npz", "~/d")
-    fit(make_config("sample", {"depth": 4, "width": 4, "epochs": 1, "shift": 1}), "~/a.npz", out="~/f")
+    fit(make_config("sample", {"depth": 4, "width": 4, "epochs": 1, "shift": 1, "flip": False}), "~/a.npz", out="~/f")
     with planning("measure", file="~/plans"):
         convolve(np.ones((30, 30)), np.ones((5, 5)), (0, 1), boundary="zero")
     assert {"r", "data", "described", "evaluated", "f", "plans"} <= {p.name for p in home.iterdir()}
     assert not Path("~").exists()
+
+
+def test_fit_says_what_the_command_line_says(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is lost or mirrored as warnings, once, and the rest in lines; a run that goes on speaks of no mirrors."""
+
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(pictures.parent)
+    (pictures / "cat" / "text.png").write_text("no picture")
+    config = make_config("sample", {"depth": 4, "width": 4, "epochs": 2, "shift": 1, "test": False})
+    with pytest.warns(UserWarning) as said, pytest.raises(Interrupted):
+        fit(config, f"{pictures}/:16", out="r", on_epoch=stop)
+    unread, mirrored = sorted((str(one.message) for one in said), key=lambda line: "mirrored" in line)
+    assert "cat/text.png cannot be read" in unread
+    assert mirrored.startswith("half of the training images are mirrored; --no-flip, in Python flip=False, where")
+    out = capsys.readouterr().out
+    assert "are resized by the shorter side" in out and "is held out to measure" in out and "cannot" not in out
+    monkeypatch.setenv("HCNN_QUIET", "1")
+    with pytest.warns(UserWarning) as said:
+        resume("r")
+    assert [str(one.message) for one in said] == [unread] and not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["deep", "stacks"])
@@ -601,8 +626,10 @@ def test_a_stack_with_a_value_that_is_not_finite_is_listed(tmp_path: Path) -> No
         stacked[0, 1, 2] = np.nan if k == 3 else stacked[0, 1, 2]
         (path := tmp_path / "stacks" / "ab"[k % 2] / f"{k:02}.tif").parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(path, stacked)
+    tifffile.imwrite(tmp_path / "stacks" / "b" / "x.tif", np.zeros((8, 9)))
     data = load_kept(tmp_path / "stacks")
-    assert "b/03.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 1
+    assert "b/03.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 2
+    assert "b/x.tif cannot be read: it is one page of float64, which pictures do not have; save it as" in data.notes[1]
     assert data.train_images.dtype == np.float64 and len(data.train_images) + len(data.test_images) == 19
 
 
@@ -683,11 +710,15 @@ def test_what_is_no_candidate_for_the_test(pictures: Path, tmp_path: Path) -> No
     """In a folder with val and no test: pictures held out, and those that cannot be read."""
     shutil.copytree(pictures, root := tmp_path / "parts" / "train")
     (root / "cat" / "text.png").write_text("no picture")
+    for k in range(folder.TESTED):  # of which one cannot be read
+        write(root / "cow" / f"{k}.npy", np.full((32, 32, 3), k + 1, np.uint8))
+    (root / "cow" / "0.npy").write_text("no picture")
     for k in range(30):
         write(root.with_name("val") / ("cat", "dog")[k % 2] / f"{k}.png", np.full((32, 32, 3), 3 * k, np.uint8))
-    parts = parts_of(load_kept(root.parent))
+    parts = parts_of(data := load_kept(root.parent))
     assert {name.partition("/")[0] for name in parts["test"]} == {"train"} and "train/cat/text.png" not in parts["test"]
-    assert len(parts["held out"]) == 30 and len(set().union(*parts.values())) == 70
+    assert len(parts["held out"]) == 30 and len(set().union(*parts.values())) == 74
+    assert any("no picture of cow is for the test" in note for note in data.notes)
 
 
 def test_a_file_beyond_the_first_chunk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -706,6 +737,7 @@ def test_a_file_beyond_the_first_chunk_is_tried_again(tmp_path: Path, monkeypatc
         assert last in load_kept(tmp_path / "many").notes[0]
     data = load_kept(tmp_path / "many")
     assert data.notes == () and len(data.train_labels) + len(data.test_labels) == folder.CHUNK + 20
+    assert all(image.all() for image in (*data.train_images, *data.test_images))
 
 
 def test_pixels_to_train_on_and_to_test_on_in_other_units(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def test_arrays_of_another_size_are_what_their_files_are(trained: Path, few_imag
 
 def test_a_grey_network_takes_grey_arrays(tmp_path: Path) -> None:
     arrays = made_up((12, 12), classes=2)
-    settings = make_config("sample", {"epochs": 1, "depth": 4, "width": 4, "validation_size": 0, "strided_layers": ()})
+    few = {"epochs": 1, "depth": 4, "width": 4, "validation_size": 0, "strided_layers": (), "flip": False}
+    settings = make_config("sample", few)
     with pytest.raises(TypeError, match=r"dataset is a dict; give a name, a path or a hcnn\.train\.Dataset"):
         fit(settings, arrays, out=tmp_path / "run")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"dataset is a ndarray; .* hcnn\.HCNNClassifier\(\)\.fit\(X, y\) takes arrays"):

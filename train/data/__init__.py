@@ -17,6 +17,7 @@ from train.data.cifar import INFO as INFO
 from train.data.dataset import DataError as DataError
 from train.data.dataset import Dataset as Dataset
 from train.data.dataset import DatasetInfo as DatasetInfo
+from train.data.dataset import HowRead as HowRead
 from train.data.dataset import Samples as Samples
 from train.data.dataset import balanced_weights as balanced_weights
 from train.data.dataset import class_notes as class_notes

@@ -59,6 +59,12 @@ class Samples:
     held_out: NDArray[np.bool_] | None = None  # which are held out, where folders or tables say so
 
 
+class HowRead(str):
+    """A note of a `Dataset` on how it is read, where nothing is lost."""
+
+    __slots__ = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images, a training set and a test set, in host memory.

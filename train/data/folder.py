@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import MOST_COLOURS, UNITS, DataError, Dataset, Samples
+from train.data.dataset import MOST_COLOURS, UNITS, DataError, Dataset, HowRead, Samples
 from train.data.labels import HELD_OUT, TEST, TRAIN, Reading
 from train.data.mapped import MappedImages
 from train.data.photographs import MODES, endings, is_array, pixels, shape_of
@@ -406,16 +406,17 @@ def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> For
         shape = shapes.most_common(1)[0][0]
         if any(is_array(pictures.files[k]) for k in forms):
             length = "x".join(map(str, shape[:-1]))
-            pictures.notes.append(f"files of {root} are read as {UNITS[axes - 1]} of {length}, {shape[-1]} channels")
+            said = f"files of {root} are read as {UNITS[axes - 1]} of {length}, {shape[-1]} channels"
+            pictures.notes.append(HowRead(said))
         return Form(shape, values)
     size = wanted or ((SIDE,) * 2 if len(sizes) > 1 else max(sizes))
     if sizes - {size}:
         said = f"pictures of {root} that are not {size[0]}x{size[1]} are resized by the shorter side and cropped"
-        pictures.notes.append(said + ("" if wanted else "; --size 64 makes them 64x64"))
+        pictures.notes.append(HowRead(said + ("" if wanted else "; --size 64 makes them 64x64")))
     if not reading.axes and (count := max(channels)) > MOST_COLOURS:
         volume = "x".join(map(str, (*size, count)))
         said = f"{root} is read as images of {count} channels; --preset volume reads volumes of {volume}"
-        pictures.notes.append(said)
+        pictures.notes.append(HowRead(said))
     return Form((*size, max(channels)), values)
 
 
@@ -431,7 +432,8 @@ def _share(pictures: Pictures, hashes: NDArray[np.uint64], candidates: NDArray[n
     if not share.any():
         raise DataError(f"{pictures.root}: no class has {TESTED} pictures, so none is for the test; make a folder test")
     if pictures.parts[0]:
-        notes.append(f"{pictures.root} has no folder test: {share.sum():,} pictures of train are for the test")
+        said = f"{pictures.root} has no folder test: {share.sum():,} pictures of train are for the test"
+        notes.append(HowRead(said))
     return share
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import DataError, describe_array
+from train.data.dataset import DataError, HowRead, describe_array
 from train.data.targets import AUTO, LABEL_KINDS
 
 TRAIN, HELD_OUT, TEST = "train", "held out", "test"
@@ -89,10 +89,10 @@ def _kind_of(name: str, key: str, array: NDArray[Any]) -> tuple[str, list[str]]:
     if array.dtype.kind == "f":
         whole = array.size and np.isfinite(array).all() and (array == np.rint(array)).all() and not (array < 0).any()
         said = f"{name}: {key} is {array.dtype}, so its whole numbers are numbers to predict; --task {classes} takes "
-        return numbers, [f"{said}them as classes"] if whole and array.size == len(array) else []
+        return numbers, [HowRead(f"{said}them as classes")] if whole and array.size == len(array) else []
     several = array.ndim == 2 and array.shape[1] > 1
     if array.dtype.kind == "b" or (several and array.dtype.kind in "iu"):
-        return labels, [f"{name}: {key} is {describe_array(array)}: taken as yes/no labels"]
+        return labels, [HowRead(f"{name}: {key} is {describe_array(array)}: taken as yes/no labels")]
     return classes, []
 
 

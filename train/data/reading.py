@@ -25,6 +25,7 @@ from train.data.dataset import (
     UNITS,
     DataError,
     Dataset,
+    HowRead,
     are_class_names,
     describe_array,
 )
@@ -203,7 +204,7 @@ def _space_axes(name: str, count: Any, x: NDArray[Any], network_axes: int) -> tu
         return int(axes), []
     kind, channels = UNITS[network_axes], x.shape[-1] if x.ndim - network_axes == 2 else 1
     said = f"is read as {kind} of {channels} channels, since the network takes {kind}"
-    return network_axes, [f"{name}: x_train, {describe_array(x)}, {said}"]
+    return network_axes, [HowRead(f"{name}: x_train, {describe_array(x)}, {said}")]
 
 
 def _from_file(path: str, reading: Reading) -> Dataset:

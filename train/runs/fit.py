@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hcnn_core.backend import get_namespace
 from train.config import Config, ConfigError, in_pixels
 from train.data import Dataset, DatasetInfo, Images, MappedImages, Targets, balanced_weights, channel_statistics
-from train.data.cifar import INFO
 from train.data.dataset import require_varying
 from train.networks.layer import times
 from train.networks.presets import BY_AXES, MADE_FOR, UNITS
@@ -156,8 +155,6 @@ def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str
     if any(size != extent for size in sizes):
         yield f"training images in equal parts of the epochs: {', '.join(map(times, dict.fromkeys(sizes)))}"
     yield from untrained_size(config, extent)
-    if config.flip and len(extent) == 2 and dataset.name not in INFO:
-        yield "half of the training images are mirrored; --no-flip where that makes another class, as of digits"
 
 
 def untrained_size(config: Config, extent: tuple[int, ...]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hcnn_core.backend import SPARE
 from train.config import IN_STEPS, Config, ConfigError, is_own, resolved, with_steps
-from train.data import INFO, Dataset, DatasetInfo, class_notes, load, require_varying_numbers, train_subset
+from train.data import INFO, Dataset, DatasetInfo, HowRead, class_notes, load, require_varying_numbers, train_subset
 from train.data.augmentation import other_pixels, value_range
 from train.data.description import Description
 from train.data.labels import TEST
@@ -49,10 +49,14 @@ class Session:
         ranks: Ranks | None = None,
         *,
         say: Say = lambda line: None,
+        tell: Say | None = None,
+        warn: Say | None = None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
         dataset: Dataset | None = None,
     ) -> None:
         self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
+        self.tell = tell or say  # of sizes and parts of the data, and how they are read
+        self.warn = warn or say  # of what is left out, missing or mirrored
         self.given = dataset  # images that no name leads to
         self.free = False  # whether batches and epochs of one's own data follow from their number
         self.teacher: tuple[Path, Checkpoint] | None = None
@@ -97,8 +101,8 @@ class Session:
             others = f"{len(trainer.held_out.labels):,} held out, " if trainer.held_out else ""
             others += f"{len(dataset.test_labels):,} for the test"
             for note in trainer.network.fallbacks:
-                self.say(note)
-            self.say(
+                self.tell(note)
+            self.tell(
                 f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units} of {config.dataset} ({others}), "
                 f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, "
                 f"{config.epochs * trainer.steps_per_epoch:,} in all, {xp.__name__}, {config.dtype}{shared}"
@@ -177,9 +181,9 @@ class Session:
         if config.dataset not in INFO or self.given is not None:
             self._require_memory(xp, config, dataset.info)
         for note in dataset.notes:
-            self.say(note)
+            (self.tell if isinstance(note, HowRead) else self.warn)(note)
         if self.own:
-            return own_samples(*self.own, config, dataset, self.say)
+            return own_samples(*self.own, config, dataset, self.warn)
         whole = dataset
         try:
             dataset = train_subset(whole, config.train_size) if config.train_size else whole
@@ -187,7 +191,7 @@ class Session:
             raise ConfigError(f"--train-size: {error}") from error
         for flag, (path, other) in self.others.items():
             for line in require_unseen(flag, path, other, whole, dataset, config):
-                self.say(line)
+                self.warn(line)
         return dataset
 
     def _start(self, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
@@ -219,13 +223,16 @@ class Session:
             ranks.agree(lambda: None)  # whose turn is later waits
         chosen, dataset, packages = ranks.agree(results[0])
         if any(getattr(chosen, name) != getattr(config, name) for name in IN_STEPS):
-            self.say(
+            self.tell(
                 f"batches of {chosen.batch_size} (preset: {config.batch_size}), {chosen.epochs} epochs "
                 f"({config.epochs}): at least 1,000 steps, batches alike; --epochs or --batch-size changes it"
             )
         preset, config = chosen, resolved(chosen, dataset.image_shape[:-1], dataset.task, dataset.name)
         for line in size_notes(preset, config, dataset):
-            self.say(line)
+            self.tell(line)
+        if config.flip and dataset.name not in INFO and not self.own:
+            cure = "--no-flip, in Python flip=False, where that makes another class, as of digits"
+            self.warn(f"half of the training {dataset.units} are mirrored; {cure}")
         if ranks.size > 1:
             settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
             ranks.require_same(settings | packages)
@@ -243,21 +250,21 @@ class Session:
         data = prepared(dataset, index, held_out)
         if count and config.validation_size < 0 and (dataset.samples is None or dataset.samples.held_out is None):
             measure = TASKS[config.task].title
-            self.say(
+            self.tell(
                 f"a tenth of the {total:,} training {dataset.units}, {count:,}, is held out to measure {measure} on, "
                 f"and {left:,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
             )
         for line in class_notes(dataset, index, config.class_weights):
-            self.say(line)
+            self.warn(line)
         trainer = trainer_on(xp, config, data, run, packages, self.ranks, self.teacher)
         described = Description.of(dataset, held_out, *data.statistics).as_in(self.own[1].data if self.own else "")
         self.described, trainer.data = described.text, described.digest
         trainer.range = value_range(dataset.train_images[index])
         tests = described.hashes[described.parts == TEST]
         if config.dataset not in INFO and (seen := described.seen(tests)):
-            self.say(f"{seen:,} of the {len(tests):,} test {dataset.units} are copies of some that are trained on")
+            self.warn(f"{seen:,} of the {len(tests):,} test {dataset.units} are copies of some that are trained on")
         if trainer.range and (said := other_pixels(trainer.range, value_range(dataset.test_images))):
-            self.say(f"test {dataset.units}: {said}")
+            self.warn(f"test {dataset.units}: {said}")
         return trainer
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:
@@ -284,7 +291,7 @@ class Session:
         """
         run = trainer.run
         if trainer.balanced:
-            self.say(f"classes count alike, so {BEST} goes by balanced accuracy, the mean over classes")
+            self.tell(f"classes count alike, so {BEST} goes by balanced accuracy, the mean over classes")
         try:
             result = self._train_and_test(trainer, dataset, hours)
         except BaseException:
