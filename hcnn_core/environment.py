@@ -31,11 +31,7 @@ VARIABLES = {
     ),
     "HCNN_PLANNING": Variable("(estimate|measure)?", "'estimate' or 'measure'", "estimate", "how engines are chosen"),
     "HCNN_DETERMINISTIC": Variable(*SWITCH, "0", "1: estimates choose engines everywhere, so that bits repeat"),
-    "HCNN_QUIET": Variable(
-        *SWITCH,
-        "0",
-        "1: no line says that kernels are compiled, or that a command is still at work, or what hcnn.fit reads",
-    ),
+    "HCNN_QUIET": Variable(*SWITCH, "0", "1: no line on kernels compiled, on work that lasts, on what hcnn.fit reads"),
     "HCNN_CUDA_GRAPH": Variable(*SWITCH, "1", "0: steps on a GPU are not recorded as a CUDA graph"),
     "HCNN_PARTIAL_DATA": Variable(*SWITCH, "0", "1: files of CIFAR's training set may be missing, but for one"),
     "HCNN_PATIENCE": Variable(

@@ -136,14 +136,13 @@ def fit(
         data = data or (load_dataset(str(dataset)) if has_axes(str(dataset)) else None)
         own = is_own(_name_of(dataset)) if isinstance(dataset, str | Path) else data is not None
         config = BY_AXES[len(data.image_shape) - 1 if data else 2] if own else "hcnn"
-    by_name = isinstance(config, str)
+    session = _session(on_epoch, data)
+    session.free = isinstance(config, str)
     config = make_config(config) if isinstance(config, str) else config
     if not isinstance(config, Config):
         raise TypeError(f"config is a {type(config).__name__}; give a preset or a Config first, and images as dataset=")
     if dataset is not None:
         config = with_dataset(config, UNNAMED if isinstance(dataset, Dataset) else _name_of(dataset))
-    session = Session(tell=_tell, warn=_warn, on_epoch=on_epoch, dataset=data)
-    session.free = by_name
     with compiling.said("hcnn"):
         run = session.begin(lambda: config, None if out is None else Path(out))
     return load(run.path)
@@ -175,20 +174,17 @@ def resume(
     """
     require_installed()
     changes = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": _name_of(dataset)}
-    given = dataset if isinstance(dataset, Dataset) else None
-    session = Session(tell=_tell, warn=_warn, on_epoch=on_epoch, dataset=given)
     with compiling.said("hcnn"):
-        session.go_on(Path(run), changes)
+        _session(on_epoch, dataset).go_on(Path(run), changes)
     return load(run)
 
 
-def _tell(line: str) -> None:
-    if not is_on("HCNN_QUIET"):
-        print(line)
-
-
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=2)
+def _session(on_epoch: Callable[[dict[str, Any]], None], dataset: Any) -> Session:
+    """Return a session on a Dataset, or on data that a name leads to, which warns of what is lost."""
+    session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
+    session.warn = lambda line: warnings.warn(line, stacklevel=2)
+    session.tell = lambda line: None if is_on("HCNN_QUIET") else print(line)
+    return session
 
 
 def _name_of(dataset: str | Path) -> str:

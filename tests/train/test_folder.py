@@ -629,7 +629,7 @@ def test_a_stack_with_a_value_that_is_not_finite_is_listed(tmp_path: Path) -> No
     tifffile.imwrite(tmp_path / "stacks" / "b" / "x.tif", np.zeros((8, 9)))
     data = load_kept(tmp_path / "stacks")
     assert "b/03.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 2
-    assert "b/x.tif cannot be read: it is one page of float64, which pictures do not have; save it as" in data.notes[1]
+    assert "b/x.tif cannot be read: it is float64 (8, 9), axes YX; expected pages" in data.notes[1]
     assert data.train_images.dtype == np.float64 and len(data.train_images) + len(data.test_images) == 19
 
 

@@ -88,6 +88,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"class_names": ()}, r"class_names is \(\)"),
     ({"test_images": np.zeros((0, 8, 8, 1), np.uint8), "test_labels": np.zeros(0, np.int64)}, r"at least one image"),
     ({"train_images": np.zeros((2, 1, 2**15 + 1, 1), np.uint8)}, r"of at most 32768 pixels a side"),
+    ({"test_labels": masked(np.array([0, 1]))}, "test_labels: expected an array without a mask"),
 ]
 """Of a data set of three classes."""
 

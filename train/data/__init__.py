@@ -37,5 +37,4 @@ from train.data.reading import is_custom as is_custom
 from train.data.reading import is_function as is_function
 from train.data.reading import load as load
 from train.data.reading import load_dataset as load_dataset
-from train.data.targets import AUTO as AUTO
 from train.data.targets import Targets as Targets

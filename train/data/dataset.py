@@ -62,8 +62,6 @@ class Samples:
 class HowRead(str):
     """A note of a `Dataset` on how it is read, where nothing is lost."""
 
-    __slots__ = ()
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:

@@ -94,6 +94,10 @@ class Pictures:
         self.failed |= {k: one for k, one in results.items() if isinstance(one, str)}
         return {k: one for k, one in results.items() if not isinstance(one, str)}
 
+    def note_reading(self, said: str) -> None:
+        """Note how the files are read."""
+        self.notes.append(HowRead(said))
+
     def require_any(self) -> None:
         """Raise DataError if no file can be read."""
         if len(self.failed) == len(self.files):
@@ -406,17 +410,15 @@ def _common(pictures: Pictures, forms: dict[int, Form], reading: Reading) -> For
         shape = shapes.most_common(1)[0][0]
         if any(is_array(pictures.files[k]) for k in forms):
             length = "x".join(map(str, shape[:-1]))
-            said = f"files of {root} are read as {UNITS[axes - 1]} of {length}, {shape[-1]} channels"
-            pictures.notes.append(HowRead(said))
+            pictures.note_reading(f"files of {root} are read as {UNITS[axes - 1]} of {length}, {shape[-1]} channels")
         return Form(shape, values)
     size = wanted or ((SIDE,) * 2 if len(sizes) > 1 else max(sizes))
     if sizes - {size}:
         said = f"pictures of {root} that are not {size[0]}x{size[1]} are resized by the shorter side and cropped"
-        pictures.notes.append(HowRead(said + ("" if wanted else "; --size 64 makes them 64x64")))
+        pictures.note_reading(said + ("" if wanted else "; --size 64 makes them 64x64"))
     if not reading.axes and (count := max(channels)) > MOST_COLOURS:
-        volume = "x".join(map(str, (*size, count)))
-        said = f"{root} is read as images of {count} channels; --preset volume reads volumes of {volume}"
-        pictures.notes.append(HowRead(said))
+        deep = "x".join(map(str, (*size, count)))
+        pictures.note_reading(f"{root} is read as images of {count} channels; --preset volume reads volumes of {deep}")
     return Form((*size, max(channels)), values)
 
 
@@ -432,8 +434,7 @@ def _share(pictures: Pictures, hashes: NDArray[np.uint64], candidates: NDArray[n
     if not share.any():
         raise DataError(f"{pictures.root}: no class has {TESTED} pictures, so none is for the test; make a folder test")
     if pictures.parts[0]:
-        said = f"{pictures.root} has no folder test: {share.sum():,} pictures of train are for the test"
-        notes.append(HowRead(said))
+        pictures.note_reading(f"{pictures.root} has no folder test: {share.sum():,} pictures of train are for the test")
     return share
 
 

@@ -184,14 +184,11 @@ def _pages(path: Any) -> NDArray[Any]:
     try:
         import tifffile
     except ModuleNotFoundError as error:
-        kind = "it is no picture that Pillow reads, or a stack of pages"
-        raise ValueError(f"{kind}, which needs tifffile: pip install 'hcnn[tiff]'") from error
+        raise ValueError("it is a stack, or no picture of Pillow's; tifffile: pip install 'hcnn[tiff]'") from error
     with tifffile.TiffFile(path) as file:
         array, axes = file.series[0].asarray(), file.series[0].axes
-    if array.ndim == 2:
-        raise ValueError(f"it is one page of {array.dtype}, which pictures do not have; save it as float32, or as .npy")
     if array.ndim not in (3, 4) or (array.ndim == 4) != (axes[-1] == "S"):
-        raise ValueError(f"it is a stack of axes {axes} and shape {array.shape}; expected pages of grey or colour")
+        raise ValueError(f"it is {array.dtype} {array.shape}, axes {axes}; expected pages, or one page of float32")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"it is a stack of {array.dtype}; expected real numbers")
     return array if array.ndim == 4 else array[..., None]

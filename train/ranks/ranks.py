@@ -30,10 +30,6 @@ class Ranks(Agreement):
         self.stop = 0  # a signal that this rank has received before a step; after it, one that any rank has
         self.watch = Watch(self)
 
-    def share_of(self, count: int) -> slice:
-        """Return which of a batch's images are this rank's: contiguous, as many as others have or one less."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
-
     def shard(self, share: float) -> Shard:
         """Return this rank's part of a batch as a `Shard`, for moments."""
         return Shard(share, self.all_reduce)
@@ -43,7 +39,8 @@ class Ranks(Agreement):
         if self.size == 1:
             return inputs
         count = len(inputs["index"])
-        part = self.share_of(count)
+        # contiguous, as many as others have or one less
+        part = slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
         share = (part.stop - part.start) / count
         part = part if share else slice(1)
         mine: dict[str, Any] = tree_map(lambda array: array[part] if array.ndim else array, inputs)

@@ -49,14 +49,12 @@ class Session:
         ranks: Ranks | None = None,
         *,
         say: Say = lambda line: None,
-        tell: Say | None = None,
-        warn: Say | None = None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
         dataset: Dataset | None = None,
     ) -> None:
-        self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
-        self.tell = tell or say  # of sizes and parts of the data, and how they are read
-        self.warn = warn or say  # of what is left out, missing or mirrored
+        self.ranks, self.on_epoch = ranks or Ranks(), on_epoch
+        # tell: of sizes and parts of the data, and how they are read; warn: of what is left out, missing or mirrored
+        self.say = self.tell = self.warn = say
         self.given = dataset  # images that no name leads to
         self.free = False  # whether batches and epochs of one's own data follow from their number
         self.teacher: tuple[Path, Checkpoint] | None = None

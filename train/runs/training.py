@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,8 @@ class Trainer:
                     return False
                 done, pixels = self.state.epoch, steps * math.prod(self._image_size())
                 try:
-                    with self._bar() as bar:
+                    begun = min(self.state.step * self.config.batch_size, self.count)
+                    with progress_bar(self.count, self._title(), initial=begun) as bar:
                         self._epoch(bar, stop, timed)
                 finally:
                     if self.state.epoch > done:
@@ -275,12 +276,6 @@ class Trainer:
             return 0.0
         return max(
             0.0, first - min(self.config.batch_size, self.count) / self.record.get("images_per_second", math.inf)
-        )
-
-    def _bar(self) -> AbstractContextManager[Any]:
-        """Show a bar of this epoch's images, with the time left."""
-        return progress_bar(
-            self.count, self._title(), initial=min(self.state.step * self.config.batch_size, self.count)
         )
 
     def _title(self) -> str:

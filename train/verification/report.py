@@ -130,9 +130,7 @@ def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
         verdict=claim[0].upper() + claim[1:],
         colour="fails" if failing else "holds" if totals["must_hold"] else "",
         unchecked=[text for name, text in UNCHECKED.items() if _select(rows, name)],
-        failing=Table(
-            ("boundary", "mode", *ROW_HEADER), [(row.boundary, row.mode, *_row_cells(row)) for row in failing]
-        ),
+        failing=Table(("boundary", "mode", *ROW_HEADER), list(map(_row_cells, failing))),
         description=description,
         roundings=ROUNDINGS,
         cases=[_case(rows, *case) for case in _cases(rows)],
@@ -240,8 +238,8 @@ def _measurements(row: Row) -> tuple[str, ...]:
 
 
 def _row_cells(row: Row) -> tuple[str, ...]:
-    """Return the cells under ROW_HEADER."""
-    return (row.statement, str(row.j), row.axis, str(row.shift), *_measurements(row))
+    """Return the cells under boundary, mode and ROW_HEADER."""
+    return (row.boundary, row.mode, row.statement, str(row.j), row.axis, str(row.shift), *_measurements(row))
 
 
 def _invariance_table(case: Sequence[Row]) -> Table:
