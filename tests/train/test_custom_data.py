@@ -375,7 +375,7 @@ def test_a_network_that_never_saw_images_of_the_size_of_the_test_says_so(tmp_pat
     small = run(*given, "--image-sizes", 8, "--out", tmp_path / "small").success()
     warning = "the last epochs train on images of 8x8, and images of 16x16 are evaluated"
     assert warning in small and "shift 1 (2 in the preset): pixels, scaled from images of 32 to 16" in small
-    assert "--no-flip where that makes another class" in small
+    assert "--no-flip, in Python flip=False, where that makes another class" in small
     assert warning in run("--evaluate", tmp_path / "small").success()
     shares = ("--image-shares", 0.5, 1, "--no-flip", "--shift", 2, "--schedule", "constant")
     whole = run(*given, *shares, "--out", tmp_path / "whole").success()
