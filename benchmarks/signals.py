@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.runner import tables
+
 SETS = "GunPoint", "ItalyPowerDemand", "ArrowHead", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1"
 SEEDS = range(5)
 RESULTS = Path(__file__).parent / "results" / "signals.json"
@@ -81,12 +83,12 @@ def peers(data: Path) -> None:
                 record(name, peer, seed, {"test_accuracy": right, "seconds": time.perf_counter() - begin})
 
 
-def figures(data: Any, settings: dict[str, Any]) -> dict[str, float]:
-    """Train the preset signal, and return its accuracy and loss on the test samples."""
+def figures(data: Any, settings: dict[str, Any], preset: str = "signal") -> dict[str, float]:
+    """Train a preset, and return its accuracy and loss on the test samples."""
     from train import fit, make_config
 
     with tempfile.TemporaryDirectory() as folder:
-        network = fit(make_config("signal", {"validation_size": 0, **settings}), data, out=Path(folder) / "run")
+        network = fit(make_config(preset, {"validation_size": 0, **settings}), data, out=Path(folder) / "run")
     return {key: network.figures[key] for key in ("test_accuracy", "test_loss")}
 
 
@@ -128,20 +130,16 @@ def record(name: str, method: str, seed: int, figures: dict[str, float]) -> None
 def table() -> str:
     """Return the accuracies on the test sets, means and standard deviations over seeds, as Markdown."""
     found = json.loads(RESULTS.read_text())
-    lines = ["| set | hcnn, `--preset signal` | ROCKET | 1-NN-DTW |", "| --- | --- | --- | --- |"]
-    for name in SETS:
-        cells = [_cell(found.get(name, {}).get(method, {})) for method in ("hcnn", *PEERS)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = ((name, *(_cell(found.get(name, {}).get(method, {})) for method in ("hcnn", *PEERS))) for name in SETS)
+    return tables(("set | hcnn, `--preset signal` | ROCKET | 1-NN-DTW", rows))
 
 
 def trials() -> str:
     """Return what the trials of the recipe reached, as Markdown."""
-    lines = [f"\nTrials, on held-out series of the training set of {TRIED} (36 series):\n"]
-    lines += ["| candidate | accuracy | loss [nats] |", "| --- | --- | --- |"]
-    for title, run in json.loads(TRIALS.read_text()).items():
-        lines.append(f"| {title} | {100 * run['accuracy']:.1f} % | {run['loss']:.3f} |")
-    return "\n".join(lines) + "\n"
+    runs = json.loads(TRIALS.read_text()).items()
+    rows = ((title, f"{100 * run['accuracy']:.1f} %", f"{run['loss']:.3f}") for title, run in runs)
+    shown = tables(("candidate | accuracy | loss [nats]", rows))
+    return f"Trials, on held-out series of the training set of {TRIED} (36 series):\n\n{shown}"
 
 
 def _cell(runs: dict[str, dict[str, float]]) -> str:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+
+from benchmarks.signals import figures
 
 Array = np.ndarray[Any, Any]
 SIDE, TRAINING, TESTED, SEEDS = 32, 1200, 1000, range(2)
@@ -71,12 +72,10 @@ def draw(count: int, seed: int) -> tuple[Array, Array]:
 
 def train_one(x: Array, y: Array, a: Array, b: Array, settings: dict[str, Any]) -> dict[str, float]:
     """Train the preset on x, and return what it reaches on a."""
-    from train import Dataset, fit, make_config
+    from train import Dataset
 
-    data = Dataset("shapes", NAMES, x, y, a, b)
-    with tempfile.TemporaryDirectory() as folder:
-        network = fit(make_config("volume", {"validation_size": 0, **settings}), data, out=Path(folder) / "run")
-    return {"accuracy": network.figures["test_accuracy"], "loss": network.figures["test_loss"]}
+    found = figures(Dataset("shapes", NAMES, x, y, a, b), settings, "volume")
+    return {"accuracy": found["test_accuracy"], "loss": found["test_loss"]}
 
 
 def choose() -> None:
