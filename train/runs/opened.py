@@ -186,14 +186,12 @@ class _Program:
     def _then(self, function: Callable[..., Any], *operands: Any, **options: Any) -> None:
         self.calls.append(partial(function, *operands, **options))
 
-    def _folded(self, kind: str, parts: Sequence[dense.Float]) -> dense.Float:
-        """Add the sum or the mean of arrays."""
-        y = np.empty_like(parts[0], order="C")
-        self._then(np.copyto, y, parts[0])
-        for part in parts[1:]:
-            self._then(np.add, y, part, out=y)
+    def _reduced(self, kind: str, x: dense.Float, *axes: int) -> dense.Float:
+        """Add the sum, the mean or the maximum over axes."""
+        y = np.empty([n for axis, n in enumerate(x.shape) if axis not in axes], np.float32)
+        self._then((np.maximum if kind == "max" else np.add).reduce, x, axis=axes, out=y)
         if kind == "mean":
-            self._then(np.divide, y, np.float32(len(parts)), out=y)
+            self._then(np.divide, y, np.float32(x.size // y.size), out=y)
         return y
 
     def _added(self, operation: dense.Operation, x: dense.Float, y: dense.Float, *others: dense.Float) -> dense.Float:
@@ -218,13 +216,12 @@ class _Program:
             case dense.Add():
                 self._then(np.add, x, *others, out=y)
             case dense.Reduce(kind, parts):
-                return self._folded(kind, np.split(x, parts, -1))
+                return self._reduced(kind, x.reshape(*x.shape[:-1], parts, -1), x.ndim - 1)
             case dense.Pool(kind, taps, stride):
                 windows = sliding_window_view(x, taps, (1, 2))[:, :: stride[0], :: stride[1]]
-                return self._folded(kind, [windows[..., i, j] for i, j in np.ndindex(taps)])
+                return self._reduced(kind, windows, 4, 5)
             case dense.Whole(kind):
-                y = np.empty((len(x), x.shape[-1]), np.float32)
-                self._then(getattr(np, kind), x.reshape(len(x), -1, x.shape[-1]), axis=1, out=y)
+                return self._reduced(kind, x.reshape(len(x), -1, x.shape[-1]), 1)
             case dense.Linear(matrix, offset):
                 y = np.empty((len(x), len(offset)), np.float32)
                 self._then(np.matmul, x, matrix, out=y)
