@@ -627,9 +627,11 @@ def test_a_stack_with_a_value_that_is_not_finite_is_listed(tmp_path: Path) -> No
         (path := tmp_path / "stacks" / "ab"[k % 2] / f"{k:02}.tif").parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(path, stacked)
     tifffile.imwrite(tmp_path / "stacks" / "b" / "x.tif", np.zeros((8, 9)))
+    tifffile.imwrite(tmp_path / "stacks" / "b" / "y.tif", np.full((8, 9), -1, np.int8))
     data = load_kept(tmp_path / "stacks")
-    assert "b/03.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 2
+    assert "b/03.tif cannot be read: it holds values that are not finite" in data.notes[0] and len(data.notes) == 3
     assert "b/x.tif cannot be read: it is float64 (8, 9), axes YX; expected pages" in data.notes[1]
+    assert "b/y.tif cannot be read: it holds int8, which Pillow reads as uint8; save it as" in data.notes[2]
     assert data.train_images.dtype == np.float64 and len(data.train_images) + len(data.test_images) == 19
 
 

@@ -156,6 +156,8 @@ def _dtype_of(image: Image) -> Any:
     """Return the dtype of a picture's values; ValueError if it has several."""
     if (count := _frames(image)) > 1:
         raise ValueError(f"it has {count} pages or frames, and one picture is taken; save each in a file of its own")
+    if image.mode == "L" and 2 in getattr(image, "tag_v2", {}).get(339, ()):  # signed numbers
+        raise ValueError("it holds int8, which Pillow reads as uint8; save it as int16 or float32")
     if image.mode == "I" and image.format == "TIFF":
         return np.dtype(np.int32)
     return np.dtype({"F": np.float32, "I": np.uint16}.get(image.mode[0], np.uint8))
