@@ -63,7 +63,7 @@ from train.config import Config
 from train.data import DataError, Dataset, load_dataset
 from train.data import cifar as archives
 from train.data.download import fetch
-from train.runs import checkpoint, session
+from train.runs import checkpoint, session, trained
 from train.runs.run import Run
 from train.storage.files import COMMANDS_OF_TERMINALS
 
@@ -756,13 +756,13 @@ class Soak:
         said = run / "said"
         said.touch()
         if self.rng.random() < 0.5:
-            kind, path, load = "classes", run / "a.h5", evaluate.load
+            kind, path, load = "classes", run / "a.h5", trained.load
             whole = checkpoint.load(self.reference / "best.h5")
             classes = tuple(f"{self.drawn(HOSTILE)}{n}" for n in range(len(whole.class_names)))
             checkpoint.save(path, dataclasses.replace(whole, class_names=classes), {})
-            evaluate.load = lambda *given: dataclasses.replace(load(*given), class_names=classes)
+            trained.load = lambda *given: dataclasses.replace(load(*given), class_names=classes)
             command = Command(("--evaluate", path), output=str(said))
-            evaluate.load = load
+            trained.load = load
         else:
             kind, name = "run", self.drawn(HOSTILE).strip("/.")[:60] or "x"
             shutil.copytree(self.reference, run / name)
@@ -782,7 +782,8 @@ class Soak:
         said = self.folder / "evaluated"
         if not said.exists():
             said.touch()
-            Command(("--evaluate", self.reference / "best.h5"), output=str(said)).finish()
+            alone = shutil.copy(self.reference / "best.h5", self.folder / "alone.h5")  # without its samples.json
+            Command(("--evaluate", alone), output=str(said)).finish()
         return said.read_text("utf-8").count("\n")
 
     def modules(self, run: Path) -> str:
@@ -855,7 +856,7 @@ def few_images() -> None:
     def load(name: str, *given: Any, **options: Any) -> Dataset:
         return few if name == "sample" else data.load(name, *given, **options, download=False)
 
-    evaluate.load = session.load = explore.load = load
+    trained.load = session.load = load
     meaning.PERMUTATIONS = organisation.ORDERS = hubs.SAMPLES = 19
 
 
