@@ -139,6 +139,11 @@ class Command:
             return os.waitstatus_to_exitcode(status), said.read()
 
 
+def figures(said: str) -> str:
+    """Return the figures of an evaluation and what follows, without what it says of the samples before."""
+    return said[max(said.find("test: "), 0) :]
+
+
 def require_line(arguments: Sequence[str], status: int, text: str, program: ModuleType = cifar) -> None:
     """A command that fails says one line for users."""
     if status > 0 and (text.count("\n") != 1 or not text.startswith(f"{program.__name__}: ") or "--debug" in text):
@@ -773,7 +778,7 @@ class Soak:
         shown = said.read_text("utf-8", "replace") + text
         if COMMANDS_OF_TERMINALS.search(shown):
             raise BrokenPromiseError(f"names of {kind} come out as they are: {shown!r}")
-        if kind == "classes" and shown.count("\n") != self.lines_of_evaluation():
+        if kind == "classes" and figures(shown).count("\n") != self.lines_of_evaluation():
             raise BrokenPromiseError(f"names of classes make lines of their own: {shown}")
         return f"{kind}, {'refused' if status else 'shown'}"
 
@@ -782,9 +787,8 @@ class Soak:
         said = self.folder / "evaluated"
         if not said.exists():
             said.touch()
-            alone = shutil.copy(self.reference / "best.h5", self.folder / "alone.h5")  # without its samples.json
-            Command(("--evaluate", alone), output=str(said)).finish()
-        return said.read_text("utf-8").count("\n")
+            Command(("--evaluate", self.reference / "best.h5"), output=str(said)).finish()
+        return figures(said.read_text("utf-8")).count("\n")
 
     def modules(self, run: Path) -> str:
         """Modules of the working directory have names that a sweep's trial imports; none of them runs."""
