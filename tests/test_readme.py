@@ -103,7 +103,7 @@ def test_verify() -> None:
 def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (*epochs, mine, said, shipped), _ = run("docs/train.md")
-    assert epochs == ["1"] and os.listdir("runs") == ["mine"]
+    assert epochs[-1] == "1" and os.listdir("runs") == ["mine"]
     assert said.startswith("<Classifier hcnn-best: 10 classes, 97,650 coefficients, ")
     assert mine in ("['cat']", "['dog']")
     predicted, _, total = shipped.rpartition(" ")

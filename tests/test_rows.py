@@ -12,6 +12,7 @@ RECORD = json.loads(rows.RECORD.read_text("utf-8"))
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("program", rows.ROWS)
 def test_programs_compute_their_rows_again(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processors round otherwise, and fifty steps make more of it: some of the samples may change their class."""
