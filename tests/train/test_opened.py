@@ -49,15 +49,7 @@ def unopened(one: Classifier, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return made
 
 
-def test_ordinary_convolutions_make_the_logits_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one image too, whose products several threads share."""
-    shares: list[int] = []
-
-    def parallel_for(work: Any, count: int, elements: int | None = None, *, threaded: bool) -> None:
-        shares.append(count)
-        for begin in range(0, count, 7):  # as three threads would, one after the other
-            work(begin, min(begin + 7, count))
-
+def test_ordinary_convolutions_make_the_logits_of_the_network() -> None:
     networks = [network(size, **changes) for size, changes in KINDS]
     networks += [randomised(make_config(name), (side, side), 2) for name, side in (("resnet20", 8), ("lenet", 32))]
     for one in networks:
@@ -67,12 +59,6 @@ def test_ordinary_convolutions_make_the_logits_of_the_network(monkeypatch: pytes
         for _ in range(2):  # memory that is kept has no trace of the first call
             assert np.allclose(it(x), expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max()), one.network.config
         assert np.array_equal(it(x), Opened(one.network, *one._arrays)(x))
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "SHARED_MACS", 1)
-            patch.setattr(module, "worker_count", lambda: 3)
-            patch.setattr(module, "parallel_for", parallel_for)
-            assert np.allclose(it(x[:1]), expected[:1], rtol=2e-5, atol=2e-5 * np.abs(expected).max())
-    assert len(shares) > 50 and max(shares) > 200
 
 
 def test_what_is_no_ordinary_convolution_or_large_keeps_the_bits(monkeypatch: pytest.MonkeyPatch) -> None:

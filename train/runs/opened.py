@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from autodiff import tree_map
-from hcnn_core.backend import Array, array_namespace, constant, parallel_for, worker_count
+from hcnn_core.backend import Array, array_namespace, constant, parallel_for
 from train.networks import lenet, plain
 from train.networks.hierarchical import FactoredLayer, Head, HierarchicalLayer
 from train.networks.layer import Moments, Parameters
@@ -33,9 +33,6 @@ lenet."""
 
 MACS_OF_AN_ADDITION = 14
 """Multiply-adds that take as long as one addition of elements in cache, by which threads are shared out."""
-
-SHARED_MACS = 1_500_000
-"""From so many multiply-adds on, threads share the rows of one matrix product."""
 
 MOST_SHAPES = 4
 """Shapes of batches whose memory is kept."""
@@ -67,8 +64,7 @@ class Opened:
     def __call__(self, x: Array) -> Array:
         """Return the logits (N, C) of standardised images (N, *space, channels), of NumPy or CuPy.
 
-        For few images on NumPy ordinary convolutions compute them, which differ from the network's by rounding. With
-        fewer images than threads, threads share the products of one image, so rounding depends on their number.
+        For few images on NumPy ordinary convolutions compute them, which differ from the network's by rounding.
         """
         if isinstance(x, np.ndarray) and self._is_dense(x):
             return self._by_convolutions(x)
@@ -136,8 +132,7 @@ class Opened:
                         programs.pop(next(iter(programs)))
 
         with np.errstate(all="ignore"):
-            share = partial(parallel_for, elements=round(len(x) * self._macs / MACS_OF_AN_ADDITION), threaded=True)
-            work(0, len(x)) if len(x) < worker_count() else share(work, len(x))
+            parallel_for(work, len(x), round(len(x) * self._macs / MACS_OF_AN_ADDITION), threaded=True)
         return logits
 
 
@@ -157,15 +152,6 @@ def _dense_macs(network: Network) -> float:
             macs += math.prod(layer.outputs + layer.inputs[axes:] + layer.kernel_size[:axes])
     usual = config.activation == "elu" and config.boundaries[0] == "zero" and config.skip == "none" and not config.blur
     return macs if usual else math.inf
-
-
-def _product(x: dense.Float, matrix: dense.Float, y: dense.Float) -> None:
-    """Write x times a matrix; threads share its rows, unless they share images."""
-    if x.size * matrix.shape[1] < SHARED_MACS:
-        np.matmul(x, matrix, out=y)
-    else:
-        share: Any = lambda a, b: np.matmul(x[a:b], matrix, out=y[a:b])  # noqa: E731
-        parallel_for(share, len(x), threaded=True)
 
 
 class _Program:
@@ -240,5 +226,5 @@ class _Program:
         samples = np.ones((y.size // len(weight), len(matrix)), np.float32)
         self._then(np.copyto, padded[(slice(None), *(slice(before, before + n) for n in x.shape[1:-1]))], x)
         self._then(np.copyto, samples[:, :-1].reshape(windows.shape), windows)
-        self._then(_product, samples, matrix, y.reshape(len(samples), -1))
+        self._then(np.matmul, samples, matrix, out=y.reshape(len(samples), -1))
         return y
