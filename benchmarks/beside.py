@@ -189,6 +189,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     end = time.monotonic() + options.seconds
                     while len(times["here"]) < 3 or (len(times["here"]) < 25 and time.monotonic() < end):
                         for way, worker in asked.items():
+                            time.sleep(0.03)  # until threads of the one before no longer wait for work in a loop
                             times[way].append(worker(way, kind, name, count)[0])
                     ratios = {
                         way: statistics.median(a / b for a, b in zip(taken, times["here"], strict=True))
