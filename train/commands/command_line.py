@@ -123,7 +123,7 @@ class Command:
 def command(
     add_arguments: Callable[[Parser], None], memory_hint: str
 ) -> Callable[[Callable[[argparse.Namespace], int | None]], Command]:
-    """Return a decorator that makes a command of an action; `hint` ends the message where memory is short."""
+    """Return a decorator that makes a command of an action; `memory_hint` ends the message where memory is short."""
     return lambda action: Command(action, add_arguments, memory_hint)
 
 
