@@ -14,7 +14,7 @@ from hcnn._siblings import PACKAGES
 
 if TYPE_CHECKING:
     import autodiff as autodiff
-    import hcnn_core as core
+    import hcnn_core as core  # noqa: F401 - one of PACKAGES
     import train as train
     import wavelets as wavelets
     from autodiff import grad as grad
@@ -31,47 +31,18 @@ if TYPE_CHECKING:
     from train import list_networks as list_networks
     from train import load as load
 
-_HOMES = {
-    "HCNNClassifier": "train",
-    "HCNNRegressor": "train",
-    "__version__": "core",
-    "convolve": "autodiff",
-    "correlate": "autodiff",
-    "fit": "train",
-    "grad": "autodiff",
-    "list_networks": "train",
-    "load": "train",
-    "planning": "core",
-    "translate": "autodiff",
-    "value_and_grad": "autodiff",
-    "wisdom": "core",
-}
+_HOMES = dict.fromkeys(("convolve", "correlate", "grad", "translate", "value_and_grad"), "autodiff")
+_HOMES |= dict.fromkeys(("HCNNClassifier", "HCNNRegressor", "fit", "list_networks", "load"), "train")
+_HOMES |= dict.fromkeys(("planning", "wisdom"), "core")
 
-__all__ = [
-    "HCNNClassifier",
-    "HCNNRegressor",
-    "autodiff",
-    "convolve",
-    "core",
-    "correlate",
-    "fit",
-    "grad",
-    "list_networks",
-    "load",
-    "planning",
-    "train",
-    "translate",
-    "value_and_grad",
-    "wavelets",
-    "wisdom",
-]
+__all__ = [*PACKAGES, *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name in PACKAGES:
         return importlib.import_module(f"hcnn.{name}")
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
+    if name in _HOMES or name == "__version__":
+        value = getattr(importlib.import_module(f"hcnn.{_HOMES.get(name, 'core')}"), name)
         globals()[name] = value  # nothing can be imported while the interpreter ends
         return value
     raise AttributeError(f"module 'hcnn' has no attribute {name!r}", name=name, obj=sys.modules[__name__])

@@ -7,24 +7,9 @@ from typing import Any, Protocol, Required, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
-from hcnn_core._problem import Boundary, Extension, Method
-
-__all__ = [
-    "AnyArray",
-    "Array",
-    "Axes",
-    "Boundaries",
-    "Boundary",
-    "ConvolveOptions",
-    "Extension",
-    "Extensions",
-    "Method",
-    "Methods",
-    "NumpyArray",
-    "Scalar",
-    "Shape",
-    "TranslateOptions",
-]
+from hcnn_core._problem import Boundary as Boundary
+from hcnn_core._problem import Extension as Extension
+from hcnn_core._problem import Method as Method
 
 
 class Array(Protocol):

@@ -14,15 +14,6 @@ from hcnn_core.backend import AnyArray, Array, array_namespace, require_real
 from hcnn_core.typing import Array as PublicArray
 from hcnn_core.typing import NumpyArray, Scalar
 
-__all__ = [
-    "Term",
-    "adamw_update",
-    "matmul",
-    "muon_update_all",
-    "sgd_update_all",
-    "weighted_sums",
-]
-
 Number: TypeAlias = Any
 """A number, or an array without axes: a number that is known on the device alone, as a CUDA graph takes it."""
 

@@ -46,10 +46,10 @@ def public_names(name: str) -> list[str]:
     """What a module exports; read from its source, since the framework that it needs may be missing."""
     path = ROOT / name.replace(".", "/")
     source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text("utf-8")
-    listed = source.split("__all__ = ")[1].partition("]")[0] + "]"
-    if listed == "[*_HOMES]":
-        listed = source.split("_HOMES = ")[1].partition("}")[0] + "}"
-    return list(ast.literal_eval(listed))
+    if listed := re.search(r"^__all__ = (\[\s*\"[^]]*])", source, re.MULTILINE):
+        return list(ast.literal_eval(listed[1]))
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [name.asname for node in imports for name in node.names if name.asname and name.asname[0] != "_"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -16,19 +16,11 @@ if TYPE_CHECKING:
     from train.estimators import HCNNRegressor as HCNNRegressor
     from train.runs.shipped import list_networks as list_networks
 
-_HOMES = {
-    "Classifier": "train.classifier",
-    "Config": "train.config",
-    "Dataset": "train.data",
-    "HCNNClassifier": "train.estimators",
-    "HCNNRegressor": "train.estimators",
-    "fit": "train.classifier",
-    "list_networks": "train.runs.shipped",
-    "load": "train.classifier",
-    "load_dataset": "train.data",
-    "make_config": "train.config",
-    "resume": "train.classifier",
-}
+_HOMES = dict.fromkeys(("Classifier", "fit", "load", "resume"), "train.classifier")
+_HOMES |= dict.fromkeys(("Config", "make_config"), "train.config")
+_HOMES |= dict.fromkeys(("Dataset", "load_dataset"), "train.data")
+_HOMES |= dict.fromkeys(("HCNNClassifier", "HCNNRegressor"), "train.estimators")
+_HOMES |= {"list_networks": "train.runs.shipped"}
 
 __all__ = [*_HOMES]
 
