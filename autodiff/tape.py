@@ -581,11 +581,13 @@ class Traced:
         self._node = node
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        handler = _handler(ufunc) if method == "__call__" else None
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
         if kwargs.get("out") is not None:
             in_place()
-        if handler is None:
+        if (handler := _handler(function)) is None:
             raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
+        if function is not ufunc:
+            return _checked(function, handler, inputs, kwargs)
         if kwargs:
             raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
         return handler(*(_listed(x, self) for x in inputs))

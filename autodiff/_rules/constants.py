@@ -12,8 +12,8 @@ from hcnn_core.backend import Array
 
 
 @composite(np.full_like)
-def full_like(a: Array, fill_value: Array, dtype: Any = None) -> Array:
-    like = np.zeros_like(a, dtype=dtype)
+def full_like(a: Array, fill_value: Array, dtype: Any = None, *, shape: Any = None) -> Array:
+    like = np.zeros_like(a, dtype=dtype, shape=shape)
     return (like + fill_value).astype(like.dtype)
 
 

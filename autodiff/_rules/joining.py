@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -135,22 +136,6 @@ def _each(arrays: Sequence[Any], function: Any) -> Any:
     return results[0] if len(results) == 1 else results
 
 
-@composite(np.vstack)
-def vstack(tup: Sequence[Array], *, dtype: Any = None, casting: Any = "same_kind") -> Array:
-    return concatenate([atleast_2d(array) for array in _arrays(tup)], dtype=dtype, casting=casting)
-
-
-@composite(np.hstack)
-def hstack(tup: Sequence[Array], *, dtype: Any = None, casting: Any = "same_kind") -> Array:
-    arrays = [atleast_1d(array) for array in _arrays(tup)]
-    return concatenate(arrays, 0 if np.ndim(arrays[0]) == 1 else 1, dtype=dtype, casting=casting)
-
-
-@composite(np.dstack)
-def dstack(tup: Sequence[Array]) -> Array:
-    return concatenate([atleast_3d(array) for array in _arrays(tup)], 2)
-
-
 @composite(np.column_stack)
 def column_stack(tup: Sequence[Array]) -> Array:
     return concatenate([array if np.ndim(array) > 1 else np.reshape(array, (-1, 1)) for array in _arrays(tup)], 1)
@@ -173,36 +158,16 @@ def meshgrid(*xi: Array, copy: bool = True, sparse: bool = False, indexing: str 
     return tuple(grids) if sparse else broadcast_arrays(*grids)
 
 
-# Apart
-
-
-@composite(np.array_split)
-def array_split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
-    (axis,) = axes_of(axis, np.ndim(ary))
-    n = np.shape(ary)[axis]
-    if np.ndim(indices_or_sections) == 0:
-        sections = int(indices_or_sections)
-        if sections < 1:
-            raise ValueError(f"numpy.array_split needs 1 part or more, not {sections}")
-        bounds = [i * (n // sections) + min(i, n % sections) for i in range(1, sections)]
-    else:
-        bounds = list(indices_or_sections)
-    pairs = zip([None, *bounds], [*bounds, None], strict=True)
-    return [ary[(*(slice(None),) * axis, slice(start, stop))] for start, stop in pairs]
-
-
 @composite(np.split)
-def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
+def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> Sequence[Array]:
     n = np.shape(ary)[axes_of(axis, np.ndim(ary))[0]]
     if np.ndim(indices_or_sections) == 0 and n % indices_or_sections:
         raise ValueError(f"numpy.split cannot divide an axis of length {n} into {indices_or_sections} equal parts")
-    parts: list[Array] = array_split(ary, indices_or_sections, axis)
-    return parts
+    return np.array_split(ary, indices_or_sections, axis)
 
 
-composite(np.hsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0 if np.ndim(ary) == 1 else 1))
-composite(np.vsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0))
-composite(np.dsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 2))
+for _function in (np.vstack, np.hstack, np.dstack, np.array_split, np.hsplit, np.vsplit, np.dsplit):
+    composite(_function)(inspect.unwrap(_function))  # NumPy's own, of functions that have derivatives
 
 
 @composite(np.linspace)

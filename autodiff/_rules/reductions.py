@@ -90,6 +90,14 @@ def _reduction(function: Any, maker: Callable[..., Any]) -> Primitive:
 _sum, _mean, _prod = _reduction(np.sum, sum_vjp), _reduction(np.mean, mean_vjp), _reduction(np.prod, prod_vjp)
 _max, _min = _reduction(np.max, extremum_vjp), _reduction(np.min, extremum_vjp)
 rule(np.cumsum, cumsum_vjp)
+composite(np.cumulative_sum)(inspect.unwrap(np.cumulative_sum))  # NumPy's own, of np.add.accumulate
+
+
+@composite(np.add.accumulate)
+def accumulate(array: Array, axis: Any = 0, dtype: Any = None, out: None = None) -> Array:
+    if len(axes := axes_of(axis, np.ndim(array))) != 1:
+        raise ValueError(f"numpy.add.accumulate takes one axis, and axis is {axis}")
+    return np.cumsum(array, axes[0], dtype)
 
 
 @composite(np.sum)

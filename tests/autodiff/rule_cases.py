@@ -112,6 +112,12 @@ CASES = [
     # reductions
     *(Case(f, f, (a,)) for f in (np.sum, np.mean, np.prod, np.cumsum) for a in (T3, cplx(2, 3))),
     *(Case(f, lambda a, f=f: f(a, axis=1), (T3,)) for f in (np.sum, np.mean, np.prod, np.max, np.min, np.cumsum)),
+    *(Case(np.add.accumulate, f, (T3,)) for f in (np.add.accumulate, lambda a: np.add.accumulate(a, -1))),
+    Case(np.cumulative_sum, lambda a: np.cumulative_sum(a, axis=1), (cplx(2, 3),)),
+    *(
+        Case(np.cumulative_sum, lambda a: np.cumulative_sum(a, include_initial=True), (a,))
+        for a in (X[0], np.array(0.5))
+    ),
     *(Case(f, lambda a, f=f: f(a, axis=(0, -1)), (T3,)) for f in (np.sum, np.mean, np.prod, np.amax, np.amin, np.var)),
     *(Case(f, lambda a, f=f: f(a, axis=-2, keepdims=True), (T3,)) for f in (np.sum, np.mean, np.prod, np.max, np.std)),
     *(Case(f, f, (spaced(3, 4),)) for f in (np.max, np.min, np.amax, np.amin, np.var, np.std)),

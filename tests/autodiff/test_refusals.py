@@ -168,7 +168,7 @@ OF_OTHER_SHAPES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: np.pad(x, 1, "edge", stat_length=2), r"mode 'edge' takes no stat_length; maximum, mean"),
     (lambda x: np.gradient(x[:1]), r"of order 1 needs 2 elements along axis 0"),
     (lambda x: np.fft.fft(x, 0), r"a transform of 0 points"),
-    (lambda x: np.array_split(x, 0), r"needs 1 part or more, not 0"),
+    (lambda x: np.array_split(x, 0), r"number sections must be larger than 0"),
     (lambda x: np.meshgrid(x[0], x[0], indexing="ji"), r"takes the indexing 'xy' or 'ij', not 'ji'"),
     (lambda x: np.repeat(x, 2, axis=-3), r"axis -3 is out of bounds"),
     (lambda x: np.split(x, 1, axis=2), r"axis 2 is out of bounds"),

@@ -108,6 +108,8 @@ def test_derivatives(name: str) -> None:
         lambda x: np.quantile(1j * x, 0.5),
         lambda x: np.pad(x, 1, "edge", stat_length=1),
         lambda x: np.vstack([x, x], dtype=np.float32, casting="safe"),
+        lambda x: np.add.accumulate(x, None),
+        lambda x: np.cumulative_sum(x),
     ],
 )
 def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
@@ -123,7 +125,7 @@ def test_covariances_of_one_observation() -> None:
 
 def test_reductions_of_a_number_along_its_axis() -> None:
     x = np.float64(2.0)
-    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.cumsum):
+    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.cumsum, np.cumulative_sum):
         for axis in (0, -1):
             value, pull = vjp(lambda x, f=function, axis=axis: f(x, axis=axis), x)
             assert np.array_equal(value, function(x, axis=axis))
