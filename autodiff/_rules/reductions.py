@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, reduced, rule
+from autodiff._rules.table import (
+    along,
+    as_array,
+    axes_of,
+    composite,
+    constant,
+    kept,
+    nonzero,
+    real_dtype,
+    reduced,
+    rule,
+)
 from autodiff.functional import vjp
 from autodiff.pytree import tree_map
 from autodiff.tape import Primitive, defvjp, getval, primitive, sum_over
@@ -90,6 +101,17 @@ def _reduction(function: Any, maker: Callable[..., Any]) -> Primitive:
 _sum, _mean, _prod = _reduction(np.sum, sum_vjp), _reduction(np.mean, mean_vjp), _reduction(np.prod, prod_vjp)
 _max, _min = _reduction(np.max, extremum_vjp), _reduction(np.min, extremum_vjp)
 rule(np.cumsum, cumsum_vjp)
+
+
+@composite(np.cumprod)
+def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
+    a, place = along(a if dtype is None else a.astype(dtype), axis)
+    a, step = moveaxis(a, place, 0), 1
+    while step < len(a):  # products of 2, 4, 8, .. elements, so that zeros are factors like any other
+        a, step = np.concatenate([a[:step], a[step:] * a[:-step]]), 2 * step
+    return moveaxis(a, 0, place)
+
+
 composite(np.cumulative_sum)(inspect.unwrap(np.cumulative_sum))  # NumPy's own, of np.add.accumulate
 
 
@@ -140,22 +162,32 @@ def mean(
     return total / _counted(a, where, axis, keepdims, real_dtype(total))
 
 
-@composite(np.max, np.amax)
-def max(
-    a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
-) -> Array:
-    initial = _of_dtype(initial, a)
-    result = _max(_chosen("max", a, initial, where), axis=axis, keepdims=keepdims)
-    return result if initial is None else np.maximum(result, initial)
+def _extremum(name: str, reduction: Primitive, of_two: Any) -> Callable[..., Array]:
+    def extremum(
+        a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+    ) -> Array:
+        initial = _of_dtype(initial, a)
+        result = reduction(_chosen(name, a, initial, where), axis=axis, keepdims=keepdims)
+        return result if initial is None else of_two(result, initial)
+
+    return extremum
 
 
-@composite(np.min, np.amin)
-def min(
-    a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
-) -> Array:
-    initial = _of_dtype(initial, a)
-    result = _min(_chosen("min", a, initial, where), axis=axis, keepdims=keepdims)
-    return result if initial is None else np.minimum(result, initial)
+def _present(extremum: Callable[..., Array], fill: float) -> Callable[..., Array]:
+    """Return an extremum that passes over NaN, but where there is nothing else."""
+
+    def of_present(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
+        missing = np.isnan(a)
+        some = ~np.all(missing, axis=axis, keepdims=True)
+        return extremum(np.where(missing & some, fill, a), axis, keepdims=keepdims)
+
+    return of_present
+
+
+max = composite(np.max, np.amax)(_extremum("max", _max, np.maximum))
+min = composite(np.min, np.amin)(_extremum("min", _min, np.minimum))
+composite(np.nanmax)(_present(max, -np.inf))
+composite(np.nanmin)(_present(min, np.inf))
 
 
 def _of_dtype(initial: Any, like: Array) -> Any:
@@ -346,6 +378,11 @@ def _sorted(a: Array, axis: Any) -> Array:
     if count == 0:
         raise ValueError("the quantiles of no elements are not defined")
     return np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
+
+
+@composite(np.nansum)
+def nansum(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return sum(np.where(np.isnan(a), 0, a), axis, dtype, keepdims=keepdims)
 
 
 @composite(np.nanmean)

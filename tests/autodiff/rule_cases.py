@@ -112,6 +112,13 @@ CASES = [
     # reductions
     *(Case(f, f, (a,)) for f in (np.sum, np.mean, np.prod, np.cumsum) for a in (T3, cplx(2, 3))),
     *(Case(f, lambda a, f=f: f(a, axis=1), (T3,)) for f in (np.sum, np.mean, np.prod, np.max, np.min, np.cumsum)),
+    *(Case(np.cumprod, lambda a, axis=axis: np.cumprod(a, axis), (X * MASK,)) for axis in (None, -1)),
+    *(
+        Case(f, lambda a, f=f, axis=axis: f(np.where(chosen(a), a, np.nan), axis=axis, keepdims=True), (spaced(3, 4),))
+        for f in (np.nansum, np.nanmax, np.nanmin)
+        for axis in (None, 1)
+    ),
+    *(Case(np.compress, lambda a, axis=axis: np.compress([1, 0, 1], a, axis), (X,)) for axis in (None, 0)),
     *(Case(np.add.accumulate, f, (T3,)) for f in (np.add.accumulate, lambda a: np.add.accumulate(a, -1))),
     Case(np.cumulative_sum, lambda a: np.cumulative_sum(a, axis=1), (cplx(2, 3),)),
     *(

@@ -125,11 +125,13 @@ def test_covariances_of_one_observation() -> None:
 
 def test_reductions_of_a_number_along_its_axis() -> None:
     x = np.float64(2.0)
-    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.cumsum, np.cumulative_sum):
+    running = np.cumsum, np.cumulative_sum, np.cumprod
+    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.nansum, np.nanmax, np.nanmin, *running):
         for axis in (0, -1):
             value, pull = vjp(lambda x, f=function, axis=axis: f(x, axis=axis), x)
             assert np.array_equal(value, function(x, axis=axis))
             assert pull(np.ones_like(value))[0] == (function is not np.ptp)
+    assert np.isnan(vjp(np.nanmax, np.full(2, np.nan))[0]) and vjp(np.nanmin, np.array([np.nan, 3.0]))[0] == 3
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
