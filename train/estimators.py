@@ -175,9 +175,14 @@ class _Estimator(BaseEstimator):
             raise ValueError(f"early_stopping is {early!r}; give a number of epochs, 0 or more; 0: all are trained")
         if isinstance(part, bool) or not isinstance(part, Real) or not 0 < part < 1:
             raise ValueError(f"validation_fraction is {part!r}; give a part of the rows, between 0 and 1, such as 0.1")
-        for name in ("warm_start", "verbose"):
-            if not isinstance(value := getattr(self, name), bool | np.bool_ | Integral):
+        for name, kinds in (("warm_start", bool | np.bool_), ("verbose", bool | np.bool_ | Integral)):
+            if not isinstance(value := getattr(self, name), kinds):
                 raise ValueError(f"{name} is {value!r}; give True or False")
+        try:
+            check_random_state(self.random_state)
+        except ValueError as error:
+            wanted = f"a number from 0 to {2**32 - 1}, a RandomState or None"
+            raise ValueError(f"random_state is {self.random_state!r}; give {wanted}") from error
 
     def _learn(self, x: NDArray[Any], y: NDArray[Any], names: tuple[str, ...], weight: NDArray[np.float64]) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""

@@ -220,8 +220,9 @@ def test_it_stops_early_goes_on_and_says_what_it_does(capfd: pytest.CaptureFixtu
     [
         ("early_stopping", [-1, True, 2.5, None]),
         ("validation_fraction", [0, 1, 1.0, 1.5, -0.1, True, "all", float("nan")]),
-        ("warm_start", ["no", None]),
+        ("warm_start", ["no", None, 2]),
         ("verbose", ["no"]),
+        ("random_state", [-1, 2**32, "no"]),
     ],
 )
 def test_parameters_out_of_range_are_refused(name: str, values: list[Any]) -> None:

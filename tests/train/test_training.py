@@ -477,6 +477,21 @@ def test_nobody_knows_how_long_a_run_takes_before_its_first_epoch(
     assert "stopped after epoch 0 of 4, since no other fits into 1e-09 hours; continue with" in out
 
 
+@pytest.mark.parametrize("step", [0.0, -3.0])
+def test_by_a_clock_that_stands_still_or_runs_backwards_there_is_no_rate(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    ticks, run = itertools.count(1e9, step), tmp_path / "run"
+    for name in ("monotonic", "perf_counter"):
+        monkeypatch.setattr(time, name, lambda: next(ticks))
+    command(*SMALL, "--epochs", 2, "--out", run).success()
+    records = Run(run).read_metrics()
+    assert [[value for key, value in record.items() if "second" in key] for record in records] == [[0.0] * 2] * 2 + [
+        [0.0]
+    ]
+    assert "is finished" in command("--resume", run).success()
+
+
 def test_what_an_epoch_has_done_already_is_not_left() -> None:
     trainer: Any = SimpleNamespace(
         state=SimpleNamespace(epoch=1, step=3),

@@ -348,7 +348,7 @@ class Session:
         except MemoryError as error:
             size = config.batch_size
             raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(config, size // 2)}") from error
-        seconds = time.perf_counter() - begin
+        seconds = max(0.0, time.perf_counter() - begin)
         record = {"epoch": trainer.state.epoch, "task": trainer.task.name, **figures(result), "seconds": seconds}
         run.append_metrics(record)
         return result

@@ -300,7 +300,7 @@ class Trainer:
                 elif not state.step:  # one that is new in the middle of an epoch begins with the next
                     state.metrics[name] = number
             state.step += 1
-            elapsed = time.perf_counter() - started
+            elapsed = max(0.0, time.perf_counter() - started)  # clocks may be set back
             state.seconds += elapsed
             if self._first_step is None:
                 self._first_step = elapsed
@@ -402,7 +402,7 @@ class Trainer:
                 record["validation_balanced_accuracy"] = score
             if len(result.logits) > 1 and self.task.softmax:
                 record["validation_tempered_loss"] = tempered_loss(result.logits, to_numpy(self.held_out.labels))
-            record["evaluation_seconds"] = time.perf_counter() - begin
+            record["evaluation_seconds"] = max(0.0, time.perf_counter() - begin)
         self._require_finite("moments")
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
         if self.ranks.size > 1:
