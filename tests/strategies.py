@@ -49,7 +49,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
         "reduction": st.sampled_from(("mean", "sum")),
         "normalization": st.sampled_from(("factors", "both")),
         "head": st.sampled_from(("mean", "sum", "dense")),
-        "skip": st.sampled_from(("none", "aligned", "aligned-mean", "previous")),
+        "skip": st.sampled_from(("none", "aligned", "aligned-mean", "previous", "dense")),
         "blur": st.booleans(),
         "dtype": st.sampled_from(("float32", "float64")),
     }

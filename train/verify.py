@@ -38,7 +38,7 @@ BIAS_SCALE = 0.5
 
 LAYER_SETTINGS = (
     *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
-    *("activation", "nonlinear_factors", "normalization", "head", "skip", "scattering", "epsilon"),
+    *("activation", "nonlinear_factors", "normalization", "head", "skip", "hypernetwork", "scattering", "epsilon"),
 )
 """Settings of the network in the description of a verification."""
 
@@ -119,14 +119,6 @@ def _named(dataset: Dataset) -> str:
     return "the built-in CIFAR-10 sample" if dataset.name == "sample" else dataset.name
 
 
-def _drawn(
-    options: argparse.Namespace, dataset: Dataset, number: int
-) -> tuple[np.random.Generator, np.ndarray[Any, Any]]:
-    """Return the test images to try, and a source of random weights."""
-    rng = np.random.default_rng([options.seed, number])
-    return rng, np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
-
-
 def _trained(checkpoint: checkpoints.Checkpoint) -> str:
     config = checkpoint.config
     return f"{checkpoint.state.epoch} epochs, {config.boundary} boundary, {config.reduction}, {config.dtype}"
@@ -143,7 +135,8 @@ def _subject(
     """Make a network, loaded or random, and images to try it on."""
     dtype = options.dtype or DTYPE
     changes: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
-    rng, chosen = _drawn(options, dataset, number)
+    rng = np.random.default_rng([options.seed, number])
+    chosen = np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
     if checkpoint:
         _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, boundary=boundary, **changes)

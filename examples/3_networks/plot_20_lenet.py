@@ -23,7 +23,7 @@ epochs = 10
 # On grey images the layers have the trainable numbers that the paper counts. Our last layer is dense; the paper's
 # compares with fixed drawings of the ten digits, which CIFAR-10 does not have.
 
-grey = build(make_config("lenet"), channels=1)
+grey = build(make_config("lenet"), (32, 32), channels=1)
 print(grey.describe())
 trained = [layer.trainable for layer in grey.table]
 assert trained == [156, 12, 1516, 32, 48120, 10164, 850] and sum(trained[:-1]) == 60_000

@@ -27,8 +27,8 @@ KINDS: list[dict[str, Any]] = [
     {"nonlinear_factors": plus, "normalization": both, "skip": skip}
     for plus in (False, True)
     for both in ("factors", "both")
-    for skip in ("none", "aligned", "aligned-mean", "previous")
-]
+    for skip in ("none", "aligned", "aligned-mean", "previous", "dense")
+] + [{"hypernetwork": 2, "normalization": "both", "depth": 7}]
 TINY = {"depth": 6, "width": 4, "factors": 3, "attribute_kernel": (2, 2), "strided_layers": (4,), "dtype": "float64"}
 
 
@@ -99,7 +99,9 @@ def test_layers_with_gelu_are_what_the_equations_say(changes: dict[str, Any]) ->
     _, moments = network(weights, x)
     rows = [example.row for example in measure(Subject(network, weights, moments, x))]
     written = [row for row in rows if row.statement == "definition"]
-    assert {row.j for row in written} == set(range(5)) and all(row.holds for row in rows if row.must_hold)
+    assert {row.j for row in written} == set(range(network.config.depth - 1)) and all(
+        row.holds for row in rows if row.must_hold
+    )
     check_grads(lambda p: cross_entropy(network(p, x)[0], np.array([0, 7, 2])), 1)(weights)
 
 

@@ -53,7 +53,7 @@ def test_which_translations_are_exact_is_measured_image_by_image(
     rows = {(e.j, e.axis): e for e in study._exactness()}
     subject = study.model.subject(few_images.test_images[[0, 10, 20]])
     for j in (3, 4):
-        x = subject.activations()[j]
+        x = subject.activations[j]
         tail, table = subject.tail(j, "evaluation"), hierarchy(subject.network)
         logits = np.asarray(tail(x))
         for axis in (a for a in axes(table, j) if (j, a.name) in rows):

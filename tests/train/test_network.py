@@ -14,6 +14,7 @@ from train.networks import hierarchical
 from train.networks.hierarchical import hierarchy, layers, merge_factors, name_of
 from train.networks.presets import HIERARCHICAL
 from train.networks.registry import build
+from train.settings import ConfigError
 
 COUNTS = {
     ("hcnn", "cifar10"): 97_650,
@@ -28,12 +29,38 @@ CLASSES = {"cifar10": 10, "cifar100": 100}
 def test_counts_of_the_paper(preset, dataset):
     config = make_config(preset, {"dataset": dataset})
     table = layers(config, 32, CLASSES[dataset])
-    assert sum(layer.parameters for layer in table) == COUNTS[preset, dataset]
+    assert sum(layer.counted for layer in table) == COUNTS[preset, dataset]
     assert f"{COUNTS[preset, dataset]:,}" in build(config, 32, CLASSES[dataset]).describe()
 
 
+def test_counts_of_systems_that_the_paper_names():
+    """Filters (3, 3, 7, 16) of x_{j-2} for layers 3 to 10; a map from z_j to 39,712 coefficients, and seven z_j."""
+    assert build(make_config("hcnn", {"skip": "dense"})).counted == 97_650 + 8 * 3 * 3 * 7 * 16 == 105_714
+    plus = build(make_config("hcnn-plus", {"hypernetwork": 4}))
+    assert plus.counted == 344_640 - 7 * 39_712 + 4 * 39_712 + 7 * 4 == 225_532
+    with pytest.raises(ConfigError, match="hypernetwork is 4, for layers 4 to J-2; depth is 5: take 6 or more"):
+        make_config("hcnn", {"hypernetwork": 4, "depth": 5})
+
+
+def test_a_hypernetwork_is_a_network_whose_factors_are_the_map_of_z():
+    small, rng = {"depth": 7, "width": 4, "factors": 3}, np.random.default_rng(0)
+    network, plain = (build(make_config("hcnn", {**small, "hypernetwork": k}), 8) for k in (2, 0))
+    weights, x = network.initialize(rng), rng.standard_normal((2, 8, 8, 3)).astype("float32")
+    own, maps = {**weights}, weights["layer04"]
+    for name in ("layer04", "layer05"):
+        a, b = weights[name]["z"]
+        own[name] = {key: a * maps[f"{key}_map"][0] + b * maps[f"{key}_map"][1] for key in "hg"}
+        own[name]["bias"] = weights[name]["bias"]
+    assert "z" not in weights["layer03"] and "z" not in weights["layer06"]
+    np.testing.assert_allclose(network(weights, x)[0], plain(own, x)[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("preset", sorted(HIERARCHICAL))
-@pytest.mark.parametrize("changes", [{}, {"normalization": "both"}, {"head": "sum"}, {"head": "dense"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"normalization": "both"}, {"head": "sum"}, {"head": "dense"}, {"skip": "dense"}, {"hypernetwork": 3}],
+    ids=str,
+)
 def test_trainable_numbers_are_those_of_the_weights(preset, changes):
     config = make_config(preset, changes)
     weights = build(config).initialize(np.random.default_rng(0))
@@ -50,7 +77,7 @@ def test_the_authors_network_has_their_numbers():
     table = layers(config, 32, 10)
     assert [la.outputs[0] for la in table] == [32] * 3 + [16] * 4 + [8] * 4
     assert table[-1].outputs == (8, 8, 4, 8, 16)
-    assert sum(la.parameters for la in table) == 344_640 + 39_712 - 24_928
+    assert sum(la.counted for la in table) == 344_640 + 39_712 - 24_928
 
 
 @pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])

@@ -62,6 +62,7 @@ KINDS = [
     ((8, 8), {"blur": True, "boundary": "periodic", "strided_layers": (1, 3)}),
     ((12, 11), {"activation": "gelu", "space_kernel": 4}),
     ((12,), {"standardize": "sample"}),
+    ((12,), {"hypernetwork": 2, "depth": 7}),
     ((12,), {"nonlinear_factors": True, "boundary": "attributes", "space_kernel": 4}),
     ((12, 8), {"nonlinear_factors": True, "boundary": "periodic", "normalization": "both", "blur": True}),
     ((6, 7, 5), {"nonlinear_factors": True}),
@@ -115,6 +116,10 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
     scattered = network((16, 16), scattering=1)
     with pytest.raises(CheckpointError, match="scattering is ScatteringLayer, which is none of the layers that ONNX"):
         write_onnx(tmp_path / "net.onnx", tmp_path, scattered.checkpoint)
+    with pytest.raises(
+        CheckpointError, match="layer 3 is a layer with a dense connection, which is none of the layers"
+    ):
+        write_onnx(tmp_path / "net.onnx", tmp_path, network((12,), skip="dense").checkpoint)
     other = network((12,))
     monkeypatch.delitem(onnx_module.ACTIVATIONS, "elu")
     with pytest.raises(CheckpointError, match=r"ONNX's operator for activation 'elu' is not known here: export \.h5"):

@@ -216,12 +216,13 @@ PAPER = {"depth": 8, "width": 8, "factors": 9, "strided_layers": (4,), "boundary
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize(("normalization", "blur"), [("factors", False), ("both", True)])
+@pytest.mark.parametrize(("normalization", "blur", "z"), [("factors", False, 0), ("both", True, 0), ("both", False, 2)])
 def test_proposition_tells_exact_translations_from_all_others(
-    nonlinear: bool, reduction: str, normalization: str, blur: bool
+    nonlinear: bool, reduction: str, normalization: str, blur: bool, z: int
 ) -> None:
-    """At the paper's supports and strides the two kinds lie nine orders of magnitude apart."""
+    """At the paper's supports and strides the two kinds lie nine orders of magnitude apart; with a HyperNetwork too."""
     settings = {"nonlinear_factors": nonlinear, "reduction": reduction, "normalization": normalization, "blur": blur}
+    settings["hypernetwork"] = z
     tried = subject({**PAPER, **settings}, 0, size=8)
     rows = [example.row for example in measure(tried)]
     exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))
@@ -238,7 +239,10 @@ class PlainSum:
         return Signal(made.x + inputs[-1].x) if fits else made
 
 
-@pytest.mark.parametrize(("nonlinear", "skip"), [(False, "aligned"), (True, "aligned-mean"), (False, "previous")])
+@pytest.mark.parametrize(
+    ("nonlinear", "skip"),
+    [(False, "aligned"), (True, "aligned-mean"), (False, "previous"), (False, "dense"), (True, "dense")],
+)
 def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlinear: bool, skip: str) -> None:
     """Translations move x_j and what skips it. Where it is added as it is, different attributes are mixed."""
     settings = {**PAPER, "nonlinear_factors": nonlinear, "skip": skip}
@@ -303,7 +307,7 @@ def test_attributes_are_enough_to_be_periodic(nonlinear: bool) -> None:
 def test_proposition_by_the_public_assertion() -> None:
     """As a user would check it, translations along all exact axes at once included."""
     tried = subject(PAPER, 1, size=8)
-    for j, x in enumerate(tried.activations()):
+    for j, x in enumerate(tried.activations):
         found = axes(hierarchy(tried.network), j)
         where, multiples = [a.position for a in found], [a.exact for a in found]
         for mode in ("evaluation", "training"):
@@ -339,8 +343,8 @@ class PositionBias:
 class PositionNorm:
     """Each position along the first attribute normalised by its own deviation."""
 
-    def _reduced(self, signal: Any) -> Any:
-        x = super()._reduced(signal)  # type: ignore[misc]
+    def _reduced(self, signal: Any, *reduction: Any) -> Any:
+        x = super()._reduced(signal, *reduction)  # type: ignore[misc]
         deviation = x[:, :1, :1].std(axis=tuple(range(4, x.ndim)), keepdims=True) if x.ndim > 3 else x.dtype.type(1)
         return x / (deviation + x.dtype.type(0.1))
 
@@ -412,7 +416,7 @@ def test_convolutions_that_are_none_break_the_proposition(
 def test_translations_that_are_no_multiples_are_caught(age: int) -> None:
     """v_j at multiples of 2, v_{j-1} at multiples of 1: half of what the strides to come ask for."""
     tried = subject(PAPER, 4, size=8)
-    x = tried.activations()[4]
+    x = tried.activations[4]
     tail, position, exact = tried.tail(4, "evaluation"), 5 - age, 4 >> age
     assert_translation_invariant(tail, x, position, exact, stages=8)
     with pytest.raises(AssertionError, match=f"translating x by {exact // 2} along axis {position} "):
@@ -422,7 +426,7 @@ def test_translations_that_are_no_multiples_are_caught(age: int) -> None:
 def test_the_class_is_no_attribute_to_translate_along() -> None:
     tried = subject(PAPER, 5, size=8)
     with pytest.raises(AssertionError, match="not invariant"):
-        assert_translation_invariant(tried.tail(7, "evaluation"), tried.activations()[7], 5)
+        assert_translation_invariant(tried.tail(7, "evaluation"), tried.activations[7], 5)
 
 
 def test_aliasing_depends_on_the_shift_modulo_the_strides_to_come() -> None:
@@ -431,7 +435,7 @@ def test_aliasing_depends_on_the_shift_modulo_the_strides_to_come() -> None:
     Translations by s and s + m differ by one that is exact, so by rounding alone.
     """
     tried = subject(PAPER, 7, size=8)
-    x, axis = tried.activations()[4], axes(hierarchy(tried.network), 4)[-1]
+    x, axis = tried.activations[4], axes(hierarchy(tried.network), 4)[-1]
     tail = tried.tail(4, "evaluation")
     moved = [tail(translate(x, s, axis.position, boundary="periodic")) for s in range(axis.length)]
     assert axis.exact == 4 and axis.length == 8

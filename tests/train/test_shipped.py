@@ -43,7 +43,7 @@ def test_a_network_that_ships_is_small_and_bare_and_says_what_it_reached(name: s
     assert 0.1 < checkpoint.figures["test_accuracy"] < 1
     restore(find(name), checkpoint, config, np)
     table = layers(config, 32, len(checkpoint.class_names))
-    assert sum(layer.parameters for layer in table) <= (344_640 if config.nonlinear_factors else 97_650)
+    assert sum(layer.counted for layer in table) <= (344_640 if config.nonlinear_factors else 97_650)
 
 
 @pytest.mark.parametrize("name", list_networks())
@@ -322,7 +322,7 @@ def test_exported_filters_are_the_network(
         for la in hierarchy(classifier.network)
         for n in ("w", "h", "g")
         if f"{la.name}.{n}" in tensors
-    ) == sum(la.parameters for la in hierarchy(classifier.network))
+    ) == sum(la.counted for la in hierarchy(classifier.network))
 
 
 def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path) -> None:

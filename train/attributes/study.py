@@ -154,7 +154,7 @@ class Study:
         others: dict[tuple[int, str], dict[int, list[np.ndarray[Any, Any]]]] = {}
         for begin in range(0, len(chosen), EXAMINED_AT_ONCE):
             subject = self.model.subject(self.xp.asarray(images[chosen[begin : begin + EXAMINED_AT_ONCE]]))
-            for j, x in enumerate(subject.activations()):
+            for j, x in enumerate(subject.activations):
                 for example in invariance(subject, "evaluation", j, x, V_AXES) if j >= FIRST else ():
                     row, where = example.row, (j, example.row.axis)
                     if row.must_hold and row.kind != "inside":

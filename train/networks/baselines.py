@@ -162,13 +162,6 @@ def _entry(
 
 # 164 epochs are 64,000 steps; the publication divides the rate after 32,000 and 48,000 of them
 RESNET20: dict[str, Any] = {"epochs": 164, "learning_rate": 0.1, "step_epochs": 82, "weight_decay": 1e-4}
-ALL_CNN: dict[str, Any] = {
-    "epochs": 350,
-    "learning_rate": 0.01,
-    "step_epochs": 200,
-    "weight_decay": 1e-3,
-    "warmup_steps": 100,
-}
 NIN: dict[str, Any] = {
     "epochs": 200,
     "learning_rate": 0.01,
@@ -176,6 +169,7 @@ NIN: dict[str, Any] = {
     "weight_decay": 1e-4,
     "warmup_steps": 100,
 }
+ALL_CNN: dict[str, Any] = {**NIN, "epochs": 350, "step_epochs": 200, "weight_decay": 1e-3}
 FITNET: dict[str, Any] = {**NIN, "learning_rate": 0.002}
 WRN: dict[str, Any] = {"epochs": 200, "learning_rate": 0.1, "step_epochs": 60, "step_factor": 5.0, "nesterov": True}
 

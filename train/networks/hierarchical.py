@@ -31,7 +31,7 @@ from hcnn_core.typing import Boundary
 from hcnn_core.updates import Term, weighted_sums
 from train.networks.activations import ACTIVATIONS, Activation
 from train.networks.architecture import ARCHITECTURES, Architecture, ArchitectureSettings
-from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Size, Weights, times
+from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Parameters, Signal, Size, Weights, times
 from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
@@ -87,8 +87,12 @@ class HierarchicalSettings(NormalizationSettings, ArchitectureSettings):
     skip: str = setting(
         "none",
         "what layers j = 3 to J-2 add, along the axes that it shares with x_j: aligned, x_{j-2} at the samples that "
-        "strides keep; aligned-mean, means of x_{j-2} instead; previous, such means of x_{j-1}",
+        "strides keep; aligned-mean, means of x_{j-2} instead; previous, such means of x_{j-1}; dense, before rho, "
+        "convolutions of x_{j-2} along u and v_{j-2} by filters for each v_j",
         choices=SKIPS.keys(),
+    )
+    hypernetwork: int = setting(
+        0, "numbers z_j from which one linear map makes the filters of layer j = 4 to J-2; 0: each has its own", low=0
     )
 
     @property
@@ -106,6 +110,10 @@ _low_passes = DeviceTables()
 def low_pass(axes: int) -> NDArray[np.float64]:
     """Return the taps of the setting `blur`: [1, 2, 1]/4 along each of `axes` axes."""
     return np.asarray(math.prod(np.ix_(*(np.array([1, 2, 1]) / 4,) * axes)))
+
+
+EMBEDDED = 4
+"""The first layer whose factors a HyperNetwork makes; the linear map is among its weights."""
 
 
 def name_of(j: int) -> str:
@@ -138,8 +146,9 @@ class HierarchicalLayer(Layer):
     reduces: bool = False  # whether to make the next layer's marginal on the way
     factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
     tells_classes: bool = False
-    blurs: bool = False  # whether its input is low-passed along u first
-    skip: AlignedSkip | None = None  # from x_{j-2}, which is read too, or from x_{j-1}
+    blurs: bool = False  # whether what it filters is low-passed along u first
+    skip: AlignedSkip | None = None  # of x_{j-2}, which is read too, or of x_{j-1}
+    embedded: int = 0  # numbers z_j that its factors are made from, by the linear map of layer EMBEDDED; 0: its own
     activation: Activation = ACTIVATIONS["elu"]  # rho
 
     nonlinear = False
@@ -170,16 +179,20 @@ class HierarchicalLayer(Layer):
         return tuple(range(1 + len(self.space), 1 + len(self.stride)))
 
     @property
-    def parameters(self) -> int:
+    def counted(self) -> int:
         """Filter coefficients as the paper counts them: effective filters, or both factors in the (+) network."""
-        return math.prod(self.kernel_size) * self.filters * (1 if self.attributes else self.inputs[-1])
+        own = math.prod(self.kernel_size) * self.filters * (1 if self.attributes else self.inputs[-1])
+        return own + self.connecting
+
+    @property
+    def connecting(self) -> int:
+        """Coefficients of the filters of a dense connection."""
+        return math.prod(self.skip.taps) * self.filters if self.skip and self.skip.taps else 0
 
     @property
     def trained(self) -> int:
         """Filter coefficients that are trained: those of both factors wherever there are two."""
-        return self.parameters
-
-    counted = parameters
+        return self.counted
 
     @property
     def trainable(self) -> int:  # type: ignore[override]
@@ -190,7 +203,7 @@ class HierarchicalLayer(Layer):
     def multiply_adds(self) -> int:  # type: ignore[override]
         """Products per image if every filter were applied tap by tap (with both factors in the (+) network)."""
         per_output = math.prod(self.kernel_size) * (1 if self.attributes else self.inputs[-1])
-        return per_output * math.prod(self.outputs)
+        return per_output * math.prod(self.outputs) + self.connecting * math.prod(self.outputs[:-2])
 
     @property
     def support(self) -> str:  # type: ignore[override]
@@ -210,12 +223,16 @@ class HierarchicalLayer(Layer):
         or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,), and scale (K,) where outputs are normalised.
         """
         weights = {**self._draw_filters(rng), "bias": np.zeros(self.filters, self.dtype)}
+        if self.skip and self.skip.taps:
+            variance = 1 / (math.prod(self.skip.taps) * self.activation.second_moment)
+            drawn = rng.standard_normal((*self.skip.taps, self.filters)) * math.sqrt(variance)
+            weights["connection"] = drawn.astype(self.dtype)
         return weights | ({"scale": np.ones(self.filters, self.dtype)} if self.normalizes else {})
 
     @property
     def copies(self) -> float:  # type: ignore[override]
-        """Two more where rho has no fused form: its argument and its result."""
-        return 2.5 if self.activation.fused else 4.5
+        """Two more where rho has no fused form, or more is added before it: what it is taken of, and what it makes."""
+        return 2.5 if self.activation.fused and not self.connecting else 4.5
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
         summed = self.inputs[-1:] if self.attributes == 0 else ()
@@ -244,11 +261,12 @@ class HierarchicalLayer(Layer):
         x = self._reduced(inputs[0])
         of_sums, used = self._patch_moments(x, call.shard)
         filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[1 + len(self.space) :])
+        filters = self._connected(filters, weights, inputs)
         if not self.normalizes:
             return self.joined(self.made_by(filters, x), inputs), used
         shift, scale, bias = filters.pop("bias"), weights["scale"], weights["bias"]
         fused, sharing = self.activation.fused, {} if call.shard is None else {"shard": call.shard}
-        y, parts = self._filtered_and_parts(filters, x) if fused else (self._filtered(filters, x), {})
+        y, parts = self._filtered_and_parts(filters, x) if fused else (self._summed(filters, x), {})
         if fused and self.reduces and not call.whole:
             operands = y, shift, scale, bias, self.along[0]
             total, mean, variance = fused.normalize_marginal(*operands, epsilon=self.epsilon, **sharing, **parts)
@@ -260,17 +278,15 @@ class HierarchicalLayer(Layer):
             y = self.activation.rho(y)
         return self.joined(Signal(y), inputs), {**used, "output_mean": mean, "output_variance": variance}
 
-    def _reduced(self, signal: Signal) -> Array:
-        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis; low-passed with the setting `blur`."""
-        if signal.reduced is not None:
-            return self._blurred(signal.reduced)
-        return self._blurred(marginal(signal.x, self.along[0]) if self._has_three(signal.x) else signal.x)
+    def _reduced(self, signal: Signal, reduction: Any = "sum") -> Array:
+        """Sum or mean of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis; low-passed with the setting `blur`.
 
-    def _blurred(self, x: Array) -> Array:
-        """With `blur`, remove the highest frequencies along u, which a stride of 2 would fold onto low ones.
-
-        The low-pass is a convolution with the layer's boundary, so the layer is as covariant as without it.
+        The low-pass removes the highest frequencies along u, which a stride of 2 would fold onto low ones. It is a
+        convolution with the layer's boundary, so the layer is as covariant as without it.
         """
+        x = signal.x if signal.reduced is None else signal.reduced
+        if x.ndim == len(self.space) + 4:
+            x = marginal(x, self.along[0], reduction=reduction)
         if not self.blurs:
             return x
         axes, like = len(self.space), getval(x)
@@ -293,17 +309,26 @@ class HierarchicalLayer(Layer):
         return lasting_zeros(getval(bias)) if self.normalizes else bias
 
     def _fold(self, filters: Weights, weights: Weights, moments: Weights) -> Weights:
-        """Return filters and bias before rho, which normalise outputs by the given moments if the layer does."""
+        """Return filters and bias before rho, the output normalised by given moments where it is."""
+        if "connection" in weights:
+            filters = {**filters, "connection": weights["connection"]}
         if not self.normalizes:
             return filters
         slope = weights["scale"] / np.sqrt(moments["output_variance"] + self.epsilon)
         bias = weights["bias"] + slope * (filters["bias"] - moments["output_mean"])
-        last = "g" if "g" in filters else "w"
-        return {**filters, last: filters[last] * slope, "bias": bias}
+        last = {"g" if "g" in filters else "w", "connection"} & filters.keys()
+        return {**filters, **{name: filters[name] * slope for name in last}, "bias": bias}
 
-    def _has_three(self, x: Array) -> bool:
-        """Whether x_{j-1} has the attribute v_{j-3}."""
-        return bool(x.ndim == len(self.space) + 4)
+    def _connected(self, filters: Weights, weights: Weights, inputs: Sequence[Signal]) -> Weights:
+        """Return filters with what those of a dense connection make of x_{j-2}, where there is one."""
+        if self.skip is None or not self.skip.taps:
+            return filters
+        return {**filters, "added": self.skip(inputs[-1].x, weights["connection"])}
+
+    def _summed(self, filters: Weights, x: Array) -> Array:
+        """Filter x, and add what a dense connection makes, before bias and rho."""
+        y = self._filtered(filters, x)
+        return added_to(y, filters["added"]) if "added" in filters else y
 
     @property
     def _axes(self) -> tuple[int, ...]:
@@ -320,23 +345,23 @@ class HierarchicalLayer(Layer):
 
     def _filtered_and_parts(self, filters: Weights, x: Array) -> tuple[Array, dict[str, Array]]:
         """Return `_filtered`, and parts of its moments where a GPU makes these on the way."""
-        if "w" not in filters:
-            return self._filtered(filters, x), {}
+        if "w" not in filters or "added" in filters:
+            return self._summed(filters, x), {}
         y, parts = convolve_and_parts(x, filters["w"], self._axes, **self._options)
         return y, {} if parts is None else {"parts": getval(parts)}
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
-        """Return x_j from x, the reduced input, by merged filters and a bias."""
-        if (fused := self.activation.fused) is None:
-            return Signal(self.activation.rho(self._filtered(filters, x) + filters["bias"]))
+        """Return x_j by merged filters and a bias from what they filter."""
+        if (fused := self.activation.fused) is None or "added" in filters:
+            return Signal(self.activation.rho(self._summed(filters, x) + filters["bias"]))
         operands = x, filters["w"], filters["bias"], self._axes
         if self.reduces:
             return Signal(*fused.convolve_marginal(*operands, self.along[0], **self._options))
         return Signal(fused.convolve(*operands, **self._options))
 
     def joined(self, signal: Signal, inputs: Sequence[Signal]) -> Signal:
-        """Return the layer's output plus its skip, if it has one."""
-        return signal if self.skip is None else Signal(added_to(signal.x, self.skip(inputs[-1].x)))
+        """Return what the layer makes, with what skips it."""
+        return signal if self.skip is None or self.skip.taps else Signal(added_to(signal.x, self.skip(inputs[-1].x)))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the layer as filters and biases: x_j is rho(convolve(x, w, ...) + bias) for the marginal x.
@@ -351,9 +376,10 @@ class HierarchicalLayer(Layer):
         filters = self._filters(weights, of_patches, self.epsilon * terms**2, self.inputs[len(self.space) :])
         return self._fold(filters, weights, moments)
 
-    def by_filters(self, filters: Weights, inputs: Sequence[Signal]) -> Signal:
-        """Return the layer's output by filters merged for the sum over v_{j-3}, plus its skip."""
-        return self.joined(self.made_by(filters, self._reduced(inputs[0])), inputs)
+    def by_filters(self, filters: Weights, inputs: Sequence[Signal], reduction: str = "sum") -> Signal:
+        """Return the layer by filters that are merged for such a reduction over v_{j-3}, and what skips it."""
+        x = self._reduced(inputs[0], reduction)
+        return self.joined(self.made_by(self._connected(filters, filters, inputs), x), inputs)
 
     def opened(self, weights: Weights, moments: Weights) -> Layer:
         """Return the layer with its filters merged."""
@@ -369,14 +395,14 @@ class HierarchicalLayer(Layer):
 
     def marginal(self, x: Array) -> Array:
         """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis; low-passed with `blur`."""
-        return self._blurred(marginal(x, self.along[0], reduction=self.reduction) if self._has_three(x) else x)
+        return self._reduced(Signal(x), self.reduction)
 
 
 @dataclass(frozen=True, eq=False)
 class FactoredLayer(HierarchicalLayer):
     """Eq. (8): Q filters h in space, whose results are normalised, and g along attributes; merged into one filter."""
 
-    row_axes: ClassVar[Mapping[str, int]] = {"h": 1}  # from the taps of a patch to the factors
+    row_axes: ClassVar[Mapping[str, int]] = {"h": 1, "h_map": 1, "g_map": 1}  # from taps to factors, from z_j to both
 
     @property
     def taps(self) -> int:
@@ -385,10 +411,35 @@ class FactoredLayer(HierarchicalLayer):
 
     @property
     def trained(self) -> int:
-        """Coefficients of both factors."""
-        return self.factors * (self.taps + math.prod(self.kernel_size[len(self.space) :]) * self.filters)
+        """Coefficients of both factors, or of what makes them from z_j; and of a dense connection."""
+        own = self.factors * (self.taps + math.prod(self.kernel_size[len(self.space) :]) * self.filters)
+        if self.embedded:
+            own = self.embedded * (1 + own * (self.j == EMBEDDED))
+        return own + self.connecting
+
+    @property
+    def counted(self) -> int:
+        """Those of the merged filter, as the paper counts them; or of both factors, or of what makes them from z_j."""
+        return self.trained if self.embedded or self.nonlinear else super().counted
+
+    def weights_in(self, parameters: Parameters) -> Weights:
+        """Return its weights, with factors that the linear map makes from z_j."""
+        weights = super().weights_in(parameters)
+        if not self.embedded:
+            return weights
+        maps = parameters[name_of(EMBEDDED)]
+        return weights | {name: np.tensordot(weights["z"], maps[f"{name}_map"], 1) for name in "hg"}
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
+        """Draw factors, or a z_j of squared norm 1 in the mean, and at layer `EMBEDDED` the map: factors for each."""
+        if not self.embedded:
+            return self._draw_factors(rng)
+        z = rng.standard_normal(self.embedded) / math.sqrt(self.embedded)
+        drawn = [self._draw_factors(rng) for _ in range(self.embedded if self.j == EMBEDDED else 0)]
+        maps = {f"{name}_map": np.stack([factors[name] for factors in drawn]) for name in "hg" if drawn}
+        return {"z": z.astype(self.dtype), **maps}
+
+    def _draw_factors(self, rng: np.random.Generator) -> Weights:
         count = len(self.space)
         space, attributes = self.kernel_size[:count], self.kernel_size[count:]
         second_moment = self.activation.second_moment if self.nonlinear else 1.0
@@ -436,13 +487,6 @@ class NonlinearLayer(FactoredLayer):
     nonlinear = True
 
     @property
-    def parameters(self) -> int:
-        """Coefficients of both factors, as the paper counts them."""
-        return self.trained
-
-    counted = parameters
-
-    @property
     def trainable(self) -> int:  # type: ignore[override]
         """Coefficients, biases and scales, those of the first factors too where outputs are normalised."""
         return super().trainable + 2 * self.factors * self.normalizes
@@ -451,7 +495,7 @@ class NonlinearLayer(FactoredLayer):
     def multiply_adds(self) -> int:  # type: ignore[override]
         """Products per image of both factors."""
         along_attributes = math.prod(self.kernel_size[-2:]) * self.factors * math.prod(self.outputs)
-        return self.taps * self._expanded + along_attributes
+        return self.taps * self._expanded + along_attributes + self.connecting * math.prod(self.outputs[:-2])
 
     @property
     def _expanded(self) -> int:
@@ -469,11 +513,8 @@ class NonlinearLayer(FactoredLayer):
 
     def initialize(self, rng: np.random.Generator) -> Weights:
         """Draw weights; where outputs are normalised there are h_scale and h_bias (Q,) too."""
-        weights = super().initialize(rng)
-        if not self.normalizes:
-            return weights
         scales = {"h_scale": np.ones(self.factors, self.dtype), "h_bias": np.zeros(self.factors, self.dtype)}
-        return weights | scales
+        return super().initialize(rng) | (scales if self.normalizes else {})
 
     def _filters(
         self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
@@ -493,8 +534,8 @@ class NonlinearLayer(FactoredLayer):
         return convolve(self.activation.rho(convolve(x, h, **of_h) + shift), g, **of_g)
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
-        """Return x_j from x, the reduced input, by both filters."""
-        if (fused := self.activation.fused) is None:
+        """Return x_j by both filters from what they filter."""
+        if (fused := self.activation.fused) is None or "added" in filters:
             return super().made_by(filters, x)
         operands = (filters[name] for name in ("h", "shift", "g", "bias"))
         return Signal(fused.factored(x, *operands, self.space, self.along, **self._options))
@@ -515,9 +556,8 @@ class MergedLayer(Layer):
     def __call__(
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
-        if self._filters:
-            return self._layer.by_filters(self._filters, inputs), moments or {}
-        return self._layer.joined(self._layer.made_by(weights, self._layer.marginal(inputs[0].x)), inputs), {}
+        filters, reduction = (self._filters, "sum") if self._filters else (weights, self._layer.reduction)
+        return self._layer.by_filters(filters, inputs, reduction), moments or {}
 
 
 class Head(Layer):
@@ -604,11 +644,13 @@ def layers(
     last, table = config.depth - 1, list[HierarchicalLayer]()
     names = [ScatteringLayer.name if config.scattering else IMAGES, *map(name_of, range(1, last))]  # of x_0 .. x_{J-2}
     factored = kinds.nonlinear if config.nonlinear_factors else kinds.factored
-    means = None if config.skip == "aligned" else config.boundaries[1]
+    means = None if config.skip in ("aligned", "dense") else config.boundaries[1]
+    dense = len(size) + 1 if config.skip == "dense" else 0  # axes of the filters of dense connections
     for j in range(1, config.depth):
         convolved = _convolved(config, j, table[-1].outputs if table else x_0, len(size))
         back = SKIPS[config.skip] if 2 < j < last else 0
         strides = [*(layer.stride for layer in table), convolved["stride"]][-back:]
+        trained = {"taps": convolved["kernel_size"][:dense], "boundary": convolved["boundary"][:dense]}
         table.append(
             (kinds.plain if j < 3 else factored)(
                 j=j,
@@ -622,7 +664,8 @@ def layers(
                 reduces=kinds.reduces and 2 < j < last and not (config.nonlinear_factors or back),
                 tells_classes=j == last,
                 activation=ACTIVATIONS[config.activation],
-                skip=AlignedSkip.over(*(s[: len(size) + 1] for s in strides), means=means) if back else None,
+                skip=AlignedSkip.over(*(s[: len(size) + 1] for s in strides), means=means, **trained) if back else None,
+                embedded=config.hypernetwork if EMBEDDED <= j < last else 0,
             )
         )
     return table
@@ -683,7 +726,10 @@ def build(
 
 
 def _check(config: HierarchicalSettings) -> None:
-    """Refuse sizes of images that a scattering transform does not take."""
+    """Refuse sizes of images that a scattering transform does not take, and a HyperNetwork without layers."""
+    if config.hypernetwork and config.depth < EMBEDDED + 2:
+        where = f"layers {EMBEDDED} to J-2; depth is {config.depth}: take {EMBEDDED + 2} or more"
+        raise ConfigError(f"hypernetwork is {config.hypernetwork}, for {where}")
     if unfit := [n for n in config.image_sizes if n % 2**config.scattering or n <= 2**config.scattering]:
         raise ConfigError(
             f"image_sizes has {unfit[0]}; with scattering = {config.scattering} choose larger multiples of "

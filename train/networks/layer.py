@@ -109,6 +109,10 @@ class Layer:
         """Draw initial weights on the host."""
         return {}
 
+    def weights_in(self, parameters: Parameters) -> Weights:
+        """Return its weights, of those of all layers."""
+        return parameters.get(self.name, {})
+
     def moments(self) -> Weights:
         """Return running moments before the first step, on the host; a layer that normalises nothing has none."""
         return {}

@@ -124,17 +124,16 @@ class Dense(plain.Dense):
         return x if self.tells_classes else squash(x)
 
 
-def build(config: RunSettings, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+def build(config: RunSettings, size: tuple[int, int], classes: int = 10, channels: int = 3) -> Network:
     """Return LeNet-5; ConfigError if images are smaller than 32 x 32, or a side is no multiple of 4."""
-    rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
-    _require_size(rows, columns)
+    _require_size(*size)
     table: list[Layer] = []
     for name, maps in {"C1": 6, "S2": 6, "C3": 16, "S4": 16, "C5": 120, "F6": 84, "output": classes}.items():
         kind: type[Any] = {"C": SquashedConvolution, "S": Average}.get(name[0], Dense)
-        reads, inputs = (table[-1].name, table[-1].outputs) if table else (IMAGES, (rows, columns, channels))
+        reads, inputs = (table[-1].name, table[-1].outputs) if table else (IMAGES, (*size, channels))
         table.append(kind(name, reads, inputs, maps, config.dtype))
     note = f"C3 sees {CONNECTIONS.sum()} of {CONNECTIONS.size} pairs of maps."
-    return Network(config, table, (rows, columns, channels), classes, [note])
+    return Network(config, table, (*size, channels), classes, [note])
 
 
 def _require_size(rows: int, columns: int) -> None:

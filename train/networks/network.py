@@ -89,7 +89,7 @@ class Network:
         begin = max((names.index(name) + 1 for name in state if name != IMAGES), default=0)
         for layer in self.table[begin:]:
             signal, used = layer(
-                parameters.get(layer.name, {}),
+                layer.weights_in(parameters),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
                 Call(self._shard, self._noise.get(layer.name), whole is None or layer.name in whole),
@@ -137,14 +137,13 @@ class Network:
     def opened(self, parameters: Parameters, moments: Moments) -> Network:
         """Return the network for evaluation with these weights, its filters merged once; calls take them too."""
         network = copy.copy(self)
-        network.table = tuple(la.opened(parameters.get(la.name, {}), moments.get(la.name, {})) for la in self.table)
+        network.table = tuple(la.opened(la.weights_in(parameters), moments.get(la.name, {})) for la in self.table)
         return network
 
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the weights that the layers fold into at evaluation, see `Layer.merged`."""
         filters = {
-            layer.name: layer.merged(parameters.get(layer.name, {}), moments.get(layer.name, {}))
-            for layer in self.table
+            layer.name: layer.merged(layer.weights_in(parameters), moments.get(layer.name, {})) for layer in self.table
         }
         return {name: weights for name, weights in filters.items() if weights}
 

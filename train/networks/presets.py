@@ -13,20 +13,26 @@ BY_AXES = {1: "signal", 2: "hcnn-fast", 3: "volume"}
 MADE_FOR = {"signal": 1, "volume": 3}
 """Axes of space that a preset is for; the others are for images, and take any that their layers take."""
 
-RECIPE: dict[str, Any] = {
+MUON: dict[str, Any] = {
     "normalization": "both",
-    "moment_decay": 0.99,
     "batch_size": 100,
-    "image_shares": (1 / 2, 5 / 8, 3 / 4, 7 / 8, 1.0),
     "optimizer": "muon",
     "schedule": "one-cycle",
     "learning_rate": 0.03,
-    "warmup": 0.1,
     "nesterov": True,
-    "weight_decay": 0.003,
-    "average_decay": 0.999,
+    "weight_decay": 0.0,
     "logit_scale": 10.0,
     "shift": 4,
+}
+"""Settings common to all recipes of this project."""
+
+RECIPE: dict[str, Any] = {
+    **MUON,
+    "moment_decay": 0.99,
+    "image_shares": (1 / 2, 5 / 8, 3 / 4, 7 / 8, 1.0),
+    "warmup": 0.1,
+    "weight_decay": 0.003,
+    "average_decay": 0.999,
     "alternate_flips": True,
 }
 """Settings common to the recipes for K = 16."""
@@ -41,18 +47,14 @@ MEDIUM: dict[str, Any] = {**RECIPE, "strided_layers": (3, 7), "epochs": 60}
 """Recipe of four hours of two processor cores."""
 
 SMALL: dict[str, Any] = {
-    "normalization": "both",
+    **MUON,
     "attribute_kernel": (5, 7),
     "width": 8,
     "depth": 8,
     "factors": 16,
-    "optimizer": "muon",
-    "schedule": "one-cycle",
     "learning_rate": 0.02,
-    "nesterov": True,
     "weight_decay": 0.003,
     "average_decay": 0.99,
-    "logit_scale": 10.0,
     "flip": False,
 }
 """Settings common to the presets of signals and of volumes."""
@@ -63,6 +65,9 @@ SIGNAL |= {"space_kernel": 9, "noise": 0.1, "resample": 0.1}
 
 VOLUME: dict[str, Any] = {**SMALL, "strided_layers": (1, 2, 4), "epochs": 20, "batch_size": 20, "shift": 2}
 """Three axes of space; benchmarks/results/volumes.md gives the reason why they are halved early."""
+
+BRIEF: dict[str, Any] = {"epochs": 5, "schedule": "one-cycle", "learning_rate": 0.003, "logit_scale": 10.0, "shift": 2}
+"""Settings common to recipes of a few epochs."""
 
 HIERARCHICAL: dict[str, dict[str, Any]] = {
     "hcnn": {},
@@ -81,20 +86,12 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
         "shift": 4,
     },
     "hcnn-fast": {
+        **MUON,
         "width": 10,
-        "normalization": "both",
         "strided_layers": (3, 6),
         "epochs": 50,
-        "batch_size": 100,
         "image_shares": (1 / 2, 3 / 4, 1.0),
-        "optimizer": "muon",
-        "schedule": "one-cycle",
-        "learning_rate": 0.03,
-        "nesterov": True,
-        "weight_decay": 0.0,
         "average_decay": 0.999,
-        "logit_scale": 10.0,
-        "shift": 4,
         "alternate_flips": True,
     },
     "hcnn-medium": MEDIUM,
@@ -102,43 +99,18 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
     "hcnn-best-second-part": {name: value for name, value in (BEST | END).items() if name != "warmup"},
     "hcnn-periodic": {**MEDIUM, "boundary": "attributes", "epochs": 35},
     "scattering": {
+        **MUON,
         "scattering": 2,
         "depth": 6,
         "width": 10,
-        "normalization": "both",
         "strided_layers": (),
         "epochs": 30,
         "batch_size": 20,
-        "optimizer": "muon",
-        "schedule": "one-cycle",
-        "learning_rate": 0.03,
-        "nesterov": True,
-        "weight_decay": 0.0,
-        "logit_scale": 10.0,
-        "shift": 4,
     },
     "signal": SIGNAL,
     "volume": VOLUME,
-    "short": {
-        "epochs": 2,
-        "schedule": "one-cycle",
-        "learning_rate": 0.003,
-        "logit_scale": 10.0,
-        "shift": 2,
-        "validation_size": 2000,
-    },
-    "sample": {
-        "dataset": "sample",
-        "width": 8,
-        "factors": 16,
-        "epochs": 5,
-        "batch_size": 20,
-        "schedule": "one-cycle",
-        "learning_rate": 0.003,
-        "logit_scale": 10.0,
-        "shift": 2,
-        "validation_size": 200,
-    },
+    "short": {**BRIEF, "epochs": 2, "validation_size": 2000},
+    "sample": {**BRIEF, "dataset": "sample", "width": 8, "factors": 16, "batch_size": 20, "validation_size": 200},
 }
 """The changes of each preset. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2).
 

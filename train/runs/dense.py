@@ -135,9 +135,11 @@ def steps_of(
     places, shapes = {IMAGES: 0}, {IMAGES: network.image_shape}
     for layer in network.table:
         write = LAYERS.get(type(layer))
-        if write is None:
+        dense = isinstance(layer, HierarchicalLayer) and layer.connecting
+        if write is None or dense:
+            kind = "a layer with a dense connection" if dense else type(layer).__name__
             raise CheckpointError(
-                f"{layer.label} is {type(layer).__name__}, which is none of the layers that {form} has here: export .h5"
+                f"{layer.label} is {kind}, which is none of the layers that {form} has here: export .h5"
             )
         if isinstance(layer, HierarchicalLayer) and network.config.activation not in activations:
             raise CheckpointError(

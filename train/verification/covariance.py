@@ -116,10 +116,6 @@ class Subject:
         """Return x_{j-1} -> x_j, with a skip over x_{j-1} as in `tail`."""
         return lambda x: next(y for layer, y, _ in self.trace(x, j - 1, mode, moved) if layer.name == self.name(j))
 
-    def activations(self) -> list[Array]:
-        """Return x_0 (the images, or their scattering coefficients) to x_{J-1}, in evaluation mode."""
-        return list(self._activations)
-
     @functools.cached_property
     def table(self) -> list[HierarchicalLayer]:
         """The layers j = 1 .. J-1."""
@@ -130,14 +126,15 @@ class Subject:
         return self.table[j - 1].name if j else self.table[0].reads[0]
 
     @functools.cached_property
-    def _activations(self) -> list[Array]:
+    def activations(self) -> list[Array]:
+        """x_0 (the images, or their scattering coefficients) to x_{J-1}, in evaluation mode."""
         outputs = {layer.name: x for layer, x, _ in self.network.trace(self.parameters, self.images, self.moments)}
         return [({IMAGES: self.images} | outputs)[self.name(j)] for j in range(len(self.table) + 1)]
 
     def beside(self, j: int) -> Array | None:
         """Return x_{j-1} where layer j+1 reads it beside x_j."""
         later = self.table[j:]
-        return self._activations[j - 1] if later and len(later[0].reads) > 1 else None
+        return self.activations[j - 1] if later and len(later[0].reads) > 1 else None
 
     def trace(
         self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None
@@ -192,13 +189,9 @@ class Row:
 
     def merged(self, others: Iterable[Row]) -> Row:
         """Return this row with the measurements of others after its own."""
-        rows = [self, *others]
-        return replace(
-            self,
-            errors=tuple(error for row in rows for error in row.errors),
-            bounds=tuple(bound for row in rows for bound in row.bounds),
-            changed=tuple(share for row in rows for share in row.changed),
-        )
+        rows, names = [self, *others], ("errors", "bounds", "changed")
+        measured: Any = {name: sum((getattr(row, name) for row in rows), ()) for name in names}
+        return replace(self, **measured)
 
     @property
     def must_hold(self) -> bool:
@@ -246,7 +239,7 @@ class Example:
 
 def measure(subject: Subject) -> Iterator[Example]:
     """Measure what Proposition 3.1 says of a network, step by step and as a whole, in both modes."""
-    for j, x in enumerate(subject.activations()):
+    for j, x in enumerate(subject.activations):
         for mode in MODES:
             if j < len(subject.table):
                 yield from _covariance(subject, mode, j, x)
@@ -318,7 +311,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     """
     network, layer = subject.network, subject.table[row.j]
     config, rho = network.config, layer.activation.rho
-    weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
+    weights = {name: np.asarray(to_numpy(a)) for name, a in layer.weights_in(subject.parameters).items()}
     wide = np.result_type(*weights.values(), np.float64)
     outputs: dict[str, tuple[Array, Weights]] = {subject.name(row.j): (x, {})}
     outputs |= {la.name: (y, moments) for la, y, moments in subject.trace(x, row.j, row.mode)}
@@ -330,14 +323,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         mode: Any = "wrap" if layer.boundary[axis - 1] == "periodic" else "constant"
         wider = np.moveaxis(np.pad(signal, [(int(a == axis),) * 2 for a in range(signal.ndim)], mode), axis, 0)
         signal = np.moveaxis((wider[:-2] + 2 * wider[1:-1] + wider[2:]) / 4, 0, axis)
-    places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
-    exists, mesh = np.ones((), bool), []
-    for axis, (place, known) in enumerate(zip(places, inside, strict=True)):
-        shape = (WINDOWS, *(place.shape[1] if a == axis else 1 for a in range(len(places))))
-        mesh.append(place.reshape(shape))
-        exists = exists & known.reshape(shape)
-    patches = signal[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
-    patches = np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0)
+    patches, inside = _patches(signal, layer.kernel_size, layer.stride, layer.boundary, windows)
     if layer.factors:
         mean, covariance = _moments(subject, row, signal)
         h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
@@ -351,14 +337,24 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
     else:
         w = np.moveaxis(weights["w"], 0, -2) if layer.attributes == 0 else weights["w"]
-        taps = w.ndim - 1
-        y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
+        y = np.tensordot(patches, w, w.ndim - 1)
+    if dense := layer.skip is not None and bool(layer.skip.taps):
+        y = y + _connection(subject, row, windows, weights["connection"])
     if config.normalization == "both":  # by the moments that the layer says it used
         moments = outputs[layer.name][1]
         deviation = np.sqrt(to_numpy(moments["output_variance"]) + config.epsilon)
         y = (y - to_numpy(moments["output_mean"])) * weights["scale"] / deviation
     result = np.asarray(rho(y + weights["bias"]))
-    return result if layer.skip is None else result + _skipping(subject, row, x, windows)
+    return result if layer.skip is None or dense else result + _skipping(subject, row, x, windows)
+
+
+def _connection(subject: Subject, row: Row, windows: np.ndarray[Any, Any], w: np.ndarray[Any, Any]) -> Any:
+    """Return what a dense connection adds before rho at windows, (N, WINDOWS, K): x_{j-1}'s mean, and its filters."""
+    layer, count = subject.table[row.j], len(subject.table[0].space)
+    x = to_numpy(subject.beside(row.j))
+    means = x.astype(np.result_type(x, np.float64)).mean(axis=tuple(range(1 + count, x.ndim - 1)))
+    strides = [r * s for r, s in zip(layer.stride, subject.table[row.j - 1].stride[: 1 + count], strict=False)]
+    return np.tensordot(_patches(means, w.shape[:-1], strides, layer.boundary, windows)[0], w, w.ndim - 1)
 
 
 def _skipping(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -382,15 +378,22 @@ def _skipping(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any
     return means[(slice(None), *samples)][..., None]
 
 
-def _taps(layer: HierarchicalLayer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
-    """Along each convolved axis the inputs that the taps of each window meet, and whether there are such inputs."""
-    places, inside = [], []
-    along = zip(layer.inputs, layer.kernel_size, layer.stride, layer.boundary, windows, strict=False)
-    for n, size, stride, boundary, positions in along:
+def _patches(
+    x: np.ndarray[Any, Any], kernel: Sequence[int], strides: Sequence[int], boundary: Sequence[Boundary], windows: Any
+) -> tuple[np.ndarray[Any, Any], list[Any]]:
+    """Return what the taps of each window meet, (N, WINDOWS, s1, .., sm), at j = 0 with colours, 0 where x has ended.
+
+    And for each convolved axis, (WINDOWS, s), whether it has not.
+    """
+    inside, mesh, exists = [], [], np.ones((), bool)
+    for axis, (size, stride, positions) in enumerate(zip(kernel, strides, windows, strict=False)):
+        n, shape = x.shape[1 + axis], (WINDOWS, *(size if a == axis else 1 for a in range(len(kernel))))
         place = stride * positions[:, None] - (np.arange(size) - size // 2)
-        inside.append((place >= 0) & (place < n) | (boundary == "periodic"))
-        places.append(place % n)
-    return places, inside
+        inside.append((place >= 0) & (place < n) | (boundary[axis] == "periodic"))
+        mesh.append((place % n).reshape(shape))
+        exists = exists & inside[-1].reshape(shape)
+    patches = x[(slice(None), *mesh)]
+    return np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0), inside
 
 
 def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, Any]:

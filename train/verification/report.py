@@ -141,7 +141,7 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
     """Return what the page shows of a boundary and mode: its name, a picture, and tables by title."""
     case = _select(rows, boundary, mode)
     picture = None
-    if any(map(_is_mapped, case)):
+    if _mapped(case):
         alt = f"Change of the logits over layer and translation, a map per axis: {_in_words(case)}."
         picture = Picture(error_maps(rows, boundary, mode), alt, CAPTION)
     tables = {
@@ -170,11 +170,6 @@ def _cases(rows: Sequence[Row]) -> list[tuple[str, str]]:
 def _select(rows: Iterable[Row], boundary: str, mode: str | None = None) -> list[Row]:
     """Return the rows of a boundary, of one mode or of all."""
     return [row for row in rows if row.boundary == boundary and mode in (None, row.mode)]
-
-
-def _is_mapped(row: Row) -> bool:
-    """Say whether a row has a cell in a map; another translation of the same axis has the cell of "inside"."""
-    return row.statement == "invariance" and row.kind != "inside"
 
 
 def _examples(rows: Iterable[Row]) -> str:
@@ -273,4 +268,5 @@ def _layer_table(case: Sequence[Row], statement: str) -> Table:
 
 
 def _mapped(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if _is_mapped(row)]
+    """Return the rows with a cell in a map; another translation of the same axis has the cell of "inside"."""
+    return [row for row in rows if row.statement == "invariance" and row.kind != "inside"]
