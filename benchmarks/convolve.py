@@ -482,6 +482,12 @@ def admit(problem: Problem | LayerProblem, ways: dict[str, Way], limit: float) -
     return Contender(ways[variant], variant, False, math.ceil(SAMPLE / awake))
 
 
+def alternate(rounds: int, *contenders: Contender) -> None:
+    """Time contenders in alternation."""
+    for contender in contenders * rounds:
+        contender.sample()
+
+
 def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> dict[str, Any]:
     """Verify everything that computes a case, then time it in alternation."""
     problem = Problem(case, boundary)
@@ -498,9 +504,7 @@ def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> 
             skipped[name] = str(why)
         except ArithmeticError as why:
             disagreeing[name] = str(why)
-    for _ in range(rounds):
-        for contender in (ours, *peers.values()):
-            contender.sample()
+    alternate(rounds, ours, *peers.values())
     best = min(peers, key=lambda name: peers[name].ms, default=None)
     return {
         "case": case.name,
@@ -529,9 +533,7 @@ def compare_layer(case: Case, rounds: int, missing: dict[str, str]) -> dict[str,
             contenders["torch"] = admit(problem, problem.torch(), math.inf)
         except ArithmeticError as why:
             disagrees["torch"] = str(why)
-    for _ in range(rounds):
-        for contender in contenders.values():
-            contender.sample()
+    alternate(rounds, *contenders.values())
     products = 3 * math.prod((case.batch, *case.lengths, *case.kernel, case.channels, case.filters))
     found = {name: contender.record() for name, contender in contenders.items()}
     ratio = found["ours"]["ms"] / found["torch"]["ms"] if "torch" in found else None
@@ -544,9 +546,7 @@ def compare_long(case: Case, rounds: int) -> dict[str, Any]:
     contenders = {"ours": admit(problem, {"": problem.ours()}, math.inf)}
     for name in ("fftconvolve", "oaconvolve"):
         contenders[name] = admit(problem, PEERS[name](problem), math.inf)
-    for _ in range(rounds):
-        for contender in contenders.values():
-            contender.sample()
+    alternate(rounds, *contenders.values())
     times = {name: contender.record() for name, contender in contenders.items()}
     ours, *others = (contender.ms for contender in contenders.values())
     shapes = make_problem(problem.x.shape, problem.w.shape, problem.axes, boundary="zero")
@@ -666,17 +666,6 @@ def plot(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw(record: dict[str, Any], path: Path) -> str:
-    """Plot where that can be done, and say what became of it."""
-    if not any(row["best"] for row in record["rows"]):
-        return "no picture: no case has a peer"
-    try:
-        plot(record, path)
-    except ImportError:
-        return "no picture: matplotlib is not installed"
-    return f"picture: {path}"
-
-
 def load_peers() -> tuple[dict[str, Any], dict[str, str]]:
     """The machine, with the libraries as they are set up here, and the peers that are not installed."""
     missing = {}
@@ -711,7 +700,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=9, help="samples of each, of which the median counts (9)")
     parser.add_argument("--only", metavar="TEXT", help="cases in whose name this stands, as 'image'")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write convolve.txt, .json and .png to this folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write convolve.txt and .json to this folder, which benchmarks.report draws",
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; give 1 or more")
@@ -766,7 +760,6 @@ def main() -> int:
     if options.out:
         (options.out / "convolve.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         (options.out / "convolve.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"\n{draw(record, options.out / 'convolve.png')}")
     return int(any(row["disagrees"] for row in (*rows, *layers)))
 
 

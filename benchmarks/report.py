@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import convolve
+from benchmarks.runner import tables
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = 50_000
@@ -40,60 +41,46 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
-def layer_table(record: dict[str, Any]) -> Iterator[str]:
-    """Times of one layer, ours and PyTorch's, and their ratios."""
-    timed = {row["boundary"]: row["timed"] for row in record["comparisons"]}
-    yield "| one 32x32 layer, forward and backward, ms an image | periodic | zero |"
-    yield "| --- | --- | --- |"
+def beside(title: str, figures: dict[str, dict[str, float]], digits: int) -> tuple[str, list[tuple[str, ...]]]:
+    """Return a table of what each peer takes at each boundary, and of how many times as much as ours."""
+    rows = []
     for ours, peers in PEERS.items():
-        yield f"| {OURS[ours]} | {' | '.join(_ms(timed, b, ours) for b in BOUNDARIES)} |"
-        for peer, text in peers.items():
-            cells = (f"{_ms(timed, b, peer)} ({_ratio(timed, b, peer, ours)})" for b in BOUNDARIES)
-            yield f"| PyTorch, {text} | {' | '.join(cells)} |"
+        rows.append((OURS[ours], *(f"{figures[b][ours]:.{digits}f}" for b in BOUNDARIES)))
+        for peer in (name for name in peers if name in figures["zero"]):
+            pairs = [(figures[b][peer], figures[b][ours]) for b in BOUNDARIES]
+            rows.append((f"PyTorch, {peers[peer]}", *(f"{his:.{digits}f} ({his / own:.1f}x)" for his, own in pairs)))
+    return f"{title} | {' | '.join(BOUNDARIES)}", rows
 
 
-def _ms(timed: dict[str, Any], boundary: str, name: str) -> str:
-    return f"{timed[boundary][name]['ms_per_image']:.2f}" if name in timed[boundary] else "-"
-
-
-def _ratio(of_layer: dict[str, Any], boundary: str, peer: str, ours: str) -> str:
-    timed = of_layer[boundary]
-    return f"{timed[peer]['ms_per_image'] / timed[ours]['ms_per_image']:.1f}x" if peer in timed else "-"
-
-
-def memory_table(record: dict[str, Any]) -> Iterator[str]:
-    """Memory of a step of one layer, ours and PyTorch's, and their ratios."""
-    memory = {row["boundary"]: row["memory"] for row in record["boundaries"]}
-    yield "| what that adds at its peak, MiB an image, of 50 (of 4 where there are Q copies) | periodic | zero |"
-    yield "| --- | --- | --- |"
-    for ours, peers in PEERS.items():
-        least = {b: memory[b][ours]["mib_per_image"] for b in BOUNDARIES}
-        yield f"| {OURS[ours]} | {' | '.join(f'{least[b]:.1f}' for b in BOUNDARIES)} |"
-        for peer in (name for name in peers if name in memory["zero"]):
-            figures = {b: memory[b][peer]["mib_per_image"] for b in BOUNDARIES}
-            cells = (f"{figures[b]:.1f} ({figures[b] / least[b]:.1f}x)" for b in BOUNDARIES)
-            yield f"| PyTorch, {peers[peer]} | {' | '.join(cells)} |"
-
-
-def step_table(records: list[dict[str, Any]]) -> Iterator[str]:
-    """Whole training steps."""
-    yield "| training steps, batches of 50 | images/s | 50,000 images at that rate | peak memory, both boundaries |"
-    yield "| --- | --- | --- | --- |"
+def steps(records: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield rows of whole training steps."""
     for record in records:
         for name, network in record["networks"].items():
             rate = record["batch_size"] / statistics.median(network["seconds"])
             preset, boundary = name.split(", ")
-            minutes, peak = IMAGES / rate / 60, record["peak_memory_mib"]
-            yield f"| `{preset}`, {boundary} boundary | {rate:.1f} | {minutes:.1f} min | {peak:,.0f} MiB |"
+            minutes, peak = f"{IMAGES / rate / 60:.1f} min", f"{record['peak_memory_mib']:,.0f} MiB"
+            yield f"`{preset}`, {boundary} boundary", f"{rate:.1f}", minutes, peak
+
+
+def text() -> str:
+    """Return the tables."""
+    timed, held = read("layer.json")["comparisons"], read("memory.json")["boundaries"]
+    times = {row["boundary"]: {name: of["ms_per_image"] for name, of in row["timed"].items()} for row in timed}
+    memory = {row["boundary"]: {name: of["mib_per_image"] for name, of in row["memory"].items()} for row in held}
+    added = "what that adds at its peak, MiB an image, of 50 (of 4 where there are Q copies)"
+    header = "training steps, batches of 50 | images/s | 50,000 images at that rate | peak memory, both boundaries"
+    return tables(
+        beside("one 32x32 layer, forward and backward, ms an image", times, 2),
+        beside(added, memory, 1),
+        (header, steps([read("step.json"), read("step-plus.json")])),
+    )
 
 
 def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.parse_args()
-    layer, memory = layer_table(read("layer.json")), memory_table(read("memory.json"))
-    table = [*layer, "", *memory, "", *step_table([read("step.json"), read("step-plus.json")])]
-    (RESULTS / "speed.md").write_text("\n".join(table) + "\n", encoding="utf-8")
+    (RESULTS / "speed.md").write_text(text(), encoding="utf-8")
     convolve.plot(read("convolve/convolve.json"), RESULTS / "convolve/convolve.png")
     print(RESULTS / "speed.md")
 

@@ -29,8 +29,7 @@ def of_symmetries() -> Row:
     arm, rng = symmetries.ARMS["smooth"]._replace(steps=STEPS), np.random.default_rng(0)
     hidden = [symmetries.Circle.draw(arm, rng)]
     (found,) = symmetries.measure(symmetries.train(hidden, arm, rng), hidden, arm, rng)
-    random = float(found.explained.random.mean())
-    return {"accuracy": found.accuracy, "share": found.explained.share, "random": random}
+    return {"accuracy": found["accuracy"], "share": found["share"], "random": found["random_mean"]}
 
 
 def of_circles() -> Row:

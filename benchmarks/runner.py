@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,32 @@ def run(
         if tuple(map(str, job)) not in {tuple(row[key] for key in keys) for row in records(file, *keys)}:
             append(file, one(*job), **options)
             print(*job, flush=True)
+
+
+KEYS = "part", "method", "seed"
+REACHED = (*KEYS, "accuracy", "loss", "seconds")
+"""Fields of a record of accuracies, and those of them that name a network."""
+
+
+def reached(job: tuple[Any, ...], compute: Callable[..., dict[str, float]], *arguments: Any) -> list[Row]:
+    """Return the row of a job with the values of `KEYS`: what is computed, and in how many seconds."""
+    begin = time.perf_counter()
+    found = compute(*arguments)
+    return [dict(zip(KEYS, job, strict=True)) | found | {"seconds": time.perf_counter() - begin}]
+
+
+def by_method(file: Path, part: str) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of a part of such a record by method."""
+    rows = [row for row in records(file, *KEYS) if row["part"] == part]
+    return {
+        method: [row for row in rows if row["method"] == method] for method in dict.fromkeys(r["method"] for r in rows)
+    }
+
+
+def right(rows: Sequence[dict[str, str]]) -> str:
+    """Return the mean accuracy of seeds and its standard deviation, as a cell."""
+    found = [100 * float(row["accuracy"]) for row in rows]
+    return f"{np.mean(found):.1f}" + (f" +- {np.std(found, ddof=1):.1f} %" if len(found) > 1 else " %")
 
 
 def tables(*parts: tuple[str, Iterable[Iterable[Any]]]) -> str:

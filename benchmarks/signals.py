@@ -19,24 +19,20 @@ was processor time for. Networks are then trained on the whole training sets. Se
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.runner import tables
+from benchmarks.runner import KEYS, REACHED, Row, by_method, reached, right, run, tables
 
 SETS = "GunPoint", "ItalyPowerDemand", "ArrowHead", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1"
 SEEDS = range(5)
-RESULTS = Path(__file__).parent / "results" / "signals.json"
-PEERS = "ROCKET", "1-NN-DTW"
-TRIALS = RESULTS.with_name("signals-trials.json")
-TRIED = "ArrowHead"
+RESULTS = Path(__file__).parent / "results" / "signals.csv"
+OURS, PEERS = "hcnn, `--preset signal`", ("ROCKET", "1-NN-DTW")
+TRIED, TRIALS = "ArrowHead", "trials"
 NO_CHANGE = {"noise": 0.0, "resample": 0.0}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "3 taps": {"space_kernel": 3, **NO_CHANGE},
@@ -45,6 +41,13 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "9 taps, noise 0.1, resampling 0.1": {"space_kernel": 9, "noise": 0.1, "resample": 0.1},
 }
 """Settings of each, beside those of the preset."""
+
+
+JOBS = {
+    "peers": [(name, peer, k) for name in SETS for peer in PEERS for k in (SEEDS if peer == "ROCKET" else (0,))],
+    "choose": [(TRIALS, title, 0) for title in CANDIDATES],
+    "train": [(name, OURS, seed) for name in SETS for seed in SEEDS],
+}
 
 
 def prepare(data: Path) -> None:
@@ -63,24 +66,19 @@ def prepare(data: Path) -> None:
         np.savez(data / f"{name}.npz", class_names=names.astype(str), **arrays)
 
 
-def peers(data: Path) -> None:
-    """Measure aeon's classifiers."""
+def peer(data: Path, method: str, seed: int) -> dict[str, float]:
+    """Train a classifier of aeon's, and return its accuracy on the test samples."""
     from aeon.classification.convolution_based import RocketClassifier
     from aeon.classification.distance_based import KNeighborsTimeSeriesClassifier
 
-    for name in SETS:
-        with np.load(data / f"{name}.npz") as arrays:
-            x, y, a, b = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
-        x, a = (np.ascontiguousarray(series.transpose(0, 2, 1), np.float64) for series in (x, a))
-        made: dict[str, Callable[[int], Any]] = {
-            "ROCKET": lambda seed: RocketClassifier(random_state=seed),
-            "1-NN-DTW": lambda seed: KNeighborsTimeSeriesClassifier(distance="dtw", n_neighbors=1),
-        }
-        for peer, build in made.items():
-            for seed in SEEDS if peer == "ROCKET" else (0,):
-                begin = time.perf_counter()
-                right = float(np.mean(build(seed).fit(x, y).predict(a) == b))
-                record(name, peer, seed, {"test_accuracy": right, "seconds": time.perf_counter() - begin})
+    with np.load(data) as arrays:
+        x, y, a, b = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+    x, a = (np.ascontiguousarray(series.transpose(0, 2, 1), np.float64) for series in (x, a))
+    made: dict[str, Callable[[], Any]] = {
+        "ROCKET": lambda: RocketClassifier(random_state=seed),
+        "1-NN-DTW": lambda: KNeighborsTimeSeriesClassifier(distance="dtw", n_neighbors=1),
+    }
+    return {"accuracy": float(np.mean(made[method]().fit(x, y).predict(a) == b))}
 
 
 def figures(data: Any, settings: dict[str, Any], preset: str = "signal") -> dict[str, float]:
@@ -89,84 +87,60 @@ def figures(data: Any, settings: dict[str, Any], preset: str = "signal") -> dict
 
     with tempfile.TemporaryDirectory() as folder:
         network = fit(make_config(preset, {"validation_size": 0, **settings}), data, out=Path(folder) / "run")
-    return {key: network.figures[key] for key in ("test_accuracy", "test_loss")}
+    return {key: network.figures[f"test_{key}"] for key in ("accuracy", "loss")}
 
 
-def train(data: Path) -> None:
-    """Train the preset signal on each set, with five seeds."""
-    for name in SETS:
-        for seed in SEEDS:
-            begin = time.perf_counter()
-            found = figures(data / f"{name}.npz", {"seed": seed})
-            record(name, "hcnn", seed, {**found, "seconds": time.perf_counter() - begin})
-
-
-def choose(data: Path) -> None:
-    """Try candidates on held-out parts of a training set."""
+def tried(data: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """Return what a candidate reaches on held-out parts of a training set."""
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     from train import HCNNClassifier
 
-    with np.load(data / f"{TRIED}.npz") as arrays:
+    with np.load(data) as arrays:
         x, y = arrays["x_train"], arrays["y_train"]
-    folds, found = StratifiedKFold(3, shuffle=True, random_state=0), {}
-    for title, settings in CANDIDATES.items():
-        one = HCNNClassifier("signal", settings=settings, random_state=0)
-        p = cross_val_predict(one, x, y, cv=folds, method="predict_proba")
-        found[title] = {"accuracy": round(float(np.mean(p.argmax(axis=1) == y)), 4), "loss": round(log_loss(y, p), 4)}
-        print(title, found[title], flush=True)
-        TRIALS.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def record(name: str, method: str, seed: int, figures: dict[str, float]) -> None:
-    """Keep the figures of one run."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    found.setdefault(name, {}).setdefault(method, {})[str(seed)] = {k: round(v, 4) for k, v in figures.items()}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(name, method, seed, figures, flush=True)
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    one = HCNNClassifier("signal", settings=settings, random_state=0)
+    p = cross_val_predict(one, x, y, cv=folds, method="predict_proba")
+    return {"accuracy": float(np.mean(p.argmax(axis=1) == y)), "loss": log_loss(y, p)}
 
 
 def table() -> str:
-    """Return the accuracies on the test sets, means and standard deviations over seeds, as Markdown."""
-    found = json.loads(RESULTS.read_text())
-    rows = ((name, *(_cell(found.get(name, {}).get(method, {})) for method in ("hcnn", *PEERS))) for name in SETS)
-    return tables(("set | hcnn, `--preset signal` | ROCKET | 1-NN-DTW", rows))
-
-
-def trials() -> str:
-    """Return what the trials of the recipe reached, as Markdown."""
-    runs = json.loads(TRIALS.read_text()).items()
-    rows = ((title, f"{100 * run['accuracy']:.1f} %", f"{run['loss']:.3f}") for title, run in runs)
-    shown = tables(("candidate | accuracy | loss [nats]", rows))
-    return f"Trials, on held-out series of the training set of {TRIED} (36 series):\n\n{shown}"
-
-
-def _cell(runs: dict[str, dict[str, float]]) -> str:
-    right = [100 * run["test_accuracy"] for run in runs.values()]
-    if not right:
-        return ""
-    spread = f" +- {statistics.stdev(right):.1f}" if len(right) > 1 else ""
-    return f"{statistics.mean(right):.1f}{spread} % ({len(right)})"
+    """Return means and standard deviations over seeds on the test sets, and what the trials reached, as Markdown."""
+    found, trials = {name: by_method(RESULTS, name) for name in SETS}, by_method(RESULTS, TRIALS)
+    cells = {
+        n: [f"{right(of[m])} ({len(of[m])})" if m in of else "" for m in (OURS, *PEERS)] for n, of in found.items()
+    }
+    shown = tables((" | ".join(["set", OURS, *PEERS]), ((name, *row) for name, row in cells.items())))
+    rows = ((title, right(of), f"{float(of[0]['loss']):.3f}") for title, of in trials.items())
+    return (
+        "# Signals\n\nAccuracy on the test sets; in brackets, how many seeds. Empty: not run. Four test\n"
+        "sets had been read before with a first preset; tuning then went to ArrowHead alone, the worst, and they\n"
+        f"were read again.\n\n{shown}\nTrials, on held-out series of the training set of {TRIED} (36 series):\n\n"
+        f"{tables(('candidate | accuracy | loss [nats]', rows))}"
+    )
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("action", choices=("prepare", "peers", "choose", "train", "table"))
+    parser.add_argument("action", choices=("prepare", *JOBS, "table"))
     parser.add_argument("--data", type=Path, default=Path("data/signals"))
     options = parser.parse_args()
-    if options.action == "table":
-        title = (
-            "# Signals\n\nAccuracy on the test sets; in brackets, how many seeds. Empty: not run. Four test\n"
-            "sets had been read before with a first preset; tuning then went to ArrowHead alone, the worst, and they\n"
-            "were read again.\n"
+
+    def one(*job: Any) -> list[Row]:
+        part, method, seed = job
+        if part == TRIALS:
+            return reached(job, tried, options.data / f"{TRIED}.npz", CANDIDATES[method])
+        data = options.data / f"{part}.npz"
+        return (
+            reached(job, peer, data, method, seed) if method in PEERS else reached(job, figures, data, {"seed": seed})
         )
-        text = f"{title}\n{table()}\n{trials()}"
-        RESULTS.with_suffix(".md").write_text(text)
-        print(text)
-    else:
-        {"prepare": prepare, "peers": peers, "choose": choose, "train": train}[options.action](options.data)
+
+    if options.action == "prepare":
+        prepare(options.data)
+    run(RESULTS, KEYS, JOBS.get(options.action, ()), one, fields=REACHED)
+    RESULTS.with_suffix(".md").write_text(table())
 
 
 if __name__ == "__main__":

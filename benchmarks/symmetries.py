@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from autodiff import elu
-from benchmarks.runner import Array, Weights, append, command_line, descend, newcombe, publish, tables
-from train.attributes.symmetry import Explained, translation_explains
+from benchmarks.runner import Array, Row, Weights, append, command_line, descend, newcombe, publish, tables
+from train.attributes.symmetry import translation_explains
 
 SIZE, CLASSES = 16, 7
 ELEMENTS = range(1, SIZE)
@@ -175,27 +175,13 @@ def train(hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> Weights:
     return {**descend(loss, trained, arm.steps, RATE, arguments), **fixed}
 
 
-class Result(NamedTuple):
-    """What one network learned."""
+def measure(weights: Weights, hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> list[Row]:
+    """Test each network on new samples, put the statistic to its x_1, and return what of it is counted and drawn.
 
-    accuracy: float
-    unseen: float  # accuracy where the first bump is on the second half of the circle
-    explained: Explained
-    turned: Array  # (16, 16): x_1(g_s x) of one x, for every s
-    translated: Array  # x_1(x) moved along v_1 by the best translation of each s
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """What is recorded of it."""
-        e = self.explained
-        random = {"random_mean": float(e.random.mean()), "random_max": float(e.random.max())}
-        found = {"accuracy": self.accuracy, "unseen": self.unseen, "share": e.share, **random, "p": float(e.p)}
-        return found | {"shifts": " ".join(map(str, e.shifts))}
-
-
-def measure(weights: Weights, hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> list[Result]:
-    """Test each network on new samples, and put the statistic to its x_1."""
-    results = []
+    A row has what `RECORDED` names, whether the share is above all random orders, whether the translations are the
+    group's, and two arrays (16, 16): x_1(g_s x) of one x for every s, and x_1(x) moved by the best translation of each.
+    """
+    rows = []
     for k, one in enumerate(hidden):
         own = {name: w[k : k + 1] for name, w in weights.items()}
 
@@ -208,45 +194,37 @@ def measure(weights: Weights, hidden: list[Circle], arm: Arm, rng: np.random.Gen
             return float((logits(own, first_layer(own, x[None]))[0].argmax(axis=1) == classes).mean())
 
         x, _ = one.samples(TESTED, arm, rng, range(SIZE))
-        explained = translation_explains(represent, one.act, x, elements=ELEMENTS, axis=1, orders=ORDERS, rng=rng)
+        e = translation_explains(represent, one.act, x, elements=ELEMENTS, axis=1, orders=ORDERS, rng=rng)
         turned = np.concatenate([represent(one.act(s, x[:1])) for s in range(SIZE)])
-        translated = np.stack([np.roll(turned[0], shift) for shift in (0, *explained.shifts)])
+        translated = np.stack([np.roll(turned[0], shift) for shift in (0, *e.shifts)])
         accuracies = accuracy(range(SIZE)), accuracy(range(SIZE // 2, SIZE))
-        results.append(Result(*accuracies, explained, turned, translated))
-    return results
+        of_orders = float(e.random.mean()), float(e.random.max()), float(e.p)
+        row = dict(zip(RECORDED, (*accuracies, e.share, *of_orders, " ".join(map(str, e.shifts))), strict=True))
+        row |= {"above": e.p <= 1 / (1 + ORDERS) + 1e-12, "group": e.is_isomorphic(ELEMENTS, SIZE)}
+        rows.append(row | {"x_1(g_s x)": turned, "its best translation": translated})
+    return rows
 
 
-class Counted(NamedTuple):
-    """What is counted of the networks of an arm."""
-
-    above: int  # explained more than in every random order
-    whole: int  # and by translations that are the group's elements, each another one
-
-
-def counted(results: list[Result]) -> Counted:
-    above = [r.explained.p <= 1 / (1 + ORDERS) + 1e-12 for r in results]
-    whole = [r.explained.is_isomorphic(ELEMENTS, SIZE) for r in results]
-    return Counted(sum(above), sum(a and w for a, w in zip(above, whole, strict=True)))
-
-
-def table(found: dict[str, list[Result]]) -> str:
+def table(found: dict[str, list[Row]]) -> str:
     """Return the arms as a table in Markdown, and what the protocol compares."""
     rows, compared = [], []
-    for name, results in found.items():
-        n, (above, whole) = len(results), counted(results)
+    counts = {}
+    for name, some in found.items():
+        n, above = len(some), sum(row["above"] for row in some)
+        counts[name] = {"above": above, "whole": (whole := sum(row["above"] and row["group"] for row in some))}
         p = binomtest(above, n, 1 / (1 + ORDERS), alternative="greater").pvalue
-        share = np.median([r.explained.share for r in results])
-        random = np.median([r.explained.random.mean() for r in results])
-        right = (f"{100 * np.median([getattr(r, of) for r in results]):.1f} %" for of in ("accuracy", "unseen"))
-        rows.append((name, n, above, f"{p:.2g}", whole, f"{share:.3f}", f"{random:.3f}", *right))
+        right, unseen, share, random = (np.median([row[of] for row in some]) for of in RECORDED[:4])
+        shares, accuracies = (f"{share:.3f}", f"{random:.3f}"), (f"{100 * a:.1f} %" for a in (right, unseen))
+        rows.append((name, n, above, f"{p:.2g}", whole, *shares, *accuracies))
     for first, second, which in COMPARED:
         if first in found and second in found:
-            a, b = (getattr(counted(found[name]), which) for name in (first, second))
+            a, b = (counts[name][which] for name in (first, second))
             compared.append((f"{first} - {second}", which, *newcombe(a, b, len(found[first]))))
     header = "arm | networks | above all 99 orders | p | whole group | share | random | accuracy | unseen"
     return tables((header, rows), ("compared | counted | difference | 95 % interval", compared))
 
 
+RECORDED = "accuracy", "unseen", "share", "random_mean", "random_max", "p", "shifts"
 COMPARED = (
     ("symmetric", "asymmetric", "above"),
     ("symmetric", "dense", "above"),
@@ -259,13 +237,13 @@ COMPARED = (
 )
 
 
-def draw(results: dict[str, list[Result]], path: Path) -> None:
+def draw(results: dict[str, list[Row]], path: Path) -> None:
     """Draw the share of each network beside the largest of its random orders."""
     fig, ax = plt.subplots(figsize=(9, 0.4 * len(results) + 1.2), layout="constrained")
     for row, (_, networks) in enumerate(results.items()):
-        ax.plot([r.explained.random.max() for r in networks], [row + 0.18] * len(networks), "|", color="0.5")
-        colours = ["C2" if r.explained.is_isomorphic(ELEMENTS, SIZE) else "C0" for r in networks]
-        ax.scatter([r.explained.share for r in networks], [row - 0.12] * len(networks), 12, colours)
+        ax.plot([r["random_max"] for r in networks], [row + 0.18] * len(networks), "|", color="0.5")
+        colours = ["C2" if r["group"] else "C0" for r in networks]
+        ax.scatter([r["share"] for r in networks], [row - 0.12] * len(networks), 12, colours)
     ax.set_yticks(range(len(results)), list(results))
     ax.invert_yaxis()
     ax.set_xlabel("part of the variance of x_1(g_s x) that translations along v_1 explain\n"
@@ -273,16 +251,15 @@ def draw(results: dict[str, list[Result]], path: Path) -> None:
     fig.savefig(path, dpi=100)
 
 
-def draw_actions(results: dict[str, list[Result]], path: Path) -> None:
+def draw_actions(results: dict[str, list[Row]], path: Path) -> None:
     """Draw x_1(g_s x) beside the best translations of x_1(x), of the network of each arm with the median share."""
     fig, axes = plt.subplots(len(results), 2, figsize=(6, 3.1 * len(results)), layout="constrained", squeeze=False)
     for row, (name, networks) in zip(axes, results.items(), strict=True):
-        median = sorted(networks, key=lambda r: r.explained.share)[len(networks) // 2]
-        pictures = {"x_1(g_s x)": median.turned, "its best translation": median.translated}
-        for ax, (title, picture) in zip(row, pictures.items(), strict=True):
-            ax.imshow(picture, vmin=median.turned.min(), vmax=median.turned.max())
+        median = sorted(networks, key=lambda r: r["share"])[len(networks) // 2]
+        for ax, title in zip(row, ("x_1(g_s x)", "its best translation"), strict=True):
+            ax.imshow(median[title], vmin=median["x_1(g_s x)"].min(), vmax=median["x_1(g_s x)"].max())
             ax.set(title=title, xlabel="v_1", ylabel="s", xticks=[], yticks=[])
-        row[0].set_ylabel(f"{name}, share {median.explained.share:.2f}\ns")
+        row[0].set_ylabel(f"{name}, share {median['share']:.2f}\ns")
     fig.savefig(path, dpi=100)
 
 
@@ -294,18 +271,19 @@ def main() -> None:
         accuracy_only=(False, "print accuracies and nothing else"),
         out=False,
     )
-    found: dict[str, list[Result]] = {}
+    found: dict[str, list[Row]] = {}
     for name in options.arms:
         arm, rng = ARMS[name], np.random.default_rng([options.seed, list(ARMS).index(name)])
         hidden = [Circle.draw(arm, rng) for _ in range(options.networks)]
         found[name] = measure(train(hidden, arm, rng), hidden, arm, rng)
-        print(name, *(f"{100 * r.accuracy:.0f}" for r in found[name]), flush=True)
+        print(name, *(f"{100 * r['accuracy']:.0f}" for r in found[name]), flush=True)
     if not options.out or options.accuracy_only:
         return
     publish(options.out, table(found))
     (options.out / "networks.csv").unlink(missing_ok=True)
     for name, results in found.items():
-        append(options.out / "networks.csv", [{"arm": name, "network": k, **r.figures} for k, r in enumerate(results)])
+        recorded = [{"arm": name, "network": k} | {key: r[key] for key in RECORDED} for k, r in enumerate(results)]
+        append(options.out / "networks.csv", recorded)
     draw(found, options.out / "arms.png")
     draw_actions(found, options.out / "actions.png")
 

@@ -21,9 +21,6 @@ are read once per seed of the network, after the last epoch.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +28,28 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from benchmarks.runner import KEYS, REACHED, Row, by_method, reached, right, run, tables
 from benchmarks.signals import figures
+from train import Dataset, make_config
 
 Array = np.ndarray[Any, Any]
 SIDE, TRAINING, TESTED, SEEDS = 32, 1200, 1000, range(2)
 NAMES = "torus", "left knot", "right knot", "left helix", "right helix"
-RESULTS = Path(__file__).parent / "results" / "volumes.json"
+RESULTS = Path(__file__).parent / "results" / "volumes.csv"
 CANDIDATES: dict[str, dict[str, Any]] = {
     "strides 2, 4, 6": {"strided_layers": (2, 4, 6)},
     "strides 1, 2, 4": {"strided_layers": (1, 2, 4)},
     "strides 1, 2, 4, noise 0.1": {"strided_layers": (1, 2, 4), "noise": 0.1},
 }
 """Settings of each, beside those of the preset as it was."""
+ROUNDS = {"trials": (400, 100, 10, list(CANDIDATES)), "second round": (1200, 200, 15, list(CANDIDATES)[1:])}
+"""Volumes, how many of them are held out, epochs, candidates."""
+OURS, PLAIN, LINEAR = "hcnn, `--preset volume`", "plain network, PyTorch", "logistic regression of voxels"
+JOBS = {
+    "choose": [(part, title, 0) for part, (*_, titles) in ROUNDS.items() for title in titles],
+    "train": [("networks", OURS, seed) for seed in SEEDS],
+    "peers": [("networks", LINEAR, 0), *(("networks", PLAIN, seed) for seed in SEEDS)],
+}
 
 
 def curve(name: str) -> Array:
@@ -72,47 +79,21 @@ def draw(count: int, seed: int) -> tuple[Array, Array]:
 
 def train_one(x: Array, y: Array, a: Array, b: Array, settings: dict[str, Any]) -> dict[str, float]:
     """Train the preset on x, and return what it reaches on a."""
-    from train import Dataset
-
-    found = figures(Dataset("shapes", NAMES, x, y, a, b), settings, "volume")
-    return {"accuracy": found["test_accuracy"], "loss": found["test_loss"]}
+    return figures(Dataset("shapes", NAMES, x, y, a, b), settings, "volume")
 
 
-def choose() -> None:
-    """Try candidates on held-out volumes, in two rounds."""
-    rounds = ("trials", 400, 100, 10, list(CANDIDATES)), ("second round", 1200, 200, 15, list(CANDIDATES)[1:])
-    for part, count, held_out, epochs, titles in rounds:
-        x, y = draw(count, seed=1)
-        parts = x[held_out:], y[held_out:], x[:held_out], y[:held_out]
-        for title in titles:
-            record(part, title, 0, train_one, *parts, {"epochs": epochs, **CANDIDATES[title]})
-
-
-def train() -> None:
-    """Train the preset with two seeds."""
-    for seed in SEEDS:
-        record("networks", "hcnn, `--preset volume`", seed, train_one, *data(), {"seed": seed})
-
-
-def peers() -> None:
-    """Train a linear classifier, and networks of PyTorch for as many epochs as the preset."""
+def linear(x: Array, y: Array, a: Array, b: Array) -> dict[str, float]:
+    """Train a linear classifier."""
     from sklearn.linear_model import LogisticRegression
 
-    def linear(x: Array, y: Array, a: Array, b: Array) -> dict[str, float]:
-        classifier = LogisticRegression(max_iter=300).fit(x.reshape(len(x), -1), y)
-        return {"accuracy": float(classifier.score(a.reshape(len(a), -1), b))}
-
-    record("networks", "logistic regression of voxels", 0, linear, *data())
-    for seed in SEEDS:
-        record("networks", "plain network, PyTorch", seed, plain, *data(), seed)
+    classifier = LogisticRegression(max_iter=300).fit(x.reshape(len(x), -1), y)
+    return {"accuracy": float(classifier.score(a.reshape(len(a), -1), b))}
 
 
 def plain(x: Array, y: Array, a: Array, b: Array, seed: int) -> dict[str, float]:
-    """Train a plain 3-D network of about as many coefficients."""
+    """Train a plain 3-D network, of 24,639 coefficients, for as many epochs as the preset."""
     import torch
     from torch import nn
-
-    from train import make_config
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)
@@ -143,67 +124,47 @@ def plain(x: Array, y: Array, a: Array, b: Array, seed: int) -> dict[str, float]
     with torch.no_grad():
         logits = torch.cat([network(part) for part in v.split(50)])
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(b))
-    numbers = sum(weights.numel() for weights in network.parameters())
-    accuracy = float((logits.argmax(1).numpy() == b).mean())
-    return {"accuracy": accuracy, "loss": float(loss), "coefficients": numbers}
+    return {"accuracy": float((logits.argmax(1).numpy() == b).mean()), "loss": float(loss)}
 
 
-def data() -> tuple[Array, Array, Array, Array]:
-    """Return the volumes to train with and to test with."""
-    x, y = draw(TRAINING + TESTED, seed=0)
-    return x[TESTED:], y[TESTED:], x[:TESTED], y[:TESTED]
-
-
-def record(part: str, method: str, seed: int, run: Any, *arguments: Any) -> None:
-    """Run once, and keep what came out."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    if str(seed) in found.get(part, {}).get(method, {}):
-        return
-    begin = time.perf_counter()
-    figures = {**run(*arguments), "seconds": time.perf_counter() - begin}
-    rounded = {key: round(value, 4) for key, value in figures.items()}
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}  # another process may have written
-    found.setdefault(part, {}).setdefault(method, {})[str(seed)] = rounded
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(method, seed, rounded, flush=True)
+def one(*job: Any) -> list[Row]:
+    """Train a network, or what it is compared with; in rounds of trials on volumes of another seed."""
+    part, method, seed = job
+    count, test, epochs, _ = ROUNDS.get(part, (TRAINING + TESTED, TESTED, 0, ()))
+    x, y = draw(count, seed=int(part in ROUNDS))
+    parts = x[test:], y[test:], x[:test], y[:test]
+    if part in ROUNDS:
+        return reached(job, train_one, *parts, {"epochs": epochs, **CANDIDATES[method]})
+    if method == OURS:
+        return reached(job, train_one, *parts, {"seed": seed})
+    return reached(job, linear, *parts) if method == LINEAR else reached(job, plain, *parts, seed)
 
 
 def table() -> str:
     """Return all figures as Markdown."""
-    found, lines = json.loads(RESULTS.read_text()), []
-    parts = {
-        "networks": "Accuracy on 1,000 test volumes",
-        "trials": "Trials, on 100 held-out volumes",
-        "second round": "Second round, on 200 held-out volumes",
-    }
+    text, parts = (
+        "# Volumes\n\nSeconds are of one core; others worked beside it.\n",
+        {
+            "networks": "Accuracy on 1,000 test volumes",
+            "trials": "Trials, on 100 held-out volumes",
+            "second round": "Second round, on 200 held-out volumes",
+        },
+    )
     for part, said in parts.items():
-        lines += [f"{said}:", "", "| | seeds | accuracy | loss [nats] | seconds |", "| --- | --- | --- | --- | --- |"]
-        for method, runs in found.get(part, {}).items():
-            right = [100 * run["accuracy"] for run in runs.values()]
-            spread = f" +- {statistics.stdev(right):.1f}" if len(right) > 1 else ""
-            loss, seconds = (
-                statistics.mean(values) if (values := [run[key] for run in runs.values() if key in run]) else None
-                for key in ("loss", "seconds")
-            )
-            shown = "" if loss is None else f"{loss:.3f}"
-            lines.append(
-                f"| {method} | {len(runs)} | {statistics.mean(right):.1f}{spread} % | {shown} | {seconds:.0f} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
+        rows = []
+        for method, runs in by_method(RESULTS, part).items():
+            loss, seconds = (np.mean([float(run[key] or "nan") for run in runs]) for key in ("loss", "seconds"))
+            rows.append((method, len(runs), right(runs), "" if np.isnan(loss) else f"{loss:.3f}", f"{seconds:.0f}"))
+        text += f"\n{said}:\n\n{tables(('method | seeds | accuracy | loss [nats] | seconds', rows))}"
+    return text
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("action", choices=("choose", "train", "peers", "table"))
-    action = parser.parse_args().action
-    if action == "table":
-        text = f"# Volumes\n\nSeconds are of one core; others worked beside it.\n\n{table()}"
-        RESULTS.with_suffix(".md").write_text(text)
-        print(text)
-    else:
-        {"choose": choose, "train": train, "peers": peers}[action]()
+    parser.add_argument("action", choices=(*JOBS, "table"))
+    run(RESULTS, KEYS, JOBS.get(parser.parse_args().action, ()), one, fields=REACHED)
+    RESULTS.with_suffix(".md").write_text(table())
 
 
 if __name__ == "__main__":
