@@ -11,7 +11,7 @@ TORCH ?= torch
 # What the dependencies do for the package: arrays, compiled kernels, derivatives, files, pictures, pages.
 OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/test_functional.py \
 	tests/train/test_checkpoint.py tests/train/test_custom_data.py tests/train/test_training.py \
-	tests/train/test_run_report.py
+	tests/train/test_run_report.py --deselect tests/core/test_backend.py::test_factored_layers
 TEST_TIMES = benchmarks/results/tests.txt
 MINUTES ?= 10
 MPI_TESTS ?= tests/train/test_mpi.py

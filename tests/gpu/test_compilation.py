@@ -89,8 +89,10 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
 
 
 @pytest.mark.slow
-def test_every_variant_compiles_without_spills(variants: list[Variant]) -> None:
-    for name, text, _ in variants:
+@pytest.mark.lot
+@pytest.mark.parametrize("first", range(3))
+def test_every_variant_compiles_without_spills(variants: list[Variant], first: int) -> None:
+    for name, text, _ in variants[first::3]:
         registers, kept = resources(name, text)
         # two sums for each, of two numbers; or one block beside which no other is wanted
         roomy = "using real = double;" in text or name.startswith(("implicit", "summed"))
@@ -104,6 +106,7 @@ def test_spills_are_noticed(variants: list[Variant]) -> None:
     assert resources("apply", crowded)[1] > SCALARS
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"])
 def test_nvrtc_compiles_for_other_architectures(variants: list[Variant], architecture: str) -> None:
     """A variant of each kernel and each way to compute it, but for tensor cores that sm_75 has not.

@@ -774,6 +774,7 @@ def test_checks_pass_on_what_there_is(
 
 
 @pytest.mark.slow  # all together
+@pytest.mark.lot
 @pytest.mark.parametrize("defect", ON_HOST, ids=str)
 def test_defects_of_kernels_are_noticed(
     on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
@@ -797,6 +798,7 @@ def test_every_defect_is_planted_in_one_place() -> None:
         assert found == 1, f"{defect}: {defect.text!r} is {found} times in {defect.file}"
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("defect", [d for d in DEFECTS if d.check in LAUNCHING], ids=str)
 def test_defects_of_launches_are_noticed(defect: Defect, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):

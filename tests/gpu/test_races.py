@@ -131,6 +131,7 @@ def test_no_kernel_reads_beyond_arrays(launches: Launches, tmp_path: Path) -> No
     assert not any(said.values()), next(text for text in said.values() if text)
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize(
     ("kernel", "text", "planted"),
     [
@@ -161,6 +162,7 @@ def test_a_read_beyond_an_array_is_noticed(
     assert any("overflow" in found for found in said.values())
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("race", PLANTED["race"], ids=lambda race: race["what"])
 def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, race: dict[str, str]) -> None:
     """In the largest launch of the kernel."""

@@ -183,6 +183,7 @@ def test_runs_learn_and_resume_exactly(command: Command, tmp_path: Path, name: s
 
 
 @pytest.mark.slow
+@pytest.mark.lot
 @pytest.mark.parametrize(("name", "size", "epochs"), [("nin", 8, 70), ("all-cnn", 12, 30), ("fitnet", 8, 60)])
 def test_networks_without_normalisation_fit_64_images(name: str, size: int, epochs: int) -> None:
     """Each learned nothing in an earlier version, by too high a rate, classes that died, or filters too large."""

@@ -199,6 +199,7 @@ FATAL = {
 }
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", FATAL)
 def test_a_rank_that_is_lost_ends_the_run_with_one_line(kind: str, rank: int, tmp_path: Path) -> None:
@@ -256,6 +257,7 @@ def test_ranks_save_and_stop_when_the_watching_process_is_killed(whole: Path, tm
     assert_same_state(path / "epoch0004-step000000.h5", whole / "epoch0004-step000000.h5")
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_ranks_with_different_commands_are_refused(name: str, tmp_path: Path) -> None:
     different, *said = DIFFERENT[name]
@@ -271,6 +273,7 @@ CHANGED = {
 }
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("name", CHANGED)
 def test_ranks_with_different_data_or_versions_are_refused(name: str, tmp_path: Path) -> None:
     change, said = CHANGED[name]
