@@ -247,6 +247,7 @@ class PlainSum:
         return Signal(made.x + inputs[-1].x) if fits else made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("nonlinear", "skip"),
     [(False, "aligned"), (True, "aligned-mean"), (False, "previous"), (False, "dense"), (True, "dense")],
@@ -292,6 +293,7 @@ def test_what_a_residual_layer_adds_is_what_the_definition_says(skip: str) -> No
     assert network["layer03"].reads == read and network["layer07"].reads == ("layer06",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
 def test_attributes_are_enough_to_be_periodic(nonlinear: bool) -> None:
     """For translations along attributes the proposition is as exact as with space periodic too."""

@@ -184,6 +184,7 @@ def test_a_trial_on_other_samples_is_told(few_images: Dataset, tmp_path: Path) -
     assert [_sweep._of_other_samples(tmp_path, trial, plan) for trial in plan.trials] == [3, 3, 1]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:
     """One of three trials fails; the others go on. The test set is not read."""
     file, folder = write(tmp_path, "workers = 2\n" + SETTINGS + "[grid]\nlearning_rate = [0.02, 1e30, 0.01]\n")
@@ -209,6 +210,7 @@ def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None
     assert "holds a sweep of other trials" in run(file, "--out", folder).err
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 400") + "[grid]\nshift = [1, 2]\n")
     process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
@@ -380,6 +382,7 @@ def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_
     assert _trial.run_trial(folder, 1, 1e-9, math.inf, 1) == _trial.OUT_OF_TIME
 
 
+@pytest.mark.slow
 def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("raise SystemExit('the user\\'s own')\n")
     np.savez(tmp_path / "images.npz", **made_up((16, 16)))
@@ -392,6 +395,7 @@ def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: P
         assert said in out and f"calling the function images of the module mine, which {file} names" in out
 
 
+@pytest.mark.slow
 def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path) -> None:
     file, folder = write(tmp_path, "minutes = 1e-3\n" + SETTINGS)
     run(file, "--out", folder).success()

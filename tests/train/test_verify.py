@@ -118,6 +118,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     assert {("definition", 2), ("definition", 3)} & failing, failing
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_preset")
 @pytest.mark.parametrize(
     "changes",
@@ -228,6 +229,7 @@ def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
     one_line(verifying(other), 1, "is of another network: parameters layer03/g")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "exact"), [((28, 28), {"u1": 4, "u2": 4}), ((12, 20, 4), {"u1": 4, "u2": 4}), ((7, 10, 2), {"u1": 7})]
 )
