@@ -431,7 +431,7 @@ class Classifier:
     def _samples(self, array: Array) -> tuple[Array, bool]:
         """Return an array with axes of the batch and of channels, and whether it is of one sample; else raise."""
         *lengths, channels = self.checkpoint.image_shape
-        axes = len(lengths)
+        axes, given = len(lengths), tuple(array.shape)
         if channels == 1 and array.ndim in (axes, axes + 1) and array.shape[-1] != 1:
             array = array[..., None]
         space = tuple(array.shape[-1 - axes : -1])
@@ -439,7 +439,7 @@ class Classifier:
         if array.ndim not in (axes + 1, axes + 2) or array.shape[-1] != channels or not fits:
             wanted = f"{'H, W' if self._fits else ', '.join(map(str, lengths))}, {channels}"
             rest = ", H and W at least 1" if self._fits else ""
-            raise ValueError(f"images have shape {tuple(array.shape)}; give (N, {wanted}) or ({wanted}){rest}")
+            raise ValueError(f"images have shape {given}; give (N, {wanted}) or ({wanted}){rest}")
         alone = array.ndim == axes + 1
         xp, kind, most = array_namespace(array), dtype_name(array.dtype), sys.float_info.max
         floats = kind.startswith("float")

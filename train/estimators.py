@@ -193,7 +193,8 @@ class _Estimator(BaseEstimator):
         x, y, counts = x[rows], y[rows], weight[rows]
         X: Any = SimpleNamespace(name="X", task=task, train_images=x, train_labels=y, class_names=names, samples=None)
         wanted = math.ceil(self.validation_fraction * len(rows)) if self.early_stopping else 0
-        index, held_out = split_validation(X, wanted, config.seed)
+        copies = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)[1] if wanted else None
+        index, held_out = split_validation(X, wanted, config.seed, copies)
         whole = (weight == np.rint(weight)).all()
         if whole and weight.mean() > MOST_REPEATS:
             raise ValueError(f"sample_weight is {weight.mean():.3g} in the mean, and repeats rows; make it smaller")
@@ -205,6 +206,7 @@ class _Estimator(BaseEstimator):
         if targets.std is not None and not np.isfinite(targets.std).all():
             raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
         trainer = trainer_on(namespace(config.backend, config.precision), config, data, keep, {})
+        trainer.by_class |= task == "classes" and getattr(self, "class_weight", None) == "balanced"
         last: Checkpoint | None = getattr(self, "checkpoint_", None) if self.warm_start else None
         if last is not None and (anew := begin_from(trainer, Path("the last fit"), last)):
             other = sorted({*names} ^ {*last.class_names})
@@ -322,7 +324,8 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
         last, or of X (N, 1, ...) all but the second.
     early_stopping : int, optional
         Epochs without a higher score on rows that are held out, after which it stops, with the weights of the latest
-        epoch whose score is within a standard error of the highest; 0: none are held out.
+        epoch whose score is within a standard error of the highest; 0: none are held out. With "balanced" weights of
+        classes the score is balanced accuracy, the mean over classes.
     validation_fraction : float, optional
         Part of the rows that is held out, of each class its share.
     warm_start : bool, optional

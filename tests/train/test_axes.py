@@ -218,6 +218,7 @@ def test_a_network_learns_signals_and_volumes(size: tuple[int, ...], dtype: str,
     assert np.abs(again(data.test_images / 1000) - logits).max() > 1  # other units are other numbers
     for bad, error, message in (
         (data.test_images[:, 1:], ValueError, "images have shape .*; give "),
+        (np.ones((*size, 2)), ValueError, rf"images have shape \({', '.join(map(str, size))}, 2\); give "),
         (np.full((*size, 1), np.nan), ValueError, "floats from nan to nan; give finite numbers"),
         (np.zeros((*size, 1), np.int64), TypeError, "images have dtype int64; give uint8 or int16"),
         ("picture.png", ValueError, "the network takes no images of bytes, so no photographs; give arrays"),

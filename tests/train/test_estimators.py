@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import hcnn
+from train import estimators
 from train.estimators import HCNNClassifier, HCNNRegressor, _order
 
 SMALL: dict[str, Any] = {
@@ -152,6 +153,18 @@ def test_rows_are_ordered_by_their_values_alone() -> None:
     np.testing.assert_allclose(*found, atol=1e-3)
 
 
+def test_copies_of_a_row_are_on_one_side_of_the_held_out_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    (x, frequency), before = waves(30), estimators.prepared
+
+    def prepared(data: Any, index: Any, held_out: Any, counts: Any) -> Any:
+        assert len(held_out) and not np.isin(data.train_images[held_out][:, 0], data.train_images[index][:, 0]).any()
+        return before(data, index, held_out, counts)
+
+    monkeypatch.setattr(estimators, "prepared", prepared)
+    twice = np.concatenate([x, x]), np.tile(frequency > 0.9, 2)
+    HCNNClassifier(epochs=1, early_stopping=1, validation_fraction=0.3, **SMALL).fit(*twice)
+
+
 def test_settings_are_parameters() -> None:
     x, frequency = waves(60)
     y = frequency > 0.9
@@ -192,6 +205,8 @@ def test_it_stops_early_goes_on_and_says_what_it_does(capfd: pytest.CaptureFixtu
     held_out = [float(part) for part in re.findall("held out (.*) %", capfd.readouterr().out)]
     best = held_out.index(max(held_out))
     assert len(held_out) == early.n_iter_ == best + 3 < 50 and early.score(x, y) > 0.8
+    HCNNClassifier(epochs=2, early_stopping=2, verbose=True, class_weight="balanced", **SMALL).fit(x, y)
+    assert capfd.readouterr().out.count(" %, balanced ") == 2
     few = {**SMALL, "settings": {**SMALL["settings"], "schedule": "constant", "learning_rate": 0.02}}
     stopped = HCNNClassifier(epochs=50, early_stopping=2, validation_fraction=0.3, verbose=True, **few).fit(x, y)
     parts = [float(part) / 100 for part in re.findall("held out (.*) %", capfd.readouterr().out)]

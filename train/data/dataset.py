@@ -287,7 +287,7 @@ def subset(dataset: Dataset, train: NDArray[np.int64], test: NDArray[np.int64]) 
 
 
 def split_validation(
-    dataset: Dataset, count: int, seed: int, hashes: NDArray[np.uint64] | None = None
+    dataset: Dataset, count: int, seed: int, hashes: NDArray[np.integer[Any]] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return indices of the training images to train on, and of those held out.
 

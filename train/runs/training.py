@@ -171,6 +171,7 @@ class Trainer:
         self.range: tuple[float, float] | None = None  # of the values of the training part
         self.versions, self.class_names = versions, class_names
         self.task = learned(config, train.targets.kind)
+        self.by_class = config.class_weights == "balanced"
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
@@ -215,7 +216,7 @@ class Trainer:
     def balanced(self) -> bool:
         """Whether the best epoch is that of the highest balanced accuracy: where classes count alike."""
         held_out = self.held_out is not None and self.state.best_error is not None
-        return held_out and self.config.class_weights == "balanced"
+        return held_out and self.by_class
 
     @property
     def moments(self) -> Moments:
