@@ -41,6 +41,7 @@ def gradient(preset: str, boundary: str, side: int) -> None:
         value_and_grad(lambda p: cross_entropy(network(p, x)[0], np.zeros(1, int)))(parameters)
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("preset", HIERARCHICAL)
 @pytest.mark.parametrize("boundary", ["zero", "periodic"])
 @pytest.mark.parametrize("side", [32, 128])

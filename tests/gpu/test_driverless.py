@@ -39,6 +39,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("settings", STEPS, ids=lambda s: ", ".join(map(str, s.values())))
 def test_steps_are_recorded(settings: dict[str, Any]) -> None:
     done = python("-m", "benchmarks.gpu.driverless", json.dumps(settings))

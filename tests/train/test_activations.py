@@ -93,6 +93,7 @@ def test_every_layer_computes_what_is_asked_for(changes: dict[str, Any], monkeyp
         assert (np.abs(logits - expected).max() < 1e-11) == (name == "elu")
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", KINDS, ids=str)
 def test_layers_with_gelu_are_what_the_equations_say(changes: dict[str, Any]) -> None:

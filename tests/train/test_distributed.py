@@ -144,6 +144,7 @@ CASES = [
 """ReLU and maxima decide by the sign of a difference: in float64, where rounding turns hardly one of them."""
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_ranks_take_the_steps_of_one(case: dict[str, Any]) -> None:
     problem = Problem(**case)

@@ -247,6 +247,7 @@ class PlainSum:
         return Signal(made.x + inputs[-1].x) if fits else made
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("nonlinear", "skip"),

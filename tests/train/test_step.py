@@ -148,6 +148,7 @@ def test_graph_on_a_gpu(capsys: pytest.CaptureFixture[str], name: str) -> None:
         assert np.array_equal(one, other)
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_graph_takes_the_same_steps(record: list[int], capsys: pytest.CaptureFixture[str], name: str) -> None:

@@ -184,6 +184,7 @@ def test_a_trial_on_other_samples_is_told(few_images: Dataset, tmp_path: Path) -
     assert [_sweep._of_other_samples(tmp_path, trial, plan) for trial in plan.trials] == [3, 3, 1]
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:
     """One of three trials fails; the others go on. The test set is not read."""
@@ -210,6 +211,7 @@ def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None
     assert "holds a sweep of other trials" in run(file, "--out", folder).err
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 400") + "[grid]\nshift = [1, 2]\n")
@@ -382,6 +384,7 @@ def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_
     assert _trial.run_trial(folder, 1, 1e-9, math.inf, 1) == _trial.OUT_OF_TIME
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("raise SystemExit('the user\\'s own')\n")
@@ -395,6 +398,7 @@ def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: P
         assert said in out and f"calling the function images of the module mine, which {file} names" in out
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path) -> None:
     file, folder = write(tmp_path, "minutes = 1e-3\n" + SETTINGS)

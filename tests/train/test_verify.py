@@ -118,6 +118,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     assert {("definition", 2), ("definition", 3)} & failing, failing
 
 
+@pytest.mark.lot
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_preset")
 @pytest.mark.parametrize(
