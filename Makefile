@@ -4,6 +4,7 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3
 DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
+INSTALL ?= pip install --disable-pip-version-check
 MARKED ?= not slow
 TEST_EXTRAS ?= [test]
 OLDEST_PYTHON ?= python3.11
@@ -123,5 +124,5 @@ ALWAYS:
 
 .venv/.run .venv/.test .venv/.dev .venv/.docs: pyproject.toml | .venv/.whole
 	@mv .venv/.whole .venv/.half
-	$(BIN) -m pip install --disable-pip-version-check --only-binary :all: --editable '.$(EXTRA)'
+	$(BIN) -m $(INSTALL) --only-binary :all: --editable '.$(EXTRA)'
 	@mv .venv/.half .venv/.whole && touch $@
