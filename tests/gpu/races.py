@@ -123,13 +123,13 @@ def _addresses(table: np.ndarray[Any, Any], buffers: _Buffers) -> list[tuple[int
 
 
 def races(
-    launches: Launches, folder: Path, only: str | None = None, change: Callable[[str], str] = lambda text: text,
+    launches: Launches, folder: Path, only: tuple[str, ...], change: Callable[[str], str] = lambda text: text,
     flags: tuple[str, ...] = FLAGS,
 ) -> dict[str, str]:  # fmt: skip
-    """What a sanitizer says of each kind of launch, or of those of one kernel with its text changed."""
+    """What a sanitizer says of each kind of launch, or of those of some kernels with their text changed."""
     by_text: dict[str, list[tuple[Any, str, bytes]]] = {}
     for kind, (name, text, file) in launches.found.items():
-        if only in (None, name):
+        if name in only:
             by_text.setdefault(change(text), []).append((kind, name, file))
     said: dict[str, str] = {}
     for number, (text, some) in enumerate(by_text.items()):
