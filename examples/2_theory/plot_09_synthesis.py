@@ -64,6 +64,7 @@ fig, axes = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained")
 for row, (name, x) in zip(axes, fields.items(), strict=True):
     distance, count = moment_distance(x, bank)
     noise, gaussian = 0.5 + rng.standard_normal(x.shape).astype(np.float32), randomize_phases(x, rng)
+    assert np.allclose(*(np.abs(np.fft.fft2(a)) for a in (x, gaussian)), rtol=1e-3, atol=0.1), "one power spectrum"
     y, final = lbfgs(distance, noise, iterations=iterations)
     far, near = float(distance(noise)), float(distance(gaussian))
     print(f"{name}: {count} moments, {x.size} pixels; distance {far:.0f} to {final:.3f}, {near:.2f} for random phases")
@@ -81,6 +82,7 @@ for row, (name, x) in zip(axes, fields.items(), strict=True):
         print(f"  {title:14} coherence {measured[-1][0]:.3f}, flatness {measured[-1][1]:.2f}")
     coherence, flatness = zip(*measured, strict=True)  # of the original, random phases, and the model
     assert final < 0.1 * near and abs(flatness[2] - flatness[0]) < abs(flatness[2] - flatness[1])
+    assert abs(flatness[1] - 2) < 8 / n, "random phases are Gaussian: by four standard errors, 2 / n of n^2 numbers"
     if name == "gravel":
         assert abs(coherence[2] - coherence[0]) < 0.1 * coherence[0] < 0.5 * abs(coherence[1] - coherence[0])
 

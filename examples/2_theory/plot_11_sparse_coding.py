@@ -73,6 +73,8 @@ for depth in depths:
     for name, parameters in (("ISTA", start), ("LISTA", learned)):
         excess[name].append(loss_of(parameters, tested) / losses.mean() - 1)
         print(f"{depth} layers of {name}: {excess[name][-1]:.1%} above the least loss")
+    most = np.mean(np.sum(best**2, axis=1)) / (2 * eta * depth)  # theory (A. Beck and M. Teboulle, 2009, theorem 3.1)
+    assert excess["ISTA"][-1] * losses.mean() < most, "ISTA loses no more than it must"
     as_it_is = sparse_loss(tested, ista(tested, dictionary, penalty, iterations=depth), dictionary, penalty)
     assert np.isclose(excess["ISTA"][-1], as_it_is.mean() / losses.mean() - 1), "it is compared with ISTA"
 

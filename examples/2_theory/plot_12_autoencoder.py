@@ -76,6 +76,7 @@ for scales in (1, 2, 3):
     covariance = np.cov(z_train.reshape(-1, z.shape[-1]), rowvar=False)
     assert np.allclose(covariance, np.eye(z.shape[-1]), atol=0.01), "white over components, on the training images"
     batches = [rng.choice(count, 32, replace=False) for _ in range(steps)]
+    assert (z[0].size, len(batches)) == (train[0].size // 2 ** (scales - 1), steps), "half the numbers, as many steps"
 
     def loss(parameters, batch, z=z_train):
         return np.mean((generate(parameters, z[batch]) - train[batch]) ** 2)

@@ -33,6 +33,7 @@ z = {name: wavelet_transform(x, bank, -1)[1][..., 0] for name, x in lines.items(
 j = 3
 fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 w = 2 * np.pi * np.arange(photograph.shape[1] // 2) / photograph.shape[1]
+assert abs(w[bank.psi[j, 0, : len(w)].argmax()] * 2**j / 2.2 - 1) < 0.02, "where the wavelet is largest"
 centers = []
 for k in (1, 2, 3):
     harmonic = phase_harmonic(z["photograph"][..., j], k)

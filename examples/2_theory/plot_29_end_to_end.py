@@ -79,6 +79,7 @@ for _ in range(3):
     assert losses[-1] < losses[0]
     start = {"L": L, "D": D, "W": np.zeros((2 * atoms, 4), np.float32), "bias": np.zeros(4, np.float32)}
     batches = [rng.choice(count, 40, replace=False) for _ in range(steps)]
+    assert len(batches) == steps, "of all kinds"
     for name, kind in kinds.items():
         fixed = {key: a for key, a in start.items() if name == "W alone" and key in "LD"}
 

@@ -73,6 +73,7 @@ models = {name: correlation_distance(weights) for name, weights in filters.items
 models["harmonics"] = moment_distance(gravel, bank)
 noise, gaussian = rng.standard_normal(gravel.shape).astype(np.float32), randomize_phases(gravel, rng)
 fields = {"original": gravel, "random phases": gaussian}
+assert np.allclose(*(np.abs(np.fft.fft2(a)) for a in (gravel, gaussian)), rtol=1e-3, atol=0.1), "one power spectrum"
 left = {}  # of the random phases' distance, by model that was asked for and model that measures
 for name, (distance, count) in models.items():
     fields[name], _ = lbfgs(distance, noise, iterations=iterations)
@@ -90,6 +91,7 @@ assert models["harmonics"][1] < gravel.size < models["trained"][1] == models["ra
 for name in models:
     assert left[name, name] < 0.1, "the moments are met, and random phases do not have them"
     assert abs(flat[name] - flat["original"]) < abs(flat["random phases"] - flat["original"])
+assert abs(flat["random phases"] - 2) < 8 / n, "Gaussian, by four standard errors"
 for name in filters:
     assert left["harmonics", name] < left[name, "harmonics"], "harmonics say more of the others than these of them"
 

@@ -93,6 +93,7 @@ for k, ax in enumerate(panels):
 fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
 network, layered, deep, control = (np.array(pairs) for pairs in errors.values())
 assert np.all(deep < layered) and np.all(layered < np.minimum(network, control)), "it takes pursuit, by the right atoms"
+assert np.all(network <= 1) and np.allclose(control, 1, atol=0.02), "0 has the error 1, and no code is worse"
 
 # %%
 # Atoms resemble each other, so thresholds find little. Pursuit explains a signal by few. The right second layer helps

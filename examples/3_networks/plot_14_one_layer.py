@@ -65,6 +65,8 @@ def fit(logits_of, parameters, names, rate):
     rng = np.random.default_rng(1)
     batches = [index for _ in range(epochs) for index in np.array_split(rng.permutation(count), count // 50)]
 
+    assert len(batches) == epochs * count // 50, "all layers have as many steps"
+
     def loss(chosen, index):
         return cross_entropy(logits_of(parameters | chosen, train[index]), classes[index])
 

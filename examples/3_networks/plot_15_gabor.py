@@ -77,7 +77,9 @@ def fit_gabor(f):
 
 
 fits, r2 = zip(*map(fit_gabor, learned), strict=True)
-control = [fit_gabor(randomize_phases(f, rng))[1] for f in learned]
+random = [randomize_phases(f, rng) for f in learned]
+assert np.allclose(np.abs(np.fft.fft2(random)), np.abs(np.fft.fft2(learned)), atol=1e-9), "one power spectrum"
+control = [fit_gabor(f)[1] for f in random]
 print(f"median R^2 of {filters} learned atoms: {np.median(r2):.2f}, with random phases: {np.median(control):.2f}")
 assert np.median(r2) > np.median(control) + 0.1
 

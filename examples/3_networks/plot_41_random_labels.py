@@ -108,6 +108,7 @@ true, random, untrained = results.values()  # (seeds, 4, layers)
 assert min(true[:, 0, -1].min(), random[:, 0, -1].min()) > 0.95, "the last layer separates what was learned"
 chance = 0.5 + 3 * 0.5 / np.sqrt(count)  # and three standard errors
 assert min(true[:, 1, -1]) > chance > max(random[:, 1, -1]), "and generalises from true labels alone"
+assert min(random[:, 1, -1]) > 1 - chance, "random ones say nothing of unseen images"
 assert all(true[:, 2, 0] > random[:, 2, 0]), "random labels leave smaller margins"
 growth = [runs[:, 3, -1] / runs[:, 3, 0] for runs in (true, random, untrained)]
 assert all(growth[0] < growth[1]) and all(growth[1] < growth[2]), "true labels contract random steps most"

@@ -41,9 +41,8 @@ images = sample.test_images[:100]
 (logits,) = session.run(None, {taken.name: images.astype(np.float32)})
 own = network.logits(images)
 error = np.abs(logits - own).max() / np.abs(own).max()
-print(
-    f"largest difference {error:.1e} of the largest logit; {np.mean(logits.argmax(1) == sample.test_labels[:100]):.0%}"
-)
+right = np.mean(logits.argmax(1) == sample.test_labels[:100])
+print(f"largest difference {error:.1e} of the largest logit; {right:.0%} right")
 assert error < 1e-4 and (logits.argmax(1) == own.argmax(1)).all()
 
 # %%
