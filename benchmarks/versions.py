@@ -53,13 +53,10 @@ def calls() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
     import numpy as np
 
     from autodiff import cross_entropy, value_and_grad
+    from benchmarks.convolve import CASES, Problem
     from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
     from train.config import make_config
-
-    try:
-        from train.networks.registry import build
-    except ImportError:  # of a version before train had rooms
-        from train.network import Network as build
+    from train.networks.registry import build
 
     def step(preset: str, boundary: str, count: int, depth: int) -> Callable[[], Any]:
         rng = np.random.default_rng(0)
@@ -80,25 +77,13 @@ def calls() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
         yield f"epoch of {preset}, {count} images", lambda p=preset, n=count: epoch(p, n)
 
     def there_and_back(case: Any, boundary: str) -> Callable[[], Any]:
-        rng = np.random.default_rng(0)
-        batch, channels, filters = ((n,) * bool(n) for n in (case.batch, case.channels, case.filters))
-        x = rng.standard_normal((*batch, *channels, *case.lengths)).astype(case.dtype)
-        w = rng.standard_normal((*channels, *case.kernel, *filters)).astype(case.dtype)
-        first = len(batch) + len(channels)
-        axes = tuple(range(first, first + len(case.lengths)))
-        options: dict[str, Any] = {"boundary": boundary, "sum_axes": (first - 1,) * len(channels)}
-        g = convolve(x, w, axes, **options)
-
-        def call() -> Any:
-            return (
-                convolve(x, w, axes, **options),
-                convolve_vjp_x(g, x.shape, w, axes, **options),
-                convolve_vjp_w(g, x, w.shape, axes, **options),
-            )
-
-        return call
-
-    from benchmarks.convolve import CASES
+        p = Problem(case, boundary)
+        options: dict[str, Any] = {"boundary": boundary, "sum_axes": p.sum_axes}
+        return lambda: (
+            convolve(p.x, p.w, p.axes, **options),
+            convolve_vjp_x(p.y, p.x.shape, p.w, p.axes, **options),
+            convolve_vjp_w(p.y, p.x, p.w.shape, p.axes, **options),
+        )
 
     for case in CASES:
         for boundary in case.boundaries:
