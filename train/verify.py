@@ -134,7 +134,8 @@ def _subject(
 ) -> Subject:
     """Make a network, loaded or random, and images to try it on."""
     dtype = options.dtype or DTYPE
-    changes: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
+    names = ("reduction", "skip", "hypernetwork")
+    changes: dict[str, Any] = {name: value for name in names if (value := getattr(options, name))}
     rng = np.random.default_rng([options.seed, number])
     chosen = np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
     if checkpoint:
@@ -266,6 +267,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--reduction", choices=choices["reduction"], help="marginal over v_{j-3} [the network's]")
     parser.add_argument("--skip", choices=choices["skip"], help="what layers add to their outputs [the network's]")
+    parser.add_argument("--hypernetwork", type=at_least(1), metavar="N", help="numbers z_j of a layer [the network's]")
     parser.add_argument(
         "--max-examples", type=at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
     )

@@ -184,6 +184,7 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--boundary", "mirror"), ("periodic",)),
         (("--dtype", "complex64"), ("float32", "float64")),
         (("--max-examples", 0), ("at least 1",)),
+        (("--hypernetwork", 0), ("at least 1",)),
         (("--max-examples", "many"), ("--max-examples",)),
         (("--images", 501), ("500",)),
         (("--seed", -1), ("--seed",)),
