@@ -394,11 +394,13 @@ NAN = float("nan")
         ('"a","b"\n"1","2"\n', [[1, 2]], ""),
         ("\ufeff1,2\n3,4\n", [[1, 2], [3, 4]], ""),
         ("\u6642;b\n1,5;2\n-0,25;3\n", [[1.5, 2], [-0.25, 3]], ""),
+        ("1,5;2\n-0,25;3\n", [[1.5, 2], [-0.25, 3]], ""),
         ("1\t2\r\n3\t4\r\n", [[1, 2], [3, 4]], ""),
         ("# volt\n1,2\n\n3,4\n", [[1, 2], [3, 4]], ""),
         ("1,2\n3\n", None, "line 2 has 1 cells, others before it 2"),
         ("1;2\n3;4;5\n", None, "line 2 has 3 cells"),
         ("a,b\n1,x\n", None, "could not convert to a number: 'x' in the row 1, x"),
+        ("a,b\n1_0,2\n", None, "could not convert to a number: '1_0'"),
         ("1,5\t2\n2,5\t3\n", None, "could not convert to a number: '2,5'"),
         ("1 2\n3 4\n", None, "could not convert to a number: '3 4'"),
         ("a,b\n", None, "it holds a head and no numbers"),
@@ -436,6 +438,7 @@ SOUNDS = {
         ("int16", (-300.0, 300.0), SOUNDS["int16"]),
         ("float32", (-20000.0, 21000.0), SOUNDS["int16"]),  # integers that became floats
         ("float64", (-(2.0**30), 2.0**30), SOUNDS["int32"]),
+        ("float32", (-(2.0**22), 2.0**22), TONE * 2**23),
         ("uint8", (0.0, 255.0), SOUNDS["uint8"]),
         ("float32", (4.0, 250.0), SOUNDS["uint8"]),
         ("float32", (-4.0, 4.0), None),  # of neither unit
@@ -453,11 +456,14 @@ def test_sounds_are_brought_to_the_unit_of_training(
     np.testing.assert_allclose(found, given if expected is None else expected)
     same = expected is not None and np.array_equal(given, expected)
     assert bool(note) != same and (same or f"from {trained[0]:.6g} to" in note)
+    rounded, _ = in_units(np.array([0.005, -0.002]), SOUND, "uint8", (0.0, 255.0))
+    assert rounded.tolist() == [129, 128]
 
 
 def test_a_run_without_a_range_goes_by_its_deviations() -> None:
-    for mean, std, expected in ((0.01, 0.3, (-1, 1)), (0, 3000, (-6000, 6000)), (128, 30, (68, 188)), (0, 1, (-2, 2))):
-        known: Any = SimpleNamespace(range=None, channel_mean=np.array([mean]), channel_std=np.array([std]))
+    cases = (0.01, 0.3, (-1, 1)), (0, [0.1, 3000], (-6000, 6000)), (128, 30, (68, 188)), (0, 1, (-2, 2))
+    for mean, std, expected in cases:
+        known: Any = SimpleNamespace(range=None, channel_mean=np.array([mean]), channel_std=np.ravel(std))
         assert Checkpoint.likely_range.fget(known) == expected  # type: ignore[attr-defined]
     known.range = (3.0, 4.0)
     assert Checkpoint.likely_range.fget(known) == (3, 4)  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ def test_weights_of_classes_and_of_rows_are_multiplied() -> None:
     x, labels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8), np.array([0] * 9 + [1] * 3)
     data, counts = Dataset("mine", ("a", "b"), x, labels, x[:1], labels[:1]), np.linspace(0.5, 1.5, 12)
     config = make_config("sample", {"class_weights": "balanced", "depth": 4, "width": 4, "strided_layers": ()})
-    trainer = trainer_on(np, config, prepared(data, np.arange(12), np.arange(0), counts), Memory(), {})
+    trainer = trainer_on(np, config, prepared(data, np.arange(12), np.arange(0), 3 * counts), Memory(), {})
     np.testing.assert_allclose(trainer.train.weights, np.where(labels, 2, 2 / 3) * counts, rtol=1e-6)
 
 

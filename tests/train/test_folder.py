@@ -155,6 +155,8 @@ def test_folders_of_parts_are_the_parts(pictures: Path, tmp_path: Path, names: t
         DataError, match=f"class cow has no pictures in train; give it some, or take it from .*/{names[1]}"
     ):
         load_kept(root)
+    shutil.rmtree(root / names[1])
+    assert (samples := load_kept(root).samples) is not None and samples.held_out is None
 
 
 def test_names_of_parts_that_are_no_parts(pictures: Path) -> None:
@@ -588,6 +590,7 @@ def test_values_of_arrays_keep_their_digits(tmp_path: Path) -> None:
         ((3, 16, 20), 0, None, r"the shape \(3, 16, 20\), with channels first it seems; .*np.moveaxis\(array, 0, -1\)"),
         ((3, 16, 20), 2, (3, 16, 20), ""),
         ((1, 9, 8), 0, None, "with channels first"),
+        ((4, 9, 8), 0, None, "with channels first"),
         ((8, 9, 30), 0, (8, 9, 30), "is read as images of 30 channels; --preset volume reads volumes of 8x9x30"),
         ((8, 9, 3), 0, (8, 9, 3), ""),
         ((8, 9, 30), 3, (8, 9, 30, 1), "are read as volumes of 8x9x30, 1 channels"),
@@ -640,6 +643,7 @@ def test_the_size_of_pictures_is_a_setting(pictures: Path, tmp_path: Path) -> No
         config = make_config("sample", {"dataset": dataset, **changes})
         assert (config.dataset, config.size) == (f"{pictures}/", 16) and config.reading.size == (16, 16)
         assert read(config.dataset, config.reading, tmp_path / "kept").image_shape == (16, 16, 3)
+    assert load_dataset(f"{pictures}/:8", tmp_path / "kept").image_shape == (8, 8, 3)
     with pytest.raises(ConfigError, match="size is 16, which is for the pictures of a folder; leave it out"):
         make_config("sample", {"size": 16})
     for k in range(20):
@@ -740,6 +744,10 @@ def test_a_file_beyond_the_first_chunk_is_tried_again(tmp_path: Path, monkeypatc
     data = load_kept(tmp_path / "many")
     assert data.notes == () and len(data.train_labels) + len(data.test_labels) == folder.CHUNK + 20
     assert all(image.all() for image in (*data.train_images, *data.test_images))
+    (kept,) = (tmp_path / "kept" / "pixels").glob("*.npy")
+    before = kept.stat().st_mtime_ns
+    load_kept(tmp_path / "many")
+    assert kept.stat().st_mtime_ns == before, "it is not decoded again"
 
 
 def test_pixels_to_train_on_and_to_test_on_in_other_units(tmp_path: Path) -> None:
@@ -750,7 +758,8 @@ def test_pixels_to_train_on_and_to_test_on_in_other_units(tmp_path: Path) -> Non
     assert "test images: pixels go up to" in out and "bring them to one unit" in out
     np.savez(tmp_path / "a.npz", **arrays)
     assert "bring them" not in run_here((*flags[:-1], tmp_path / "s"), None).success()
-    assert other_pixels((0, 1), (0, 255)) and not other_pixels((-1, 1), (0, 255)) and not other_pixels((0, 2), (0, 255))
+    assert other_pixels((0, 1), (0, 255)) and not other_pixels((0, 2), (0, 255))
+    assert not other_pixels((-1, 1), (0, 255)) and not other_pixels((0, 1), (-1, 255))
 
 
 def test_names_are_no_formulas_and_no_commands() -> None:

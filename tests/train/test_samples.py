@@ -105,7 +105,7 @@ def test_pictures_that_are_added_renamed_or_gone(pictures: Path) -> None:
     assert "30 samples of pics/ are new" in report
 
     gone = sorted(own["test"])[0]
-    (pictures / gone).unlink()
+    (pictures / gone).rename("aside.png")
     out = run_plainly(("evaluate", "whole"), None).success()
     assert f"1 of the {len(own['test'])} test images of whole are gone or changed" in out
     assert f", {len(own['test']) - 1} images" in out
@@ -117,6 +117,9 @@ def test_pictures_that_are_added_renamed_or_gone(pictures: Path) -> None:
     run_plainly(("--resume", "again"), None).one_line(
         1, "was trained on other images than pics/ holds", "1 of its 40 samples are gone or changed, such as", gone
     )
+    Path("aside.png").rename(pictures / gone)
+    (pictures / (gone := sorted(own["train"])[-1])).unlink()
+    run_plainly(("--resume", "again"), None).one_line(1, "1 of its 40 samples are gone or changed, such as", gone)
     assert contents(Path("again")) == before
     for name in own["test"]:
         (pictures / name).unlink(missing_ok=True)

@@ -245,6 +245,7 @@ SEVERAL = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])[CLASSES]
         (CLASSES, "numbers", "numbers", ""),
         (SEVERAL, "auto", "labels", "taken as yes/no labels"),
         (SEVERAL.astype(">f4"), "auto", "numbers", ""),
+        (np.maximum(ONE_HOT, 0.5 * np.roll(ONE_HOT, 1, 1)), "auto", "numbers", ""),
         (SEVERAL.astype(float), "labels", "labels", ""),
         (ONE_HOT, "classes", "classes", ""),
         (ONE_HOT.astype(bool), "labels", "labels", ""),
@@ -319,7 +320,11 @@ def test_labels_of_a_table_beside_a_folder(tmp_path: Path, kind: str, place: str
     found = np.concatenate([data.train_labels, data.test_labels])
     expected = [values[name] for name in data.samples.names]
     assert found.tolist() == ([int(row[0]) for row in expected] if kind == "classes" else expected)
-    assert len(found) == 98 and f"pictures that {Path(place).name} does not name: 1" in data.notes[0]
+    assert (
+        len(found) == 98
+        and "files .csv" not in data.notes[0]
+        and f"pictures that {Path(place).name} does not name: 1" in data.notes[0]
+    )
     assert f"rows of {Path(place).name} without a picture: 1" in data.notes[0]
 
 
@@ -366,19 +371,22 @@ def test_tables_as_other_programs_write_them(tmp_path: Path, encoding: str, row:
 
 
 def test_decimal_commas_and_what_is_passed_over_in_tables(tmp_path: Path) -> None:
-    for k in range(10):
-        (tmp_path / "pics" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), 10 * k, "u1")).save(tmp_path / "pics" / "ab"[k % 2] / f"{k}.png")
+    """A folder with the name of a part is none where others have none."""
+    names = [f"{('b', 'test')[k % 2]}/{k}.png" for k in range(10)]
+    for k, name in enumerate(names):
+        (tmp_path / "pics" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * k, "u1")).save(tmp_path / "pics" / name)
     table = tmp_path / "pics.csv"
-    table.write_text("name;height;width\n" + "".join(f"{'ab'[k % 2]}/{k}.png;{k},25;-{k}\n" for k in range(10)))
+    table.write_text("name;height;width\n" + "".join(f"{name};{k},25;-{k}\n" for k, name in enumerate(names)))
     data = load_dataset(tmp_path / "pics", tmp_path / "kept")
     assert data.class_names == ("height", "width") and data.samples is not None
     found = np.concatenate([data.train_labels, data.test_labels])
-    expected = [int(name[2:-4]) for name in data.samples.names]
+    expected = [names.index(name) for name in data.samples.names]
+    assert {name[0] for name in data.samples.names[: len(data.train_labels)]} == {"b", "t"}
     np.testing.assert_array_equal(found, [(k + 0.25, -k) for k in expected])
     table.write_text("path,class\na/0.png,1\n")
     data = load_dataset(tmp_path / "pics", tmp_path / "kept")
-    assert data.class_names == ("a", "b") and data.notes[-1].startswith(
+    assert data.class_names == ("b", "test") and data.notes[-1].startswith(
         f"{table} is not read: its first column is 'path'"
     )
 
