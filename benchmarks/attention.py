@@ -8,6 +8,7 @@ and at 32 x 32; the test set is not read. A teacher of random weights is the con
 """
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,13 @@ def table(accuracies: Found, pairs: list[tuple[str, str]]) -> str:
     return tables(("arm | networks | accuracy, %", shown), ("compared | pairs | points | interval", rows))
 
 
+def text(file: Path, pairs: list[tuple[str, str]]) -> str:
+    """Return the tables of a record, at both sizes."""
+    found = records(file, "arm", "seed")
+    sizes = {key: {(row["arm"], int(row["seed"])): float(row[key]) for row in found} for key in ("at 16", "at 32")}
+    return "\n".join(f"{key} pixels\n\n{table(values, pairs)}" for key, values in sizes.items())
+
+
 def main(about: str, arms: dict[str, dict[str, Any]], pairs: list[tuple[str, str]], seeds: int, epochs: int) -> None:
     """Run the command line of a comparison of students."""
     options = command_line(
@@ -107,9 +115,7 @@ def main(about: str, arms: dict[str, dict[str, Any]], pairs: list[tuple[str, str
             return [{"arm": arm, "seed": seed} | {f"at {n}": accuracy_at(network, dataset, n) for n in (SIZE, 32)}]
 
         run(file, ("arm", "seed"), [(arm, seed) for seed in options.seeds for arm in options.arms], one)
-    found = records(file, "arm", "seed")
-    sizes = {key: {(row["arm"], int(row["seed"])): float(row[key]) for row in found} for key in ("at 16", "at 32")}
-    publish(options.out, "\n".join(f"{key} pixels\n\n{table(values, pairs)}" for key, values in sizes.items()))
+    publish(options.out, text(file, pairs))
 
 
 if __name__ == "__main__":

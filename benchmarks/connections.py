@@ -15,5 +15,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "HyperNetwork": {"hypernetwork": 4},
 }
 
+COMPARED = [(arm, "plain") for arm in list(ARMS)[1:]]
+
 if __name__ == "__main__":
-    main(__doc__ or "", ARMS, [(arm, "plain") for arm in list(ARMS)[1:]], seeds=3, epochs=4)
+    main(__doc__ or "", ARMS, COMPARED, seeds=3, epochs=4)

@@ -7,6 +7,7 @@ command goes on with those that are missing.
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,8 +129,9 @@ def measure(task: Task, weights: Parameters, arm: Arm, rng: np.random.Generator)
         yield f"{where} whole", int(e.is_isomorphic(range(1, TURNS), TURNS))
 
 
-def table(task: Task, rows: list[dict[str, str]]) -> str:
-    """Return what the protocol compares, as tables in Markdown."""
+def table(task: Task, file: Path) -> str:
+    """Return what the protocol compares, as tables in Markdown, from the record of networks."""
+    rows = sorted(records(file, "arm", "seed"), key=lambda row: int(row["seed"]))
     of, medians, shown = grouped(rows, task.arms), [], []
     margins: dict[tuple[str, int], Array] = {}  # share beyond random orders, of each network
     above: dict[tuple[str, int], int] = {}
@@ -188,5 +190,4 @@ def main(about: str, task_of: Callable[[int], Task], networks: int, steps: int) 
         return [{"arm": name, "seed": seed, **dict(measure(task, weights, task.arms[name], rng))}]
 
     run(file, ("arm", "seed"), [(name, seed) for seed in range(options.networks) for name in options.arms], one)
-    rows = sorted(records(file, "arm", "seed"), key=lambda row: (arms.index(row["arm"]), int(row["seed"])))
-    publish(options.out, f"{table(task, rows)}\n{options.steps * BATCH:,} samples each, {options.steps} steps")
+    publish(options.out, f"{table(task, file)}\n{options.steps * BATCH:,} samples each, {options.steps} steps")

@@ -1,4 +1,4 @@
-"""Each program that a claim rests on computes a row of its record again, at a small size."""
+"""Each program that a claim rests on computes a row of its record again, at a small size, and its tables whole."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,25 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-from benchmarks import rows
+from benchmarks import attention, circles, connections, hue, planted, report, rows, runner, signals, sound, volumes
 
-RECORD = json.loads(rows.RECORD.read_text("utf-8"))
+RESULTS, RECORD = rows.RECORD.parent, json.loads(rows.RECORD.read_text("utf-8"))
+TABLES = {
+    "circles/arms.md": lambda file: circles.table(runner.records(file, "arm", "network")),
+    "hue/arms.md": lambda file: planted.table(hue.task(1), file),
+    "sound/arms.md": lambda file: planted.table(sound.task(1), file),
+    "attention/arms.md": lambda file: attention.text(file, attention.COMPARED),
+    "connections/arms.md": lambda file: attention.text(file, connections.COMPARED),
+    "signals.md": lambda file: signals.table(),
+    "volumes.md": lambda file: volumes.table(),
+    "speed.md": lambda file: report.text(),
+}
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_tables_follow_from_their_records(page: str) -> None:
+    """A mistake in what is counted, compared or averaged changes a cell."""
+    assert (RESULTS / page).read_text("utf-8").startswith(TABLES[page]((RESULTS / page).with_name("networks.csv")))
 
 
 @pytest.mark.slow
