@@ -112,6 +112,7 @@ def main(about: str, arms: dict[str, dict[str, Any]], pairs: list[tuple[str, str
             if settings.get("teacher") == "random":
                 settings["teacher"] = f"{folder}/random"
             network = fit(make_config("hcnn-fast", settings), dataset, out=f"{folder}/{arm}-{seed}")
+            assert network.checkpoint.state.epoch == options.epochs, "as many epochs as every other arm"
             return [{"arm": arm, "seed": seed} | {f"at {n}": accuracy_at(network, dataset, n) for n in (SIZE, 32)}]
 
         run(file, ("arm", "seed"), [(arm, seed) for seed in options.seeds for arm in options.arms], one)
