@@ -181,8 +181,7 @@ class _Estimator(BaseEstimator):
         try:
             check_random_state(self.random_state)
         except ValueError as error:
-            wanted = f"a number from 0 to {2**32 - 1}, a RandomState or None"
-            raise ValueError(f"random_state is {self.random_state!r}; give {wanted}") from error
+            raise ValueError(f"random_state is {self.random_state!r}; give 0 to {2**32 - 1}, or None") from error
 
     def _learn(self, x: NDArray[Any], y: NDArray[Any], names: tuple[str, ...], weight: NDArray[np.float64]) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""

@@ -158,15 +158,8 @@ def meshgrid(*xi: Array, copy: bool = True, sparse: bool = False, indexing: str 
     return tuple(grids) if sparse else broadcast_arrays(*grids)
 
 
-@composite(np.split)
-def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> Sequence[Array]:
-    n = np.shape(ary)[axes_of(axis, np.ndim(ary))[0]]
-    if np.ndim(indices_or_sections) == 0 and n % indices_or_sections:
-        raise ValueError(f"numpy.split cannot divide an axis of length {n} into {indices_or_sections} equal parts")
-    return np.array_split(ary, indices_or_sections, axis)
-
-
-for _function in (np.vstack, np.hstack, np.dstack, np.array_split, np.hsplit, np.vsplit, np.dsplit):
+_DIVIDING = np.array_split, np.split, np.hsplit, np.vsplit, np.dsplit
+for _function in (np.vstack, np.hstack, np.dstack, np.rollaxis, *_DIVIDING):
     composite(_function)(inspect.unwrap(_function))  # NumPy's own, of functions that have derivatives
 
 

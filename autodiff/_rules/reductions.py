@@ -177,9 +177,8 @@ def _present(extremum: Callable[..., Array], fill: float) -> Callable[..., Array
     """Return an extremum that passes over NaN, but where there is nothing else."""
 
     def of_present(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
-        missing = np.isnan(a)
-        some = ~np.all(missing, axis=axis, keepdims=True)
-        return extremum(np.where(missing & some, fill, a), axis, keepdims=keepdims)
+        missing = np.isnan(a) & ~np.all(np.isnan(a), axis=axis, keepdims=True)
+        return extremum(np.where(missing, fill, a), axis, keepdims=keepdims)
 
     return of_present
 
@@ -240,17 +239,9 @@ def var(
 
 @composite(np.std)
 @_in_single
-def std(
-    a: Array,
-    axis: Any = None,
-    dtype: Any = None,
-    out: None = None,
-    ddof: float = 0,
-    keepdims: bool = False,
-    *,
-    where: Any = None,
-) -> Array:
-    return _root(var(a, axis, dtype, out, ddof, keepdims, where=where))
+@functools.wraps(var)
+def std(*args: Any, **kwargs: Any) -> Array:
+    return _root(var(*args, **kwargs))
 
 
 def _root(variance: Array) -> Array:

@@ -57,13 +57,6 @@ composite(np.astype)(lambda x, dtype, copy=True, device=None: x.astype(dtype))
 composite(np.copy)(lambda a, order="K": a)
 
 
-@composite(np.rollaxis)
-def rollaxis(a: Array, axis: int, start: int = 0) -> Array:
-    (axis,) = axes_of(axis, np.ndim(a))
-    start = start + np.ndim(a) if start < 0 else start
-    return moveaxis(a, axis, start - 1 if axis < start else start)
-
-
 @composite(np.rot90)
 def rot90(m: Array, k: int = 1, axes: Any = (0, 1)) -> Array:
     np.rot90(blank(m), k, axes)
