@@ -356,22 +356,15 @@ def main() -> None:
     cases = {i: CASES[i].small() if options.quick else CASES[i] for i in numbers}
     if options.one:
         ((_, case),) = cases.items()
-        print(
-            json.dumps(
-                measure(case, options.one, options.threads, options.seconds, options.forward, options.processor_time)
-            )
-        )
+        given = options.threads, options.seconds, options.forward, options.processor_time
+        print(json.dumps(measure(case, options.one, *given)))
         return
     from benchmarks.machine import describe_machine
 
-    rows = [
-        {
-            "case": case.name,
-            "batch": case.x[0],
-            "ways": {name: in_its_process(i, name, options) for name in options.ways},
-        }
-        for i, case in cases.items()
-    ]
+    rows = []
+    for i, case in cases.items():
+        ways = {name: in_its_process(i, name, options) for name in options.ways}
+        rows.append({"case": case.name, "batch": case.x[0], "ways": ways})
     frameworks = {name: metadata.version(name) for name in ("torch", "jax") if find_spec(name)}
     machine = {**describe_machine(), **frameworks}
     text = [*(f"{key}: {value}" for key, value in machine.items()), "", *lines(rows)]

@@ -17,11 +17,7 @@ from hcnn_core._threads import processors, worker_count
 from train.runs.run import versions
 
 ENVIRONMENT = (
-    "OMP_WAIT_POLICY",
-    "KMP_BLOCKTIME",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "OPENBLAS_CORETYPE",
+    *("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE"),
     "HCNN_KEEP_MIB",
 )
 

@@ -38,14 +38,8 @@ def main(size: str, count: str, data_dir: str, target: str, octaves: str = "0") 
     small = reduced(images, int(size))
     if int(octaves):
         small = scattered(small, int(octaves))
-    arrays = {
-        "x_train": small,
-        "y_train": labels,
-        "x_test": small[:10],
-        "y_test": labels[:10],
-        "space_axes": np.array(2),
-    }
-    np.savez(target, **arrays, class_names=np.array(data.class_names))
+    parts = {"x_train": small, "y_train": labels, "x_test": small[:10], "y_test": labels[:10]}
+    np.savez(target, **parts, space_axes=np.array(2), class_names=np.array(data.class_names))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ with torch.no_grad():
 before, after = correct(similarity, move), correct(scores, move)
 print(f"right matches: {before:.0%} by similarity, {after:.0%} by consensus")
 assert after > before + 0.2
+assert 1 / n**2 < before < materials / n**2, "between chance, and chance among the cells of one material"
 
 fig, panels = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
 panels[0].semilogy(losses)

@@ -49,6 +49,7 @@ network = HCNNClassifier(epochs=epochs, random_state=0).fit(X_train, y_train)
 own, other = network.score(X_test, y_test), SVC().fit(X_train, y_train).score(X_test, y_test)
 print(f"of {len(y_test)} signals: network {100 * own:.1f} %, support vector machine {100 * other:.1f} %")
 assert own > 0.9, "from 90 signals it tells the three shapes apart"
+assert other > 1 / 3 + 3 * np.sqrt(2 / 9 / len(y_test)), "and so does the other, beyond chance"
 
 # %%
 # The signals that it is least sure of, with the probability of each shape.
