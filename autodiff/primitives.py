@@ -113,8 +113,8 @@ defvjp(translate, lambda ans, x, *where, **kwargs: lambda g: translate_vjp(g, *w
 defvjp(translate_vjp, lambda ans, g, *where, **kwargs: lambda h: translate(h, *where, **kwargs))
 
 
-def _rectifier(function: Function, cotangent: Primitive) -> tuple[Primitive, Function]:
-    """Return an activation with a bias by position, as the tape has it, and by keyword, as users have it."""
+def _rectifier(function: Function, cotangent: Primitive) -> Function:
+    """Return an activation with a bias by keyword, which the tape has by position."""
     plain = primitive(functools.wraps(function)(lambda x, bias=None: function(x, bias=bias)))
     # x and bias share one cotangent, which the tape sums where the bias was broadcast
     defvjp_argnums(plain, lambda argnums, ans, args, kwargs: lambda g: (cotangent(g, ans),) * len(argnums))
@@ -123,12 +123,11 @@ def _rectifier(function: Function, cotangent: Primitive) -> tuple[Primitive, Fun
     def with_keyword(x: Array, /, *, bias: Array | None = None) -> Array:
         return plain(x) if bias is None else plain(x, bias)
 
-    return plain, cast(Function, with_keyword)
+    return cast(Function, with_keyword)
 
 
 elu_vjp, relu_vjp = primitive(hcnn_core.elu_vjp), primitive(hcnn_core.relu_vjp)
-_elu, elu = _rectifier(hcnn_core.elu, elu_vjp)
-_relu, relu = _rectifier(hcnn_core.relu, relu_vjp)
+elu, relu = _rectifier(hcnn_core.elu, elu_vjp), _rectifier(hcnn_core.relu, relu_vjp)
 defvjp(elu_vjp, lambda ans, g, y: lambda h: elu_vjp(h, y), lambda ans, g, y: lambda h: h * g * (y < 0))
 defvjp(relu_vjp, lambda ans, g, y: lambda h: relu_vjp(h, y), None)
 
@@ -242,8 +241,13 @@ def _with_shape(shape: tuple[int, ...], pullback: Any) -> Any:
     return lambda g: pullback(shape, g)
 
 
-_moments_and_mean = primitive(functools.wraps(hcnn_core.patch_moments)(moments_and_mean))
-patch_moments = functools.wraps(hcnn_core.patch_moments)(lambda *args, **kwargs: _moments_and_mean(*args, **kwargs)[:2])
+def _with_memory(function: Any, computed: Callable[..., Any], count: int = 3) -> tuple[Primitive, Callable[..., Any]]:
+    """Return a primitive of `count` answers and what the way back needs beside them, and the function without that."""
+    primary = primitive(functools.wraps(function)(computed))
+    return primary, functools.wraps(function)(lambda *args, **kwargs: primary(*args, **kwargs)[:count])
+
+
+_moments_and_mean, patch_moments = _with_memory(hcnn_core.patch_moments, moments_and_mean, 2)
 patch_covariance = primitive(_patch_covariance)
 patch_filter = primitive(_patch_filter)
 
@@ -291,20 +295,11 @@ defvjp(
     lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g.T, x, *rest, **kwargs),
 )
 
-_normalized_and_moments = primitive(functools.wraps(hcnn_core.normalize_elu)(normalized_and_moments))
-normalize_elu = functools.wraps(hcnn_core.normalize_elu)(
-    lambda *args, **kwargs: _normalized_and_moments(*args, **kwargs)[:3]
+_normalized_and_moments, normalize_elu = _with_memory(hcnn_core.normalize_elu, normalized_and_moments)
+_normalized_marginal_and_moments, normalize_elu_marginal = _with_memory(
+    hcnn_core.normalize_elu_marginal, normalized_marginal_and_moments
 )
-_normalized_marginal_and_moments = primitive(
-    functools.wraps(hcnn_core.normalize_elu_marginal)(normalized_marginal_and_moments)
-)
-normalize_elu_marginal = functools.wraps(hcnn_core.normalize_elu_marginal)(
-    lambda *args, **kwargs: _normalized_marginal_and_moments(*args, **kwargs)[:3]
-)
-_batch_normalized_and_moments = primitive(functools.wraps(hcnn_core.batch_normalize)(batch_normalized_and_moments))
-batch_normalize = functools.wraps(hcnn_core.batch_normalize)(
-    lambda *args, **kwargs: _batch_normalized_and_moments(*args, **kwargs)[:3]
-)
+_batch_normalized_and_moments, batch_normalize = _with_memory(hcnn_core.batch_normalize, batch_normalized_and_moments)
 rectified_and_moments = primitive(_rectified_and_moments)
 
 

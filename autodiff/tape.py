@@ -647,34 +647,7 @@ class Traced:
     transpose = _transpose
     __getitem__ = _method(operator.getitem)
     astype = _method(np.ndarray.astype)
-    sum = _method(np.sum)
-    mean = _method(np.mean)
-    prod = _method(np.prod)
-    var = _method(np.var)
-    std = _method(np.std)
-    max = _method(np.max)
-    min = _method(np.min)
-    cumsum = _method(np.cumsum)
-    ravel = flatten = _method(np.ravel)
-    squeeze = _method(np.squeeze)
-    swapaxes = _method(np.swapaxes)
-    copy = _method(np.copy)
-    conj = conjugate = _method(np.conjugate)
-    dot = _method(np.dot)
-    clip = _method(np.clip)
-    argmax = _method(np.argmax)
-    argmin = _method(np.argmin)
-    take = _method(np.take)
-    repeat = _method(np.repeat)
-    trace = _method(np.trace)
-    diagonal = _method(np.diagonal)
-    round = _method(np.round)
-    argsort = _method(np.argsort)
-    argpartition = _method(np.argpartition)
-    searchsorted = _method(np.searchsorted)
-    nonzero = _method(np.nonzero)
-    any = _method(np.any)
-    all = _method(np.all)
+    flatten = _method(np.ravel)
 
     __neg__ = _method(np.negative)
     __pos__ = _method(np.positive)
@@ -693,3 +666,14 @@ class Traced:
 
     __setitem__ = __delitem__ = sort = partition = fill = put = in_place
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = in_place
+
+
+METHODS = (
+    *("sum", "mean", "prod", "var", "std", "max", "min", "cumsum", "squeeze", "swapaxes", "copy", "dot"),
+    *("clip", "argmax", "argmin", "take", "repeat", "trace", "diagonal", "round", "argsort", "argpartition"),
+    *("searchsorted", "nonzero", "any", "all", "conj", "conjugate", "ravel"),
+)
+"""Methods of arrays that are functions of NumPy, by name."""
+
+for _name in METHODS:
+    setattr(Traced, _name, _method(getattr(np, _name)))

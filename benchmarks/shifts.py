@@ -17,7 +17,8 @@ import numpy as np
 from hcnn_core import log_softmax
 from hcnn_core.backend import Array
 from train import load_dataset
-from train.data import move, split_validation, standardise, train_subset
+from train.data import split_validation, standardise, train_subset
+from train.data.augmentation import move
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.runs.calibration import tempered_loss

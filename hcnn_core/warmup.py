@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import itertools
 import logging
 import multiprocessing
@@ -58,7 +59,8 @@ def _jobs(dtypes: Sequence[str]) -> list[Job]:
 def _take(job: Job) -> list[str]:
     """Do one job; return the log of what was compiled for it."""
     kind, boundary, dtype = job
-    handler = _Compiled()
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
     logger = logging.getLogger("hcnn_core")
     before = logger.level
     logger.addHandler(handler)
@@ -68,19 +70,7 @@ def _take(job: Job) -> list[str]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-    return handler.lines
-
-
-class _Compiled(logging.Handler):
-    """Keeps the logger's lines about compiled kernels."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
-        self.lines.append(record.getMessage())
+    return lines.getvalue().splitlines()
 
 
 def _array(*shape: int, dtype: str) -> Array:

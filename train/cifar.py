@@ -6,11 +6,11 @@ begin("train.cifar", __name__)
 
 import argparse
 import contextlib
+import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from train.commands.command_line import Parser, given_path, run_command, say
 from train.commands.flags import add_settings, config_of, given_settings
@@ -19,7 +19,7 @@ from train.describe import network_table
 from train.evaluate import EVALUATION_SETTINGS, say_accuracy
 from train.extras import require_installed
 from train.ranks.communicator import DistributedError, launch_rank
-from train.ranks.ranks import join, share_processors
+from train.ranks.ranks import Ranks, join, share_processors
 from train.runs.run import CHANGEABLE
 from train.runs.session import Session
 from train.runs.shipped import list_networks
@@ -41,69 +41,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not ranks.writes:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
 
-    def act(options: argparse.Namespace) -> int:
-        options.ranks = ranks
-        return _act(options)
-
-    return run_command(parser, arguments, act, hint, ranks)
+    return run_command(parser, arguments, functools.partial(_act, ranks), hint, ranks)
 
 
-def _act(options: argparse.Namespace) -> int:
+def _act(ranks: Ranks, options: argparse.Namespace) -> None:
+    """Train, or do what the one flag of `ACTIONS` asks for."""
+    settings, chosen = given_settings(options), [name for name in ACTIONS if getattr(options, name)]
     # before ranks wait for each other, each in another action
-    options.ranks.require_same({f"--{name}": str(path) for name in ACTIONS if (path := getattr(options, name))})
-    _command(options)(options, given_settings(options))
-    return 0
-
-
-def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[str, Any]], None]:
-    actions = _describe, _evaluate, _resume
-    chosen = [name for name in ACTIONS if getattr(options, name)]
+    ranks.require_same({f"--{name}": str(getattr(options, name)) for name in chosen})
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
-    if options.hours < math.inf and chosen not in ([], ["resume"]):
-        raise ConfigError(f"--hours limits training, which --{chosen[0]} does not do: remove it")
-    if options.ranks.size > 1 and chosen not in ([], ["resume"]):
-        raise options.ranks.agreed(ConfigError(f"--{chosen[0]} runs in one process: start it without the launcher"))
-    return actions[ACTIONS.index(chosen[0])] if chosen else _train
-
-
-def _describe(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    if options.out:
+    given = [*settings, *(name for name in ("config", "out") if getattr(options, name))]
+    flags = {name: f"--{'no-' * (settings.get(name) is False)}{name.replace('_', '-')}" for name in given}
+    action = chosen[0] if chosen else "train"
+    if action in ("describe", "evaluate") and options.hours < math.inf:
+        raise ConfigError(f"--hours limits training, which --{action} does not do: remove it")
+    if action in ("describe", "evaluate") and ranks.size > 1:
+        raise ranks.agreed(ConfigError(f"--{action} runs in one process: start it without the launcher"))
+    allowed = {"evaluate": EVALUATION_SETTINGS, "resume": CHANGEABLE}.get(action, given)
+    if action == "describe" and options.out:
         raise ConfigError("--describe makes no run: remove --out")
-    say(network_table(*config_of(options)))
+    if refused := [flag for name, flag in flags.items() if name not in allowed]:
+        raise ConfigError(f"--{action} takes its settings from the run: remove {', '.join(refused)}")
+    if action == "describe":
+        say(network_table(*config_of(options)))
+    elif action == "evaluate":
+        say_accuracy(options.evaluate, settings, f"--evaluate {options.evaluate}")
+    else:
+        require_installed()
+        session = Session(ranks, say=say)
+        if action == "resume":
+            session.go_on(options.resume, settings, options.hours)
+        else:
+            session.begin(lambda: _configured(session, options), options.out, options.hours)
 
 
-def _train(options: argparse.Namespace, overrides: dict[str, Any]) -> None:
-    require_installed()
-
-    session = Session(options.ranks, say=say)
-
-    def settings() -> Config:
-        config, session.given = config_of(options, calls=True)
-        session.free = options.free
-        return config
-
-    session.begin(settings, options.out, options.hours)
-
-
-def _resume(options: argparse.Namespace, changes: dict[str, Any]) -> None:
-    require_installed()
-    _refuse("--resume", options, changes, CHANGEABLE)
-    Session(options.ranks, say=say).go_on(options.resume, changes, options.hours)
-
-
-def _evaluate(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    _refuse("--evaluate", options, settings, EVALUATION_SETTINGS)
-    say_accuracy(options.evaluate, settings, f"--evaluate {options.evaluate}")
-
-
-def _refuse(action: str, options: argparse.Namespace, values: dict[str, Any], allowed: Sequence[str]) -> None:
-    """Refuse settings that contradict an action that takes them from a file."""
-    more = [name for name in ("config", "out") if getattr(options, name)]
-    names = [f"no_{name}" if values.get(name) is False else name for name in (*values, *more) if name not in allowed]
-    flags = [f"--{name.replace('_', '-')}" for name in names]
-    if flags:
-        raise ConfigError(f"{action} takes its settings from the run: remove {', '.join(flags)}")
+def _configured(session: Session, options: argparse.Namespace) -> Config:
+    """Return the settings of a new run; the session keeps what they lead to."""
+    config, session.given = config_of(options, calls=True)
+    session.free = options.free
+    return config
 
 
 def _parser() -> Parser:

@@ -1,7 +1,6 @@
 """Explore the attributes of a trained network (section 5.3 of arXiv:1703.04140): `python -m hcnn explore`."""
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -135,8 +134,17 @@ def main(options: argparse.Namespace) -> None:
     arrays, untrained_arrays = _features([model, untrained], dataset, cache, settings, xp)
     study = Study(model, untrained, arrays, untrained_arrays, dataset, settings, xp)
     seconds: dict[str, float] = {"features": time.monotonic() - begin}
-    with _stages(seconds) as stage:
-        study.run(tuple(part for part in PARTS if part not in options.skip), stage)
+    parts = tuple(part for part in PARTS if part not in options.skip)
+    with progress_bar(len(parts) + 1, unit=" parts") as bar:
+
+        def measure(name: str, action: Callable[[], None]) -> None:
+            bar.set_description(name)
+            begin = time.monotonic()
+            action()
+            seconds[name] = time.monotonic() - begin
+            bar.update()
+
+        study.run(parts, measure)
     description = {
         "command": shlex.join(["python", "-m", "hcnn", "explore", *main.parser.given(options, "cache")]),
         "network": str(options.network),
@@ -205,27 +213,6 @@ def _features(
             yield features(
                 model, dataset, folder, axis=settings.axis, position=settings.position, xp=xp, progress=bar.update
             )
-
-
-@contextlib.contextmanager
-def _stages(seconds: dict[str, float]) -> Iterator[Callable[[str], None]]:
-    """Print the part being measured, and record the seconds of each."""
-    with progress_bar(len(PARTS) + 1, unit=" parts") as bar:
-        current: list[tuple[str, float]] = []
-
-        def end() -> None:
-            if current:
-                name, begin = current.pop()
-                seconds[name] = time.monotonic() - begin
-                bar.update()
-
-        def stage(name: str) -> None:
-            end()
-            current.append((name, time.monotonic()))
-            bar.set_description(name)
-
-        yield stage
-        end()
 
 
 def _write(out: Path, write: Callable[[Path], None]) -> None:

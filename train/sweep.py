@@ -1,9 +1,4 @@
-"""Train a network for each of many settings, and make a table of their scores: `python -m train.sweep sweep.toml`."""
-
-from train.commands.process import leave_on_interrupt, raise_on_interrupt
-
-if __name__ == "__main__":
-    leave_on_interrupt("train.sweep")
+"""Train a network for each of many settings, and make a table of their scores: `python -m hcnn sweep sweep.toml`."""
 
 import argparse
 import contextlib
@@ -15,7 +10,6 @@ import math
 import os
 import signal
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hcnn_core.backend import worker_count
-from train.commands.command_line import Parser, given_path, one_line, run_command, say, say_called
+from train.commands.command_line import Parser, at_least, command, given_path, one_line, say, say_called
 from train.commands.trial import (
     FAILED,
     FINISHED,
@@ -42,10 +36,9 @@ from train.data.cifar import obtain
 from train.pages import Table
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.plot import plot_trials
-from train.runs.run import Interrupted, Run, RunError, writing
+from train.runs.run import Interrupted, Run, RunError, held, writing
 from train.runs.samples import have_other_samples
-from train.storage.files import make_folder, open_regular, read_text, remove_partial_files, write_atomically
-from train.storage.lock import HeldError, locked
+from train.storage.files import open_regular, read_text, write_atomically
 
 KEYS = {"settings", "variants", "grid", "seeds", "minutes", "total_minutes", "workers"}
 
@@ -119,28 +112,28 @@ def _require(fits: bool, name: str, value: Any, what: str) -> None:
         raise ConfigError(f"{name} is {value!r}; {what}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "take fewer workers")
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("file", type=given_path, metavar="FILE", help="TOML file: docs/distributed.md has an example")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="folder of the sweep (default: runs/FILE's name)")
+    parser.add_argument("--workers", type=at_least(1), metavar="N", help="trials side by side, instead of the file's")
+    parser.add_argument("--retry", action="store_true", help="train those again that failed")
 
 
-def _act(options: argparse.Namespace) -> int:
+@command(_arguments, "take fewer workers")
+def main(options: argparse.Namespace) -> None:
+    """Train a network for each of many settings, side by side, and table what they reach on images that are held out.
+
+    The test set is not read. The same command goes on with a sweep. Trials that fail are in its table; the exit status
+    is 0 then too.
+    """
     text, sweep = _read(options.file)
     sweep = dataclasses.replace(sweep, workers=options.workers or sweep.workers)
     folder: Path = options.out or Path("runs") / options.file.stem
-    with contextlib.ExitStack() as stack:
-        try:
-            with writing(f"the sweep to {folder}"):
-                make_folder(folder, exist_ok=True)
-                stack.enter_context(locked(folder / ".lock"))
-        except HeldError as error:
-            raise RunError(f"{folder} is in use by {error}; wait for it or end it, or name another folder") from error
-        remove_partial_files(folder)
+    with held(folder, f"the sweep to {folder}", make=True):
         _begin(folder, text, sweep)
         for dataset in sorted({trial.config.dataset for trial in sweep.trials}):
             say_called(dataset, options.file)
         _run_all(folder, sweep, options.retry)
-    return 0
 
 
 def _read(file: Path, *, regular: bool = False) -> tuple[str, Sweep]:
@@ -335,29 +328,3 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> tuple[Task | None, float, list[s
     deviations = [statistics.stdev(scores)] if len(scores) > 1 else []
     states = ", ".join(sorted({row["state"] for row in rows} - {FINISHED}))
     return task, mean, [task.shown(mean, *deviations) if task else "-", f"{seconds:.0f}", str(len(scores)), states]
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m train.sweep",
-        description="Train a network for each of many settings, side by side, and table what they reach on images that "
-        "are held out of the training set. The test set is not read. The same command goes on with a sweep.",
-        epilog="Exit status: 0, also if trials failed; 1 the sweep failed; 2 the command line or the file is wrong; "
-        "128 and the number of the signal that stopped it.",
-    )
-    parser.add_argument("file", type=given_path, metavar="FILE", help="TOML file: docs/distributed.md has an example")
-    parser.add_argument("--out", type=given_path, metavar="DIR", help="folder of the sweep (default: runs/FILE's name)")
-    parser.add_argument("--workers", type=_count, metavar="N", help="trials side by side, instead of the file's")
-    parser.add_argument("--retry", action="store_true", help="train those again that failed")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of workers; give 1 or more")
-    return int(text)
-
-
-if __name__ == "__main__":
-    raise_on_interrupt()
-    sys.exit(main())

@@ -6,7 +6,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from autodiff import tree_map
-from train.commands.command_line import NETWORK, Parser, at_least, given_path, run_command, say
+from train.commands.command_line import NETWORK, Parser, at_least, command, given_path, say
 from train.config import PRESETS, Config, ConfigError, make_config
 from train.data import FILE, INFO, Dataset, channel_statistics, is_custom, load, require_varying, standardise
 from train.data.progress import progress_bar
+from train.networks.layer import times
 from train.networks.network import Network
 from train.networks.registry import ATTRIBUTES, architecture_of, build
-from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint
 from train.runs.fit import namespace
-from train.runs.run import Interrupted, RunError, TrainingError, versions
-from train.runs.trained import open_latest, require_named
-from train.runs.training import restore
-from train.storage.files import remove_partial_files, write_atomically
+from train.runs.run import Interrupted, RunError, TrainingError, take_name, versions, writing
+from train.runs.trained import Trained, require_named
+from train.storage.files import make_folder, remove_partial_files, write_atomically
 from train.verification.covariance import Row, Subject, measure
 from train.verification.report import as_json, page, summary_table
 
@@ -45,21 +46,58 @@ LAYER_SETTINGS = (
 JSON, PAGE = "verify.json", "verify.html"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    return run_command(_parser(), arguments, _act, "fewer --max-examples, or a preset with a smaller width, may do")
+def _arguments(parser: Parser) -> None:
+    choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(Config)}
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("network", type=given_path, nargs="?", metavar="NETWORK", help=NETWORK)
+    which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
+    parser.add_argument(
+        "--dataset",
+        metavar=FILE,
+        help="images to try it on: such a file, or MODULE:FUNCTION [those it was trained on; for CIFAR, and random "
+        "networks, the built-in sample's]",
+    )
+    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help=f"of weights and arrays [{DTYPE}]")
+    parser.add_argument(
+        "--boundary",
+        choices=(*BOUNDARIES, "attributes", "both"),
+        help="how arrays are extended; attributes: periodic along attributes, by zeros in space; both: periodic, then "
+        "by zeros [the checkpoint's, or both]",
+    )
+    parser.add_argument("--reduction", choices=choices["reduction"], help="marginal over v_{j-3} [the network's]")
+    parser.add_argument("--skip", choices=choices["skip"], help="what layers add to their outputs [the network's]")
+    parser.add_argument("--hypernetwork", type=at_least(1), metavar="N", help="numbers z_j of a layer [the network's]")
+    parser.add_argument(
+        "--max-examples", type=at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
+    )
+    parser.add_argument("--images", type=at_least(1), default=1, metavar="N", help="images in each of them [1]")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of weights and images [0]")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
 
 
-def _act(options: argparse.Namespace) -> int:
-    xp = namespace(options.backend or "auto")
-    checkpoint = None
-    if options.network:
-        _, checkpoint = open_latest(options.network, say)
-    boundary = options.boundary or (checkpoint.config.boundary if checkpoint else "both")
+@command(_arguments, "fewer --max-examples, or a preset with a smaller width, may do")
+def main(options: argparse.Namespace) -> int:
+    """Verify that translations of the attributes of a network leave its result (Proposition 3.1 of arXiv:1703.04140).
+
+    They do where strides and boundaries let them; how much they change it elsewhere is measured. The exit status is 1
+    also where a check that must hold fails or is undecided.
+    """
+    backend = options.backend or "auto"
+    names = "reduction", "skip", "hypernetwork"
+    changes = {name: value for name in names if (value := getattr(options, name))}
+    trained = Trained.open(options.network, {"backend": backend, **changes}, say) if options.network else None
+    xp = trained.xp if trained else namespace(backend)
+    recipe = trained.config if trained else make_config(options.preset or "hcnn", changes)
+    if ATTRIBUTES in (architecture := architecture_of(recipe)).lacks:
+        raise ConfigError(
+            f"{architecture.title} has no attributes, which section 3 is about; verify a hierarchical network"
+        )
+    boundary = options.boundary or (recipe.boundary if trained else "both")
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
-    dataset = _dataset(options, checkpoint)
+    dataset = _dataset(options, recipe, trained)
     subjects = (
-        (f"{boundary}, network {number + 1}", _subject(options, xp, checkpoint, dataset, boundary, number))
+        (f"{boundary}, network {number + 1}", _subject(options, xp, recipe, trained, dataset, boundary, number))
         for boundary in boundaries
         for number in range(options.max_examples)
     )
@@ -77,9 +115,9 @@ def _act(options: argparse.Namespace) -> int:
         raise TrainingError("not enough memory; fewer --images, or a preset with a smaller width, may do") from error
     config = first[1].network.config
     description = {
-        "command": shlex.join(["python", "-m", "hcnn", "verify", *_parser().given(options)]),
-        "network": str(options.network) if checkpoint else f"preset {config.preset}, random weights",
-        "trained": _trained(checkpoint) if checkpoint else "no",
+        "command": shlex.join(["python", "-m", "hcnn", "verify", *main.parser.given(options)]),
+        "network": str(options.network) if trained else f"preset {config.preset}, random weights",
+        "trained": _trained(trained.checkpoint) if trained else "no",
         "measured at boundary": ", ".join(boundaries),
         "marginal": config.reduction,
         "dtype": options.dtype or DTYPE,
@@ -92,18 +130,17 @@ def _act(options: argparse.Namespace) -> int:
     return _report(out, list(rows.values()), description)
 
 
-def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
+def _dataset(options: argparse.Namespace, recipe: Config, trained: Trained | None) -> Dataset:
     """Load the images that are asked for, else those of the network, for CIFAR the sample's."""
     if options.dataset is not None and not is_custom(options.dataset):
         reason = f"{options.dataset!r} is neither a file {FILE} nor MODULE:FUNCTION"
         raise ConfigError(f"--dataset: {reason}; leave it out for CIFAR's images")
-    name = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
+    name = recipe.dataset if trained and recipe.dataset not in INFO else "sample"
     require_named(name, bool(options.dataset), str(options.network))
-    config = checkpoint.config if checkpoint else make_config(options.preset or "hcnn")
-    reading = checkpoint.reading(config) if checkpoint else config.reading
+    reading = trained.checkpoint.reading(recipe) if trained else recipe.reading
     dataset = load(options.dataset or name, reading, download=False)
-    if checkpoint and checkpoint.image_shape != dataset.image_shape:
-        wanted, size = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
+    if trained and trained.checkpoint.image_shape != dataset.image_shape:
+        wanted, size = map(times, (trained.checkpoint.image_shape, dataset.image_shape))
         raise ConfigError(
             f"{options.network} takes images of {wanted}, those of {_named(dataset)} are {size}; name its own with "
             "--dataset"
@@ -119,7 +156,7 @@ def _named(dataset: Dataset) -> str:
     return "the built-in CIFAR-10 sample" if dataset.name == "sample" else dataset.name
 
 
-def _trained(checkpoint: checkpoints.Checkpoint) -> str:
+def _trained(checkpoint: Checkpoint) -> str:
     config = checkpoint.config
     return f"{checkpoint.state.epoch} epochs, {config.boundary} boundary, {config.reduction}, {config.dtype}"
 
@@ -127,45 +164,32 @@ def _trained(checkpoint: checkpoints.Checkpoint) -> str:
 def _subject(
     options: argparse.Namespace,
     xp: Any,
-    checkpoint: checkpoints.Checkpoint | None,
+    recipe: Config,
+    trained: Trained | None,
     dataset: Dataset,
     boundary: str,
     number: int,
 ) -> Subject:
     """Make a network, loaded or random, and images to try it on."""
     dtype = options.dtype or DTYPE
-    names = ("reduction", "skip", "hypernetwork")
-    changes: dict[str, Any] = {name: value for name in names if (value := getattr(options, name))}
+    config = dataclasses.replace(recipe, boundary=boundary, dtype=dtype)
     rng = np.random.default_rng([options.seed, number])
     chosen = np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
-    if checkpoint:
-        _require_layers(checkpoint.config)
-        config = dataclasses.replace(checkpoint.config, boundary=boundary, **changes)
-        network, parameters, moments = restore(options.network, checkpoint, config, xp)
-        config = dataclasses.replace(config, dtype=dtype)
-        network = build(config, checkpoint.image_size, network.classes, checkpoint.channels)
-        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
+    if trained:
+        checkpoint = trained.checkpoint
+        network = build(config, checkpoint.image_size, trained.network.classes, checkpoint.channels)
+        arrays = trained.parameters, trained.moments
+        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), arrays)
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
-        preset = options.preset or "hcnn"
-        _require_layers(make_config(preset))
-        config = make_config(preset, {"boundary": boundary, "dtype": dtype, **changes})
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(dataset.train_images)
         require_varying(dataset.name, mean, std)
     images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, dtype, config.standardize)
-    if not checkpoint:
+    if not trained:
         moments = network(parameters, images)[1]
     return Subject(network, parameters, moments, images)
-
-
-def _require_layers(config: Config) -> None:
-    architecture = architecture_of(config)
-    if ATTRIBUTES in architecture.lacks:
-        raise ConfigError(
-            f"{architecture.title} has no attributes, which section 3 is about; verify a hierarchical network"
-        )
 
 
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:
@@ -193,85 +217,35 @@ def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[R
 
 def _report(out: Path, rows: list[Row], description: dict[str, Any]) -> int:
     """Write and print everything; the status says whether all that must hold holds."""
-    try:
+    with writing(f"to {out}"):
         write_atomically(out / PAGE, page(rows, description).encode(errors="backslashreplace"))
         write_atomically(out / JSON, as_json(rows, description))
-    except OSError as error:
-        raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
     say(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}")
-    claims = [row for row in rows if row.must_hold]
-    failed = sum(row.verdict == "FAILS" for row in claims)
-    undecided = sum(row.verdict == "undecided" for row in claims)
-    if failed:
-        print(f"train.verify: {failed} of {len(claims)} checks failed; see {out / PAGE}", file=sys.stderr)
-    elif undecided:
+    verdicts = Counter(row.verdict for row in rows if row.must_hold)
+    if failed := verdicts["FAILS"]:
+        print(f"train.verify: {failed} of {verdicts.total()} checks failed; see {out / PAGE}", file=sys.stderr)
+    elif undecided := verdicts["undecided"]:
         print(
-            f"train.verify: {undecided} of {len(claims)} statements are undecided: the result does not react to x_j, "
-            "or rounding explains too much; --dtype float64 decides more",
+            f"train.verify: {undecided} of {verdicts.total()} statements are undecided: the result does not react to "
+            "x_j, or rounding explains too much; --dtype float64 decides more",
             file=sys.stderr,
         )
-    return int(bool(failed or undecided))
+    return int(verdicts["holds"] < verdicts.total())
 
 
 def _make(asked: Path | None) -> Path:
     """Make a new directory, or take one that is there without a verification in it."""
-    out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
-    try:
-        if asked and out.is_dir():
-            names = JSON, PAGE
-            if any((out / name).exists() for name in names):
-                raise RunError(f"--out {out} holds a verification; name a new directory")
-            remove_partial_files(out, *map(re.escape, names))  # of one that was killed
-            (out / JSON).touch()  # whether it can be written shows now, not after the work
-            (out / JSON).unlink()
-            return out
-        first, number = out, 1
-        while True:
-            try:
-                out.mkdir(parents=True)
-                return out
-            except FileExistsError:
-                if asked:
-                    raise RunError(f"--out {out} is a file; name a new directory") from None
-                number += 1
-                out = first.with_name(f"{first.name}-{number}")
-    except OSError as error:
-        raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
-
-
-def _parser() -> Parser:
-    choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(Config)}
-    parser = Parser(
-        prog="python -m train.verify",
-        description="Verify that translations of the attributes of a network leave its result (Proposition 3.1 of "
-        "arXiv:1703.04140) where strides and boundaries let them, and measure how much they change it elsewhere.",
-        epilog="Exit status: 0 all that must hold holds; 1 it does not, or something failed; 2 wrong command line; "
-        "128 and the number of the signal that stopped it.",
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("network", type=given_path, nargs="?", metavar="NETWORK", help=NETWORK)
-    which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
-    parser.add_argument(
-        "--dataset",
-        metavar=FILE,
-        help="images to try it on: such a file, or MODULE:FUNCTION [those it was trained on; for CIFAR, and random "
-        "networks, the built-in sample's]",
-    )
-    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help=f"of weights and arrays [{DTYPE}]")
-    parser.add_argument(
-        "--boundary",
-        choices=(*BOUNDARIES, "attributes", "both"),
-        help="how arrays are extended; attributes: periodic along attributes, by zeros in space; both: periodic, then "
-        "by zeros [the checkpoint's, or both]",
-    )
-    parser.add_argument("--reduction", choices=choices["reduction"], help="marginal over v_{j-3} [the network's]")
-    parser.add_argument("--skip", choices=choices["skip"], help="what layers add to their outputs [the network's]")
-    parser.add_argument("--hypernetwork", type=at_least(1), metavar="N", help="numbers z_j of a layer [the network's]")
-    parser.add_argument(
-        "--max-examples", type=at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
-    )
-    parser.add_argument("--images", type=at_least(1), default=1, metavar="N", help="images in each of them [1]")
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of weights and images [0]")
-    parser.add_argument("--out", type=given_path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
-    return parser
+    if asked is None:
+        out = Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
+        return take_name(out, f"to {out}")
+    names = JSON, PAGE
+    if asked.is_file():
+        raise RunError(f"--out {asked} is a file; name a new directory")
+    if any((asked / name).exists() for name in names):
+        raise RunError(f"--out {asked} holds a verification; name a new directory")
+    with writing(f"to {asked}"):
+        make_folder(asked, exist_ok=True)
+        remove_partial_files(asked, *map(re.escape, names))  # of one that was killed
+        (asked / JSON).touch()  # whether it can be written shows now, not after the work
+        (asked / JSON).unlink()
+    return asked

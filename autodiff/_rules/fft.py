@@ -60,19 +60,15 @@ def _resized(a: Array, n: int, axis: int) -> Array:
     return np.pad(a, [(0, n - length if i == axis else 0) for i in range(np.ndim(a))])
 
 
-def fft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:
-    (axis,) = axes_of(axis, np.ndim(a))
-    return _fft(_resized(a, np.shape(a)[axis] if n is None else n, axis), axis, norm)
+def _along_one(transform: Primitive) -> Callable[..., Array]:
+    def along(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:
+        (axis,) = axes_of(axis, np.ndim(a))
+        return transform(_resized(a, np.shape(a)[axis] if n is None else n, axis), axis, norm)
+
+    return along
 
 
-def ifft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:
-    (axis,) = axes_of(axis, np.ndim(a))
-    return _ifft(_resized(a, np.shape(a)[axis] if n is None else n, axis), axis, norm)
-
-
-def rfft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:
-    (axis,) = axes_of(axis, np.ndim(a))
-    return _rfft(_resized(a, np.shape(a)[axis] if n is None else n, axis), axis, norm)
+fft, ifft, rfft = map(_along_one, (_fft, _ifft, _rfft))
 
 
 def irfft(a: Array, n: int | None = None, axis: int = -1, norm: str | None = None, out: None = None) -> Array:

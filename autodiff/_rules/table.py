@@ -19,25 +19,6 @@ from autodiff.pytree import tree_map
 from autodiff.tape import HANDLERS, Primitive, defvjp, getval, primitive
 from hcnn_core.backend import Array, array_namespace
 
-__all__ = [
-    "Shape",
-    "as_array",
-    "as_floats",
-    "axes_of",
-    "blank",
-    "composite",
-    "constant",
-    "kept",
-    "negated",
-    "nonzero",
-    "over_norm",
-    "plain",
-    "real_dtype",
-    "reduced",
-    "register",
-    "rule",
-]
-
 Shape = tuple[int, ...]
 
 

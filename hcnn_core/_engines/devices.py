@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
     from hcnn_core._engines.choice import AtOnce, ByAxis, Choice
     from hcnn_core._engines.cpu.factored import FactoredPlan
-    from hcnn_core._engines.transform import Transform
+    from hcnn_core._engines.transform import Along, Transform
 
 LARGE_ONLY = {"elementwise", "normalization"}
 """Modules of compiled kernels that take no less time than NumPy for few elements."""
@@ -181,6 +181,7 @@ def _library_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
 def _parts(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
     """Axes convolved tap by tap, samples of the batch inside, and what makes an arrangement and a transform."""
     from hcnn_core._engines.arrangement import Arrangement
+    from hcnn_core._engines.transform import Along
 
     g, batch, tuning = request.problem, request.batch, request.tuning
     spectral = tuple(k for k, method in enumerate(methods) if method == "fft")
@@ -190,8 +191,8 @@ def _parts(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
     # 3 taps may use F(4, 3) beside transformed axes with a large batch, or if all methods are open
     tiled = samples >= tuning.winograd_line if spectral else set(g.method) <= set(OPEN)
     arrange = partial(Arrangement, g, methods, spectral, outer=outer, inner=inner, tiled=tiled)
-    axes = (tuple(v[k] for k in spectral) for v in (g.lengths, g.kernel_size, g.stride, g.boundary))
-    return direct, samples, arrange, partial(choose_transform, *axes, request.real, tuning)
+    axes = tuple(Along(g.lengths[k], g.kernel_size[k], g.stride[k], g.boundary[k]) for k in spectral)
+    return direct, samples, arrange, partial(choose_transform, axes, request.real, tuning)
 
 
 def _gathered(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
@@ -205,8 +206,8 @@ def _gathered(methods: tuple[str, ...], request: Request) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=512)
 def choose_transform(
-    lengths: tuple[int, ...], kernel_size: tuple[int, ...], stride: tuple[int, ...], boundary: tuple[str, ...],
-    real: bool, tuning: Tuning, *, straight_line: bool = False, three_products: bool = False, matmul: Any = None,
+    axes: tuple[Along, ...], real: bool, tuning: Tuning, *, straight_line: bool = False, three_products: bool = False,
+    matmul: Any = None,
 ) -> Transform[Any]:  # fmt: skip
     """Return the transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
     from hcnn_core._engines.cpu.real_dft import RealDFT
@@ -215,14 +216,15 @@ def choose_transform(
     from hcnn_core._engines.generic.matmul import matmul as library_matmul
     from hcnn_core._engines.transform import Identity
 
-    if not lengths:
+    if not axes:
         return Identity()
-    matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real, matmul or library_matmul)
-    most_macs, most_elements = tuning.matrix_macs * math.prod(lengths), tuning.table_elements * matrices.planes
+    matrices = MatrixDFT(axes, real, matmul or library_matmul)
+    most_macs = tuning.matrix_macs * math.prod(axis.n for axis in axes)
+    most_elements = tuning.table_elements * matrices.planes
     if matrices.analysis_macs > most_macs or matrices.kernel_macs > most_elements:
-        return LibraryFFT(lengths, kernel_size, stride, boundary, real)
+        return LibraryFFT(axes, real)
     if straight_line and real:
-        by_phases = RealDFT(lengths, kernel_size, stride, boundary, three_products)
+        by_phases = RealDFT(axes, three_products)
         if all(axis.suits and axis.is_fast for axis in by_phases.axes):
             return by_phases
     return matrices

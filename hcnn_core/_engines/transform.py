@@ -10,12 +10,23 @@ map above it.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hcnn_core._tuning import Units
 from hcnn_core.backend import AnyArray, permute_dims, reshape
+
+
+class Along(NamedTuple):
+    """A convolved axis."""
+
+    n: int
+    """Samples."""
+    size: int
+    """Taps."""
+    stride: int
+    boundary: str
 
 
 class Transform(Protocol[AnyArray]):

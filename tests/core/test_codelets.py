@@ -41,12 +41,11 @@ def compiled(
     rows[: len(x), : x.shape[1]] = x[::-1]
     table = np.arange(len(rows)) * rows.strides[0]
     sources, targets = table[: len(x)][::-1].copy(), table[len(x) :].copy()
-    length, count, is_complex, form = key
     others = np.empty((0, 1), dtype) if others is None else others[::-1].copy()
     other_rows = np.arange(len(others))[::-1] * others.strides[0]
     sums = np.ones((len(x), 3))
     sum_rows = np.arange(len(x)) * sums.strides[0]
-    address = codelet(dtype, length, count, is_complex=is_complex, form=form, backward=backward, **options)
+    address = codelet(dtype, *key, backward, **options)
     call(address, rows, sources, targets, x.shape[1] * rows.itemsize, others, other_rows, sums, sum_rows)
     assert np.isnan(rows[:, x.shape[1] :]).all() and (sums[:, 1:] == 1).all()
     return rows[len(x) :, : x.shape[1]], sums[:, 0] - 1

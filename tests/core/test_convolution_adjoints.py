@@ -15,6 +15,7 @@ from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.planner import make_plan
+from hcnn_core._engines.transform import Along
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
 from hcnn_core.convolution import adjoints, convolve_cotangents
@@ -144,10 +145,14 @@ def grids(draw: st.DrawFn) -> tuple[Any, ...]:
     return (*map(tuple, sizes), tuple(boundary))
 
 
+def along(grid: tuple[Any, ...]) -> list[Along]:
+    return [Along(*axis) for axis in zip(*grid, strict=True)]
+
+
 def by_phases(*grid: Any) -> RealDFT:
     """The transform of reals that has this kind; it suits grids whose strides divide them."""
-    *axes, real, three_products = grid
-    transform = RealDFT(*axes, three_products)
+    axes, real, three_products = grid
+    transform = RealDFT(axes, three_products)
     assume(real and all(axis.suits for axis in transform.axes))
     return transform
 
@@ -163,7 +168,7 @@ KINDS: dict[str, Any] = {
 @given(grids(), st.sampled_from(list(KINDS)), st.sampled_from(["float64", "complex128"]), SEEDS)
 def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: str, dtype: str, seed: int) -> None:
     """Where a spectrum of reals is half of itself, in complex numbers, the real part of the products counts."""
-    transform = KINDS[kind](*grid, dtype == "float64")
+    transform = KINDS[kind](along(grid), dtype == "float64")
     lengths, kernel_size, stride, _ = grid
     spectrum_dtype = "complex128" if kind == "library" else dtype
     samples, kept = np.prod(lengths), np.prod([-(-n // r) for n, r in zip(lengths, stride, strict=True)])
@@ -188,7 +193,7 @@ def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: 
 @given(grids(), st.booleans(), SEEDS)
 def test_spectra_by_phases_make_the_convolution(grid: tuple[Any, ...], three_products: bool, seed: int) -> None:
     """y = S[(K w)(A x)], by NumPy, for two channels and two filters; with four products no number is held in vain."""
-    transform = by_phases(*grid, True, three_products)
+    transform = by_phases(along(grid), True, three_products)
     points = [axis.length for axis in transform.axes]
     assert three_products or 2 * transform.frequencies == np.prod(points) + np.prod(points) % 2
     lengths, kernel_size, stride, boundary = grid

@@ -13,7 +13,6 @@ from tests.train.runs import finish, start
 from train.attributes import features as module
 from train.attributes.features import (
     V_AXES,
-    FeaturesError,
     Model,
     features,
     invariant_array,
@@ -23,6 +22,7 @@ from train.attributes.features import (
 from train.config import make_config
 from train.data import Dataset, channel_statistics
 from train.networks.registry import build
+from train.runs.run import RunError
 
 rng = np.random.default_rng(0)
 
@@ -116,14 +116,15 @@ def test_damage_is_noticed(model: Model, few_images: Dataset, tmp_path: Path) ->
     at = data.find(found.arrays("train", 3)[0].tobytes())
     data[at] ^= 255
     found.path.write_bytes(bytes(data))
-    with pytest.raises(FeaturesError, match="damaged; remove the file"):
+    with pytest.raises(RunError, match="damaged; remove the file"):
         found.arrays("train", 3)
 
 
 FULL_DISK = """
 import dataclasses, resource, signal, sys
 from pathlib import Path
-from tests.train.test_attribute_features import FeaturesError, features, random_model
+from tests.train.test_attribute_features import features, random_model
+from train.runs.run import RunError
 from train.data import load_dataset
 
 images = load_dataset("sample")
@@ -135,7 +136,7 @@ for limit in (0, 5000, 40_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         features(model, images, Path(sys.argv[1]), axis="v_{j-1}", position=(0.5, 0.5))
-    except FeaturesError as error:
+    except RunError as error:
         print(error)
 """
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from train.attributes import nearest as module
-from train.attributes.nearest import distances_of_random_pairs, nearest, rank
+from train.attributes.nearest import distances_of_random_pairs, nearest
 
 
 def brute_force(queries: Any, database: Any, count: int, exclude: Any = None) -> tuple[Any, Any]:
@@ -77,12 +77,6 @@ def test_what_is_left_out_of_few_is_not_found() -> None:
     database = np.arange(5.0)[:, None]
     _, indices = nearest(database[:2], database, 4, exclude=np.asarray([0, -1]))
     assert indices.tolist() == [[1, 2, 3, 4], [1, 0, 2, 3]]
-
-
-def test_rank_counts_those_that_are_closer() -> None:
-    database = np.asarray([[0.0], [1.0], [2.0], [2.0], [5.0]])
-    queries = np.zeros((4, 1))
-    assert rank(queries, database, np.asarray([0, 2, 3, 4])).tolist() == [1, 3, 3, 5]
 
 
 def test_random_pairs_are_of_different_arrays() -> None:

@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import chi2
 
 from hcnn_core.backend import get_namespace, to_numpy
-from train.data import augment, channel_statistics, draw_holes, hide, resize, standardise, views
+from train.data import channel_statistics, resize, standardise, views
+from train.data.augmentation import augment, draw_holes, hide
 from train.recipes.augmentations import Affine, Position
 
 

@@ -14,19 +14,10 @@ import scipy.io.wavfile
 from tests.train.runs import explore_here, run_here
 from train import Dataset, fit, load, predict
 from train.config import ConfigError, make_config, read_toml, with_steps
-from train.data import (
-    channel_statistics,
-    dataset_from_arrays,
-    draw_holes,
-    draw_sources,
-    hide,
-    interpolate,
-    move,
-    resize,
-    standardise,
-    views,
-)
+from train.data import channel_statistics, resize, standardise, views
+from train.data.augmentation import draw_holes, draw_sources, hide, interpolate, move
 from train.data.readers import READERS, SOUND, in_units
+from train.data.reading import dataset_from_arrays
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import PRESETS, build
 from train.recipes.augmentations import Position, draw_batch

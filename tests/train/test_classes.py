@@ -15,7 +15,8 @@ from hcnn_core import log_softmax
 from tests.train.commands import made_up
 from tests.train.runs import run_here
 from train.config import make_config
-from train.data import Dataset, balanced_weights, class_notes
+from train.data import Dataset
+from train.data.dataset import balanced_weights, class_notes
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES
 from train.runs.checkpoint import load as load_checkpoint

@@ -17,7 +17,8 @@ from tests.train.commands import Arrays, arrays_of, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, run_plainly, start
 from train import load
 from train.config import PRESETS, make_config, resolved, with_dataset
-from train.data import DataError, dataset_from_arrays, load_dataset, readers, resize
+from train.data import DataError, load_dataset, readers, resize
+from train.data.reading import dataset_from_arrays
 from train.networks.registry import build
 from train.recipes.schedules import image_size
 from train.runs.checkpoint import CheckpointError

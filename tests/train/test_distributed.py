@@ -338,10 +338,10 @@ def test_one_message_holds_all_gradients_and_one_each_layers_moments() -> None:
 def test_evaluation_on_ranks_is_that_of_one() -> None:
     problem = Problem()
     parameters, moments = problem.arrays["parameters"], problem.arrays["moments"]
-    arguments = np, problem.network, parameters, moments, problem.images
+    arguments = problem.network, parameters, moments, problem.images
 
     def evaluated(ranks: Ranks) -> Result:
-        return evaluate_views(*arguments, evaluate(*arguments, ranks=ranks), ranks=ranks)
+        return evaluate_views(*arguments, evaluate(*arguments, ranks=ranks), ranks)
 
     one = evaluated(Ranks())
     for size in (2, 3):
@@ -374,9 +374,8 @@ def test_ranks_that_are_to_do_different_things_are_refused(tmp_path: Path) -> No
 
     def work(ranks: Ranks) -> None:
         options = cifar._parser().parse_args(["--resume", str(tmp_path)] if ranks.rank else ["--out", str(tmp_path)])
-        options.ranks = ranks
         with pytest.raises(DistributedError, match=r"differ in --resume: none on rank 0 .*, .* on rank 1 "):
-            cifar._act(options)
+            cifar._act(ranks, options)
 
     on_ranks(2, work)
 

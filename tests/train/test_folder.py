@@ -21,18 +21,10 @@ from tests.train.commands import arrays_of, made_up, needs_proc
 from tests.train.runs import SMALL, finish, run_here, start
 from train import Dataset, fit, load, load_dataset, predict, resume
 from train.config import ConfigError, make_config
-from train.data import (
-    DataError,
-    MappedImages,
-    Reading,
-    folder,
-    other_pixels,
-    photographs,
-    split_validation,
-    train_subset,
-)
+from train.data import DataError, MappedImages, folder, other_pixels, photographs, split_validation, train_subset
 from train.data.description import samples_of
 from train.data.photographs import pixels
+from train.data.reading import Reading
 from train.data.reading import load as read
 from train.pages import Table
 from train.runs.run import Interrupted

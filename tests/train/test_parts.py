@@ -23,7 +23,8 @@ from tests.train.runs import assert_same_run, in_step, metrics
 from tests.train.test_distributed import on_ranks
 from train.classifier import load
 from train.config import ConfigError, config_class, make_config, resolved, with_defaults
-from train.data import Dataset, DatasetInfo, Images, recolour
+from train.data import Dataset, DatasetInfo, Images
+from train.data.augmentation import recolour
 from train.networks import registry
 from train.networks.architecture import Architecture
 from train.networks.network import Network

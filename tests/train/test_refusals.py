@@ -19,16 +19,9 @@ from train.attributes.features import invariant_array
 from train.attributes.nearest import nearest
 from train.attributes.symmetry import translation_explains
 from train.config import ConfigError, make_config
-from train.data import (
-    DataError,
-    augment,
-    channel_statistics,
-    dataset_from_arrays,
-    load_dataset,
-    split_validation,
-    standardise,
-    train_subset,
-)
+from train.data import DataError, channel_statistics, load_dataset, split_validation, standardise, train_subset
+from train.data.augmentation import augment
+from train.data.reading import dataset_from_arrays
 from train.networks import hierarchical
 from train.networks.layer import IMAGES
 from train.networks.linear import linear_accuracy

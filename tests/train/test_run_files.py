@@ -20,7 +20,7 @@ from train.config import ConfigError, read_toml
 from train.data import Dataset
 from train.pages import Table
 from train.runs.plot import literal, plot_runs
-from train.runs.run import Run, RunError
+from train.runs.run import Run, RunError, take_name
 from train.storage.files import harmless
 
 RECORD = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5}
@@ -97,7 +97,7 @@ def test_the_entries_of_new_folders_are_flushed(tmp_path: Path, monkeypatch: pyt
     flushed = list[int]()
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
     run = Run(tmp_path / "runs" / "today" / "run")
-    assert run.take_name() == run.path
+    assert take_name(run.path, run) == run.path
     assert flushed == [folder.stat().st_ino for folder in (tmp_path / "runs" / "today", tmp_path / "runs", tmp_path)]
     flushed.clear()
     with Run(tmp_path / "other").lock(make=True):

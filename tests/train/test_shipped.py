@@ -20,8 +20,9 @@ from tests.train.conftest import Command
 from tests.train.runs import metrics
 from train import Classifier, fit, load, predict
 from train.config import make_config
-from train.data import Dataset, Images, dataset_from_arrays, standardise
+from train.data import Dataset, Images, standardise
 from train.data.photographs import fitted, pixels
+from train.data.reading import dataset_from_arrays
 from train.networks.hierarchical import hierarchy, layers
 from train.networks.registry import build
 from train.runs import checkpoint as checkpoints
@@ -171,7 +172,7 @@ def test_a_network_classifies_images_as_evaluation_does(trained: Path, few_image
     classifier = load(path)
     logits = classifier(images)
     assert logits.shape == (len(images), 10) and logits.dtype == np.float32
-    accuracy = evaluate(np, network, parameters, moments, data).accuracy
+    accuracy = evaluate(network, parameters, moments, data).accuracy
     assert np.mean(logits.argmax(1) == labels) == accuracy
     predicted = classifier.predict(images)
     assert predicted == [few_images.class_names[k] for k in logits.argmax(1)]

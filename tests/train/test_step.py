@@ -19,7 +19,8 @@ from hcnn_core.backend import _device, _memory_order, get_namespace, to_numpy
 from hcnn_core.precisions import uses_tf32
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train.config import make_config
-from train.data import Images, draw_holes
+from train.data import Images
+from train.data.augmentation import draw_holes
 from train.networks.network import Network
 from train.networks.registry import build
 from train.recipes.augmentations import AUGMENTATIONS, Position
@@ -175,7 +176,7 @@ def test_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Network, "__call__", spying)
     problem = Problem(np, precision="tf32")
     problem.run(problem.kernel_by_kernel, [BATCH])
-    evaluate(np, problem.network, problem.arrays["parameters"], problem.arrays["moments"], problem.images)
+    evaluate(problem.network, problem.arrays["parameters"], problem.arrays["moments"], problem.images)
     assert set(seen) == {True} and len(seen) > 1
     assert not uses_tf32("float32")
 

@@ -215,7 +215,7 @@ def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 400") + "[grid]\nshift = [1, 2]\n")
-    process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
+    process = start("-m", "hcnn", "sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
     metrics = folder / "trial0001" / "metrics.jsonl"
     while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") > 2):
         pass
@@ -236,7 +236,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_sweep_that_is_killed_takes_its_trials_with_it(tmp_path: Path) -> None:
     """They save; the same command waits for that, where it called the trial failed because it was in use."""
     file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 400"))
-    process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
+    process = start("-m", "hcnn", "sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
     trial = Run(folder / "trial0001")
     while process.poll() is None and not (
         trial.metrics_path.is_file() and trial.metrics_path.read_text().count("\n") > 2

@@ -17,7 +17,9 @@ from autodiff import check_grads, grad
 from tests.train.runs import run_here
 from train import compare, load
 from train.config import Config, ConfigError, make_config
-from train.data import DataError, Reading, Targets, class_notes, dataset_from_arrays, load_dataset
+from train.data import DataError, Targets, load_dataset
+from train.data.dataset import class_notes
+from train.data.reading import Reading, dataset_from_arrays
 from train.data.targets import r_squared
 from train.recipes.augmentations import Batch
 from train.recipes.losses import LOSSES

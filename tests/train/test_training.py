@@ -315,7 +315,7 @@ def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: D
             la: {"mean": own["mean"] + 0.1, "covariance": 2 * own["covariance"]}
             for la, own in network.initial_moments().items()
         }
-        results.append(evaluate(np, network, parameters, moments, data))
+        results.append(evaluate(network, parameters, moments, data))
     for result in results[1:]:
         assert result.loss == pytest.approx(results[0].loss, rel=1e-11)
         np.testing.assert_array_equal(result.confusion, results[0].confusion)
@@ -364,8 +364,8 @@ def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path)
         trainer.state.step = step
         trainer._step(index)
         shares = np.full(step + 1, 1 / (step + 1)) if step < 4 else np.append(0.75 * shares, 0.25)
-        assert trainer.moments.keys() == seen[-1].keys() == {"layer03", "layer04"}
-        for layer, found in trainer.moments.items():
+        assert trainer.state.moments.keys() == seen[-1].keys() == {"layer03", "layer04"}
+        for layer, found in trainer.state.moments.items():
             for name in ("mean", "covariance"):
                 expected = sum(share * moments[layer][name] for share, moments in zip(shares, seen, strict=True))
                 np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
@@ -399,7 +399,7 @@ def test_moments_of_evaluation_are_those_of_the_averaged_weights(
                 trainer._step(np.arange(6))
                 trainer.state.step = 1
                 trainer._saved_for(signal.SIGTERM)
-            found = np.concatenate([a.ravel() for own in trainer.moments.values() for a in own.values()])
+            found = np.concatenate([a.ravel() for own in trainer.state.moments.values() for a in own.values()])
             np.testing.assert_allclose(found, of(trainer.state.average), rtol=1e-12, atol=1e-14)
             assert np.abs(found - of(trainer.state.parameters)).max() > 1e-3
 
@@ -410,7 +410,7 @@ def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:
     moments = network.initial_moments()
     moments["layer04"]["covariance"] *= np.nan
     with pytest.raises(TrainingError, match=r"the loss is nan in evaluation; first not finite: layer 4"):
-        evaluate(np, network, parameters, moments, small_images(few_images, "float32"))
+        evaluate(network, parameters, moments, small_images(few_images, "float32"))
 
 
 def test_training_learns(command: Command, tmp_path: Path) -> None:

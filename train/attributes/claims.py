@@ -42,7 +42,7 @@ def claims(study: Study) -> list[Claim]:
 
 
 def conclusion(study: Study) -> list[str]:
-    """Return whether translations keep the class, and more often the deeper they are made, in words."""
+    """Return how often translations keep the class, and whether more often the deeper they are made, in words."""
     trained = study.agreements["trained"]
     depths = list(trained)
     first, last = depths[0], depths[-1]
@@ -53,8 +53,7 @@ def conclusion(study: Study) -> list[str]:
     rise = _Rise.of(study)
     claim = {YES: "true", NOT_SHOWN: "not shown", UNDECIDED: UNDECIDED}[rise.verdict]
     statistic_of_all, p_of_all = trend([trained[j].moved for j in depths])
-    lines = [
-        _exact_against_aliased(study),
+    return [
         f'"Progressively higher probability to belong to the same class": {claim} of this network. Over translations '
         f"that share no sample with what was translated it is {percent('trained', first)} at depth {first} and "
         f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {rise.statistic:.2f}, p = {rise.p:.2g}. "
@@ -62,20 +61,6 @@ def conclusion(study: Study) -> list[str]:
         f"Without a translation the nearest image has the class in {shown_share(float(trained[last].share[0]))} of the "
         f"cases at depth {last}; with the axis in random order {percent('random order', last)}; in the untrained "
         f"network {percent('untrained', last)}; chance is {shown_share(1 / len(study.dataset.class_names))}.",
-    ]
-    comparison = _natural_and_random_order(study)
-    if comparison is None or comparison[0][-1] != last:
-        return [
-            *lines,
-            f"At depth {last} every translation shares samples with what was translated; nothing is decided.",
-        ]
-    at_last = comparison[1][-1]
-    if at_last.verdict == UNDECIDED:
-        return [*lines, f"At depth {last} too few images are found; nothing is decided."]
-    return [
-        *lines,
-        f"At depth {last}, translations keep the class {at_last.verdict} the same steps along the axis in random "
-        f"order: a difference of {shown_difference(at_last)} points.",
     ]
 
 
@@ -128,34 +113,6 @@ def shown_share(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
-def shown_difference(of: Contrast) -> str:
-    """Return a difference of shares in points, with its interval."""
-    return f"{100 * of.difference:+.1f} [{100 * of.low:+.1f}, {100 * of.high:+.1f}]"
-
-
-def verdicts(study: Study) -> list[str]:
-    """Return in words how many tests of properties are significant, of those that could be."""
-    lines = []
-    for axis in dict.fromkeys(f.axis for f in study.findings):
-        findings = [f for f in study.findings if f.axis == axis]
-        decided, significant = sum(f.decided for f in findings), sum(f.significant for f in findings)
-        text = f"{significant} of {decided} tests are significant after correction"
-        lines.append(f"Found images, {axis}: {_counted(text, decided, len(findings))}")
-    return lines
-
-
-def orders(study: Study) -> list[str]:
-    """Return in words how many measures of order are significant, of those that could be."""
-    lines = []
-    for measure in dict.fromkeys(o.measure for o in study.organisation):
-        measured = [o for o in study.organisation if o.measure == measure]
-        decided = [o for o in measured if o.trained.smallest_p <= LEVEL]
-        trained, untrained = (sum(getattr(o, kind).p <= LEVEL for o in decided) for kind in ("trained", "untrained"))
-        text = f"{trained} of {len(decided)} are more organised than chance at p <= 0.05, untrained {untrained}"
-        lines.append(f"{measure.capitalize()}: {_counted(text, len(decided), len(measured))}")
-    return lines
-
-
 @dataclass(frozen=True)
 class _Rise:
     """The trend of the class with depth, over translations that share no sample."""
@@ -179,31 +136,9 @@ class _Rise:
         return cls(statistic, p, smallest, YES if rises else NOT_SHOWN)
 
 
-def _exact_against_aliased(study: Study) -> str:
-    comparison = exact_and_aliased(study)
-    if comparison is None:
-        return "Exact translations cannot be compared with aliased ones: at no depth are there both."
-    depths, _, mean = comparison
-    if mean.verdict == UNDECIDED:
-        return "Exact translations cannot be compared with aliased ones: too few images are found."
-    return (
-        f"Exact translations keep the class {mean.verdict} aliased ones: in {100 * mean.first:.1f} % and "
-        f"{100 * mean.second:.1f} % of the cases, a difference of {shown_difference(mean)} points, in the mean of "
-        f"depths {', '.join(map(str, depths))}. Here arrays are not smoothed: a mean of two neighbours would remove "
-        "what tells the two apart."
-    )
-
-
 def _rng(study: Study) -> np.random.Generator:
     """Return the same generator for every interval, so that its ends are the same wherever it is shown."""
     return np.random.default_rng(study.settings.seed)
-
-
-def _counted(text: str, decided: int, tried: int) -> str:
-    """Return a result of tests, with the number that cannot be decided."""
-    if not decided:
-        return f"none of {tried} tests can be decided."
-    return text + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
 
 
 def _exactness(study: Study) -> list[Claim]:
@@ -246,13 +181,13 @@ def _class(study: Study) -> list[Claim]:
 def _compared(claim: str, comparison: tuple[list[int], list[Contrast], Contrast] | None) -> Claim:
     """Make a claim of the contrast of two sets of translations."""
     unit = "query and image found"
-    if comparison is None or comparison[2].verdict == UNDECIDED:
+    if comparison is None or not comparison[2].decided:
         return Claim(claim, unit, math.nan, "-", UNDECIDED)
     of = comparison[2]
-    result = f"{shown_share(of.first)} against {shown_share(of.second)}, {shown_difference(of)} points"
-    return Claim(
-        claim, unit, math.nan, result, YES if of.low > 0 else f"{NO}, less often" if of.high < 0 else NOT_SHOWN
-    )
+    points = f"{100 * of.difference:+.1f} [{100 * of.low:+.1f}, {100 * of.high:+.1f}] points"
+    result = f"{shown_share(of.first)} against {shown_share(of.second)}, {points}"
+    verdict = YES if of.low > 0 else f"{NO}, less often" if of.high < 0 else NOT_SHOWN
+    return Claim(claim, unit, math.nan, result, verdict)
 
 
 def _meaning(study: Study) -> list[Claim]:
@@ -273,7 +208,7 @@ def _meaning(study: Study) -> list[Claim]:
 
 
 def _order(study: Study) -> list[Claim]:
-    """Return the claims about order, with counts at p <= 0.05 and verdicts corrected for the number of tests."""
+    """Return the claims about order, with counts and verdicts corrected for the number of tests."""
     claim = {
         "neighbouring filters": "Neighbouring filters of some layer are more alike than in random order",
         "seriation": "Seriation comes nearer to the natural order of some attribute than chance",
@@ -285,8 +220,7 @@ def _order(study: Study) -> list[Claim]:
         ps, control = (corrected([c.p for c in of], [c.smallest_p for c in of]) for of in kinds)
         hits, of_control = (sum(p <= LEVEL for p in of) for of in (ps, control))
         decided = len(ps) - sum(map(math.isnan, ps))
-        result = f"{hits} of {decided} tests after correction, untrained {of_control}; before it: " if decided else ""
-        result += next(s for s in orders(study) if s.lower().startswith(measure.lower())).split(": ", 1)[1].rstrip(".")
+        result = f"{hits} of {decided} tests after correction, untrained {of_control}" if decided else "-"
         verdict = UNDECIDED if not decided else YES if hits else NOT_SHOWN
         claims.append(Claim(claim[measure], "order of the axis", min(c.smallest_p for c in kinds[0]), result, verdict))
     return claims

@@ -23,7 +23,7 @@ from train.networks.hierarchical import HierarchicalLayer, hierarchy
 from train.networks.layer import IMAGES, Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
-from train.runs.run import RunError
+from train.runs.run import RunError, writing
 from train.storage.files import remove_partial_files
 from train.storage.hdf5 import open_hdf5, unreadable
 from train.verification.covariance import Subject
@@ -31,7 +31,6 @@ from train.verification.covariance import Subject
 V_AXES = ("v_{j-1}", "v_{j-2}", "v_j")
 """Axes of x_j along which arrays can be translated."""
 
-PARTS = ("train", "test")
 FIRST = 3
 """The first depth whose outputs have three attributes."""
 
@@ -39,10 +38,6 @@ BATCH = 100
 """Images in one forward pass."""
 
 SCHEMA = 1
-
-
-class FeaturesError(RunError):
-    """Features cannot be kept; the message is one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +160,8 @@ class Features:
                 return np.asarray(file[name][...])
         except (OSError, KeyError) as error:
             if why := unreadable(error):
-                raise FeaturesError(f"cannot read the features in {self.path}: {why}") from error
-            raise FeaturesError(f"the features in {self.path} are damaged; remove the file and begin again") from error
+                raise RunError(f"cannot read the features in {self.path}: {why}") from error
+            raise RunError(f"the features in {self.path} are damaged; remove the file and begin again") from error
 
 
 def features(
@@ -190,19 +185,16 @@ def features(
     if _is_whole(path, key):
         progress(sum(len(images) for images in _images(dataset).values()))
         return Features(path)
-    try:
+    with writing(f"the features {path}"):
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(folder)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             _write(partial, key, model, dataset, xp, progress)
             os.replace(partial, path)
-        except BaseException:
+        finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise FeaturesError(f"cannot write the features {path}: {error.strerror or error}") from error
     return Features(path)
 
 

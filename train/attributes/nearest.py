@@ -76,16 +76,6 @@ def nearest(
     return distances, indices
 
 
-def rank(queries: Array, database: Array, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the rank of certain arrays among all, by distance from each query."""
-    host = to_numpy(database)
-    places = np.empty(len(queries), np.int64)
-    for row, query in enumerate(to_numpy(queries)):
-        distances = _distances(query, host)
-        places[row] = 1 + np.count_nonzero(distances < distances[wanted[row]])
-    return places
-
-
 def distances_of_random_pairs(
     database: np.ndarray[Any, Any], rng: np.random.Generator, pairs: int = 10_000
 ) -> np.ndarray[Any, Any]:

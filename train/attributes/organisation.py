@@ -26,10 +26,10 @@ class Comparison:
     smallest_p: float  # the smallest p that there can be: some orders are equally organised whatever the values are
 
     @classmethod
-    def of(cls, value: float, random: np.ndarray[Any, Any], *, organised: int, alike: int, length: int) -> Comparison:
+    def of(cls, value: float, random: np.ndarray[Any, Any], *, alike: int, length: int) -> Comparison:
         """Return the comparison of a value with those of random orders, of which `alike` equal the natural one."""
         slack = 1e-12 * abs(value)  # sums in another order round differently
-        as_organised = np.count_nonzero(organised * random >= organised * value - slack)
+        as_organised = np.count_nonzero(random >= value - slack)
         p = (1 + as_organised) / (1 + len(random))
         smallest = max(1 / (1 + len(random)), min(1.0, alike / math.factorial(length)))
         return cls(value, float(random.mean()), float(random.std()), float(p), smallest)
@@ -45,7 +45,7 @@ def neighbour_correlation(filters: np.ndarray[Any, Any], circular: bool, rng: np
         return float(correlations[order[: len(after)], after].mean())
 
     random = np.asarray([mean(rng.permutation(natural)) for _ in range(ORDERS)])
-    return Comparison.of(mean(natural), random, organised=1, alike=_turns(len(filters), circular), length=len(filters))
+    return Comparison.of(mean(natural), random, alike=_turns(len(filters), circular), length=len(filters))
 
 
 def _turns(length: int, circular: bool) -> int:
@@ -93,4 +93,4 @@ def seriation(samples: np.ndarray[Any, Any], circular: bool, rng: np.random.Gene
     random = np.stack([rng.permutation(length) for _ in range(ORDERS)])
     alike = similarity_of_orders(np.concatenate([order[None], random]), circular)
     turns = _turns(length, circular)
-    return Comparison.of(float(alike[0]), alike[1:], organised=1, alike=turns, length=length)
+    return Comparison.of(float(alike[0]), alike[1:], alike=turns, length=length)

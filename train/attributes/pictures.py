@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from train.attributes.translations import Agreement, Matches
-from train.pages import new_figure, own_style, prepare_matplotlib
+from train.pages import as_png, new_figure, own_style, prepare_matplotlib
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
@@ -85,7 +84,7 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     axes.set_axis_off()
     for x, y, text, colour in texts:
         axes.text(x, y, text, color=colour, fontsize=6.5, parse_math=False)
-    return _saved(figure, 100)
+    return as_png(figure, 100)
 
 
 def _put(canvas: np.ndarray[Any, Any], image: np.ndarray[Any, Any], top: int, left: int) -> int:
@@ -126,7 +125,7 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     figure.supylabel("same class [%]", fontsize=9)
     handles, names = plots.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    return _saved(figure, 120)
+    return as_png(figure, 120)
 
 
 @own_style()
@@ -143,8 +142,7 @@ def layers_chart(layers: Layers) -> bytes:
             if style == "-":
                 low, high = np.quantile(ratios, (0.25, 0.75), axis=0)
                 left.fill_between(depths[1:], low, high, color=colour, alpha=0.2, linewidth=0)
-        separation = pairs.between.mean(axis=0) / pairs.within.mean(axis=0)
-        middle.plot(depths, separation, style, color="tab:blue", label=name, marker=".")
+        middle.plot(depths, pairs.separation, style, color="tab:blue", label=name, marker=".")
     left.set_title("distance after a layer / before (median, quartiles)", fontsize=9)
     middle.set_title("mean distance between classes / within", fontsize=9)
     for name, probes, style in (("", layers.probes, "-"), (", untrained", layers.untrained_probes, ":")):
@@ -157,10 +155,4 @@ def layers_chart(layers: Layers) -> bytes:
         plot.grid(alpha=0.3)
         plot.tick_params(which="both", labelsize=8)
         plot.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
-    return _saved(figure, 120)
-
-
-def _saved(figure: Any, dpi: int) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=dpi, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return as_png(figure, 120)

@@ -18,10 +18,8 @@ from train.attributes.claims import (
     conclusion,
     exact_and_aliased,
     mean_interval,
-    orders,
     shown_mean,
     shown_share,
-    verdicts,
 )
 from train.attributes.contraction import median_interval
 from train.attributes.decisions import LEVEL, UNDECIDED
@@ -84,7 +82,8 @@ def summary(study: Study) -> list[str]:
             f"{undecided} of {len(all_claims)} claims cannot be decided: axes of few samples, or few images, have "
             "no small p. A network with longer axes (--width), or a larger --agreement, would do."
         )
-    return lines + (conclusion(study) if study.agreements else []) + verdicts(study) + orders(study)
+    lines += conclusion(study) if study.agreements else []
+    return [*lines, *(f"{claim.claim}: {claim.verdict} ({claim.result})" for claim in all_claims)]
 
 
 def _contrasts(study: Study) -> Table:
@@ -131,9 +130,8 @@ def _matches(study: Study) -> Table:
         for row, tau, k in np.ndindex(m.indices.shape):
             query, index, distance = int(m.queries[row]), int(m.indices[row, tau, k]), m.distances[row, tau, k]
             line = (j, query, names[labels[query]], tau, k + 1, index, names[seen[index]], float(distance))
-            place = int(m.rank[row, tau]) if m.rank is not None else ""
-            lines.append((*line, float((m.random <= distance).mean()), m.threshold, place))
-    return Table((*header, "random_pairs_as_close", "threshold", "rank_of_image"), lines)
+            lines.append((*line, float((m.random <= distance).mean()), m.threshold))
+    return Table((*header, "random_pairs_as_close", "threshold"), lines)
 
 
 def _tables(study: Study) -> dict[str, Table]:
@@ -270,9 +268,7 @@ def _values(
         "classes_at_last": study.settings.axis == "v_{j-1}" and study.settings.depths[-1] == study.model.depths[-1],
         "agreement": _picture(files, "agreement.png", " ".join(sentences)),
         "agreement_table": _agreement_table(study),
-        "verdicts": verdicts(study),
         "layers": _picture(files, "layers.png", "Ratios of distances and accuracies of probes over depth, as below."),
-        "orders": orders(study),
     }
 
 
@@ -315,7 +311,6 @@ def _viewer(study: Study) -> dict[str, Any]:
                 {
                     "moved": array(moved[row, tau]),
                     "array": array(m.found_arrays[row, tau]),
-                    "rank": int(m.rank[row, tau]) if m.rank is not None else None,
                     "small": bool(m.distances[row, tau, 0] <= m.threshold),
                     "closer": f"{100 * (m.random <= m.distances[row, tau, 0]).mean():.3g}",
                     "found": [

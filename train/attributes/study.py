@@ -124,14 +124,14 @@ class Study:
     layers: list[Layers] = field(default_factory=list)  # contraction and separation; empty until measured
     organisation: list[Organisation] = field(default_factory=list)  # measures of order
 
-    def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
-        """Measure exactness, then the given parts."""
-        progress("which translations are exact")
-        self.exactness = list(self._exactness())
+    def run(
+        self, parts: tuple[str, ...], measure: Callable[[str, Callable[[], None]], None] = lambda name, act: act()
+    ) -> None:
+        """Measure exactness, then the given parts, each by a call of its name and what measures it."""
+        measure("which translations are exact", lambda: self.exactness.extend(self._exactness()))
         for part in PARTS:
             if part in parts:
-                progress(part)
-                getattr(self, f"_{part}")()
+                measure(part, getattr(self, f"_{part}"))
 
     def images(self) -> np.ndarray[Any, Any]:
         """Return the images that queries index."""
@@ -197,7 +197,6 @@ class Study:
                 self.features.arrays("train", j),
                 self._search(),
                 count=settings.nearest,
-                among=settings.queries == "train",
                 rng=self._rng(1, j),
             )
 

@@ -12,10 +12,9 @@ import numpy as np
 from hcnn_core import translate
 from hcnn_core.backend import Array, array_namespace
 from hcnn_core.typing import Boundary
-from train.attributes.decisions import UNDECIDED
 from train.attributes.features import smooth
 from train.attributes.hubs import CONFIDENCE, FEWEST, Rows, effective_number, interval, weighted_means
-from train.attributes.nearest import distances_of_random_pairs, nearest, rank
+from train.attributes.nearest import distances_of_random_pairs, nearest
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Matches:
     found_arrays: np.ndarray[Any, Any]  # those of the nearest images: per query and translation
     indices: np.ndarray[Any, Any]  # The k nearest images of the database, per query and translation tau = 0 .. n-1.
     distances: np.ndarray[Any, Any]  # their distances
-    rank: np.ndarray[Any, Any] | None  # which place the query itself has among all images; None if it is not among them
     random: np.ndarray[Any, Any]  # distances of pairs of images drawn at random
     threshold: float  # distances up to this one count as small
 
@@ -61,15 +59,14 @@ def match(
     search: Search,
     *,
     count: int,
-    among: bool,
     rng: np.random.Generator,
 ) -> Matches:
     """Find the nearest images of translated arrays: the x^tau of section 5.3."""
     searched, smoothed = search.smoothed(database), search.smoothed(arrays)
     moved = translated(smoothed, search.boundary)
     many, steps = moved.shape[:2]
-    flat, flat_moved = searched.reshape(len(searched), -1), moved.reshape(many * steps, -1)
-    distances, indices = nearest(search.xp.asarray(flat_moved), search.xp.asarray(flat), min(count, len(flat)))
+    flat, asarray = searched.reshape(len(searched), -1), search.xp.asarray
+    distances, indices = nearest(asarray(moved.reshape(many * steps, -1)), asarray(flat), min(count, len(flat)))
     random = distances_of_random_pairs(flat, rng)
     return Matches(
         j,
@@ -78,7 +75,6 @@ def match(
         searched[indices[:, 0]].reshape(moved.shape),
         indices.reshape(many, steps, -1),
         distances.reshape(many, steps, -1),
-        rank(flat_moved, flat, np.repeat(queries, steps)).reshape(many, steps) if among else None,
         random,
         float(np.quantile(random, search.quantile)),
     )
@@ -157,11 +153,9 @@ class Contrast:
         return self.first - self.second
 
     @property
-    def verdict(self) -> str:
-        """Whether the first keep the class more often than the others; where few images are found, nothing."""
-        if math.isnan(self.low) or self.images < FEWEST:
-            return UNDECIDED
-        return "more often than" if self.low > 0 else "less often than" if self.high < 0 else "about as often as"
+    def decided(self) -> bool:
+        """Whether enough images are found for the interval to say something."""
+        return not math.isnan(self.low) and self.images >= FEWEST
 
 
 Translations = tuple[Agreement, Sequence[int]]

@@ -38,7 +38,7 @@ NETWORK = f"a run's folder, a checkpoint, or a network that ships: {', '.join(li
 """Help of the argument that names a network, the same in every command."""
 
 _started = getattr(sys.modules["__main__"].__spec__, "name", "")
-if _started.startswith("train.") and _started not in ("train.cifar", "train.sweep"):  # which start by themselves
+if _started.startswith("train.") and _started != "train.cifar":  # which starts by itself
     raise SystemExit(f"{_started}: call python -m hcnn {_started.removeprefix('train.').replace('_', '-')}")
 
 _unwritten: list[OSError] = []
@@ -207,6 +207,8 @@ def _explained(error: BaseException, memory_hint: str) -> tuple[int, str]:
             return 128 + signal.SIGINT, "interrupted; what was saved before is whole"
         case OSError():
             return 1, _of_the_system(error)
+        case ModuleNotFoundError() if "is not installed: " in str(error):
+            return 1, str(error)
         case ModuleNotFoundError():
             cure = install_command("train") if error.name in NEEDED else "--debug shows where"
             return 1, f"{error.name} is not installed: {cure}"

@@ -1,14 +1,7 @@
 """Image data: CIFAR-10, CIFAR-100, an embedded sample and one's own, their splits, and augmented batches of them."""
 
-from train.data.augmentation import augment as augment
 from train.data.augmentation import channel_statistics as channel_statistics
-from train.data.augmentation import draw_holes as draw_holes
-from train.data.augmentation import draw_sources as draw_sources
-from train.data.augmentation import hide as hide
-from train.data.augmentation import interpolate as interpolate
-from train.data.augmentation import move as move
 from train.data.augmentation import other_pixels as other_pixels
-from train.data.augmentation import recolour as recolour
 from train.data.augmentation import resize as resize
 from train.data.augmentation import standardise as standardise
 from train.data.augmentation import value_range as value_range
@@ -17,12 +10,8 @@ from train.data.cifar import INFO as INFO
 from train.data.dataset import DataError as DataError
 from train.data.dataset import Dataset as Dataset
 from train.data.dataset import DatasetInfo as DatasetInfo
-from train.data.dataset import HowRead as HowRead
 from train.data.dataset import Samples as Samples
-from train.data.dataset import balanced_weights as balanced_weights
-from train.data.dataset import class_notes as class_notes
 from train.data.dataset import require_varying as require_varying
-from train.data.dataset import require_varying_numbers as require_varying_numbers
 from train.data.dataset import split_validation as split_validation
 from train.data.dataset import spread as spread
 from train.data.dataset import train_subset as train_subset
@@ -30,8 +19,6 @@ from train.data.images import Images as Images
 from train.data.mapped import MappedImages as MappedImages
 from train.data.readers import FILE as FILE
 from train.data.reading import UNNAMED as UNNAMED
-from train.data.reading import Reading as Reading
-from train.data.reading import dataset_from_arrays as dataset_from_arrays
 from train.data.reading import has_axes as has_axes
 from train.data.reading import is_custom as is_custom
 from train.data.reading import is_function as is_function

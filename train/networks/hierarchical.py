@@ -620,19 +620,7 @@ def _average_taps(n: int, size: int, stride: int, boundary: Boundary) -> float:
     return float(np.maximum(met, 0).mean())
 
 
-@dataclass(frozen=True)
-class Kinds:
-    """The classes of a table's layers."""
-
-    plain: type[HierarchicalLayer] = HierarchicalLayer
-    factored: type[FactoredLayer] = FactoredLayer
-    nonlinear: type[NonlinearLayer] = NonlinearLayer
-    reduces: bool = True  # whether layers make the marginal that the next one takes on the way
-
-
-def layers(
-    config: HierarchicalSettings, image_size: Size, classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
-) -> list[HierarchicalLayer]:
+def layers(config: HierarchicalSettings, image_size: Size, classes: int, channels: int = 3) -> list[HierarchicalLayer]:
     """Return the table of the convolutional layers j = 1 .. J-1.
 
     Layer J-1 has a filter for each class, its last attribute (Eq. 7), or K where the head is dense.
@@ -643,7 +631,7 @@ def layers(
     x_0 = (*(n // 2**config.scattering for n in size), scattering_channels(config.scattering, channels))
     last, table = config.depth - 1, list[HierarchicalLayer]()
     names = [ScatteringLayer.name if config.scattering else IMAGES, *map(name_of, range(1, last))]  # of x_0 .. x_{J-2}
-    factored = kinds.nonlinear if config.nonlinear_factors else kinds.factored
+    factored = NonlinearLayer if config.nonlinear_factors else FactoredLayer
     means = None if config.skip in ("aligned", "dense") else config.boundaries[1]
     dense = len(size) + 1 if config.skip == "dense" else 0  # axes of the filters of dense connections
     for j in range(1, config.depth):
@@ -652,7 +640,7 @@ def layers(
         strides = [*(layer.stride for layer in table), convolved["stride"]][-back:]
         trained = {"taps": convolved["kernel_size"][:dense], "boundary": convolved["boundary"][:dense]}
         table.append(
-            (kinds.plain if j < 3 else factored)(
+            (HierarchicalLayer if j < 3 else factored)(
                 j=j,
                 reads=tuple(names[j - 1 - i] for i in range(max(back, 1))),
                 **convolved,
@@ -661,7 +649,7 @@ def layers(
                 epsilon=config.epsilon,
                 dtype=config.dtype,
                 reduction=config.reduction,
-                reduces=kinds.reduces and 2 < j < last and not (config.nonlinear_factors or back),
+                reduces=2 < j < last and not (config.nonlinear_factors or back),
                 tells_classes=j == last,
                 activation=ACTIVATIONS[config.activation],
                 skip=AlignedSkip.over(*(s[: len(size) + 1] for s in strides), means=means, **trained) if back else None,
@@ -706,14 +694,12 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
     return table
 
 
-def build(
-    config: HierarchicalSettings, image_size: Size = 32, classes: int = 10, channels: int = 3, *, kinds: Kinds = Kinds()
-) -> Network:
-    """Return the network of some settings; tests give other `kinds`."""
+def build(config: HierarchicalSettings, image_size: Size = 32, classes: int = 10, channels: int = 3) -> Network:
+    """Return the network of some settings."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if config.scattering and len(size) != 2:
         raise ConfigError(f"scattering is {config.scattering}, for images; these data have {len(size)} axes of space")
-    hidden = layers(config, size, classes, channels, kinds=kinds)
+    hidden = layers(config, size, classes, channels)
     head = Head(config.head, hidden[-1].name, hidden[-1].outputs, classes, config.logit_scale, config.dtype)
     first: list[Layer] = []
     if config.scattering:

@@ -183,6 +183,13 @@ def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.
     return stream.getvalue()
 
 
+def as_png(figure: Any, dpi: int) -> bytes:
+    """Return a figure of matplotlib as a PNG file."""
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=dpi, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
 def svg(figure: Any) -> bytes:
     """Return a figure of matplotlib as an SVG file whose black parts follow the reader's light or dark colours."""
     prepare_matplotlib()

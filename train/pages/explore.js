@@ -29,7 +29,7 @@ function show() {
   get("found-text").classList.toggle("other", label !== chosen.label);
   const all = step.found.map(([i, name, d], k) => `${k + 1}. ${name} ${i} (${d})`).join(", ");
   get("details").textContent = `x is ${data.set} image ${chosen.index}; ${distance(step)}. Training images in their order: ` +
-    `${all}. ` + (step.rank === null ? "" : `x itself is number ${step.rank}.`);
+    `${all}.`;
   for (const button of strip.children) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.tau) === tau));
   }

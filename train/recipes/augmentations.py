@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import Array, array_namespace, dtype_name
 from hcnn_core.translation import map_affinely
-from train.data import DatasetInfo, Images, draw_holes, draw_sources, hide, interpolate, move, recolour, resize
+from train.data import DatasetInfo, Images, resize
+from train.data.augmentation import draw_holes, draw_sources, hide, interpolate, move, recolour
 from train.settings import ConfigError, RunSettings, Section, setting
 
 S = TypeVar("S", bound=Section)

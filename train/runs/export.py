@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from train.extras import install_command
+from train.extras import require_installed
 from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.runs.run import writing
 from train.runs.training import restore
 from train.storage.files import write_atomically
 
@@ -21,10 +22,9 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
         raise CheckpointError(f"{architecture.title} has no filters to merge: export .h5")
     if checkpoint.config.scattering:
         raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise CheckpointError(f"safetensors is not installed: {install_command('safetensors')}") from error
+    require_installed("safetensors", extra="safetensors")
+    from safetensors.numpy import save
+
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
     tensors = {
         f"{layer}.{name}": np.ascontiguousarray(array)
@@ -40,7 +40,5 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
         "class_names": json.dumps(checkpoint.class_names),
         "convention": "convolution, not correlation; axes of w: (colours or none), u1, u2, v_{j-2}, v_{j-1}, v_j",
     }
-    try:
+    with writing(target):
         write_atomically(target, save(tensors, metadata=metadata))
-    except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error.strerror or error}") from error

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hcnn_core.backend import get_namespace
 from train.config import Config, ConfigError, in_pixels
-from train.data import Dataset, DatasetInfo, Images, MappedImages, Targets, balanced_weights, channel_statistics
-from train.data.dataset import require_varying
+from train.data import Dataset, DatasetInfo, Images, MappedImages, Targets, channel_statistics
+from train.data.dataset import balanced_weights, require_varying
 from train.networks.layer import times
 from train.networks.presets import BY_AXES, MADE_FOR, UNITS
 from train.networks.registry import architecture_of, build

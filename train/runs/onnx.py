@@ -9,21 +9,9 @@ from typing import Any
 import numpy as np
 
 from train.data.augmentation import LEAST_DEVIATION
-from train.extras import install_command
-from train.runs.checkpoint import Checkpoint, CheckpointError
-from train.runs.dense import (
-    Activation,
-    Add,
-    Convolve,
-    Flatten,
-    Linear,
-    Operation,
-    Pool,
-    Reduce,
-    Scale,
-    Whole,
-    dense_steps,
-)
+from train.extras import require_installed
+from train.runs import dense
+from train.runs.checkpoint import Checkpoint
 from train.runs.training import restore
 from train.storage.files import write_atomically
 
@@ -70,12 +58,11 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     The batch is free, and so are the lengths of space.
     """
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
-    steps = dense_steps(checkpoint, network, parameters, moments, ACTIVATIONS, "ONNX")
-    try:
-        import onnx
-        from onnx import TensorProto, helper
-    except ImportError as error:
-        raise CheckpointError(f"onnx is not installed: {install_command('onnx')}") from error
+    steps = dense.dense_steps(checkpoint, network, parameters, moments, ACTIVATIONS, "ONNX")
+    require_installed("onnx", extra="onnx")
+    import onnx
+    from onnx import TensorProto, helper
+
     axes = len(checkpoint.image_size)
     graph = _Graph(axes)
     lengths = ("rows", "columns", "slices")[:axes] if axes > 1 else ("samples",)
@@ -111,40 +98,40 @@ def _by_sample(graph: _Graph, x: str, axes: int) -> str:
     return result
 
 
-def _written(graph: _Graph, operation: Operation, x: tuple[str, ...], name: str) -> None:
+def _written(graph: _Graph, operation: dense.Operation, x: tuple[str, ...], name: str) -> None:
     """Add one step under a name."""
     match operation:
-        case Convolve():
+        case dense.Convolve():
             _convolve(graph, operation, x[0], name)
-        case Reduce(kind, count):
+        case dense.Reduce(kind, count):
             parts = graph.add("Split", x[0], axis=1, num_outputs=count, outputs=count)
             graph.add("Mean" if kind == "mean" else "Sum", *parts, name=name)
-        case Scale(factor, offset):
+        case dense.Scale(factor, offset):
             graph.add("Add", graph.add("Mul", *x, graph.constant(factor)), graph.constant(offset), name=name)
-        case Activation("squash"):
+        case dense.Activation("squash"):
             inner = graph.add("Tanh", graph.add("Mul", *x, graph.constant(np.float32(2 / 3))))
             graph.add("Mul", inner, graph.constant(np.float32(1.7159)), name=name)
-        case Activation("maxout"):
+        case dense.Activation("maxout"):
             graph.add("Max", *graph.add("Split", *x, axis=1, num_outputs=2, outputs=2), name=name)
-        case Activation(kind):
+        case dense.Activation(kind):
             operator, options = ACTIVATIONS[kind]
             graph.add(operator, *x, name=name, **options)
-        case Pool(kind, taps, stride, padding):
+        case dense.Pool(kind, taps, stride, padding):
             window: dict[str, Any] = {"kernel_shape": taps, "strides": stride, "pads": [padding] * (2 * len(taps))}
             graph.add("MaxPool" if kind == "max" else "AveragePool", *x, name=name, **window)  # padding does not count
-        case Whole(kind):
+        case dense.Whole(kind):
             along = graph.constant(np.arange(2, 2 + graph.axes, dtype=np.int64))
             graph.add(f"Reduce{kind.capitalize()}", *x, along, keepdims=0, name=name)
-        case Flatten():
+        case dense.Flatten():
             last = graph.add("Transpose", *x, perm=[0, *range(2, 2 + graph.axes), 1])
             graph.add("Flatten", last, name=name)
-        case Linear(matrix, offset):
+        case dense.Linear(matrix, offset):
             graph.add("Gemm", *x, graph.constant(matrix), graph.constant(offset), name=name)
-        case Add():
+        case dense.Add():
             graph.add("Add", *x, name=name)
 
 
-def _convolve(graph: _Graph, filters: Convolve, x: str, name: str) -> None:
+def _convolve(graph: _Graph, filters: dense.Convolve, x: str, name: str) -> None:
     """Add a correlation."""
     axes, (before, after) = graph.axes, filters.pads
     pads: dict[str, Any] = {"pads": [before] * axes + [after] * axes}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.pages import new_figure, own_style
+from train.pages import as_png, new_figure, own_style
 from train.recipes.tasks import TASKS, Task, task_of
 from train.runs.run import Run, RunError
 from train.storage.files import write_atomically
@@ -133,11 +132,9 @@ def _fit_ticks(axes: Any, places: Sequence[Any]) -> None:
 
 def write_figure(figure: Any, path: Path) -> None:
     """Write a picture as a PNG file."""
-    picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a title in letters the font has not
-        figure.savefig(picture, dpi=120, format="png")
-    write_atomically(path, picture.getvalue())
+        write_atomically(path, as_png(figure, 120))
 
 
 def draw(run: Run) -> None:

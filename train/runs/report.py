@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import array_namespace, to_numpy
+from hcnn_core.backend import to_numpy
 from train.config import Config, make_config, resolved
 from train.data import Images, MappedImages
 from train.data.dataset import MOST_COLOURS
@@ -252,7 +252,7 @@ def _cut(name: str) -> str:
 
 def classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
     """Evaluate images that a report shows."""
-    result = evaluate(array_namespace(data.labels), network, parameters, moments, data)
+    result = evaluate(network, parameters, moments, data)
     images = data.images if isinstance(data.images, MappedImages) else to_numpy(data.images)
     return Classified(part, images, to_numpy(data.labels), result.logits)
 

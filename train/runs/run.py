@@ -58,6 +58,36 @@ def writing(what: object) -> Iterator[None]:
         raise RunError(f"cannot write {what}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def held(folder: Path, what: object, *, make: bool = False) -> Iterator[Callable[[], None]]:
+    """Keep every other process from writing to a folder, until the context is left or this process dies.
+
+    Files that earlier processes left half written are removed first. Yields what raises HeldError if another process
+    has the lock, which was removed by hand.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            with writing(what):
+                if make:
+                    make_folder(folder, exist_ok=True)
+                keep = stack.enter_context(locked(folder / ".lock"))
+        except HeldError as error:
+            raise RunError(
+                f"{folder} is in use by {error}; wait for it or end it, or name another directory"
+            ) from error
+        remove_partial_files(folder)
+        yield keep
+
+
+def take_name(wanted: Path, what: object) -> Path:
+    """Make a directory; if another process has taken the name, with -2, -3 and so on behind it."""
+    for path in (wanted, *(wanted.with_name(f"{wanted.name}-{n}") for n in range(2, 1000))):
+        with writing(what), contextlib.suppress(FileExistsError):
+            make_folder(path)
+            return path
+    raise RunError(f"{wanted} and 998 more names are taken; name a directory with --out")
+
+
 def versions(backend: str) -> dict[str, str]:
     """Return the versions of the packages and Python, the architecture, processor and system."""
     names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
@@ -111,37 +141,19 @@ class Run:
             if file.exists():  # it may be a file of the user's, so it is not written over
                 raise RunError(f"--out {path} holds {file.name} and no run; remove it or name another directory")
 
-    def take_name(self) -> Path:
-        """Make the directory; if another process has taken the name, with -2, -3 and so on behind it."""
-        for path in (self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, 1000))):
-            with writing(self), contextlib.suppress(FileExistsError):
-                make_folder(path)
-                return path
-        raise RunError(f"{self.path} and 998 more names are taken; name a directory with --out")
-
     @contextlib.contextmanager
     def lock(self, *, make: bool = False) -> Iterator[None]:
-        """Keep every other process from writing to the run, until the context is left or this process dies.
-
-        Files that earlier processes left half written or half deleted are removed first.
-        """
+        """Keep every other process from writing to the run, see `held`."""
         if not self.writes:
             yield
             return
-        with contextlib.ExitStack() as stack:
-            stack.callback(setattr, self, "_keep_lock", self._keep_lock)  # as it was
-            try:
-                with writing(self):
-                    if make:
-                        make_folder(self.path, exist_ok=True)
-                    self._keep_lock = stack.enter_context(locked(self.path / ".lock"))
-            except HeldError as error:
-                raise RunError(
-                    f"{self.path} is in use by {error}; wait for it or end it, or name another directory"
-                ) from error
-            remove_partial_files(self.path)
+        before = self._keep_lock
+        with held(self.path, self, make=make) as self._keep_lock:
             self._drop_old_checkpoints()
-            yield
+            try:
+                yield
+            finally:
+                self._keep_lock = before
 
     def __str__(self) -> str:
         return f"the run to {self.path}"

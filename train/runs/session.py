@@ -15,8 +15,9 @@ import numpy as np
 
 from hcnn_core.backend import SPARE
 from train.config import IN_STEPS, Config, ConfigError, is_own, resolved, with_steps
-from train.data import INFO, Dataset, DatasetInfo, HowRead, class_notes, load, require_varying_numbers, train_subset
+from train.data import INFO, UNNAMED, Dataset, DatasetInfo, load, train_subset
 from train.data.augmentation import other_pixels, value_range
+from train.data.dataset import HowRead, class_notes, require_varying_numbers
 from train.data.description import Description
 from train.data.labels import TEST
 from train.networks.registry import architecture_of
@@ -29,7 +30,7 @@ from train.runs.fit import namespace, on_device, prepared, require_suitable, siz
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import draw
 from train.runs.report import Classified, classified, write_report
-from train.runs.run import BEST, Interrupted, Run, RunError, TrainingError, best_epoch, versions
+from train.runs.run import BEST, Interrupted, Run, RunError, TrainingError, best_epoch, take_name, versions
 from train.runs.samples import Say, own_samples, split
 from train.runs.scores import calibration_lines, figures, test_lines
 from train.runs.shipped import bare
@@ -89,7 +90,7 @@ class Session:
         if self.teacher:
             self.say(f"taught by {self.teacher[0]}")
         if out is None:
-            run.path = ranks.from_first(run.take_name)
+            run.path = ranks.from_first(lambda: take_name(run.path, run))
             if ranks.size > 1:
                 ranks.watch.advise(f"continue with --resume {run.path}")
         with locked(run, make=True):
@@ -100,9 +101,10 @@ class Session:
             others += f"{len(dataset.test_labels):,} for the test"
             for note in trainer.network.fallbacks:
                 self.tell(note)
+            named = "" if config.dataset == UNNAMED else f" of {config.dataset}"
             self.tell(
-                f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units} of {config.dataset} ({others}), "
-                f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, "
+                f"{run.path}: {config.preset} on {trainer.count:,} {dataset.units}{named} ({others}), "
+                f"{config.epochs} epoch{'s' * (config.epochs > 1)} of {trainer.steps_per_epoch} steps, "
                 f"{config.epochs * trainer.steps_per_epoch:,} in all, {xp.__name__}, {config.dtype}{shared}"
             )
             self._fit(trainer, dataset, hours)
@@ -316,7 +318,7 @@ class Session:
             shown = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
         elif task.softmax and trainer.held_out is not None:
             network, state = trainer.network, trainer.state
-            shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
+            shown = classified("held-out", network, state.evaluated, state.moments, trainer.held_out)
         names, weights = trainer.class_names, trainer.state.evaluated
         page = write_report(run, trainer.network, names, weights, shown, trainer.train, task)
         self.say(f"{page}: open it in a browser; hcnn.load({str(run.path)!r}) gives the network to Python")
@@ -343,8 +345,8 @@ class Session:
             test = dataclasses.replace(train, images=on_device(xp, dataset.test_images), labels=labels)
             network, state, ranks = trainer.network, trainer.state, trainer.ranks
             begin = time.perf_counter()
-            subject = xp, network, state.evaluated, trainer.moments, test
-            result = evaluate_views(*subject, evaluate(*subject, ranks=ranks), ranks=ranks)
+            subject = network, state.evaluated, state.moments, test
+            result = evaluate_views(*subject, evaluate(*subject, ranks=ranks), ranks)
         except MemoryError as error:
             size = config.batch_size
             raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(config, size // 2)}") from error

@@ -69,7 +69,7 @@ class Trained:
 
     def evaluate(self, data: Images, result: Result | None = None) -> Result:
         """Return an evaluation on samples; given one, return it with the accuracy of several views too."""
-        subject = self.xp, self.network, self.parameters, self.moments, data
+        subject = self.network, self.parameters, self.moments, data
         return evaluate(*subject) if result is None else evaluate_views(*subject, result)
 
     def report(self, run: Run, dataset: Dataset | None, *, tested: bool) -> str:

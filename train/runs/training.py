@@ -16,7 +16,7 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core import precision
-from hcnn_core.backend import Array, dtype_name, to_numpy
+from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config
 from train.data import INFO, Images, spread, views
 from train.data.description import labels_checksum
@@ -60,7 +60,7 @@ class Result:
 
 
 def evaluate(
-    xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, ranks: Ranks | None = None
+    network: Network, parameters: Parameters, moments: Moments, data: Images, *, ranks: Ranks | None = None
 ) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
     count, task, ranks = data.images.shape[0], learned(network.config, data.targets.kind), ranks or Ranks()
@@ -72,11 +72,12 @@ def evaluate(
             logits, _ = merged(parameters, x, moments)
         batch_loss = float(task.evaluated(logits, labels))
         if not math.isfinite(batch_loss):
-            first = first_not_finite(xp, network, parameters, x, moments)
+            first = first_not_finite(network, parameters, x, moments)
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
         outputs[part] = to_numpy(logits)
     if ranks.size > 1:
+        xp = array_namespace(data.labels)
         loss = float(ranks.all_reduce(xp.asarray(np.array([loss], np.float64)))[0])
         outputs = to_numpy(ranks.all_reduce(xp.asarray(outputs)))
     labels = to_numpy(data.labels)
@@ -85,20 +86,13 @@ def evaluate(
 
 
 def evaluate_views(
-    xp: Any,
-    network: Network,
-    parameters: Parameters,
-    moments: Moments,
-    data: Images,
-    result: Result,
-    *,
-    ranks: Ranks | None = None,
+    network: Network, parameters: Parameters, moments: Moments, data: Images, result: Result, ranks: Ranks | None = None
 ) -> Result:
     """Return an evaluation with the accuracy of the mean of logits over several views, if there are others."""
     config, count, hits = network.config, data.images.shape[0], 0
     if not (config.flip or config.shift) or not result.task.ranks:
         return result
-    ranks, merged = ranks or Ranks(), network.opened(parameters, moments)
+    ranks, merged, xp = ranks or Ranks(), network.opened(parameters, moments), array_namespace(data.labels)
     for part in batches(_most(network, ranks), count, ranks, "other views"):
         x, labels = data.take(part)
         others = views(x, flip=config.flip, shift=config.shift)
@@ -125,13 +119,11 @@ def batches(size: int, count: int, ranks: Ranks | None = None, title: str = "") 
             bar.update(min(ranks.size * size, count - begin))
 
 
-def first_not_finite(
-    xp: Any, network: Network, parameters: Parameters, x: Array, moments: Moments | None = None
-) -> str:
+def first_not_finite(network: Network, parameters: Parameters, x: Array, moments: Moments | None = None) -> str:
     """Name the first layer whose output is not finite."""
     with precision(network.config.precision):
         for layer, y, _ in network.trace(parameters, x, moments):
-            if not bool(xp.isfinite(y).all()):
+            if not bool(array_namespace(y).isfinite(y).all()):
                 return layer.label
     return "the loss"
 
@@ -187,11 +179,8 @@ class Trainer:
 
     def to_device(self) -> None:
         """Move the state's arrays to the backend."""
-        state, place = self.state, self.xp.asarray
-        state.parameters = tree_map(place, state.parameters)
-        state.optimizer = tree_map(place, state.optimizer)
-        state.moments = tree_map(place, state.moments)
-        state.average = tree_map(place, state.average)
+        for kind in checkpoints.GROUPS:
+            setattr(self.state, kind, tree_map(self.xp.asarray, getattr(self.state, kind)))
 
     def restore(self, checkpoint: Checkpoint, where: Any) -> None:
         """Go on from a checkpoint's state, which must be of this network and these images."""
@@ -199,14 +188,11 @@ class Trainer:
             raise CheckpointError(f"{where} holds weights alone, so no run to go on with; --init-from begins with them")
         for kind in checkpoints.GROUPS:
             checkpoints.require_same_arrays(where, getattr(checkpoint.state, kind), getattr(self.state, kind), kind)
-        same = np.array_equal(checkpoint.channel_mean, self.train.mean) and np.array_equal(
-            checkpoint.channel_std, self.train.std
-        )
-        same = same and tuple(checkpoint.class_names) == tuple(self.class_names)
-        same = same and checkpoint.labels in (None, self.labels)
-        ours, targets = self.train.targets, checkpoint.targets
-        same = same and ours.kind == targets.kind and np.array_equal(ours.mean, targets.mean)
-        if not same or len(checkpoint.state.order) not in (0, self.count):
+        ours, train, targets = checkpoint, self.train, self.train.targets
+        pairs = (ours.channel_mean, train.mean), (ours.channel_std, train.std), (ours.targets.mean, targets.mean)
+        same = all(np.array_equal(a, b) for a, b in pairs) and ours.targets.kind == targets.kind
+        same = same and tuple(ours.class_names) == tuple(self.class_names) and ours.labels in (None, self.labels)
+        if not same or len(ours.state.order) not in (0, self.count):
             raise CheckpointError(f"{where} was trained on other images than {self._images()}")
         self.state = checkpoint.state
         self.rng.bit_generator.state = checkpoint.state.generator
@@ -217,11 +203,6 @@ class Trainer:
         """Whether the best epoch is that of the highest balanced accuracy: where classes count alike."""
         held_out = self.held_out is not None and self.state.best_error is not None
         return held_out and self.by_class
-
-    @property
-    def moments(self) -> Moments:
-        """The running moments as the network takes them."""
-        return self.state.moments
 
     def _images(self) -> str:
         """Say where the images come from, and which setting would name others."""
@@ -390,7 +371,7 @@ class Trainer:
         if self.held_out is not None and due:
             begin = time.perf_counter()
             try:
-                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out, ranks=self.ranks)
+                result = evaluate(self.network, state.evaluated, state.moments, self.held_out, ranks=self.ranks)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, **{f"validation_{k}": v for k, v in result.details.items()}}
@@ -494,7 +475,7 @@ class Trainer:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
         x = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size()).images
-        first = first_not_finite(self.xp, self.network, state.parameters, x)
+        first = first_not_finite(self.network, state.parameters, x)
         first = self.ranks.first_to_fail(first, "the loss")
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "

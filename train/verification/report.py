@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.pages import AXIS, Picture, Table, new_figure, own_style, render, strict_json
+from train.pages import AXIS, Picture, Table, as_png, new_figure, own_style, render, strict_json
 from train.verification.covariance import DECISIVE, ROW_KINDS, Row, largest
 
 AXIS_NAMES = ("u1", "u2", "u3", "v_{j-2}", "v_{j-1}", "v_j")
@@ -44,13 +43,7 @@ def summary_table(rows: Sequence[Row]) -> str:
     for boundary, mode in _cases(rows):
         case = _select(rows, boundary, mode)
         name = f"{boundary} boundary, {mode} mode, {_examples(case)}"
-        for title, table in (
-            ("x_j translated, change of x_J", _invariance_table(case)),
-            ("x_j translated by a stride, x_{j+1} by one sample", _layer_table(case, "covariance")),
-            ("x_{j+1} and the layer written out, at windows along each axis", _layer_table(case, "definition")),
-        ):
-            if table.lines:
-                blocks.append([f"{title}: {name}", table.text(str.ljust)])
+        blocks += [[f"{title}: {name}", table.text(str.ljust)] for title, table in _tables(case).items()]
     verdicts = []
     for boundary in dict.fromkeys(boundary for boundary, _ in _cases(rows)):
         verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
@@ -101,9 +94,7 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     figure.suptitle(
         f"$x_j$ translated, change of $x_J$: {boundary} boundary, {mode} mode, {_examples(drawn)}", fontsize=10
     )
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150, format="png")
-    return picture.getvalue()
+    return as_png(figure, 150)
 
 
 def errors_of(rows: Iterable[Row], depths: int, length: int) -> np.ndarray[Any, Any]:
@@ -144,21 +135,21 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
     if _mapped(case):
         alt = f"Change of the logits over layer and translation, a map per axis: {_in_words(case)}."
         picture = Picture(error_maps(rows, boundary, mode), alt, CAPTION)
-    tables = {
-        "Translations of x_j and the change of x_J, by kind": _invariance_table(case),
-        "Single layers: x_j translated by one stride, x_{j+1} by one sample; largest error": _layer_table(
-            case, "covariance"
-        ),
-        "Single layers: x_{j+1} and the layer written out, at windows along each axis; largest error": _layer_table(
-            case, "definition"
-        ),
-    }
-    named = {title: replace(table, label=title) for title, table in tables.items() if table.lines}
     held = any(row.must_hold for row in _mapped(case))
     return {
         **{"boundary": boundary, "mode": mode, "said": _in_words(case)},
-        **{"picture": picture, "tables": named, "held": held},
+        **{"picture": picture, "tables": _tables(case), "held": held},
     }
+
+
+def _tables(case: Sequence[Row]) -> dict[str, Table]:
+    """Return the tables of a boundary and mode, by title; no empty one."""
+    tables = {
+        "x_j translated, change of x_J": _invariance_table(case),
+        "x_j translated by a stride, x_{j+1} by one sample": _layer_table(case, "covariance"),
+        "x_{j+1} and the layer written out, at windows along each axis": _layer_table(case, "definition"),
+    }
+    return {title: replace(table, label=title) for title, table in tables.items() if table.lines}
 
 
 def _cases(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -161,24 +161,14 @@ def _compiled(*key: int) -> Any:
     return callback(types.void(*(types.int64,) * 9))(codelet)
 
 
-def codelet(
-    dtype: Any,
-    length: int,
-    count: int,
-    *,
-    is_complex: bool,
-    form: int,
-    backward: bool,
-    how: int = PLAIN,
-    one_by_one: bool = False,
-) -> int:
-    """Address of a compiled `dft_line`, or of its transpose.
+def codelet(dtype: Any, length: int, count: int, *kind: int, how: int = PLAIN, one_by_one: bool = False) -> int:
+    """Address of a compiled `dft_line`, or of its transpose; `kind` is is_complex, form and backward.
 
     Rows must have at least a vector; `one_by_one` codelets take rows of any length.
     """
     size = np.dtype(dtype).itemsize
     lanes = 1 if one_by_one else VECTOR_BYTES // size
     with _compiling:  # else two threads may compile one codelet; the one not kept is freed though its address is used
-        function = _compiled(SOURCE_CHECKSUM, size, lanes, length, count, int(is_complex), form, int(backward), how)
+        function = _compiled(SOURCE_CHECKSUM, size, lanes, length, count, *map(int, kind), how)
     address: int = function.address
     return address

@@ -113,18 +113,9 @@ class Program:
         """`BoundProgram.steps`. Codelets of rows shorter than a vector work one by one."""
         if (how, one_by_one) not in self._steps:
             addresses = [0] * len(self.ends)
-            for i, (length, count, is_complex, form, backward) in enumerate(self.codelets):
+            for i, line in enumerate(self.codelets):
                 here = how if self.ends[i, int(how == ELU)] else PLAIN
-                addresses[i] = codelet(
-                    self.dtype,
-                    length,
-                    count,
-                    is_complex=is_complex,
-                    form=form,
-                    backward=backward,
-                    how=here,
-                    one_by_one=one_by_one,
-                )
+                addresses[i] = codelet(self.dtype, *line, how=here, one_by_one=one_by_one)
             first = (self.writes_from if how == ELU else self.reads_from)[:-1]
             self._steps[how, one_by_one] = np.column_stack((addresses, self.ends, first))
         return self._steps[how, one_by_one]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, dft_line, pairs
 from hcnn_core._engines.generic.dft import ByTable
 from hcnn_core._engines.taps import Integers
-from hcnn_core._engines.transform import tap_positions
+from hcnn_core._engines.transform import Along, tap_positions
 from hcnn_core._tuning import Units
 from hcnn_core.backend import DeviceTables, dtype_name
 
@@ -58,14 +58,8 @@ class DFTStep:
     writes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(Along):
     """A transformed axis and its polyphase components."""
-
-    n: int
-    size: int
-    stride: int
-    boundary: str
 
     @property
     def suits(self) -> bool:
@@ -112,16 +106,9 @@ class RealDFT(ByTable[NDArray]):
 
     matmul = staticmethod(np.matmul)
 
-    def __init__(
-        self,
-        lengths: tuple[int, ...],
-        kernel_size: tuple[int, ...],
-        stride: tuple[int, ...],
-        boundary: tuple[str, ...],
-        three_products: bool,
-    ) -> None:
-        self.axes = [Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True)]
-        self.aliases = math.prod(stride)
+    def __init__(self, axes: Sequence[Along], three_products: bool) -> None:
+        self.axes = [Axis(*axis) for axis in axes]
+        self.aliases = math.prod(axis.stride for axis in axes)
         self.planes = 1 if three_products else 2
         lengths = tuple(axis.length for axis in self.axes)
         odd = all(length % 2 for length in lengths)  # only frequency 0 is its own conjugate; its second plane is zero

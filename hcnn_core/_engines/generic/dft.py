@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import numpy as np
 
 from hcnn_core._engines.generic.matmul import Matmul, by_columns, matmul, product
-from hcnn_core._engines.transform import padded_length, tap_positions
+from hcnn_core._engines.transform import Along, padded_length, tap_positions
 from hcnn_core._tuning import Units
 from hcnn_core.backend import AnyArray, Array, DeviceTables, dtype_name, empty
 
 
-@dataclass(frozen=True)
-class _Axis:
+class _Axis(Along):
     """One transformed axis: the length of its DFT, and how a stride folds its frequencies."""
-
-    n: int
-    size: int
-    stride: int
-    boundary: str
 
     @property
     def length(self) -> int:
@@ -106,17 +99,9 @@ class MatrixDFT(ByTable[Array]):
     read and write evenly spaced rows, so that no step copies memory.
     """
 
-    def __init__(
-        self,
-        lengths: tuple[int, ...],
-        kernel_size: tuple[int, ...],
-        stride: tuple[int, ...],
-        boundary: tuple[str, ...],
-        real: bool,
-        matmul: Matmul = matmul,
-    ) -> None:
+    def __init__(self, axes: Sequence[Along], real: bool, matmul: Matmul = matmul) -> None:
         self.planes, self.matmul = 2 if real else 1, matmul
-        *self._others, self.last = (_Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True))
+        *self._others, self.last = (_Axis(*axis) for axis in axes)
         self.kept = self.last.folded // 2 + 1 if real else self.last.folded
         self.f1, self.a1, self.n1, self.o1 = (
             math.prod(getattr(axis, name) for axis in self._others) for name in ("folded", "fold", "n", "kept")
@@ -126,7 +111,7 @@ class MatrixDFT(ByTable[Array]):
         rows2, rows1 = self.kept * self.last.fold * self.planes, self.f1 * self.a1 * self.planes
         self.analysis_macs = self.n1 * rows2 * (self.last.n + (rows1 if self._others else 0))
         self.synthesis_macs = self.o1 * self.kept * self.planes * (self.last.kept + self.f1 * self.planes)
-        self.kernel_macs = rows1 * rows2 * math.prod(kernel_size)
+        self.kernel_macs = rows1 * rows2 * math.prod(axis.size for axis in axes)
         self._placed = DeviceTables()
 
     def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
@@ -167,65 +152,52 @@ class MatrixDFT(ByTable[Array]):
 
     def analyze(self, xp: Any, x: Array) -> Array:
         across, along = self.matrices(x)[:2]
-        x = xp.reshape(x, (self.n1, self.last.n, -1))
-        spectrum = empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
-
-        def work(columns: slice) -> None:
-            half = empty(xp, (across.shape[0], self.n1, columns.stop - columns.start), x)
-            # (F2 A2 P, n2) @ (n1, n2, rest) -> (n1, F2 A2 P, rest)
-            product(xp, across, x[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
-            half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P n1, rest)
-            # (F1 A1 P, P n1) @ (F2, A2, P n1, rest) -> (F2, A2, F1 A1 P, rest)
-            product(xp, along, half, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)))
-
-        by_columns(xp, work, x.shape[2], across.shape[0] * self.n1)
+        spectrum = self._there(xp, x, across, along, self.n1, self.last.fold)
         return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
         across, along = self.matrices(spectrum)[:2]
-        spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
-        x = empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
-
-        def work(columns: slice) -> None:
-            half = empty(xp, (self.kept, self.last.fold, along.shape[1], columns.stop - columns.start), spectrum)
-            # (P n1, F1 A1 P) @ (F2, A2, F1 A1 P, rest)
-            product(xp, along.T, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)), half)
-            half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2 A2 P, n1, rest)
-            # (n2, F2 A2 P) @ (n1, F2 A2 P, rest) -> (n1, n2, rest)
-            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, columns])
-
-        by_columns(xp, work, spectrum.shape[3], across.shape[0] * self.n1)
-        return xp.reshape(x, (self.n1 * self.last.n, -1))
+        return self._back(xp, spectrum, across, along, self.n1, self.last.fold)
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
         back1, back2 = self.matrices(spectrum)[2:4]
-        spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1 P, rest)
-        y = empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
-
-        def work(columns: slice) -> None:
-            half = empty(xp, (self.kept, back1.shape[0], columns.stop - columns.start), spectrum)
-            product(xp, back1, spectrum[:, :, columns], half)  # (P o1, F1 P) @ (F2, F1 P, rest)
-            half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2 P, o1, rest)
-            # (o2, F2 P) @ (o1, F2 P, rest) -> (o1, o2, rest)
-            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, columns])
-
-        by_columns(xp, work, spectrum.shape[2], self.kept * back1.shape[0])
-        return xp.reshape(y, (self.o1 * self.last.kept, -1))
+        return self._back(xp, spectrum, back2.T, back1.T, self.o1, 1)
 
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
         back1, back2 = self.matrices(y)[2:4]
-        y = xp.reshape(y, (self.o1, self.last.kept, -1))
-        spectrum = empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
+        return xp.reshape(self._there(xp, y, back2.T, back1.T, self.o1, 1), (self.frequencies, self.planes, -1))
+
+    def _there(self, xp: Any, x: Array, across: Array, along: Array, n1: int, fold: int) -> Array:
+        """Apply one matrix along the last axis, and one along the others: (n1 n2, rest) -> (F2, F1 A1 P, A2, rest)."""
+        x = xp.reshape(x, (n1, across.shape[1], -1))
+        spectrum = empty(xp, (self.kept, along.shape[0], fold, x.shape[2]), x)
 
         def work(columns: slice) -> None:
-            half = empty(xp, (back2.shape[1], self.o1, columns.stop - columns.start), y)
-            # (F2 P, o2) @ (o1, o2, rest) -> (o1, F2 P, rest)
-            product(xp, back2.T, y[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
-            # (F1 P, P o1) @ (F2, P o1, rest)
-            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, columns])
+            half = empty(xp, (across.shape[0], n1, columns.stop - columns.start), x)
+            # (F2 A2 P, n2) @ (n1, n2, rest) -> (n1, F2 A2 P, rest)
+            product(xp, across, x[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
+            half = xp.reshape(half, (self.kept, fold, along.shape[1], -1))  # (F2, A2, P n1, rest)
+            # (F1 A1 P, P n1) @ (F2, A2, P n1, rest) -> (F2, A2, F1 A1 P, rest)
+            product(xp, along, half, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)))
 
-        by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
-        return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
+        by_columns(xp, work, x.shape[2], across.shape[0] * n1)
+        return spectrum
+
+    def _back(self, xp: Any, spectrum: Array, across: Array, along: Array, n1: int, fold: int) -> Array:
+        """Apply the transpose of `_there`."""
+        spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], fold, -1))
+        x = empty(xp, (n1, across.shape[1], spectrum.shape[3]), spectrum)
+
+        def work(columns: slice) -> None:
+            half = empty(xp, (self.kept, fold, along.shape[1], columns.stop - columns.start), spectrum)
+            # (P n1, F1 A1 P) @ (F2, A2, F1 A1 P, rest)
+            product(xp, along.T, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)), half)
+            half = xp.reshape(half, (across.shape[0], n1, -1))  # (F2 A2 P, n1, rest)
+            # (n2, F2 A2 P) @ (n1, F2 A2 P, rest) -> (n1, n2, rest)
+            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, columns])
+
+        by_columns(xp, work, spectrum.shape[3], across.shape[0] * n1)
+        return xp.reshape(x, (n1 * across.shape[1], -1))
 
     def units(self, of_x: int, of_w: int, of_y: int) -> Units:
         """Multiply-adds, four for complex numbers, and the copies of spectra into the order of products."""

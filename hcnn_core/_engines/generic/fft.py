@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.transform import fast_length
+from hcnn_core._engines.transform import Along, fast_length
 from hcnn_core._tuning import Units
 from hcnn_core.backend import Array, DeviceTables, dtype_name, fft_namespace, joined, placement
 
@@ -18,25 +19,16 @@ class LibraryFFT:
     aliases = planes = 1
     makes_complex = True
 
-    def __init__(
-        self,
-        lengths: tuple[int, ...],
-        kernel_size: tuple[int, ...],
-        stride: tuple[int, ...],
-        boundary: tuple[str, ...],
-        real: bool,
-    ) -> None:
-        self.lengths, self.kernel_size, self.stride, self.boundary = lengths, kernel_size, stride, boundary
+    def __init__(self, axes: Sequence[Along], real: bool) -> None:
+        self.lengths, self.kernel_size, _, self.boundary = zip(*axes, strict=True)
         self.real = real
-        self.padded = tuple(
-            fast_length(n, size, bound, real) for n, size, bound in zip(lengths, kernel_size, boundary, strict=True)
-        )
+        self.padded = tuple(fast_length(axis.n, axis.size, axis.boundary, real) for axis in axes)
         self.points = math.prod(self.padded)
         last = self.padded[-1] // 2 + 1 if real else self.padded[-1]
         self.spectrum_shape = (*self.padded[:-1], last)
         self.frequencies = math.prod(self.spectrum_shape)
-        self.out_slices = tuple(slice(0, n, r) for n, r in zip(lengths, stride, strict=True))
-        self.out_lengths = tuple(len(range(*s.indices(n))) for s, n in zip(self.out_slices, lengths, strict=True))
+        self.out_slices = tuple(slice(0, axis.n, axis.stride) for axis in axes)
+        self.out_lengths = tuple(-(-axis.n // axis.stride) for axis in axes)
         self._placed = DeviceTables()
 
     def analyze(self, xp: Any, x: Array) -> Array:

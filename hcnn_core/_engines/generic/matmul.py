@@ -32,13 +32,18 @@ def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
 
 def by_columns(xp: Any, work: Callable[[slice], None], count: int, rows: int) -> None:
     """Call `work` on blocks of range(count), on several threads. A block's `rows` intermediate rows fit the cache."""
-    if xp is not np:
-        work(slice(0, count))
-        return
-    size = max(64, current().product_elements // rows)
+    size = max(64, current().product_elements // rows) if xp is np else max(count, 1)
+    by_slices(xp, work, count, size, count * rows, threaded=True)
+
+
+def by_slices(xp: Any, work: Callable[[slice], None], count: int, size: int, elements: int, *, threaded: bool) -> None:
+    """Call `work` on blocks of at most `size` of range(count), NumPy's on several threads, see `parallel_for`."""
 
     def each(first: int, last: int) -> None:
         for begin in range(first, last, size):
             work(slice(begin, min(last, begin + size)))
 
-    parallel_for(each, count, count * rows, threaded=True)
+    if xp is np:
+        parallel_for(each, count, elements, threaded=threaded)
+    else:
+        each(0, count)

@@ -8,10 +8,9 @@ from typing import Any, Generic
 
 import numpy as np
 
-from hcnn_core._engines.generic.matmul import Matmul, matmul
+from hcnn_core._engines.generic.matmul import Matmul, by_slices, matmul
 from hcnn_core._engines.taps import tap_pieces
 from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
-from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 from hcnn_core.backend import AnyArray, Array, placement, wide_dtype
 
@@ -176,15 +175,7 @@ class Patches(Generic[AnyArray]):
     def _each_block(self, xp: Any, block: Callable[[slice], None], *, products: bool) -> None:
         """Call `block` on all samples, on several threads; `products` says that it calls matrix products."""
         size = max(1, current().gathered_elements // (self.taps * math.prod(self.shape[1:])))
-
-        def work(first: int, last: int) -> None:
-            for begin in range(first, last, size):
-                block(slice(begin, min(last, begin + size)))
-
-        if xp is np:
-            parallel_for(work, self.shape[0], self.count * self.taps, threaded=products)
-        else:
-            work(0, self.shape[0])
+        by_slices(xp, block, self.shape[0], size, self.count * self.taps, threaded=products)
 
 
 def in_order(sums: dict[int, AnyArray]) -> AnyArray:
