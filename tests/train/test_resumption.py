@@ -193,10 +193,10 @@ def test_a_stop_while_the_test_set_is_read_can_be_made_good(
 ) -> None:
     run, read = tmp_path / "run", evaluate
 
-    def patched(xp: Any, network: Any, parameters: Any, moments: Any, data: Images, **options: Any) -> Any:
+    def patched(network: Any, parameters: Any, moments: Any, data: Images, **options: Any) -> Any:
         if len(data.labels) == 30:
             stop()
-        return read(xp, network, parameters, moments, data, **options)
+        return read(network, parameters, moments, data, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "evaluate", patched)
