@@ -292,10 +292,10 @@ def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> lis
 
 
 def _reached(row: Mapping[str, Any]) -> tuple[Task, float] | None:
-    """Return the task, and the score on images held out, where there is one."""
+    """Return the task, and the score on images held out, where there is one; a failed trial's compares with none."""
     task = TASKS[task_of([row]).name]
     score = row.get(f"validation_{task.score}")
-    return None if score is None else (task, score)
+    return None if score is None or row["state"] == FAILED else (task, score)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -119,9 +119,10 @@ def test_the_same_settings_twice_have_no_deviation_over_seeds() -> None:
         for trial in found.trials
     ]
     assert len(rows) == 6 and _means(found, rows).splitlines()[2:] == ["| 1 | 55.00 % ± 7.07 | 1 | 2 |  |"]
-    failed = {"validation_accuracy": None, "seconds": 0.0, "state": "failed"}
-    rows = [row | failed if row["seed"] == 4 else row for row in rows]
-    assert _means(found, rows).splitlines()[2:] == ["| 1 | 50.00 % | 1 | 1 | failed |"]  # the time of what was trained
+    for score in (None, 0.9):  # of other data
+        failed = {"validation_accuracy": score, "seconds": 0.0, "state": "failed"}
+        rows = [row | failed if row["seed"] == 4 else row for row in rows]
+        assert _means(found, rows).splitlines()[2:] == ["| 1 | 50.00 % | 1 | 1 | failed |"]  # the time of the trained
 
 
 def test_trials_on_numbers_and_on_labels_are_tabled_by_their_scores(tmp_path: Path) -> None:
