@@ -306,9 +306,9 @@ def _answer(name: str, value: object) -> str:
         return ": boundary='zero' extends x by zeros; for a constant c convolve x - c, and add c times the sum of w"
     if name == "origin":
         return ": zeros beside w move its middle, 2 k of them after its taps for origin k, before them for -k"
-    if name == "output":
+    if name in ("out", "output"):
         return ": the result is a new array; out[...] = convolve(..) writes it to out"
-    if name != "mode":
+    if name not in ("mode", "padding"):
         return ""
     here = SYNONYMS.get(value, value) if isinstance(value, str) else None
     return f": boundary={here!r} says it" if here in EXTENSIONS else ": boundary says how x is extended"

@@ -193,7 +193,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"hcnn {__version__}")
-    parser.add_argument("--processes", type=_positive, default=processors(), metavar="N", help="[%(default)s]")
+    parser.add_argument(
+        "--processes", type=_positive, default=processors(), metavar="N", help="that compile side by side [%(default)s]"
+    )
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, metavar="DTYPE", help=f"{' or '.join(DTYPES)} [both]")
     return parser
 

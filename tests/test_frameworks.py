@@ -130,7 +130,7 @@ def test_tensors_that_cannot_come_in() -> None:
     for tensor, message in [
         (
             torch.ones(5, requires_grad=True),
-            r"that records gradients: pass x\.detach\(\), or .* call hcnn_core\.torch\.convolve",
+            r"that records gradients: pass x\.detach\(\), or .* call hcnn\.core\.torch\.convolve",
         ),
         (torch.ones(5, dtype=torch.bfloat16), "NumPy cannot take .*: make it a plain float array"),
         (torch.ones(5, dtype=torch.complex64).conj(), "NumPy cannot take .*conjugate bit"),

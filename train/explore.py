@@ -58,7 +58,9 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument(
         "--images", type=natural, nargs="+", metavar="INDEX", help="images to translate [two of each class]"
     )
-    parser.add_argument("--queries", choices=("train", "test"), default="train", help="set these are of [train]")
+    parser.add_argument(
+        "--queries", choices=("train", "test"), default="train", help="set that the translated images are from [train]"
+    )
     parser.add_argument("--depths", type=natural, nargs="+", metavar="J", help="depths [3 to J-1]")
     parser.add_argument("--axis", choices=V_AXES, default=V_AXES[0], help=f"attribute to translate [{V_AXES[0]}]")
     parser.add_argument(

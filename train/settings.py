@@ -16,7 +16,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line that says what would do."""
 
 
-OFTEN = {"lr": "learning_rate", "n_epochs": "epochs", "max_iter": "epochs"}
+OFTEN = {"lr": "learning_rate", "--lr": "--learning-rate", "n_epochs": "epochs", "max_iter": "epochs"}
 """Names of settings in other programs."""
 
 

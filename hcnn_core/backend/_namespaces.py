@@ -122,7 +122,7 @@ def on_host(array: Any) -> Any:
         raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call hcnn_core.jax.convolve there")
     if getattr(array, "requires_grad", False):
         raise TypeError(
-            f"got a {name} that records gradients: pass x.detach(), or for its gradients call hcnn_core.torch.convolve"
+            f"got a {name} that records gradients: pass x.detach(), or for its gradients call hcnn.core.torch.convolve"
         )
     try:
         if array.__dlpack_device__()[0] == DLPACK_CPU:

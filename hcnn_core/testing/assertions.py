@@ -292,7 +292,8 @@ def assert_adjoint(
 
     arithmetic = _Arithmetic.make(stages, u, image, v, back)
     of_back, other_basis = arithmetic.bound("adjoint(y)", backward, v, back)
-    claim = "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>"
+    rule = f" by conjugate={conjugate}" if np.iscomplexobj(v) else ""
+    claim = f"adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>{rule}"
     for z, where in ((u, ""), (_noise(u.shape, u.dtype, 2), " where x is noise")):
         image = forward(z)
         left, (of_image, basis) = product(image, v), arithmetic.bound("op(x)", forward, z, image)

@@ -261,9 +261,8 @@ def test_the_preset_follows_the_data_and_settles_what_they_leave_open(
     Path("settings.toml").write_text('dataset = "door_waves:data"\n')
     for k, (flags, asked) in enumerate([(("--dataset", "plain.npz"), 1), (("--config", "settings.toml"), 2)]):
         out = run_here((*few, *flags, "--out", f"run{k}"), None).success()
-        assert (
-            f"{flags[1] if asked == 1 else 'door_waves:data'} holds signals, for which --preset signal is taken" in out
-        )
+        said = f"{flags[1] if asked == 1 else 'door_waves:data'}: --preset signal is taken, the one for signals"
+        assert said in out
         assert out.count("calling the function data of the module door_waves") == asked - 1
         assert load(f"run{k}").checkpoint.config.preset == "signal"
         assert "a tenth of the 60 training signals" in out and "signals/s" in out and "images" not in out

@@ -184,8 +184,10 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
     ("arguments", "fragments"),
     [
         (["--epoch", "3"], ["--epoch", "--help"]),
+        (["--lr", "3"], ["--lr 3 (did you mean --learning-rate?)"]),
         (["runs"], ["unrecognized arguments: runs;"]),
         (["."], ["unrecognized arguments: . (did you mean --dataset .?)"]),
+        (["hcnn-fast"], ["unrecognized arguments: hcnn-fast (did you mean --preset hcnn-fast?)"]),
         (["two\nlines"], ["two lines"]),
         (["--preset", "huge"], ["--preset", "'huge'", "hcnn-plus", "sample"]),
         (["--preset"], ["--preset", "expected one argument"]),

@@ -182,6 +182,7 @@ def test_resume_and_plot_of_no_run(command: Command, tmp_path: Path, action: str
         command(action, path).one_line(1, str(path), "holds no run")
     assert contents(tmp_path) == {"file": b""}
     (tmp_path / "config.toml").touch()
+    command("train", tmp_path).one_line(2, f"(did you mean --config {tmp_path}/config.toml?)")
     if action == "--resume":
         command(action, tmp_path).one_line(1, "has no checkpoint; start the run anew in another directory")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,9 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
     other = network((12,))
     monkeypatch.delitem(onnx_module.ACTIVATIONS, "elu")
     with pytest.raises(CheckpointError, match=r"ONNX's operator for activation 'elu' is not known here: export \.h5"):
+        write_onnx(tmp_path / "net.onnx", tmp_path, other.checkpoint)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match="onnx is not installed: pip install"):  # before filters are merged
         write_onnx(tmp_path / "net.onnx", tmp_path, other.checkpoint)
     run_here(("export", "hcnn-fast", tmp_path / "net.txt"), None).one_line(2, ".safetensors (filters) and .onnx")
 

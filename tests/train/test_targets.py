@@ -345,7 +345,7 @@ def test_tables_that_do_not_do(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             load_dataset(tmp_path / "pics", tmp_path / "kept")
     (tmp_path / "pics.csv").write_text("path,class\n0.png,1\n")  # of `predict`
-    with pytest.raises(DataError, match="holds none; expected two or more folders"):
+    with pytest.raises(DataError, match="holds no classes; expected two or more folders"):
         load_dataset(tmp_path / "pics", tmp_path / "kept")
     (tmp_path / "pics" / "labels.csv").write_text("path,class\n0.png,1\n")
     with pytest.raises(DataError, match=r"labels\.csv: its first column is 'path'; a table of labels begins"):

@@ -72,14 +72,19 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [*map(str, action.choices)]
-            raise argparse.ArgumentError(action, f"{value!r} is none{meant(value, known)}; choose {', '.join(known)}")
+            raise argparse.ArgumentError(
+                action, f"{value!r} is not known{meant(value, known)}; choose {', '.join(known)}"
+            )
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
         if unknown := re.search(r"unrecognized arguments: (\S+)", message):
             known, word = self._option_string_actions, unknown[1]
-            names_data = "--dataset" in known and os.path.exists(word)
-            message += f" (did you mean --dataset {word}?)" if names_data else meant(word, known)
+            paths = {"--config": f"{word}/config.toml", "--dataset": word}
+            near = [f"{flag} {path}" for flag, path in paths.items() if flag in known and os.path.exists(path)]
+            if "--preset" in known and word in (known["--preset"].choices or ()):
+                near = [f"--preset {word}"]
+            message += f" (did you mean {near[0]}?)" if near else meant(word, known)
         if launched():  # the ranks have one line between them
             raise ConfigError(f"{one_line(message)}; --help lists the flags")
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")

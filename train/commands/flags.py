@@ -74,10 +74,8 @@ def add_network(parser: Parser, names: Iterable[str]) -> None:
 def add_flag(group: argparse._ActionsContainer, f: Field[Any]) -> argparse.Action:
     """Add the flag of a setting to a parser or a group of one."""
     kind, count = field_type(f)
-    options: dict[str, Any] = {
-        "default": None,
-        "help": f"{f.metadata['help']} [{_in_words(f.default)}]".replace("%", "%%"),
-    }
+    default = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    options: dict[str, Any] = {"default": None, "help": f"{f.metadata['help']} [{default}]".replace("%", "%%")}
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction
     else:
@@ -116,12 +114,8 @@ def config_of(options: argparse.Namespace, *, calls: bool = False) -> tuple[Conf
         data = load(dataset, reading, str(settings.get("data_dir", Config.data_dir))) if reads else None
         axes = len(data.image_shape) - 1 if data else 2
         settings["preset"] = BY_AXES[axes]
-        say(f"{dataset} holds {UNITS[axes]}, for which --preset {BY_AXES[axes]} is taken")
+        say(f"{dataset}: --preset {BY_AXES[axes]} is taken, the one for {UNITS[axes]}")
     config = make_config(settings.pop("preset", "hcnn"), settings)
     if called and not data:
         say_called(dataset, options.config)
     return config, data
-
-
-def _in_words(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -254,7 +254,7 @@ def _scan(root: Path, words: Mapping[str, str]) -> Pictures:
     classes = {part: {label for _, of, label in pictures if of == part} for part in parts}
     first, where = next(iter(parts.items()))
     if len(classes[first]) < 2:
-        holds, said = ", ".join(classes[first]) or "none", f" ({notes[0]})" if notes else ""
+        holds, said = ", ".join(classes[first]) or "no classes", f" ({notes[0]})" if notes else ""
         raise DataError(f"{where} holds {holds}; expected two or more folders, one for each class, of pictures{said}")
     for part, where in parts.items():
         if not classes[part]:

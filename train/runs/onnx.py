@@ -57,12 +57,12 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
 
     The batch is free, and so are the lengths of space.
     """
-    network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
-    steps = dense.dense_steps(checkpoint, network, parameters, moments, ACTIVATIONS, "ONNX")
     require_installed("onnx", extra="onnx")
     import onnx
     from onnx import TensorProto, helper
 
+    network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
+    steps = dense.dense_steps(checkpoint, network, parameters, moments, ACTIVATIONS, "ONNX")
     axes = len(checkpoint.image_size)
     graph = _Graph(axes)
     lengths = ("rows", "columns", "slices")[:axes] if axes > 1 else ("samples",)

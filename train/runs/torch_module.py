@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": lambda: nn.GELU("tanh"),
     "relu": nn.ReLU,
     "squash": _Squash,
-    "maxout": lambda: _Of(lambda x: torch.maximum(*x.chunk(2, 1))),
+    "maxout": lambda: _Function(lambda x: torch.maximum(*x.chunk(2, 1))),
 }
 """Modules, by the names of activations."""
 
@@ -53,16 +53,15 @@ def _module(operation: Operation) -> nn.Module:
         case Scale(factor, offset):
             return _Scale(factor, offset)
         case Reduce(kind, count):
-            return _Of(lambda x: getattr(x.unflatten(1, (count, -1)), kind)(1))
+            return _Function(lambda x: getattr(x.unflatten(1, (count, -1)), kind)(1))
         case Whole(kind):
-            reduce = "amax" if kind == "max" else kind
-            return _Of(lambda x: getattr(x.flatten(2), reduce)(2))
+            return _Function(lambda x: getattr(x.flatten(2), "amax" if kind == "max" else kind)(2))
         case Flatten():
-            return _Of(lambda x: x.movedim(1, -1).flatten(1))
-    return _Of(torch.add)
+            return _Function(lambda x: x.movedim(1, -1).flatten(1))
+    return _Function(torch.add)
 
 
-class _Of(nn.Module):
+class _Function(nn.Module):
     """A function without weights."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
