@@ -435,7 +435,8 @@ def make_targets() -> set[str]:
 
 
 def test_continuous_integration_runs_lint_and_test() -> None:
-    commands = re.findall(r"^ *(?:beside [a-z]+ )?make ([a-z]+)\b", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    commands = re.findall(r"^ *(?:beside [a-z]+ )?make ([a-z]+)\b", script, re.MULTILINE)
     assert commands == ["mpi", "oldest", "lint", "test", "docs", "soak", "narrow"]
     assert set(commands) <= make_targets()
 
