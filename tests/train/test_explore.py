@@ -78,6 +78,7 @@ def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_imag
     taus = {(m["j"], m["image"], m["tau"], m["rank"]) for m in record["matches"]}
     assert taus == {(j, i, tau, r) for j in (3, 4) for i in (0, 1, 7) for tau in range(2) for r in (1, 2, 3)}
     assert record["conclusion"][0].startswith('"Progressively higher probability')
+    assert "Kendall's tau with depth not defined" in record["conclusion"][0]  # no sample is left apart at depth 4
     verdicts = {claim["claim"]: claim["verdict"] for claim in record["claims"]}
     compared = [verdict for claim, verdict in verdicts.items() if "keep the class more often than" in claim]
     assert {*compared} == {"cannot be decided"}  # zero boundaries; two samples, each a mean of both

@@ -52,16 +52,19 @@ def conclusion(study: Study) -> list[str]:
 
     rise = _Rise.of(study)
     claim = {YES: "true", NOT_SHOWN: "not shown", UNDECIDED: UNDECIDED}[rise.verdict]
-    statistic_of_all, p_of_all = trend([trained[j].moved for j in depths])
     return [
         f'"Progressively higher probability to belong to the same class": {claim} of this network. Over translations '
         f"that share no sample with what was translated it is {percent('trained', first)} at depth {first} and "
-        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {rise.statistic:.2f}, p = {rise.p:.2g}. "
-        f"Over all translations, {statistic_of_all:.2f}, p = {p_of_all:.2g}.",
+        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {_shown(rise.statistic, rise.p)}. "
+        f"Over all translations, {_shown(*trend([trained[j].moved for j in depths]))}.",
         f"Without a translation the nearest image has the class in {shown_share(float(trained[last].share[0]))} of the "
         f"cases at depth {last}; with the axis in random order {percent('random order', last)}; in the untrained "
         f"network {percent('untrained', last)}; chance is {shown_share(1 / len(study.dataset.class_names))}.",
     ]
+
+
+def _shown(statistic: float, p: float) -> str:
+    return "not defined" if math.isnan(statistic) else f"{statistic:.2f}, p = {p:.2g}"
 
 
 def apart(study: Study, j: int) -> list[int]:
