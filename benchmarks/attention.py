@@ -18,7 +18,7 @@ from autodiff import tree_map
 from benchmarks.reduced import reduced
 from benchmarks.runner import Row, command_line, publish, records, run, tables
 from train import Classifier, fit, load, load_dataset, make_config
-from train.data import Dataset, split_validation
+from train.data import Dataset, split_validation, standardise
 from train.networks.registry import build
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -52,9 +52,8 @@ def accuracy_at(network: Classifier, dataset: Dataset, size: int) -> float:
     weights, mean, std = checkpoint.state.evaluated, checkpoint.channel_mean, checkpoint.channel_std
     one = build(checkpoint.config, size, len(dataset.class_names), 3)
 
-    def inputs(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        x: np.ndarray[Any, Any] = ((reduced(images, size) - mean) / std).astype(np.float32)
-        return x
+    def inputs(images: np.ndarray[Any, Any]) -> Any:
+        return standardise(reduced(images, size), mean, std)
 
     batches = np.split(dataset.train_images[: BATCH * BATCHES], BATCHES)
     moments = tree_map(lambda *of: sum(of) / BATCHES, *(one(weights, inputs(x))[1] for x in batches))

@@ -148,6 +148,7 @@ def table(task: Task, file: Path) -> str:
                 margins[name, j], above[name, j] = share - random, int(all_orders.sum())
             of_place = f"{np.median(share):.3f}", f"{np.median(random):.3f}"
             shown.append((name, f"x_{j} along v_{i}", *of_place, all_orders.sum(), (all_orders & (whole > 0)).sum()))
+    assert {arm.steps for arm in task.arms.values()} <= {None, 0}, "arms have as many steps, or none"
     counted, one, tests = "seeds" if task.paired else "pairs", next(iter(task.arms)), []
     for other, j in itertools.product(task.others, (1, 2, 3)):
         first, second = margins.get((one, j)), margins.get((other, j))

@@ -16,8 +16,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from autodiff import elu
+from benchmarks import runner
 from benchmarks.runner import Array, Row, Weights, append, command_line, descend, newcombe, publish, tables
-from train.attributes.symmetry import translation_explains
+from train.attributes.symmetry import Explained, translation_explains
 
 SIZE, CLASSES = 16, 7
 ELEMENTS = range(1, SIZE)
@@ -178,8 +179,8 @@ def train(hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> Weights:
 def measure(weights: Weights, hidden: list[Circle], arm: Arm, rng: np.random.Generator) -> list[Row]:
     """Test each network on new samples, put the statistic to its x_1, and return what of it is counted and drawn.
 
-    A row has what `RECORDED` names, whether the share is above all random orders, whether the translations are the
-    group's, and two arrays (16, 16): x_1(g_s x) of one x for every s, and x_1(x) moved by the best translation of each.
+    A row has what `RECORDED` names, whether the translations are the group's, and two arrays (16, 16): x_1(g_s x) of
+    one x for every s, and x_1(x) moved by the best translation of each.
     """
     rows = []
     for k, one in enumerate(hidden):
@@ -200,20 +201,22 @@ def measure(weights: Weights, hidden: list[Circle], arm: Arm, rng: np.random.Gen
         accuracies = accuracy(range(SIZE)), accuracy(range(SIZE // 2, SIZE))
         of_orders = float(e.random.mean()), float(e.random.max()), float(e.p)
         row = dict(zip(RECORDED, (*accuracies, e.share, *of_orders, " ".join(map(str, e.shifts))), strict=True))
-        row |= {"above": e.p <= 1 / (1 + ORDERS) + 1e-12, "group": e.is_isomorphic(ELEMENTS, SIZE)}
+        row["group"] = e.is_isomorphic(ELEMENTS, SIZE)
         rows.append(row | {"x_1(g_s x)": turned, "its best translation": translated})
     return rows
 
 
-def table(found: dict[str, list[Row]]) -> str:
-    """Return the arms as a table in Markdown, and what the protocol compares."""
+def table(file: Path) -> str:
+    """Return the arms of a record as a table in Markdown, and what the protocol compares."""
     rows, compared = [], []
-    counts = {}
+    counts, found = {}, runner.grouped(runner.records(file, "arm", "network"), ARMS)
     for name, some in found.items():
-        n, above = len(some), sum(row["above"] for row in some)
-        counts[name] = {"above": above, "whole": (whole := sum(row["above"] and row["group"] for row in some))}
+        beyond = [row for row in some if float(row["p"]) <= 1 / (1 + ORDERS) + 1e-12]
+        n, above, shifts = len(some), len(beyond), [np.array(row["shifts"].split(), int) for row in beyond]
+        whole = sum(Explained(1.0, a, a, a).is_isomorphic(ELEMENTS, SIZE) for a in shifts)
+        counts[name] = {"above": above, "whole": whole}
         p = binomtest(above, n, 1 / (1 + ORDERS), alternative="greater").pvalue
-        right, unseen, share, random = (np.median([row[of] for row in some]) for of in RECORDED[:4])
+        right, unseen, share, random = (np.median([float(row[of]) for row in some]) for of in RECORDED[:4])
         shares, accuracies = (f"{share:.3f}", f"{random:.3f}"), (f"{100 * a:.1f} %" for a in (right, unseen))
         rows.append((name, n, above, f"{p:.2g}", whole, *shares, *accuracies))
     for first, second, which in COMPARED:
@@ -279,11 +282,11 @@ def main() -> None:
         print(name, *(f"{100 * r['accuracy']:.0f}" for r in found[name]), flush=True)
     if not options.out or options.accuracy_only:
         return
-    publish(options.out, table(found))
-    (options.out / "networks.csv").unlink(missing_ok=True)
+    (file := options.out / "networks.csv").unlink(missing_ok=True)
     for name, results in found.items():
         recorded = [{"arm": name, "network": k} | {key: r[key] for key in RECORDED} for k, r in enumerate(results)]
-        append(options.out / "networks.csv", recorded)
+        append(file, recorded)
+    publish(options.out, table(file))
     draw(found, options.out / "arms.png")
     draw_actions(found, options.out / "actions.png")
 

@@ -7,9 +7,11 @@ import pytest
 
 pytest.importorskip("matplotlib")
 from benchmarks import attention, circles, connections, hue, planted, report, rows, runner, signals, sound, volumes
+from benchmarks.symmetries import table as table_of_symmetries
 
 RESULTS, RECORD = rows.RECORD.parent, json.loads(rows.RECORD.read_text("utf-8"))
 TABLES = {
+    "symmetries/arms.md": table_of_symmetries,
     "circles/arms.md": lambda file: circles.table(runner.records(file, "arm", "network")),
     "hue/arms.md": lambda file: planted.table(hue.task(1), file),
     "sound/arms.md": lambda file: planted.table(sound.task(1), file),

@@ -39,6 +39,7 @@ f, f_rotated = lift(image), lift(np.rot90(image))
 difference = abs(f_rotated - np.roll(np.rot90(f), 1, axis=2)).max()
 print(f"rotating the image rotates f and moves its angle by one: difference {difference:.1e}")
 assert difference <= rounding_bound(lift, image)
+assert lift(np.outer(np.arange(n), np.ones(n)))[n // 2, n // 2].argmax() == 0, "angle 0 sees what rises along u1"
 assert abs(f[..., 0] - f[..., 2]).max() > 0.1 * f.max(), "opposite edges have opposite angles"
 
 fig, panels = plt.subplots(2, 2, figsize=(11, 4.6), width_ratios=(1, 4), layout="constrained")

@@ -79,9 +79,11 @@ for name, found in (("SciPy", restored), ("PyLops", by_pylops)):
 # ``|K x - y|^2 + eps |x|_1``.
 
 y_zero = (K_zero @ picture.ravel()).reshape(n, n) + 0.01 * rng.standard_normal((n, n))
-smooth = pylops.optimization.leastsquares.regularized_inversion(
-    K_zero, y_zero.ravel(), [pylops.Gradient((n, n), kind="forward")], epsRs=[0.1], iter_lim=200
-)[0].reshape(n, n)
+smooth, stopped, *_ = pylops.optimization.leastsquares.regularized_inversion(
+    K_zero, y_zero.ravel(), [pylops.Gradient((n, n), kind="forward")], epsRs=[0.1], iter_lim=iterations
+)
+assert stopped in (1, 2), "by its own rule, not by the limit"
+smooth = smooth.reshape(n, n)
 inner = np.s_[8:-8, 8:-8]  # what no border is mixed into
 for name, pair in {"Tikhonov": (y, restored), "zero boundary, gradient": (y_zero, smooth)}.items():
     before, after = (peak_signal_noise_ratio(picture[inner], np.clip(p[inner], 0, 1), data_range=1) for p in pair)

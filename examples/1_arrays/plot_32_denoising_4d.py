@@ -75,6 +75,7 @@ pairs = [(space, time) for space in widths for time in widths[::3]]
 smoothed = {(s, t): ndimage.gaussian_filter(seen[0, 0].numpy(), (s, s, s, t), mode="wrap") for s, t in pairs}
 best = min(smoothed, key=lambda width: error(smoothed[width]))
 print(f"left of the noise: {error(smoothed[best]):.1%} by a Gaussian, {error(denoised):.1%} by the network")
+assert abs(error(seen) - 1) < 4 * np.sqrt(2 / clean.numel()), "the unit is the noise, by four standard errors"
 assert error(denoised) < error(smoothed[best]) < 1
 
 fig, panels = plt.subplots(1, 5, figsize=(13, 2.8), layout="constrained")

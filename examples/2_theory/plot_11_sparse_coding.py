@@ -32,6 +32,7 @@ def draw(count):
 
 
 tested = draw(500)
+assert abs(np.mean(tested**2) * d / (5 + 0.02**2 * d) - 1) < 0.15, "the energy of five unit atoms and the noise"
 best = ista(tested, dictionary, penalty, iterations=5000)
 losses = sparse_loss(tested, best, dictionary, penalty)
 

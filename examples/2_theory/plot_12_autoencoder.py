@@ -90,6 +90,7 @@ for scales in (1, 2, 3):
 
 flat = psnr(test, np.broadcast_to(test.mean(axis=(1, 2), keepdims=True), test.shape))
 print(f"mean colours: PSNR {flat:.1f} dB (test)")
+assert np.isclose(flat, -10 * np.log10(test.var(axis=(1, 2)).mean()), rtol=1e-3), "white is 1"
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ax.imshow(np.concatenate([np.concatenate(row, axis=1) for row in pictures]))
 ax.set(yticks=16 + 32 * np.arange(4), yticklabels=["test images", "J = 1", "J = 2", "J = 3"], xticks=[])

@@ -122,6 +122,7 @@ def restored(known, tested, width, atoms):
         made = [(finer(way, tested[j + 1], width), chain[name]) for name, way in ways.items()]
         squares = ((np.array(made) - tested[j]) ** 2).reshape(4, 2, len(tested[j]), -1).mean(3)
         lost = squares[0, 0].mean()
+        assert j == 2 or np.all(squares[:, 1].mean(1) > squares[:, 0].mean(1)), "coarser errors stay in the chain"
         for i, title in enumerate(("from the truth", "in the chain")):
             shown = ", ".join(f"{name} {s.mean() / lost:.3f}" for name, s in zip(ways, squares[:, i], strict=True))
             print(f"to length {tested[j].shape[1]}, {title}: {shown}")

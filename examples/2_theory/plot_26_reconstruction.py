@@ -61,6 +61,7 @@ def from_moments(x, octaves, scales, steps, angles, harmonics):
         problems[j] = *moment_distance(resample(x, n), bank, harmonics=harmonics, first=1), n
     y = None
     for j, (distance, m, n) in problems.items():
+        assert distance(resample(x, n)) < 1e-9, "moments are of frequencies that these samples hold"
         if y is None:
             draws = (lbfgs(distance, rng.standard_normal((n,) * x.ndim), iterations=steps) for _ in range(50))
             y = resample(next(y for y, value in draws if value < 1e-4), n // 2)

@@ -24,6 +24,7 @@ n, scales, layers, iterations = 128, 4, 5, 100
 rng = np.random.default_rng(0)
 
 gravel = data.gravel()[:256, :256].astype(float).reshape(n, 256 // n, n, 256 // n).mean(axis=(1, 3))
+assert np.isclose(gravel.mean(), data.gravel()[:256, :256].mean()), "each pixel counts"
 gravel = ((gravel - gravel.mean()) / gravel.std()).astype(np.float32)
 
 # %%

@@ -48,6 +48,8 @@ place, phase = rng.uniform(-15, 15, (len(labels), 1)), rng.uniform(0, 2 * np.pi,
 rate = np.where(labels == 1, 1, -1)[:, None] * 0.1 / LENGTH
 signals = np.sin(2 * np.pi * (0.15 * t + rate * (t - place) ** 2) + phase)
 signals = (signals + 0.7 * rng.standard_normal(signals.shape)).astype(np.float32)[..., None]  # (N, u1, channels)
+high = np.mean(np.abs(np.fft.rfft(signals[..., 0]))[:, LENGTH // 3 : -1] ** 2)
+assert abs(high / (LENGTH * 0.7**2) - 1) < 0.1, "above 1/3 cycle a sample there is noise alone"
 chirps = Dataset("chirps", ("falling", "rising"), signals[200:], labels[200:], signals[:200], labels[:200])
 
 fig, panels = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
