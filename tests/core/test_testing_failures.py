@@ -276,8 +276,8 @@ def test_lines_say_what_where_and_how_much() -> None:
     with pytest.raises(AssertionError) as caught:
         assert_adjoint(np.copy, lambda y: 2j * y, np.ones(2) + 0j, np.ones(2) + 0j)
     assert str(caught.value).startswith(
-        "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>: off by 4.47 (2+0j instead of 0+4j), "
-        "where rounding explains "
+        "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)> by conjugate=False: off by 4.47 "
+        "(2+0j instead of 0+4j), where rounding explains "
     )
 
 
