@@ -20,7 +20,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if lot := os.environ.get("HCNN_LOT"):  # "1/3": every third of the cases that are drawn, from the second on
+    if lot := os.environ.get("HCNN_LOT"):  # "1/6": every sixth of the cases that are drawn, from the second on
         first, lots = map(int, lot.split("/"))
         drawn = [item for item in items if item.get_closest_marker("lot")]
         left = set(drawn).difference(drawn[first::lots])

@@ -19,9 +19,9 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_CODE_OF_PACKAGES = 31_444
+MOST_CODE_OF_PACKAGES = 30_991
 """Lines of code of the five packages, by scripts/count_code.py. What adds a line deletes one elsewhere."""
-MOST_CODE = 74_224
+MOST_CODE = 73_883
 """Lines of code of the whole tree, tests and benchmarks among them."""
 MOST_WORDS = 43_400
 """Words of the documents: the Markdown files of the top folder and of docs/."""
