@@ -121,7 +121,7 @@ def _arguments(parser: Parser) -> None:
 
 @command(_arguments, "take fewer workers")
 def main(options: argparse.Namespace) -> None:
-    """Train a network for each of many settings, side by side, and table what they reach on images that are held out.
+    """Train a network for each of many settings, side by side, and write a table of their held-out scores.
 
     The test set is not read. The same command goes on with a sweep. Trials that fail are in its table; the exit status
     is 0 then too.

@@ -146,9 +146,9 @@ class HierarchicalLayer(Layer):
     reduces: bool = False  # whether to make the next layer's marginal on the way
     factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
     tells_classes: bool = False
-    blurs: bool = False  # whether what it filters is low-passed along u first
-    skip: AlignedSkip | None = None  # of x_{j-2}, which is read too, or of x_{j-1}
-    embedded: int = 0  # numbers z_j that its factors are made from, by the linear map of layer EMBEDDED; 0: its own
+    blurs: bool = False  # whether its input is low-passed along u first
+    skip: AlignedSkip | None = None  # from x_{j-2}, which is read too, or from x_{j-1}
+    embedded: int = 0  # numbers in z_j, of which the linear map of layer EMBEDDED makes its factors; 0: it has its own
     activation: Activation = ACTIVATIONS["elu"]  # rho
 
     nonlinear = False
@@ -231,7 +231,7 @@ class HierarchicalLayer(Layer):
 
     @property
     def copies(self) -> float:  # type: ignore[override]
-        """Two more where rho has no fused form, or more is added before it: what it is taken of, and what it makes."""
+        """Two more, the argument of rho and its result, where rho has no fused form or a dense connection is added."""
         return 2.5 if self.activation.fused and not self.connecting else 4.5
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
@@ -309,7 +309,7 @@ class HierarchicalLayer(Layer):
         return lasting_zeros(getval(bias)) if self.normalizes else bias
 
     def _fold(self, filters: Weights, weights: Weights, moments: Weights) -> Weights:
-        """Return filters and bias before rho, the output normalised by given moments where it is."""
+        """Return filters and bias before rho, which normalise outputs by the given moments if the layer does."""
         if "connection" in weights:
             filters = {**filters, "connection": weights["connection"]}
         if not self.normalizes:
@@ -320,13 +320,13 @@ class HierarchicalLayer(Layer):
         return {**filters, **{name: filters[name] * slope for name in last}, "bias": bias}
 
     def _connected(self, filters: Weights, weights: Weights, inputs: Sequence[Signal]) -> Weights:
-        """Return filters with what those of a dense connection make of x_{j-2}, where there is one."""
+        """Return filters, with the result of the dense connection as "added", if the layer has one."""
         if self.skip is None or not self.skip.taps:
             return filters
         return {**filters, "added": self.skip(inputs[-1].x, weights["connection"])}
 
     def _summed(self, filters: Weights, x: Array) -> Array:
-        """Filter x, and add what a dense connection makes, before bias and rho."""
+        """Return the result of the filters plus that of the dense connection, before bias and rho."""
         y = self._filtered(filters, x)
         return added_to(y, filters["added"]) if "added" in filters else y
 
@@ -351,7 +351,7 @@ class HierarchicalLayer(Layer):
         return y, {} if parts is None else {"parts": getval(parts)}
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
-        """Return x_j by merged filters and a bias from what they filter."""
+        """Return x_j from x, the reduced input, by merged filters and a bias."""
         if (fused := self.activation.fused) is None or "added" in filters:
             return Signal(self.activation.rho(self._summed(filters, x) + filters["bias"]))
         operands = x, filters["w"], filters["bias"], self._axes
@@ -360,7 +360,7 @@ class HierarchicalLayer(Layer):
         return Signal(fused.convolve(*operands, **self._options))
 
     def joined(self, signal: Signal, inputs: Sequence[Signal]) -> Signal:
-        """Return what the layer makes, with what skips it."""
+        """Return the output plus the skip, if the layer has one that is added after rho."""
         return signal if self.skip is None or self.skip.taps else Signal(added_to(signal.x, self.skip(inputs[-1].x)))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
@@ -377,7 +377,7 @@ class HierarchicalLayer(Layer):
         return self._fold(filters, weights, moments)
 
     def by_filters(self, filters: Weights, inputs: Sequence[Signal], reduction: str = "sum") -> Signal:
-        """Return the layer by filters that are merged for such a reduction over v_{j-3}, and what skips it."""
+        """Return the output by filters merged for this reduction over v_{j-3}, plus the skip."""
         x = self._reduced(inputs[0], reduction)
         return self.joined(self.made_by(self._connected(filters, filters, inputs), x), inputs)
 
@@ -411,7 +411,7 @@ class FactoredLayer(HierarchicalLayer):
 
     @property
     def trained(self) -> int:
-        """Coefficients of both factors, or of what makes them from z_j; and of a dense connection."""
+        """Coefficients of both factors, or of z_j and the linear map; and of a dense connection."""
         own = self.factors * (self.taps + math.prod(self.kernel_size[len(self.space) :]) * self.filters)
         if self.embedded:
             own = self.embedded * (1 + own * (self.j == EMBEDDED))
@@ -419,11 +419,11 @@ class FactoredLayer(HierarchicalLayer):
 
     @property
     def counted(self) -> int:
-        """Those of the merged filter, as the paper counts them; or of both factors, or of what makes them from z_j."""
+        """Coefficients of the merged filter; of both factors in a (+) layer; of z_j and the map in a HyperNetwork."""
         return self.trained if self.embedded or self.nonlinear else super().counted
 
     def weights_in(self, parameters: Parameters) -> Weights:
-        """Return its weights, with factors that the linear map makes from z_j."""
+        """Return the layer's weights; a HyperNetwork makes the factors from z_j."""
         weights = super().weights_in(parameters)
         if not self.embedded:
             return weights
@@ -431,7 +431,7 @@ class FactoredLayer(HierarchicalLayer):
         return weights | {name: np.tensordot(weights["z"], maps[f"{name}_map"], 1) for name in "hg"}
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
-        """Draw factors, or a z_j of squared norm 1 in the mean, and at layer `EMBEDDED` the map: factors for each."""
+        """Draw the factors, or z_j, whose mean squared norm is 1; at layer `EMBEDDED` draw the linear map too."""
         if not self.embedded:
             return self._draw_factors(rng)
         z = rng.standard_normal(self.embedded) / math.sqrt(self.embedded)
@@ -534,7 +534,7 @@ class NonlinearLayer(FactoredLayer):
         return convolve(self.activation.rho(convolve(x, h, **of_h) + shift), g, **of_g)
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
-        """Return x_j by both filters from what they filter."""
+        """Return x_j from x, the reduced input, by both filters."""
         if (fused := self.activation.fused) is None or "added" in filters:
             return super().made_by(filters, x)
         operands = (filters[name] for name in ("h", "shift", "g", "bias"))

@@ -110,7 +110,7 @@ class Layer:
         return {}
 
     def weights_in(self, parameters: Parameters) -> Weights:
-        """Return its weights, of those of all layers."""
+        """Return the weights of this layer from those of all layers."""
         return parameters.get(self.name, {})
 
     def moments(self) -> Weights:

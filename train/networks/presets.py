@@ -24,7 +24,7 @@ MUON: dict[str, Any] = {
     "logit_scale": 10.0,
     "shift": 4,
 }
-"""Settings common to all recipes of this project."""
+"""Settings common to the recipes that train by Muon."""
 
 RECIPE: dict[str, Any] = {
     **MUON,
