@@ -450,7 +450,7 @@ def main() -> int:
     if options.by_taps:
         from hcnn_core._engines.cpu.winograd import WinogradProducts
 
-        mock.patch.object(WinogradProducts, "suits", return_value=False).start()
+        mock.patch.object(WinogradProducts, "supports", return_value=False).start()
     torch = load_torch() if set(options.only) - set(OURS.values()) else None
 
     lines: list[str] = []

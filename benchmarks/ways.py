@@ -64,7 +64,7 @@ def _without(module: str) -> Any:
 
 
 WAYS: dict[str, Callable[[], Any]] = {
-    "tiles": lambda: mock.patch.object(winograd.WinogradProducts, "suits", lambda *_: False),
+    "tiles": lambda: mock.patch.object(winograd.WinogradProducts, "supports", lambda *_: False),
     "codelets": lambda: mock.patch.object(devices, "choose_transform", _without_codelets),
     "three products": lambda: mock.patch.object(devices, "choose_transform", _of_four_products),
     "spectral plan": lambda: _by_axis(_without_spectral),
@@ -72,8 +72,8 @@ WAYS: dict[str, Callable[[], Any]] = {
     "merged lines": lambda: mock.patch.object(direct, "is_merged", lambda taps: False),
     "lines of one row": lambda: mock.patch.object(direct, "_neighbour_table", lambda *_: None),
     "transposes": lambda: mock.patch.object(plan, "contiguous", np.ascontiguousarray),
-    "FFT at once": lambda: mock.patch.object(fft_plan.FFTPlan, "suits", False),
-    "blocks": lambda: mock.patch.object(block_plan.BlockPlan, "suits", False),
+    "FFT at once": lambda: mock.patch.object(fft_plan.FFTPlan, "supports", False),
+    "blocks": lambda: mock.patch.object(block_plan.BlockPlan, "supports", False),
     **{name: lambda name=name: _without(name) for name in ("patches", "normalization", "elementwise", "factored")},  # type: ignore[misc]
 }
 
@@ -126,7 +126,7 @@ def best(problem: Any, operands: tuple[Any, ...], near: float = 3.0) -> float:
     """Least processor time of the choices that do not promise to be far slower than the best."""
     x, w, g = operands
     found = devices.NUMPY.choices(convolve_costs.described(problem))
-    found = [c for c in found if not isinstance(c, AtOnce) or c.plan.suits]
+    found = [c for c in found if not isinstance(c, AtOnce) or c.plan.supports]
     prices = [convolve_costs.estimate(choice) for choice in found]
     plans = [choice.make() for choice, price in zip(found, prices, strict=True) if price <= near * min(prices)]
     return min(seconds(lambda of=of: (of.forward(np, x, w), of.adjoints(np, g, None, w))) for of in plans[:8])

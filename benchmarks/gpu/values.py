@@ -79,7 +79,7 @@ def main() -> None:
     card()
     if sys.argv[1:] == ["card"]:
         return
-    TensorPlan.suits = staticmethod(lambda a, *_: kernels_of(a) is not None)  # type: ignore[assignment]
+    TensorPlan.supports = staticmethod(lambda a, *_: kernels_of(a) is not None)  # type: ignore[assignment]
     with without_numba():
         for what, products, compare in itertools.chain(convolutions(cupy), others(cupy)):
             right = False

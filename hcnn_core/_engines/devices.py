@@ -84,7 +84,7 @@ class Device:
         return choices
 
     def native(self, name: str, like: Any, *others: Any) -> Any:
-        """Return the native module of this name, if it takes such an array and what else its `suits` asks for."""
+        """Return the native module of this name, if it takes the array and all else that its `supports` asks for."""
         if name not in self.modules:
             return None
         if self.is_compiled and name in LARGE_ONLY and like.size < current().elementwise_elements:
@@ -92,8 +92,8 @@ class Device:
         if self.is_compiled and not has_compiled_kernels():
             return None
         module = module_of(self.name, name)
-        suits = getattr(module, "suits", None)
-        return module if suits is None or suits(like, *others) else None
+        supports = getattr(module, "supports", None)
+        return module if supports is None or supports(like, *others) else None
 
     def engine(self, name: str, like: Any, *others: Any) -> Any:
         """Return the module of `native`, or else the generic one."""
@@ -157,9 +157,9 @@ def _cuda_by_axis(methods: tuple[str, ...], request: Request) -> ByAxis:
 
     g, tuning, (arrangement, products, transform_for) = request.problem, request.tuning, _gathered(methods, request)
     transform = transform_for(matmul=matmul)
-    if request.real and CudaPlan.suits(arrangement, transform):
+    if request.real and CudaPlan.supports(arrangement, transform):
         limits = request.tensor_cores
-        slides = limits is not None and TensorPlan.suits(arrangement, transform, tuning, limits)
+        slides = limits is not None and TensorPlan.supports(arrangement, transform, tuning, limits)
         return ByAxis(TensorPlan if slides else CudaPlan, arrangement, transform, products, True, tuning)
     if request.real and arrangement.taps.uneven:
         along = zip(g.lengths, g.stride, g.boundary, strict=True)
@@ -225,7 +225,7 @@ def choose_transform(
         return LibraryFFT(axes, real)
     if straight_line and real:
         by_phases = RealDFT(axes, three_products)
-        if all(axis.suits and axis.is_fast for axis in by_phases.axes):
+        if all(axis.supports and axis.is_fast for axis in by_phases.axes):
             return by_phases
     return matrices
 
@@ -251,8 +251,8 @@ def _cuda_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]:
     from hcnn_core._engines.choice import AtOnce
     from hcnn_core._engines.cuda.single import SinglePlan
 
-    suits = request.real and SinglePlan.suits(request.problem, request.tuning)
-    return [AtOnce(SinglePlan(request.problem, request.tuning), methods)] if suits else []
+    supports = request.real and SinglePlan.supports(request.problem, request.tuning)
+    return [AtOnce(SinglePlan(request.problem, request.tuning), methods)] if supports else []
 
 
 def _tensor_cores(dtype: str) -> DeviceLimits | None:
@@ -280,7 +280,7 @@ def _library_at_once(methods: tuple[str, ...], request: Request) -> list[AtOnce]
     device = request.device
     operands = request.problem, request.real, request.tuning, device is NUMPY, partial(device.engine, "elementwise")
     plans: tuple[FFTPlan, ...] = FFTPlan(*operands), BlockPlan(*operands)
-    return [AtOnce(plan, methods) for plan in plans if plan.suits]
+    return [AtOnce(plan, methods) for plan in plans if plan.supports]
 
 
 @lru_cache(maxsize=256)
@@ -296,7 +296,7 @@ def factored_plan(expansion: Problem, contraction: Problem, tuning: Tuning) -> F
     request = Request(c, True, ((), (*e.axes, *rest)), NUMPY, tuning)
     plan = _compiled_by_axis(("fft",) * len(c.axes), request, three_products=True).make()
     positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
-    return FactoredPlan(e, c, plan) if isinstance(plan, SpectralPlan) and FactoredPlan.suits(positions) else None
+    return FactoredPlan(e, c, plan) if isinstance(plan, SpectralPlan) and FactoredPlan.supports(positions) else None
 
 
 NUMPY = Device(

@@ -1,7 +1,7 @@
 """Functions other than convolutions: the native one for an array's library, else the generic one.
 
 A native module stands in the room of a device under the name of the generic one and defines the same functions. It
-takes all arrays, or says in a function `suits` which ones. `devices.py` names them.
+takes all arrays, or says in a function `supports` which ones. `devices.py` names them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hcnn_core._engines.devices import has_compiled_kernels as has_compiled_kern
 
 
 def native(name: str, like: Any, *others: Any) -> Any:
-    """Return the native module of this name, if it takes such an array and what else its `suits` asks for; or None."""
+    """Return the native module of this name if it takes the array and all else that `supports` asks for, or None."""
     return device_of(like).native(name, like, *others)
 
 

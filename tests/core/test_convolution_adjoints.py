@@ -153,7 +153,7 @@ def by_phases(*grid: Any) -> RealDFT:
     """The transform of reals that has this kind; it suits grids whose strides divide them."""
     axes, real, three_products = grid
     transform = RealDFT(axes, three_products)
-    assume(real and all(axis.suits for axis in transform.axes))
+    assume(real and all(axis.supports for axis in transform.axes))
     return transform
 
 

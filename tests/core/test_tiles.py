@@ -109,7 +109,7 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     blocks: int,
     seed: int,
 ) -> None:
-    assert tiles.WinogradProducts.suits(taps, DEFAULT)
+    assert tiles.WinogradProducts.supports(taps, DEFAULT)
     (count, columns, rows), rng = shape, np.random.default_rng(seed)
     x = rng.standard_normal((count, columns, *taps.lengths, taps.batch)).astype(dtype)
     g = rng.standard_normal((count, rows, *taps.out_lengths, taps.batch)).astype(dtype)

@@ -93,7 +93,7 @@ def test_values_are_compared(
     if exactly:
         monkeypatch.setattr(values, "PROBLEMS", {})
         monkeypatch.setattr(values, "ROUNDING", {"float32": 1e-9})
-    monkeypatch.setattr(TensorPlan, "suits", TensorPlan.suits)  # which is replaced, and put back
+    monkeypatch.setattr(TensorPlan, "supports", TensorPlan.supports)  # which is replaced, and put back
     monkeypatch.setattr(values, "card", lambda: None)
     monkeypatch.setattr(values, "usable_cupy", lambda: np)
     monkeypatch.setattr(sys, "argv", ["values"])

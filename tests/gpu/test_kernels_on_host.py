@@ -143,9 +143,9 @@ def test_what_is_left_to_cublas() -> None:
     }
     for (a, b), expected in shapes.items():
         x, y = (np.broadcast_to(np.float32(1), shape) for shape in (a, b))
-        assert _cuda_products.suits(x, y) is expected
-    assert not _cuda_products.suits(np.ones((2, 2), complex), np.ones((2, 2), complex))
-    assert not _cuda_products.suits(np.ones((2, 2)), np.ones((2, 2), "float32"))
+        assert _cuda_products.supports(x, y) is expected
+    assert not _cuda_products.supports(np.ones((2, 2), complex), np.ones((2, 2), complex))
+    assert not _cuda_products.supports(np.ones((2, 2)), np.ones((2, 2), "float32"))
 
 
 def test_joined_arrays(monkeypatch: pytest.MonkeyPatch) -> None:

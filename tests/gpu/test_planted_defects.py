@@ -268,7 +268,7 @@ def of_long_sums() -> Iterator[Any]:
         problem = Problem(x, w, axes, options)
         g = np.abs(noise(2, problem.y_shape, "float32")) + np.float32(1)
         with pytest.MonkeyPatch.context() as patch, precision("tf32"), tuned(device_blocks=1):
-            patch.setattr(_tensor_plan.TensorPlan, "suits", lambda *_: True)  # whatever is faster
+            patch.setattr(_tensor_plan.TensorPlan, "supports", lambda *_: True)  # whatever is faster
             y, of_w = convolve(x, w, axes, **options), convolve_vjp_w(g, x, w, axes, **options)
         yield from (y / problem.convolution(), of_w / problem.transpose_w(g))
 
@@ -590,7 +590,7 @@ def limits() -> None:
             defaults: dict[str, Any] = {"boundary": "zero", "sum_axes": (), "stride": 1, "method": "direct"}
             problem = make_problem(x_shape, w_shape, (1,), **defaults | options)
             request = Request(problem, True, ((), problem.batch_axes), CUPY, current())
-            assert kernels.suits(_gathered(problem.method, request)[0]) == fits  # offsets of 31 bits
+            assert kernels.supports(_gathered(problem.method, request)[0]) == fits  # offsets of 31 bits
 
     def patches(samples: int) -> str:
         x = np.broadcast_to(np.float32(0), (4, samples))
@@ -821,6 +821,6 @@ def test_offsets_of_more_than_31_bits_are_noticed(
 
 @pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches])
 def test_suits_always_true_is_noticed(on_host: list[str], engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "suits", lambda *_: True)
+    monkeypatch.setattr(engine, "supports", lambda *_: True)
     with pytest.raises(Exception):  # noqa: B017 - another plan, or none that can be made
         limits()

@@ -137,6 +137,6 @@ def test_tiles_fill_a_block_and_leave_no_shared_memory_unasked() -> None:
     tiles = tiles_for((Axis(4096, 4096), Axis(4096, 4096, 31, first=-15)), 4)
     assert tiles is not None and np.prod(tiles.units) == single.THREADS and tiles.results > 1
     assert tiles_for((Axis(9000, 9000, 9000), Axis(9000, 9000, 9000)), 4) is None  # the samples of a tap fit no block
-    assert not SinglePlan.suits(make_problem((1 << 30,), (3,), 0, boundary="zero"), current())  # places beyond 32 bits
+    assert not SinglePlan.supports(make_problem((1 << 30,), (3,), 0, boundary="zero"), current())  # beyond 32 bits
     many = make_problem((4,) * 6, (99,) * 6, range(6), boundary="zero")
-    assert not SinglePlan.suits(many, current())  # more taps outside a tile than a grid has rows
+    assert not SinglePlan.supports(many, current())  # more taps outside a tile than a grid has rows

@@ -64,7 +64,7 @@ class FactoredPlan:
         self.longest = max(map(len, of_phases))
 
     @staticmethod
-    def suits(positions: int) -> bool:
+    def supports(positions: int) -> bool:
         """Whether lines of this many positions fill a vector."""
         return positions >= LANES
 

@@ -17,7 +17,7 @@ from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 
 
-def suits(x: NDArray, axes: Any, *windows: Any) -> bool:
+def supports(x: NDArray, axes: Any, *windows: Any) -> bool:
     """Whether the kernels take patches along these axes."""
     return np.size(axes) == 2
 

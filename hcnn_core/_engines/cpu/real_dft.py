@@ -62,7 +62,7 @@ class Axis(Along):
     """A transformed axis and its polyphase components."""
 
     @property
-    def suits(self) -> bool:
+    def supports(self) -> bool:
         """Whether there are all polyphase components, each as long as the result."""
         return self.n >= self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
 

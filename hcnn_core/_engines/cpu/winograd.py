@@ -35,7 +35,7 @@ class WinogradProducts(DirectProducts):
         self.after = after
 
     @staticmethod
-    def suits(t: Taps, tuning: Tuning) -> bool:
+    def supports(t: Taps, tuning: Tuning) -> bool:
         """Whether tiles cover the first axis, and the others are long enough for vectors."""
         several = len(t.sizes) > 1 and t.out_lengths[-1] * t.batch >= tuning.winograd_line
         return t.tiled and several and tiles_cover(t.sizes[0], t.stride[0], t.out_lengths[0])
@@ -268,7 +268,7 @@ def line_table(
 
 def products_for(taps: Taps, tuning: Tuning) -> DirectProducts:
     """Return the products by compiled kernels that suit the taps."""
-    return WinogradProducts(taps, tuning) if WinogradProducts.suits(taps, tuning) else DirectProducts(taps, tuning)
+    return WinogradProducts(taps, tuning) if WinogradProducts.supports(taps, tuning) else DirectProducts(taps, tuning)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ MOST_TAPS, MOST_FILTERS = 16, 2048
 """The taps of a filter stay in registers. A number for each filter stays in the shared memory of a block of threads."""
 
 
-def suits(h: Array, g: Array | None = None) -> bool:
+def supports(h: Array, g: Array | None = None) -> bool:
     """Whether the kernels take filters (Q, *kernel_size), and factors g (Q, *kernel_size, K)."""
     few = 0 < h.shape[0] <= MOST_FILTERS and 0 < h.size <= MOST_TAPS * h.shape[0]
     if not few or dtype_name(h.dtype) not in cuda.TILING:

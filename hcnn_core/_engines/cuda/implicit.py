@@ -58,7 +58,7 @@ class Implicit:
         self._placed = DeviceTables()
 
     @classmethod
-    def suits(cls, a: Arrangement) -> bool:
+    def supports(cls, a: Arrangement) -> bool:
         """Whether the kernel can make the products of an arrangement, on a device with enough shared memory."""
         g = a.problem
         along = [(g.lengths[k], g.kernel_size[k], g.stride[k], g.boundary[k]) for k in a.spectral]

@@ -292,7 +292,7 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 #ifdef TAPS
 // Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], or a
 // zero for -1. A number near the mean is subtracted from all samples, zeros included. A thread takes PIECE elements of
-// `inner` at a time. There are fewer than 2^31 samples in all (`CudaPatches.suits`), so 32 bits hold every index, and an
+// `inner` at a time. There are fewer than 2^31 samples (`CudaPatches.supports`), so 32 bits hold every index, and an
 // index plus the step of a loop.
 struct __align__(sizeof(real) * PIECE) Piece { real value[PIECE]; };
 

@@ -21,7 +21,7 @@ Tables = tuple[Any, Any]
 """Where rows begin, and where columns do; two None for an operand that has strides."""
 
 
-def suits(a: Array, b: Array) -> bool:
+def supports(a: Array, b: Array) -> bool:
     """Whether the kernel can multiply, and should: real vectors or matrices of one dtype, not too large."""
     if not {a.ndim, b.ndim} <= {1, 2} or a.shape[-1] != b.shape[0] or a.dtype != b.dtype:
         return False
@@ -32,9 +32,9 @@ def suits(a: Array, b: Array) -> bool:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Return ``a @ b``: by the kernel where it suits, else by the library."""
+    """Return ``a @ b``: by the kernel where it supports them, else by the library."""
     xp = array_namespace(a, b)
-    return multiply(xp, a, b) if suits(a, b) else xp.matmul(a, b)
+    return multiply(xp, a, b) if supports(a, b) else xp.matmul(a, b)
 
 
 def multiply(xp: Any, a: Array, b: Array) -> Array:

@@ -40,7 +40,7 @@ def _sides(weight: Array, row_axes: int) -> tuple[int, int]:
     return math.prod(weight.shape[:row_axes]), math.prod(weight.shape[row_axes:])
 
 
-def suits(weight: Array, row_axes: int) -> bool:
+def supports(weight: Array, row_axes: int) -> bool:
     """Whether the kernels take a weight: its matrix is small along one side."""
     return (
         0 < min(_sides(weight, row_axes)) <= SIDE and weight.size < 1 << 31 and dtype_name(weight.dtype) in cuda.TILING

@@ -38,7 +38,7 @@ def _rows_of(y: Array) -> _Rows:
     return _Rows(order, order[place:], y.shape[-1], math.prod(y.shape) // positions, positions)
 
 
-def suits(y: Array, shift: Array | None) -> bool:
+def supports(y: Array, shift: Array | None) -> bool:
     """Whether the kernels can normalise y + shift: a row of positions has one mean and one shift."""
     rows, shape = _rows_of(y), () if shift is None else shift.shape
     last = y.ndim - len(shape)

@@ -17,7 +17,7 @@ MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
 """The products of a patch stay in registers. A table lists for every position the samples that it sums."""
 
 
-def suits(x: Array, axes: Any, kernel_size: Any, boundary: Any) -> bool:
+def supports(x: Array, axes: Any, kernel_size: Any, boundary: Any) -> bool:
     """Whether the kernels can carry out a map."""
     patches: Patches[Array] = Patches(x, axes, kernel_size, boundary)
     few = patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS

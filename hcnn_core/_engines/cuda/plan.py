@@ -99,7 +99,7 @@ class CudaPlan(RowsPlan):
         self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
 
     @classmethod
-    def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
+    def supports(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
         """Whether the kernels can carry out a plan, on a device with enough shared memory."""
         t = arrangement.taps
         if t.uneven or not isinstance(transform, MatrixDFT | Identity):
@@ -137,8 +137,8 @@ class CudaPlan(RowsPlan):
         order = tuple(sorted(count, key=lambda k: -a.problem.out_lengths[k]))
         methods = ("direct",) * len(count)
         direct = replace(a, methods=methods, spectral=(), direct=order, outer=(), inner=(*a.outer, *a.inner))
-        suits = self.suits(direct, Identity())
-        return (CudaPlan if suits else Plan)(direct, Identity(), Im2col(direct.taps, self.tuning), self.tuning)
+        supports = self.supports(direct, Identity())
+        return (CudaPlan if supports else Plan)(direct, Identity(), Im2col(direct.taps, self.tuning), self.tuning)
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""

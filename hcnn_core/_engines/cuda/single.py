@@ -269,7 +269,7 @@ class SinglePlan:
         return Axis(n, g.out_lengths[place], size, g.stride[place], first, wraps)
 
     @classmethod
-    def suits(cls, problem: Problem, tuning: Tuning) -> bool:
+    def supports(cls, problem: Problem, tuning: Tuning) -> bool:
         """Whether the kernels can convolve in either dtype, with the shared memory that every device has."""
         if max(*problem.x_shape, *problem.kernel_size) > MOST_PLACES:
             return False

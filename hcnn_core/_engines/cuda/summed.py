@@ -43,7 +43,7 @@ class Summed:
         self._placed = DeviceTables()
 
     @classmethod
-    def suits(cls, a: Arrangement) -> bool:
+    def supports(cls, a: Arrangement) -> bool:
         """Whether the kernels can make the products of an arrangement, on a device with enough shared memory."""
         t = a.taps
         sizes = (a.channels * t.samples, a.out * t.results, t.count * a.channels * a.out)

@@ -21,7 +21,7 @@ TERMS = 16
 """Terms of each thread before they are shared out among more blocks, whose parts are added up afterwards."""
 
 
-def suits(x: Array, axes: Sequence[int]) -> bool:
+def supports(x: Array, axes: Sequence[int]) -> bool:
     """Whether the kernel can add up an array of this size and dtype."""
     return dtype_name(x.dtype) in cuda.TILING and 0 < x.size <= MOST_ELEMENTS and any(x.shape[a] > 1 for a in axes)
 

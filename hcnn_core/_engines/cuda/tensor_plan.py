@@ -29,7 +29,7 @@ SLOWER = 2.8
 def kernels_of(arrangement: Arrangement) -> Implicit | Summed | None:
     """Return what makes the products of an arrangement by tensor cores, if these can."""
     kinds = (Implicit, Summed) if arrangement.y_rows * arrangement.out <= MOST_BLOCKS else ()  # rows of `extend`
-    return next((kind(arrangement) for kind in kinds if kind.suits(arrangement)), None)
+    return next((kind(arrangement) for kind in kinds if kind.supports(arrangement)), None)
 
 
 def seconds_by_spectra(a: Arrangement, d: MatrixDFT) -> float:
@@ -54,7 +54,7 @@ class TensorPlan(RowsPlan):
         self.kernels = kernels
 
     @classmethod
-    def suits(cls, a: Arrangement, transform: Transform[Array], tuning: Tuning, limits: DeviceLimits) -> bool:
+    def supports(cls, a: Arrangement, transform: Transform[Array], tuning: Tuning, limits: DeviceLimits) -> bool:
         """Whether tensor cores take less time by count than `CudaPlan`, on a device with these limits."""
         kernels = kernels_of(a)
         if kernels is None or not kernels.fits(limits):

@@ -51,7 +51,7 @@ class BlockPlan(FFTPlan):
             group *= self.together[0]
 
     @property
-    def suits(self) -> bool:
+    def supports(self) -> bool:
         """Whether an axis is cut, and a block is long enough for a transform."""
         return max(self.counts[1:]) > 1 and math.prod(self.padded) >= SHORTEST
 

@@ -60,7 +60,7 @@ class FFTPlan:
         self.points = self.batch * math.prod(self.padded)
 
     @property
-    def suits(self) -> bool:
+    def supports(self) -> bool:
         """Whether cuFFT can count the points."""
         return self.by_scipy or self.points <= MOST_POINTS
 
