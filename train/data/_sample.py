@@ -22,24 +22,10 @@ Bytes: TypeAlias = NDArray[np.uint8]
 
 DATA_FILE = "cifar10.xz"
 MANIFEST_FILE = "cifar10.json"
-# Residuals are literals to LZMA: what helps is a wide context of the byte before, not of the position.
-LZMA_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0}]
-
-
-def encode(images: Bytes, labels: NDArray[np.int64]) -> bytes:
-    """Return images (N, 32, 32, 3) and labels (N,) as one compressed string."""
-    red, green, blue = np.moveaxis(images, 3, 0)
-    planes = np.stack([green, red - green + np.uint8(128), blue - green + np.uint8(128)]).transpose(2, 3, 0, 1)
-    residuals = np.empty_like(planes)  # (32, 32, 3, N)
-    for row, column in np.ndindex(planes.shape[:2]):
-        residuals[row, column] = planes[row, column] - _predict(planes, row, column)
-    folded = (residuals << 1) ^ np.where(residuals > 127, 255, 0).astype(np.uint8)
-    coded = labels.astype(np.uint8).tobytes() + folded.transpose(2, 3, 0, 1).tobytes()
-    return lzma.compress(coded, filters=LZMA_FILTERS)
 
 
 def decode(data: bytes) -> tuple[Bytes, NDArray[np.int64]]:
-    """Return the images (N, 32, 32, 3) and labels (N,) that `encode` was given."""
+    """Return the images (N, 32, 32, 3) and labels (N,) of a compressed string."""
     coded = np.frombuffer(lzma.decompress(data), np.uint8)
     labels, coded_images = np.split(coded, [coded.size // (1 + int(np.prod(IMAGE_SHAPE)))])
     folded = coded_images.reshape(3, len(labels), *IMAGE_SHAPE[:2]).transpose(2, 3, 0, 1)
