@@ -266,7 +266,7 @@ def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
         if any(isinstance(a, Traced) for a in (mean, covariance, x)):
             return (patch_filter(mean, covariance + covariance.T, x, *rest, **kwargs),)
         options = {**kwargs, "mean": exact, "symmetric": True}
-        return (FusedSum(lambda other: _patch_filter(mean, covariance, x, *rest, **options, other=other)),)
+        return (FusedSum(lambda g: _patch_filter(mean, covariance, x, *rest, **options, addend=g)),)
 
     return pullback
 

@@ -159,13 +159,13 @@ def patch_filter(
     *,
     boundary: Boundaries,
     mean: EngineArray | None = None,
-    other: EngineArray | None = None,
+    addend: EngineArray | None = None,
     symmetric: bool = False,
 ) -> EngineArray:
-    """P^T (constant + matrix (P x - mean)) / count + other, where P maps x to its patches and P^T adds patches up.
+    """P^T (constant + matrix (P x - mean)) / count + addend, where P maps x to its patches and P^T adds patches up.
 
     `constant` is (T,) and `matrix` (T, T). `mean` is the mean patch in double precision; it is computed if it is None.
-    `other` is an array like x, or None for zero. With `symmetric`, the matrix plus its transpose takes its place.
+    `addend` is an array like x, or None for zero. With `symmetric`, the matrix plus its transpose takes its place.
     """
     xp = array_namespace(constant, matrix, x)
-    return _patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other, symmetric=symmetric)
+    return _patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, addend, symmetric=symmetric)

@@ -132,7 +132,7 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
     def measured(x: Array) -> Array:
         """Return the moments of patches; the way back adds their cotangent to that of x."""
         mean, covariance, exact = moments_and_mean(x, (1, 2), (3, 3), **both)
-        pullbacks.append(lambda g: patch_filter(mean, covariance, x, (1, 2), (3, 3), **both, mean=exact, other=g))
+        pullbacks.append(lambda g: patch_filter(mean, covariance, x, (1, 2), (3, 3), **both, mean=exact, addend=g))
         return x
 
     later = {"plain": convolved, "normalized": normalized, "factored": factored, "written out": written_out}[kind]

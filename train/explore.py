@@ -18,7 +18,7 @@ import numpy as np
 from hcnn_core.plans import user_cache
 from train.attributes import report
 from train.attributes.features import FIRST, V_AXES, Features, Model, features
-from train.attributes.study import PARTS, Settings, Study
+from train.attributes.study import ANALYSES, Settings, Study
 from train.commands.command_line import NETWORK, Parser, at_least, command, given_path, say
 from train.config import ConfigError
 from train.data import FILE, INFO, DataError, Dataset, spread, train_subset
@@ -79,7 +79,7 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument(
         "--agreement", type=count, default=2000, metavar="N", help="images class agreement is measured on [2000]"
     )
-    parser.add_argument("--skip", choices=PARTS, nargs="+", default=[], help="parts to leave out [none]")
+    parser.add_argument("--skip", choices=ANALYSES, nargs="+", default=[], help="parts to leave out [none]")
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="array library [auto]")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of everything that is drawn [0]")
     parser.add_argument(
@@ -136,7 +136,7 @@ def main(options: argparse.Namespace) -> None:
     arrays, untrained_arrays = _features([model, untrained], dataset, cache, settings, xp)
     study = Study(model, untrained, arrays, untrained_arrays, dataset, settings, xp)
     seconds: dict[str, float] = {"features": time.monotonic() - begin}
-    parts = tuple(part for part in PARTS if part not in options.skip)
+    parts = tuple(part for part in ANALYSES if part not in options.skip)
     with progress_bar(len(parts) + 1, unit=" parts") as bar:
 
         def measure(name: str, action: Callable[[], None]) -> None:

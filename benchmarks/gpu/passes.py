@@ -91,7 +91,7 @@ def patches(cupy: Any, table: Table) -> None:
     options: dict[str, Any] = {"boundary": "zero"}
     moments = lambda: [patch_moments(x, (1, 2), (3, 3), **options) for x in inputs]  # noqa: E731
     back = lambda: [  # noqa: E731
-        patch_filter(constant, matrix, x, (1, 2), (3, 3), mean=mean, other=x, **options) for x in inputs
+        patch_filter(constant, matrix, x, (1, 2), (3, 3), mean=mean, addend=x, **options) for x in inputs
     ]
     for (name, ms), work in zip(PATCHES.items(), (moments, back), strict=True):
         if table.lacks(name):

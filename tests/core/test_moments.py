@@ -171,7 +171,7 @@ def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str, lo
     other = lay_out(noise(seed + 2, case.x.shape, str(case.x.dtype)), layout)
     before, mean = other.copy(), moments_and_mean(*args, **options)[2]
     with tuned(patch_line_elements=long):
-        total = patch_filter(g_mean, g_covariance + g_covariance.T, *args, **options, mean=mean, other=other)
+        total = patch_filter(g_mean, g_covariance + g_covariance.T, *args, **options, mean=mean, addend=other)
     assert total.shape == case.x.shape and total.dtype == case.x.dtype and mean.dtype == float
     assert np.array_equal(other, before) and not np.shares_memory(total, other)
     assert np.abs(total - (expected + other)).max() <= C * eps(case.x.dtype) * (scale + np.abs(other).max())

@@ -50,7 +50,7 @@ def test_the_loss_weighs_each_image_by_its_class(smoothing: float, mixed: bool) 
     rng = np.random.default_rng(0)
     logits, weights = rng.standard_normal((7, 4)), np.array([0.5, 2.0, 0.0, 3.0])
     labels, others, part = rng.integers(4, size=7), rng.integers(4, size=7), rng.uniform(0.5, 1, 7)
-    settings, loss_of = SimpleNamespace(label_smoothing=smoothing), LOSSES["cross-entropy"].of
+    settings, loss_of = SimpleNamespace(label_smoothing=smoothing), LOSSES["cross-entropy"].mean
     more: dict[str, Any] = {"others": others, "weight": part} if mixed else {}
     counts = weights[labels] * (part if mixed else 1) + (weights[others] * (1 - part) if mixed else 0)
     batch = Batch(np.zeros((7, 1)), labels, counts=counts, **more)

@@ -165,7 +165,7 @@ def test_a_full_disk(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*((features, "_write") if where == "features" else (report, "write_atomically")), full)
-    arguments = ("--cache", tmp_path / "cache", "--out", tmp_path / "p", "--skip", *explore.PARTS)
+    arguments = ("--cache", tmp_path / "cache", "--out", tmp_path / "p", "--skip", *explore.ANALYSES)
     outcome = explore_here(few_images, first_run[0] / "best.h5", *arguments)
     assert outcome.status == 1 and outcome.err.splitlines()[-1].endswith("No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -194,7 +194,7 @@ def test_mixed_images_are_compared_with_both_labels(few_images: Dataset, loss: s
         "squared": rng.normal(size=(len(images.labels), 10)),
     }
     images = dataclasses.replace(images, weights=counts, labels=values.get(loss, images.labels))
-    told, logits, loss_of = drawn(config, 3, 8, images), rng.standard_normal((8, 10)), LOSSES[loss].of
+    told, logits, loss_of = drawn(config, 3, 8, images), rng.standard_normal((8, 10)), LOSSES[loss].mean
     batch = batch_of(config, images, told)
     plain = dataclasses.replace(config, mixup=0.0)
     both = [

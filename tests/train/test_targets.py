@@ -52,9 +52,9 @@ def test_the_loss_of_labels_and_of_numbers() -> None:
         expected = np.mean((logits - given) ** 2)
         if labels is yes:
             expected = -np.mean(given * np.log(expit(logits)) + (1 - given) * np.log(expit(-logits)))
-        assert LOSSES[loss].of(None, logits, mixed) == pytest.approx(expected, rel=1e-12)
-        one = [LOSSES[loss].of(None, logits[n:][:1], Batch(np.zeros((1, 1)), labels[n:][:1])) for n in range(7)]
-        weighed = LOSSES[loss].of(None, logits, Batch(np.zeros((7, 1)), labels, counts=part))
+        assert LOSSES[loss].mean(None, logits, mixed) == pytest.approx(expected, rel=1e-12)
+        one = [LOSSES[loss].mean(None, logits[n:][:1], Batch(np.zeros((1, 1)), labels[n:][:1])) for n in range(7)]
+        weighed = LOSSES[loss].mean(None, logits, Batch(np.zeros((7, 1)), labels, counts=part))
         assert weighed == pytest.approx(np.mean(part * one), rel=1e-12)
     assert TASKS["labels"].right(logits, yes) == pytest.approx(np.mean((logits > 0) == yes, axis=1).sum())
 

@@ -18,7 +18,7 @@ from train.data import Dataset, spread
 from train.networks.hierarchical import hierarchy, name_of
 from train.verification.covariance import Row, axes, invariance, largest
 
-PARTS = ("figures", "agreement", "meaning", "contraction", "organisation")
+ANALYSES = ("figures", "agreement", "meaning", "contraction", "organisation")
 
 BATCH = 100
 """Images in one forward pass."""
@@ -129,7 +129,7 @@ class Study:
     ) -> None:
         """Measure exactness, then the given parts, each by a call of its name and what measures it."""
         measure("which translations are exact", lambda: self.exactness.extend(self._exactness()))
-        for part in PARTS:
+        for part in ANALYSES:
             if part in parts:
                 measure(part, getattr(self, f"_{part}"))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from train.data.dataset import IMAGE_SHAPE, DataError
 
-Batch: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
+LabelledImages: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 PIXELS = 32 * 32 * 3  # bytes of a record: all red, all green, all blue
 
@@ -47,7 +47,7 @@ class Layout:
                 raise DataError(f"{where}: {label} among the {key}; expected 0 to {classes - 1}")
 
 
-def read_layout(path: Path, layout: Layout, *, partial: bool = False) -> list[Batch]:
+def read_layout(path: Path, layout: Layout, *, partial: bool = False) -> list[LabelledImages]:
     """Return the batches of a folder or an archive, in the order of the layout's members.
 
     With `partial`, some of the training set's may be missing.
@@ -96,7 +96,7 @@ def _archive_files(path: Path, layout: Layout) -> Iterator[tuple[str, str, IO[by
             pass
 
 
-def _read_batch(where: str, name: str, file: IO[bytes], layout: Layout) -> Batch:
+def _read_batch(where: str, name: str, file: IO[bytes], layout: Layout) -> LabelledImages:
     """Return images and labels of one batch file; DataError says where and what is wrong."""
     most, count = layout.members[name], len(layout.labels)
     width = count + PIXELS

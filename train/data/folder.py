@@ -81,7 +81,7 @@ class Pictures:
 
     root: Path
     files: Sequence[Path]
-    parts: Sequence[str]  # of each, one of `PARTS`; "" where no folder names one
+    parts: Sequence[str]  # of each, one of `PART_WORDS`; "" where no folder names one
     labels: NDArray[Any]  # as a `Dataset` has them
     names: tuple[str, ...]  # of the classes, labels or numbers
     notes: list[str]
@@ -341,9 +341,9 @@ def tested(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
 def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = False) -> Dataset:
     """Return the pictures of folders by class as a data set; decoded pixels are kept in a folder.
 
-    Folders `train`, `val` and `test`, or with other names of `PARTS`, are the parts; without them `tested` chooses the
-    test. Pictures that differ in size are cut to squares of 32 pixels, or to the reading's size; grey ones stay grey if
-    all are. Where they are `mapped`, or many, they stay in a file. A table, if there is one, gives the labels.
+    Folders `train`, `val` and `test`, or with other names of `PART_WORDS`, are the parts; without them `tested`
+    chooses the test. Pictures that differ in size are cut to squares of 32 pixels, or to the reading's size. Grey ones
+    stay grey if all are. Where they are `mapped`, or many, they stay in a file. A table, if there is one, gives the labels.
     """
     root = user_path(name.rstrip("/") or "/")
     if not root.is_dir():

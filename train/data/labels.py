@@ -13,8 +13,8 @@ from train.data.dataset import DataError, HowRead, describe_array
 from train.data.targets import AUTO, LABEL_KINDS
 
 TRAIN, HELD_OUT, TEST = "train", "held out", "test"
-PARTS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(("test", "testing"), TEST)
-PARTS |= dict.fromkeys(("val", "valid", "validation", "dev"), HELD_OUT)
+PART_WORDS = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(("test", "testing"), TEST)
+PART_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), HELD_OUT)
 """Parts by the names of folders, in small letters."""
 
 
@@ -45,7 +45,7 @@ class Reading:
     axes: int = 0
     task: str = AUTO
     size: tuple[int, ...] = ()
-    parts: Mapping[str, str] = dataclasses.field(default_factory=lambda: PARTS, hash=False)
+    parts: Mapping[str, str] = dataclasses.field(default_factory=lambda: PART_WORDS, hash=False)
     values: str = ""
 
     def __post_init__(self) -> None:

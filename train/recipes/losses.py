@@ -37,7 +37,7 @@ class TeacherSettings(RunSettings):
 class Loss(NamedTuple):
     """A distance of outputs from targets."""
 
-    of: Callable[[Any, Array, Batch], Array]
+    mean: Callable[[Any, Array, Batch], Array]
     """The mean over a batch, without axes, from settings, outputs (N, L) and the batch."""
     tasks: tuple[str, ...]
     """Names of the tasks that it is for."""

@@ -66,7 +66,7 @@ class Task:
 
     def evaluated(self, outputs: Array, labels: Array) -> Array:
         """Return the mean of its loss, every image with the same weight."""
-        return LOSSES[self.loss].of(self.settings, outputs, Batch(outputs, labels))
+        return LOSSES[self.loss].mean(self.settings, outputs, Batch(outputs, labels))
 
     def measured(self, outputs: Host, labels: Host, deviations: Any) -> tuple[float, dict[str, float]]:
         """Return the score, NaN where there is none, and other records; `deviations` are those of numbers."""

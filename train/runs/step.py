@@ -64,7 +64,7 @@ def gradient_step(
     shared = teacher.shared(network) if teacher is not None and config.attention_transfer else []
     names, of_teacher = ([pair[i] for pair in shared] for i in (0, 1))
     task = learned(config, images.targets.kind)
-    loss_of = LOSSES[task.loss_of(config)].of
+    loss_of = LOSSES[task.loss_of(config)].mean
     metrics = metrics_of(task)
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, dict[str, Array]]:

@@ -64,13 +64,13 @@ class CpuPatches(Patches[NDArray]):
         return total
 
     def spread(
-        self, xp: Any, x: NDArray, centre: NDArray, matrix: NDArray, offset: NDArray, other: NDArray | None = None
+        self, xp: Any, x: NDArray, centre: NDArray, matrix: NDArray, offset: NDArray, addend: NDArray | None = None
     ) -> NDArray:
-        """P^T (offset + matrix P (x - centre)) + other, arranged. Zeros extend x before its centre is subtracted."""
+        """P^T (offset + matrix P (x - centre)) + addend, arranged. Zeros extend x before its centre is subtracted."""
         result = empty(self.shape, x.dtype)
         coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
         offsets = offset.reshape(self.sizes)
-        others = np.empty((0, *self.shape[1:]), x.dtype) if other is None else other
+        others = np.empty((0, *self.shape[1:]), x.dtype) if addend is None else addend
 
         def work(part: slice) -> None:
             kernels.spreads(x[part], centre, self.periodic, coefficients, offsets, others[part], result[part])

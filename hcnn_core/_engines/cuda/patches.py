@@ -49,10 +49,10 @@ class CudaPatches(Patches[Array]):
         return results
 
     def filter(
-        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None,
+        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, addend: Array | None = None,
         *, symmetric: bool = False,
     ) -> Array:  # fmt: skip
-        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given.
+        """P^T (constant + matrix (P x - mean P x)) / count + addend; the mean is taken where it is not given.
 
         With `symmetric`, the matrix plus its transpose takes its place.
         """
@@ -62,7 +62,7 @@ class CudaPatches(Patches[Array]):
         y = empty(xp, arranged.shape, x)
         _, *tables = self._tables(x)
         like_x = (xp.ascontiguousarray(xp.astype(a, x.dtype, copy=False)) for a in (matrix, constant))
-        added = None if other is None else self.arrange(xp, other)
+        added = None if addend is None else self.arrange(xp, addend)
         piece = self._piece(arranged, *(() if added is None else (added,)))
         (tiles, tile), halo, pieces = tables[0].shape, tables[1].shape[1], self.shape[-1] // piece
         lines = -(-pieces // max(1, 2 * current().device_filter_threads // tile))  # chunks of a place's pieces

@@ -92,11 +92,11 @@ class Patches(Generic[AnyArray]):
         matrix: AnyArray,
         x: AnyArray,
         mean: AnyArray | None = None,
-        other: AnyArray | None = None,
+        addend: AnyArray | None = None,
         *,
         symmetric: bool = False,
     ) -> AnyArray:
-        """P^T (constant + matrix (P x - mean)) / count + other; the mean patch of x is computed if it is None.
+        """P^T (constant + matrix (P x - mean)) / count + addend; the mean patch of x is computed if it is None.
 
         With `symmetric`, the matrix plus its transpose takes its place.
         """
@@ -110,7 +110,7 @@ class Patches(Generic[AnyArray]):
             offset = mean - xp.astype(centre, mean.dtype)
         matrix = xp.astype(matrix, x.dtype, copy=False) / self.count
         offset = xp.astype(constant, x.dtype, copy=False) / self.count - self.matmul(matrix, xp.astype(offset, x.dtype))
-        result = self.spread(xp, arranged, centre, matrix, offset, None if other is None else self.arrange(xp, other))
+        result = self.spread(xp, arranged, centre, matrix, offset, None if addend is None else self.arrange(xp, addend))
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
@@ -151,9 +151,9 @@ class Patches(Generic[AnyArray]):
         return in_order(sums)
 
     def spread(
-        self, xp: Any, x: AnyArray, centre: AnyArray, matrix: AnyArray, offset: AnyArray, other: AnyArray | None = None
+        self, xp: Any, x: AnyArray, centre: AnyArray, matrix: AnyArray, offset: AnyArray, addend: AnyArray | None = None
     ) -> AnyArray:
-        """P^T (offset + matrix (P x - centre)) + other, arranged."""
+        """P^T (offset + matrix (P x - centre)) + addend, arranged."""
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
         def block(samples: slice) -> None:
@@ -162,7 +162,7 @@ class Patches(Generic[AnyArray]):
             self.scatter_add(xp, patches + offset[None, :, None], result[samples, ...])
 
         self._each_block(xp, block, products=True)
-        return result if other is None else other + result
+        return result if addend is None else addend + result
 
     def met(self) -> list[bool]:
         """Whether each tap reads a sample at some position, and not only zeros."""

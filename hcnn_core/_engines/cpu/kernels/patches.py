@@ -172,11 +172,11 @@ def _coefficients(taps1: tuple[int, int], taps2: tuple[int, int], matrix: NDArra
 
 @compiled(_nrt=True)
 def spreads(
-    x: NDArray, centre: Any, periodic: Any, matrix: NDArray, offset: NDArray, other: NDArray, y: NDArray
+    x: NDArray, centre: Any, periodic: Any, matrix: NDArray, offset: NDArray, addend: NDArray, y: NDArray
 ) -> None:
     """Write sum over u and t of (offset_t + sum_t' matrix_tt' P_t'(x)[u]) at tap t of patch u to y, for every sample.
 
-    x, minus its centre, and y are (samples, n1, n2, inner). `other` has the same shape and is added, unless empty.
+    x, minus its centre, and y are (samples, n1, n2, inner). `addend` has the same shape and is added, unless empty.
 
     Position p is tap t of the patch around u = p + t - s // 2, whose tap t' reads x at p + t - t'. So this is a
     correlation with 2 s - 1 taps along each axis; its coefficients differ only near zero boundaries. Two lines of
@@ -198,7 +198,7 @@ def spreads(
                 across = _taps_at(min(ends[pair] + i, n1 - 1), n1, s1, periodic[0])
                 of_line = factors[pair, k, i : i + steps1, :, i]
                 constants[pair, k, i] = _coefficients(across, along, matrix, offset, of_line)
-    others, lines = other.reshape(-1, n2 * inner), y.reshape(-1, n2 * inner)
+    others, lines = addend.reshape(-1, n2 * inner), y.reshape(-1, n2 * inner)
     for sample in range(x.shape[0]):
         padded = pad(x[sample], centre, s1 - 1, s2 - 1, 2 * s1 - 2, 2 * s2 - 2, periodic[0], periodic[1])
         pair = 0
@@ -215,9 +215,9 @@ def spreads(
                 gemm_rows(to, lines.strides[0], end - begin, source, table[: matrices.shape[0]], matrices)
                 for i in range(rows):
                     row, constant = lines[first + i, begin:end], constants[pair, k, i]
-                    if other.size:
+                    if addend.size:
                         more = others[first + i, begin:end]
-                        for c in range(row.size):  # the other is large: added last, it is rounded once
+                        for c in range(row.size):  # the addend is large: added last, it is rounded once
                             row[c] = (row[c] + constant) + more[c]
                     else:
                         for c in range(row.size):
