@@ -172,6 +172,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(("dtype", "varying"), [("float32", False), ("float32", True), ("float64", True)])
 def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtype: str, varying: bool) -> None:
@@ -244,6 +245,7 @@ def test_a_tuning_sets_the_sizes_of_blocks(monkeypatch: pytest.MonkeyPatch) -> N
         assert_close(one, other, x, w)
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize(
     ("layer", "axis"), [(layer, a) for n, layer in enumerate(LAYERS) for a in ((1, -2), (3, -1))[n % 2]]
 )

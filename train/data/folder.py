@@ -343,7 +343,7 @@ def load_folder(name: str, reading: Reading, cache: Path, *, mapped: bool = Fals
 
     Folders `train`, `val` and `test`, or with other names of `PART_WORDS`, are the parts; without them `tested`
     chooses the test. Pictures that differ in size are cut to squares of 32 pixels, or to the reading's size. Grey ones
-    stay grey if all are. Where they are `mapped`, or many, they stay in a file. A table, if there is one, gives the labels.
+    stay grey if all are. Where they are `mapped`, or many, they stay in a file. A table of labels is read.
     """
     root = user_path(name.rstrip("/") or "/")
     if not root.is_dir():
