@@ -182,6 +182,7 @@ ENGINE = {
 }
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("name", LARGE)
 def test_engines_at_sizes_that_choose_them(name: str) -> None:
     problem = LARGE[name]

@@ -41,6 +41,7 @@ KINDS: list[dict[str, Any]] = [{}, {"nonlinear_factors": True}, {"skip": "aligne
 BOUNDARIES = "periodic", "zero", "attributes"
 
 
+@pytest.mark.lot
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("nth", range(3))
 def test_proposition_3_1_holds_along_any_number_of_axes(size: tuple[int, ...], nth: int) -> None:

@@ -261,7 +261,7 @@ def test_a_line_for_every_epoch(first_run: tuple[Path, Outcome]) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1.7 h"), (86400, "24.0 h")],
+    [(0.1, "1 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1.7 h"), (86400, "24.0 h")],
 )
 def test_how_a_time_is_said(seconds: float, said: str) -> None:
     record = {"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5, "images_per_second": 10.0}
