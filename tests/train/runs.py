@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from hcnn.__main__ import COMMANDS
-from train import describe, explore
+from train import describe
 from train.attributes import hubs, meaning, organisation
 from train.data import Dataset
 from train.runs import session, trained
@@ -112,19 +112,11 @@ def without_notice(err: str) -> str:
 
 def explore_here(dataset: Dataset | None, *arguments: object) -> Outcome:
     """Run the explorer in this process on the given images, or on those that it names, with few permutations."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        if dataset is not None:
-            patch.setattr(trained, "load", lambda name, reading, data_dir, **options: dataset)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meaning, "PERMUTATIONS", 19)
         patch.setattr(hubs, "SAMPLES", 19)
         patch.setattr(organisation, "ORDERS", 19)
-        try:
-            status = explore.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            assert isinstance(stop.code, int)
-            status = stop.code
-    return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
+        return run_here(("explore", *arguments), dataset)
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:

@@ -33,14 +33,6 @@ Command = Callable[..., Outcome]
 SMALL = ("--agreement", "20", "--images", "0", "1", "7")
 
 
-def one_line(outcome: Outcome, status: int, *fragments: str) -> None:
-    """Check the status, and that one line on standard error holds every fragment."""
-    assert outcome.status == status, outcome
-    assert outcome.err.startswith("train.explore: ") and outcome.err.count("\n") == 1, outcome
-    assert [fragment for fragment in fragments if fragment not in outcome.err] == [], outcome
-    assert "--debug" not in outcome.err, outcome
-
-
 def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -> None:
     folder, outcome = explored
     assert outcome.status == 0
@@ -129,13 +121,13 @@ def test_bad_arguments(
     first_run: Any, few_images: Dataset, tmp_path: Path, arguments: Any, status: int, fragments: Any
 ) -> None:
     outcome = explore_here(few_images, first_run[0], "--cache", tmp_path, "--out", tmp_path / "p", *arguments)
-    one_line(outcome, status, *fragments)
+    assert "--debug" not in outcome.one_line(status, *fragments)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_there_is_kept(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    one_line(explore_here(few_images, first_run[0] / "best.h5", "--out", tmp_path), 1, "is there already")
+    explore_here(few_images, first_run[0] / "best.h5", "--out", tmp_path).one_line(1, "is there already")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -154,7 +146,7 @@ def test_networks_of_other_images(
     given = (*TRAINED, "--dataset", tmp_path / "images.npz", "--shift", 0, *flags, "--out", tmp_path / "run")
     run_plainly((*given, "--epochs", 1, "--no-test"), None).success()
     found = explore_here(few_images, tmp_path / "run" / "best.h5", "--out", tmp_path / "p")
-    one_line(found, 1, said)
+    found.one_line(1, said)
 
 
 @pytest.mark.parametrize("where", ["features", "page"])

@@ -20,21 +20,17 @@ import pytest
 from tests.train.commands import Command, part_of, small_images
 from tests.train.runs import (
     SMALL,
-    WAITING,
     Killed,
     assert_same_run,
     assert_same_state,
     checkpoints,
     contents,
     edited,
-    finish,
     in_step,
     kill,
     killed,
     metrics,
     saved_state,
-    start,
-    until_step,
 )
 from train.config import make_config
 from train.data import Dataset, Images
@@ -411,29 +407,3 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
         command("--resume", run).success()
         with pytest.raises(AssertionError):
             assert_same_run(run, trained)
-
-
-@pytest.mark.slow
-def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """Real signals to real processes, each while it waits in the middle of an epoch; stderr is silent otherwise."""
-    arguments = (*SMALL, "--train-size", 32, "--epochs", 3, "--validation-size", 8)
-    whole = start("-m", "train.cifar", *arguments, "--out", tmp_path / "whole")
-
-    run, flags = tmp_path / "run", [*arguments, "--out", tmp_path / "run"]
-    stops = {(1, 2): signal.SIGINT, (2, 1): signal.SIGTERM, (3, 2): signal.SIGKILL}
-    for (epoch, step), signum in stops.items():
-        process = start("-c", WAITING, *flags)
-        until_step(process, epoch, step)
-        process.send_signal(signum)
-        outcome = finish(process, "\n" * 100)
-        if signum == signal.SIGKILL:
-            assert (outcome.status, outcome.err) == (-signum, "")
-        else:
-            outcome.one_line(128 + signum, f"stopped by {signum.name}", f"epoch {epoch}", f"--resume {run}")
-        flags = ["--resume", run]
-    process = start("-m", "train.cifar", "--resume", run)
-    finish(process).success()
-    assert "3 epochs of 3 steps" in finish(whole).success()
-    assert metrics(run) == metrics(tmp_path / "whole")
-    assert_same_state(run / "epoch0003-step000000.h5", tmp_path / "whole" / "epoch0003-step000000.h5")
-    assert_same_state(run / "best.h5", tmp_path / "whole" / "best.h5")

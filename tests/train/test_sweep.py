@@ -53,6 +53,15 @@ def write(tmp_path: Path, text: str) -> tuple[Path, Path]:
     return file, tmp_path / "out"
 
 
+def begun(tmp_path: Path, text: str) -> tuple[Path, str, _sweep.Sweep]:
+    """The folder of a sweep that has begun, the text of its file, and the sweep."""
+    file, folder = write(tmp_path, text)
+    folder.mkdir()
+    text, sweep = _sweep._read(file)
+    _sweep._begin(folder, text, sweep)
+    return folder, text, sweep
+
+
 def table(folder: Path) -> list[dict[str, str]]:
     with open(folder / "results.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -257,10 +266,7 @@ def test_a_sweep_that_is_killed_takes_its_trials_with_it(tmp_path: Path) -> None
 def test_a_trial_that_another_process_has_is_left_and_not_called_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, folder = write(tmp_path, SETTINGS)
-    text, sweep = _sweep._read(file)
-    folder.mkdir()
-    _sweep._begin(folder, text, sweep)
+    folder, _, sweep = begun(tmp_path, SETTINGS)
     (folder / "trial0001").mkdir()
     monkeypatch.setattr(_trial, "PATIENCE", 0.0)
     with locked(folder / "trial0001" / ".lock"):
@@ -285,10 +291,7 @@ def test_a_hangup_stops_a_sweep_as_ctrl_c_does() -> None:
 
 
 def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
-    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
-    folder.mkdir()
-    text, sweep = _sweep._read(file)
-    _sweep._begin(folder, text, sweep)
+    folder, text, sweep = begun(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
     _sweep._begin(folder, text, sweep)
     changed, whole = folder / "trial0002.toml", (folder / "trial0002.toml").read_text()
     changed.write_text(whole.replace("shift = 2", "shift = 3"))
@@ -298,6 +301,7 @@ def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trial0002\.toml: not UTF-8 text"):
         _sweep._begin(folder, text, sweep)
     changed.write_text(whole)
+    file = tmp_path / "some.toml"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))  # as editors on Windows save it
     assert _sweep._read(file)[1] == sweep
     file.write_text(r'settings.data_dir = "C:\tmp"')
@@ -311,10 +315,7 @@ def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sweep.toml", "trial0001.toml"])
 def test_a_pipe_or_a_link_in_the_place_of_a_sweeps_file_is_refused(tmp_path: Path, name: str) -> None:
-    file, folder = write(tmp_path, SETTINGS)
-    folder.mkdir()
-    text, sweep = _sweep._read(file)
-    _sweep._begin(folder, text, sweep)
+    folder, text, sweep = begun(tmp_path, SETTINGS)
     path = folder / name
     elsewhere = path.rename(tmp_path / name)
     for make in (lambda: os.mkfifo(path), lambda: path.symlink_to(elsewhere), lambda: path.symlink_to("/dev/zero")):
@@ -358,10 +359,7 @@ def test_a_finished_trial_that_has_lost_its_run_is_not_tabled_as_finished(tmp_pa
 
 
 def test_a_pipe_in_the_place_of_a_log_fails_its_trial_alone(tmp_path: Path) -> None:
-    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
-    folder.mkdir()
-    text, sweep = _sweep._read(file)
-    _sweep._begin(folder, text, sweep)
+    folder, _, sweep = begun(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
     os.mkfifo(folder / "trial0001.log")
     assert _sweep._attempt(folder, sweep.trials[0], sweep, math.inf) == _trial.FAILED
     rows = _sweep._write_results(folder, sweep, {1: _trial.FAILED, 2: _trial.WAITING})
@@ -370,10 +368,7 @@ def test_a_pipe_in_the_place_of_a_log_fails_its_trial_alone(tmp_path: Path) -> N
 
 
 def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_path: Path) -> None:
-    file, folder = write(tmp_path, SETTINGS)
-    text, sweep = _sweep._read(file)
-    folder.mkdir()
-    _sweep._begin(folder, text, sweep)
+    folder, _, _ = begun(tmp_path, SETTINGS)
     shutil.copytree(first_run[0], folder / "trial0001")
     before = contents(folder)
     with pytest.raises(RunError, match=r"trial0001 was trained with other settings than .*trial0001\.toml gives"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -16,46 +14,21 @@ import pytest
 from hcnn_core import convolve, elu
 from tests.train.commands import made_up
 from tests.train.defects import make_layers
-from tests.train.runs import SMALL, Outcome, edited, finish, run_plainly, start, without_notice
-from train import verify
+from tests.train.runs import SMALL, Outcome, edited, finish, run_here, run_plainly, start
 from train.config import PRESETS
 
-Command = Callable[..., Outcome]
 
-
-@pytest.fixture
-def verifying() -> Command:
+def verifying(*arguments: object) -> Outcome:
     """The command line in this process."""
-
-    def run(*arguments: object) -> Outcome:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = verify.main([str(argument) for argument in arguments])
-            except SystemExit as stop:
-                assert isinstance(stop.code, int)
-                status = stop.code
-        return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
-
-    return run
-
-
-def one_line(outcome: Outcome, status: int, *fragments: str) -> None:
-    """Check the status, and that one line on standard error holds every fragment."""
-    assert outcome.status == status, outcome
-    assert outcome.err.startswith("train.verify: ") and outcome.err.count("\n") == 1, outcome
-    assert [fragment for fragment in fragments if fragment not in outcome.err] == [], outcome
+    return run_here(("verify", *arguments), None)
 
 
 @pytest.fixture(scope="module")
 def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A trained network's verification at both boundaries: its directory, and what it printed."""
     out = tmp_path_factory.mktemp("verified") / "report"
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        arguments = [str(first_run[0] / "best.h5"), "--boundary", "both", "--max-examples", "2"]
-        assert verify.main([*arguments, "--out", str(out)]) == 0
-    return out, text.getvalue()
+    outcome = verifying(first_run[0] / "best.h5", "--boundary", "both", "--max-examples", 2, "--out", out)
+    return out, outcome.success()
 
 
 def test_a_trained_network_is_verified(verified: tuple[Path, str]) -> None:
@@ -76,12 +49,12 @@ def biased_by_position(x: Any, w: Any, axes: Any, **options: Any) -> Any:
 
 
 def test_a_network_that_is_not_covariant_fails(
-    first_run: tuple[Path, Outcome], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
+    first_run: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = first_run[0] / "best.h5"
     make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
     outcome = verifying(checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
-    one_line(outcome, 1, "checks failed", f"see {tmp_path / 'verify.html'}")
+    outcome.one_line(1, "checks failed", f"see {tmp_path / 'verify.html'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
 
 
@@ -104,7 +77,6 @@ def deviating_by_position(x: Any, w: Any, bias: Any, axes: Any, **options: Any) 
 def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     first_run: tuple[Path, Outcome],
     tmp_path: Path,
-    verifying: Command,
     monkeypatch: pytest.MonkeyPatch,
     defect: Callable[..., Any],
 ) -> None:
@@ -112,7 +84,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     make_layers(monkeypatch, defect)
     flags = (first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
     outcome = verifying(*flags)
-    one_line(outcome, 1, "checks failed")
+    outcome.one_line(1, "checks failed")
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
     failing = {(row["statement"], row["j"]) for row in rows if row["verdict"] == "FAILS"}
     assert {("definition", 2), ("definition", 3)} & failing, failing
@@ -132,7 +104,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     ids=str,
 )
 def test_layers_of_random_networks_are_what_is_written_out(
-    changes: dict[str, Any], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PRESETS, "sample", PRESETS["sample"] | changes)
     out = verifying("--preset", "sample", "--boundary", "zero", "--out", tmp_path).success()
@@ -152,7 +124,7 @@ def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_preset")
-def test_random_networks_are_verified_in_single_precision(tmp_path: Path, verifying: Command) -> None:
+def test_random_networks_are_verified_in_single_precision(tmp_path: Path) -> None:
     outcome = verifying(
         *("--preset", "sample", "--boundary", "periodic", "--reduction", "sum", "--dtype", "float32"),
         *("--max-examples", 1, "--out", tmp_path),
@@ -166,14 +138,14 @@ def test_random_networks_are_verified_in_single_precision(tmp_path: Path, verify
 
 
 @pytest.mark.usefixtures("small_preset")
-def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying: Command, tmp_path: Path) -> None:
+def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], tmp_path: Path) -> None:
     out, _ = verified
     before = (out / "verify.json").read_bytes()
-    one_line(verifying("--preset", "sample", "--out", out), 1, "holds a verification; name a new directory")
+    verifying("--preset", "sample", "--out", out).one_line(1, "holds a verification; name a new directory")
     assert (out / "verify.json").read_bytes() == before
     (tmp_path / "file").touch()
-    one_line(verifying("--out", tmp_path / "file"), 1, "is a file; name a new directory")
-    one_line(verifying("--preset", "sample", "--out", tmp_path / "file" / "below"), 1, "cannot write to")
+    verifying("--out", tmp_path / "file").one_line(1, "is a file; name a new directory")
+    verifying("--preset", "sample", "--out", tmp_path / "file" / "below").one_line(1, "cannot write to")
 
 
 @pytest.mark.parametrize(
@@ -193,8 +165,8 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--out", ""), ("--out: '' is no path",)),
     ],
 )
-def test_wrong_command_lines(arguments: tuple[object, ...], fragments: tuple[str, ...], verifying: Command) -> None:
-    one_line(verifying(*arguments), 2, *fragments)
+def test_wrong_command_lines(arguments: tuple[object, ...], fragments: tuple[str, ...]) -> None:
+    verifying(*arguments).one_line(2, *fragments)
 
 
 def changed_copy(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
@@ -205,7 +177,7 @@ def changed_copy(source: Path, target: Path, change: Callable[[Any], None]) -> P
     return target
 
 
-def test_a_network_that_does_not_react_decides_nothing(trained: Path, tmp_path: Path, verifying: Command) -> None:
+def test_a_network_that_does_not_react_decides_nothing(trained: Path, tmp_path: Path) -> None:
     def silence(file: Any) -> None:
         for layer in file["parameters"].values():
             for name in layer:
@@ -213,31 +185,29 @@ def test_a_network_that_does_not_react_decides_nothing(trained: Path, tmp_path: 
 
     silent = changed_copy(trained / "best.h5", tmp_path / "silent.h5", silence)
     outcome = verifying(silent, "--boundary", "periodic", "--out", tmp_path / "out")
-    one_line(outcome, 1, "undecided: the result does not react to x_j")
+    outcome.one_line(1, "undecided: the result does not react to x_j")
     assert "undecided" in outcome.out and "FAILS" not in outcome.out
 
 
-def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
-    one_line(verifying(tmp_path / "none.h5"), 1, "there is no checkpoint at")
+def test_wrong_files(trained: Path, tmp_path: Path) -> None:
+    verifying(tmp_path / "none.h5").one_line(1, "there is no checkpoint at")
     for network in (trained, trained / "best.h5"):  # a run's folder names its latest
-        one_line(verifying(network, "--images", 501), 2, "--images is 501")
+        verifying(network, "--images", 501).one_line(2, "--images is 501")
 
-    other = tmp_path / "other.h5"
-    shutil.copy(trained / "best.h5", other)
-    with edited(other) as file:
+    def shorten(file: Any) -> None:
         weights = file["parameters/layer03/g"][...]
         del file["parameters/layer03/g"]
         file["parameters/layer03/g"] = weights[:, :-1]
-    one_line(verifying(other), 1, "is of another network: parameters layer03/g")
+
+    other = changed_copy(trained / "best.h5", tmp_path / "other.h5", shorten)
+    verifying(other).one_line(1, "is of another network: parameters layer03/g")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "exact"), [((28, 28), {"u1": 4, "u2": 4}), ((12, 20, 4), {"u1": 4, "u2": 4}), ((7, 10, 2), {"u1": 7})]
 )
-def test_networks_for_other_images_are_verified(
-    tmp_path: Path, shape: tuple[int, ...], exact: dict[str, int], verifying: Command
-) -> None:
+def test_networks_for_other_images_are_verified(tmp_path: Path, shape: tuple[int, ...], exact: dict[str, int]) -> None:
     """On the images that they were trained on. 7 pixels are not whole strides: only the whole turn is exact."""
     file, run, out = tmp_path / "images.npz", tmp_path / "run", tmp_path / "out"
     np.savez(file, **made_up(shape, 3))
@@ -254,13 +224,13 @@ def test_networks_for_other_images_are_verified(
 
     np.savez(tmp_path / "other.npz", **made_up((*shape[:2][::-1], 3), 3))
     other = verifying(run / "best.h5", "--dataset", tmp_path / "other.npz")
-    one_line(other, 2, f"takes images of {shape[0]}x{shape[1]}x", "other.npz", "name its own with --dataset")
+    other.one_line(2, f"takes images of {shape[0]}x{shape[1]}x", "other.npz", "name its own with --dataset")
     file.rename(tmp_path / "moved.npz")
-    one_line(verifying(run / "best.h5"), 1, f"there is no file {file}", "--dataset")
+    verifying(run / "best.h5").one_line(1, f"there is no file {file}", "--dataset")
 
 
 @pytest.mark.usefixtures("small_preset")
-def test_random_networks_take_images_of_ones_own(tmp_path: Path, verifying: Command) -> None:
+def test_random_networks_take_images_of_ones_own(tmp_path: Path) -> None:
     arrays, small = made_up((8, 12, 2), 3), ("--preset", "sample", "--boundary", "periodic")
     np.savez(tmp_path / "a.npz", **arrays)
     outcome = verifying(*small, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "out")
@@ -268,19 +238,19 @@ def test_random_networks_take_images_of_ones_own(tmp_path: Path, verifying: Comm
     for part in ("x_train", "x_test"):
         arrays[part][..., 1] = 255
     np.savez(tmp_path / "b.npz", **arrays)
-    one_line(verifying(*small, "--dataset", tmp_path / "b.npz"), 1, "channel 1", "is 255 everywhere")
+    verifying(*small, "--dataset", tmp_path / "b.npz").one_line(1, "channel 1", "is 255 everywhere")
 
 
-def test_no_code_is_called_that_a_checkpoint_alone_names(trained: Path, tmp_path: Path, verifying: Command) -> None:
+def test_no_code_is_called_that_a_checkpoint_alone_names(trained: Path, tmp_path: Path) -> None:
     def rename(file: Any) -> None:
         file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | {"dataset": "antigravity:geohash"})
 
     named = changed_copy(trained / "best.h5", tmp_path / "named.h5", rename)
-    one_line(verifying(named), 2, "would call antigravity:geohash", "add --dataset antigravity:geohash")
+    verifying(named).one_line(2, "would call antigravity:geohash", "add --dataset antigravity:geohash")
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(tmp_path: Path, verifying: Command) -> None:
+def test_on_a_gpu(tmp_path: Path) -> None:
     arguments = ("--preset", "sample", "--boundary", "periodic", "--max-examples", 1, "--backend", "cupy")
     verifying(*arguments, "--out", tmp_path).success()
 
