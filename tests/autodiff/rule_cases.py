@@ -177,9 +177,7 @@ CASES = [
     ),
     Case(np.full_like, lambda a, v: np.full_like(a, v), (X, np.asarray(1.5))),
     # indexing and joining
-    Case(operator.getitem, lambda x: x[1], (X,)),
     Case(operator.getitem, lambda x: x[..., ::-2, None], (T3,)),
-    Case(operator.getitem, lambda x: x[0, 1], (Z,)),
     Case(operator.getitem, lambda x: x[[2, 0, 2, 2]], (X,)),
     Case(operator.getitem, lambda x: x[[[0, 1], [1, 1]], :, [0, -1]], (cplx(2, 3, 4),)),
     Case(operator.getitem, lambda x: x[getval(x) > 0], (spaced(3, 4),)),
@@ -210,14 +208,8 @@ CASES = [
         Case(np.matmul, np.matmul, (normal(*a), normal(*b)))
         for a, b in [
             ((3,), (3,)),
-            ((3,), (3, 2)),
-            ((2, 3), (3,)),
             ((2, 3), (3, 4)),
-            ((5, 2, 3), (3, 4)),
-            ((5, 2, 3), (3,)),
-            ((2, 3), (5, 3, 4)),
             ((3,), (5, 3, 4)),
-            ((5, 2, 3), (5, 3, 4)),
             ((6, 1, 2, 3), (5, 3, 4)),
         ]
     ),
@@ -238,16 +230,7 @@ CASES = [
         Case(np.einsum, lambda *x, s=s, **k: np.einsum(s, *x, **k), tuple(normal(*shape) for shape in shapes))
         for s, *shapes in [
             ("ij,jk->ik", (3, 4), (4, 2)),
-            ("ij,jk", (3, 4), (4, 2)),
-            ("ba", (3, 4)),
-            ("ij->", (3, 4)),
-            ("ij->j", (3, 4)),
-            ("ij,j->i", (3, 4), (4,)),
-            ("ij,k->i", (3, 4), (2,)),
-            ("ii", (3, 3)),
-            ("ii->i", (3, 3)),
             ("iij,jj->i", (3, 3, 2), (2, 2)),
-            ("iii,i->", (3, 3, 3), (3,)),
             ("...ij,...jk", (5, 2, 3), (3, 4)),
             ("...i,i...->...", (2, 1, 3), (3, 1, 4)),
             ("i...->...", (3, 2, 4)),

@@ -264,10 +264,9 @@ def test_powers_at_zero() -> None:
     np.testing.assert_array_equal(grad(lambda x: np.sum(x ** np.arange(3)))(np.zeros(3)), [0, 1, 0])
 
 
-@pytest.mark.parametrize("function", [np.power])
-def test_powers_with_the_exponent_zero_have_second_derivatives(function: Any) -> None:
-    check_grads(function)(np.array([2.0, 3.0, 0.5]), np.array([0.0, 2.0, 1.0]))
-    assert hessian(lambda z: function(z[0], z[1]))(np.array([2.0, 0.0]))[0].tolist() == [0, 0.5]
+def test_powers_with_the_exponent_zero_have_second_derivatives() -> None:
+    check_grads(np.power)(np.array([2.0, 3.0, 0.5]), np.array([0.0, 2.0, 1.0]))
+    assert hessian(lambda z: np.power(z[0], z[1]))(np.array([2.0, 0.0]))[0].tolist() == [0, 0.5]
 
 
 INTEGERS = [np.int8(100), np.array([200, 0, 3], np.uint8), np.array([100_000, -70_000, 2], np.int32)]

@@ -37,6 +37,14 @@ def changed(op: Callable[[Any], Any], *, at: tuple[int, ...], by: float) -> Call
     return other
 
 
+def periodic(w: NDArray) -> tuple[Callable[[NDArray], Any], Callable[[NDArray], Any]]:
+    """The convolution of periodic signals with w, and its transpose."""
+    return (
+        lambda x: convolve(x, w, 0, boundary="periodic"),
+        lambda y: convolve_vjp_x(y, y.shape, w, 0, boundary="periodic"),
+    )
+
+
 SHAPE = (2, 8, 8)
 
 

@@ -24,7 +24,7 @@ from hcnn_core.testing import (
     rounding_bound,
 )
 from hcnn_core.testing.assertions import ROUNDINGS
-from tests.core.operators import REAL, changed, excess
+from tests.core.operators import REAL, changed, excess, periodic
 from tests.core.oracle import BOUNDARIES, DTYPES, METHODS, SEEDS, NDArray, eps, noise, norm
 
 PATTERNS = ("dense", "impulse", "constant", "few", "offset", "spike", "wide")
@@ -197,13 +197,7 @@ def test_adjoints_between_real_and_complex_arrays(conjugate: bool) -> None:
 def test_a_wrong_factor_is_found_where_the_operator_takes_away_the_mean() -> None:
     """Rounding errors of the mean are far above the product then, and a wrong adjoint has larger ones."""
     x, w = 1e6 + noise(0, (300,), "float32"), np.array([-1, 1], "float32")
-
-    def op(x: NDArray) -> Any:
-        return convolve(x, w, 0, boundary="periodic")
-
-    def adjoint(y: NDArray) -> Any:
-        return convolve_vjp_x(y, x.shape, w, 0, boundary="periodic")
-
+    op, adjoint = periodic(w)
     assert_adjoint(op, adjoint, x)
     for y in (None, noise(1, (300,), "float32")):
         with pytest.raises(AssertionError, match="where x is noise: off by"):
@@ -249,10 +243,7 @@ def test_bound_of_a_matrix(dtype: str, outputs: int, scale: float) -> None:
 
 def test_bound_grows_with_stages_and_precision() -> None:
     x, w = noise(0, (40,), "float32"), noise(1, (5,), "float32")
-
-    def op(x: NDArray) -> Any:
-        return convolve(x, w, 0, boundary="periodic")
-
+    op, _ = periodic(w)
     bound = rounding_bound(op, x)
     assert rounding_bound(op, x, stages=3) == pytest.approx(3 * bound)
     assert rounding_bound(op, x.astype("float64")) == pytest.approx(2**-29 * bound, rel=0.5)
@@ -321,13 +312,7 @@ def test_operators_that_jump_at_x_excuse_nothing() -> None:
 
 def test_single_precision_notices_mistakes_in_large_arrays() -> None:
     x, w = noise(0, (100_000,), "float32"), noise(1, (7,), "float32")
-
-    def op(x: NDArray) -> Any:
-        return convolve(x, w, 0, boundary="periodic")
-
-    def adjoint(y: NDArray) -> Any:
-        return convolve_vjp_x(y, x.shape, w, 0, boundary="periodic")
-
+    op, adjoint = periodic(w)
     assert_translation_covariant(op, x, 0, shift=1)
     assert_adjoint(op, adjoint, x)
     assert excess(assert_translation_covariant, changed(op, at=(5,), by=0.1), x, 0, shift=1) > 5

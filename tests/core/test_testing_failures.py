@@ -13,7 +13,7 @@ import pytest
 import scipy.fft
 import scipy.ndimage
 
-from hcnn_core import convolve, convolve_vjp_x, elu, marginal
+from hcnn_core import elu, marginal
 from hcnn_core.testing import (
     Deviation,
     assert_adjoint,
@@ -23,7 +23,7 @@ from hcnn_core.testing import (
     covariance_deviations,
     rounding_bound,
 )
-from tests.core.operators import REAL, SHAPE, changed, excess, filtered, transposed
+from tests.core.operators import REAL, SHAPE, changed, excess, filtered, periodic, transposed
 from tests.core.oracle import NDArray, eps, noise, norm
 
 # Wrong operators: each is off by `excess` times the bound.
@@ -144,16 +144,8 @@ def test_operators_that_are_not_adjoint(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_conjugates_that_are_missing_or_too_many(dtype: str) -> None:
     x, w = noise(0, (12,), dtype), noise(1, (5,), dtype)
-
-    def op(x: NDArray) -> Any:
-        return convolve(x, w, 0, boundary="periodic")
-
-    def transpose(y: NDArray) -> Any:
-        return convolve_vjp_x(y, x.shape, w, 0, boundary="periodic")
-
-    def hilbert(y: NDArray) -> Any:
-        return convolve_vjp_x(y, x.shape, w.conj(), 0, boundary="periodic")
-
+    op, transpose = periodic(w)
+    _, hilbert = periodic(w.conj())
     far = 1e-4 / eps(dtype)
     assert_adjoint(op, transpose, x)
     assert_adjoint(op, hilbert, x, conjugate=True)

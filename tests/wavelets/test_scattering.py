@@ -70,13 +70,6 @@ def test_without_subsampling_it_is_the_definition(shape: tuple[int, ...], axes: 
         assert np.abs(values - wavelet_transform(u, bank, axes)[0]).max() <= C * eps("float64") * np.linalg.norm(x)
 
 
-def test_paths_grow_in_scale() -> None:
-    bank = morlet_bank((8, 8), 3, 2)
-    paths = scattering_paths(bank)
-    assert len(paths) == 1 + 3 * 2 + 3 * 2 * 2
-    assert all(one[0] < two[0] for one, two in (path for path in paths if len(path) == 2))
-
-
 @pytest.mark.parametrize("oversampling", [0, 1, 2])
 def test_subsampling_aliases_little(oversampling: int) -> None:
     """The moduli are not band-limited, so subsampled values are near, but not equal to every n-th of the others."""
@@ -97,12 +90,6 @@ def test_a_tight_bank_makes_it_non_expansive(seed: int, distance: float) -> None
     bank = morlet_bank((16, 16), 2, 4, tight=True)
     apart = np.linalg.norm(scattering(x, bank, oversampling=2) - scattering(y, bank, oversampling=2))
     assert apart <= np.linalg.norm(x - y) * (1 + C * eps("float64"))
-
-
-def test_larger_filters_are_expansive() -> None:
-    bank = morlet_bank((16, 16), 2, 4, tight=True)
-    x = noise(3, (16, 16), "float64")
-    assert np.linalg.norm(scattering(x, FilterBank(2 * bank.phi, 4 * bank.psi), oversampling=2)) > np.linalg.norm(x)
 
 
 def test_the_norm_is_that_of_the_orders_and_of_what_is_left() -> None:
