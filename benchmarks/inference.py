@@ -2,8 +2,6 @@
 
     python -m benchmarks.inference --json benchmarks/results/inference.json --plot benchmarks/results/inference.png
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.inference --network hcnn-fast
-    python -m benchmarks.inference --steps                     # training steps of few images instead
-    python -m benchmarks.inference --pictures                  # `hcnn predict` of 2,000 pictures instead
 
 Both take images as they are and return logits, with as many threads, in turn; the least times are printed, which other
 programs on the machine change least, and the ratio of medians beside that of the least. `--also` adds
@@ -14,14 +12,11 @@ a column for the network as it is called without being opened. `signal` and `vol
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +24,7 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from hcnn_core.backend import worker_count
-from train.classifier import BATCH, Classifier, load
+from train.classifier import Classifier, load
 from train.config import make_config
 from train.data import standardise
 from train.networks.registry import build
@@ -69,11 +64,10 @@ def peer(one: Classifier, threads: int) -> Callable[[Any], Any]:
     return lambda x: session.run(None, {"images": x})[0]
 
 
-def timed(ways: Sequence[Callable[[], Any]], seconds: float, warm: int = 2) -> list[list[float]]:
+def timed(ways: Sequence[Callable[[], Any]], seconds: float) -> list[list[float]]:
     """Return the times of each in seconds, taken in turn."""
-    for way in ways:
-        for _ in range(warm):
-            way()  # compiles, plans, and fills caches
+    for way in [*ways, *ways]:
+        way()  # compiles, plans, and fills caches
     times: list[list[float]] = [[] for _ in ways]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 3:
@@ -119,58 +113,6 @@ def measure(names: Sequence[str], batches: Sequence[int], seconds: float, also: 
     return rows
 
 
-def measure_steps(names: Sequence[str], seconds: float) -> list[dict[str, Any]]:
-    """Print and return milliseconds an image of training steps of 4, 10 and 100 images."""
-    from benchmarks.step import Step
-
-    rows, sizes = [], (4, 10, 100)
-    print("network, a step      images   ms an image")
-    for name in names:
-        steps = [Step(name, None, n) for n in sizes]
-        for n, t in zip(sizes, map(min, timed(steps, seconds)), strict=True):
-            print(f"{name:20} {n:6} {1e3 * t / n:13.2f}", flush=True)
-            rows.append({"network": name, "step_images": n, "ms": 1e3 * t / n})
-    return rows
-
-
-def measure_pictures(names: Sequence[str], count: int = 2_000) -> list[dict[str, Any]]:
-    """Print and return seconds of `hcnn predict` once the network is open, beside decoding and arithmetic alone."""
-    from PIL import Image
-
-    from train import predict
-    from train.data.folder import attempt
-    from train.data.photographs import pixels
-
-    rows, rng = [], np.random.default_rng(0)
-    print("network      decoding  arithmetic  command  ratio to the slower")
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{k:04}.png" for k in range(count)]
-        for file in files:
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(file)
-        images = np.stack([pixels(file, (32, 32, 3)) for file in files])
-        for name in names:
-            one = load(name)
-
-            def classify(one: Classifier = one) -> None:
-                for begin in range(0, count, BATCH):
-                    one.probabilities(images[begin : begin + BATCH])
-
-            def command(name: str = name) -> None:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    predict.main([name, folder])
-
-            decode = partial(attempt, partial(pixels, shape=one.photograph_shape), files)
-            ways = [decode, classify, partial(load, name), command]
-            decoding, arithmetic, opening, whole = map(min, timed(ways, 0, warm=1))
-            whole -= opening
-            ratio = whole / max(decoding, arithmetic)
-            print(f"{name:12} {decoding:8.2f} {arithmetic:11.2f} {whole:8.2f} {ratio:20.2f}", flush=True)
-            rows.append(
-                {"network": name, "pictures": count, "decoding": decoding, "arithmetic": arithmetic, "s": whole}
-            )
-    return rows
-
-
 def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
     """Draw latencies by batch, a panel for each network."""
     from matplotlib.figure import Figure
@@ -192,24 +134,17 @@ def draw(rows: Sequence[dict[str, Any]], target: Path) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", nargs="+", help="networks that ship, and presets")
+    parser.add_argument("--network", nargs="+", default=NETWORKS, help="networks that ship, and presets")
     parser.add_argument("--batch", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each network and batch")
     parser.add_argument("--also", action="store_true", help="time the network unopened as well")
-    parser.add_argument("--steps", action="store_true", help="time training steps instead")
-    parser.add_argument("--pictures", action="store_true", help="time `hcnn predict` instead")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--plot", type=Path, help="also draw them")
     options = parser.parse_args()
 
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
-    if options.pictures:
-        rows = measure_pictures(options.network or ("hcnn-fast", "hcnn-best"))
-    elif options.steps:
-        rows = measure_steps(options.network or ("hcnn-fast", "hcnn"), options.seconds)
-    else:
-        rows = measure(options.network or NETWORKS, options.batch, options.seconds, options.also)
+    rows = measure(options.network, options.batch, options.seconds, options.also)
     if options.json:
         options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n", "utf-8")
     if options.plot:
