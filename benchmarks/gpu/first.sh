@@ -37,7 +37,6 @@ has() { grep -q "^$1" "$out/first.txt"; }  # ROW: whether it is there
 } | tee -a "$out/first.txt"
 run 10 benchmarks.gpu.asked "$out/first.txt" | tee "$out/asked.txt"
 {
-  run 120 benchmarks.gpu.passes "$out"
   for products in float32 tf32; do
     has "16 pixels, $products: [0-9]" || run 50 benchmarks.gpu.networks --preset hcnn-best --precision $products --sizes 16
   done

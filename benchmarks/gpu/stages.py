@@ -299,18 +299,6 @@ def seconds(cupy: Any, function: Callable[[], Any], repeats: int = 1) -> float:
     return float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3 / repeats
 
 
-def in_turns(cupy: Any, functions: dict[str, Callable[[], Any]], repeats: int = 3) -> dict[str, list[float]]:
-    """Times of all, in alternating rounds, each warmed up."""
-    for function in functions.values():
-        for _ in range(2):
-            function()
-    rounds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(ROUNDS):
-        for name, function in functions.items():
-            rounds[name].append(seconds(cupy, function, repeats))
-    return rounds
-
-
 MakeStep = Callable[[Any, int], Step]
 """From an array namespace and a seed to a step."""
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.backend import DeviceLimits, library_of, seconds_of
 from hcnn_core.testing.strategies import noise
 
+ROOT = Path(__file__).parents[2]
+
 DEVICES = {
     name: DeviceLimits(block << 10, multiprocessor // 2 - reserved << 10, capability)
     for name, capability, block, multiprocessor, reserved in (
@@ -40,6 +43,29 @@ DEVICES = {
 def exact_noise(seed: int, shape: tuple[int, ...]) -> Any:
     """Random numbers that TensorFloat-32 has too, so that products by tensor cores are right to float32's rounding."""
     return np.round(64 * noise(seed, shape, "float32")) / np.float32(64)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process of Python from the project's folder, without warnings."""
+    command = [sys.executable, "-W", "ignore", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+SCRIPT = """
+import json, os, sys
+import numpy as np
+from benchmarks.gpu.driverless import without_driver
+cupy, driver = without_driver(device={device!r})
+from hcnn_core.backend import device_limits, record
+{work}
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def scripted(work: str, device: str = "H100") -> subprocess.CompletedProcess[str]:
+    """A process that does some work by CuPy with a stand-in for the driver of a device."""
+    return python("-c", SCRIPT.format(work=work, device=device))
 
 
 HEADER = Path(__file__).with_name("host_cuda.h")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from typing import Any
 
@@ -14,7 +12,7 @@ from autodiff import convolve_elu_marginal, cross_entropy, value_and_grad, vjp
 from hcnn_core import convolve, patch_moments, precision
 from hcnn_core.backend import DeviceLimits
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
-from tests.gpu.host import DEVICES, in_place_of_cupy
+from tests.gpu.host import DEVICES, in_place_of_cupy, scripted
 from tests.gpu.requirements import required
 from train.config import PRESETS, make_config
 from train.networks.registry import build
@@ -153,18 +151,5 @@ def test_limits_are_those_of_the_device() -> None:
     """As CuPy tells them, on the stand-in for the driver."""
     required("cupy")
     for device, limits in DEVICES.items():
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", ASKS.format(device=device)], capture_output=True, text=True
-        )
+        done = scripted("print(device_limits())", device)
         assert done.stdout.strip() == repr(limits), done.stderr
-
-
-ASKS = """
-import os, sys
-from benchmarks.gpu.driverless import without_driver
-without_driver(device={device!r})
-from hcnn_core.backend import device_limits
-print(device_limits())
-sys.stdout.flush()
-os._exit(0)
-"""

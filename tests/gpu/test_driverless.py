@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hcnn_core._engines.cuda import launch as cuda
+from tests.gpu.host import python, scripted
 from tests.gpu.requirements import required
 
 cupy = required("cupy")
-
-ROOT = Path(__file__).parents[2]
 
 STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn"},
@@ -32,11 +30,6 @@ STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn-medium", "precision": "tf32"},
     {"preset": "hcnn", "device": "T4"},
 ]
-
-
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.lot
@@ -98,16 +91,12 @@ def test_memory_of_a_graph_that_is_dropped_is_given_back() -> None:
 
 def drained(work: str) -> list[int]:
     """Bytes that the driver has given out before and after some work, when all pools have given theirs back."""
-    done = python("-c", DRAINED.format(work=work))
+    done = scripted(DRAINED.format(work=work))
     assert done.returncode == 0, done.stderr
     return [int(number) for number in done.stdout.split()]
 
 
 DRAINED = """
-import numpy as np
-from benchmarks.gpu.driverless import without_driver
-cupy, driver = without_driver()
-from hcnn_core.backend import record
 from benchmarks.gpu.stages import poisoned_memory
 def held():
     cupy.get_default_memory_pool().free_all_blocks()
@@ -118,9 +107,6 @@ def fails(n):
 before = held()
 {work}
 print(before, held())
-import os, sys
-sys.stdout.flush()
-os._exit(0)
 """
 
 
@@ -166,13 +152,12 @@ assert cupy.fft.config.get_plan_cache().get_size() == -1
 
 
 def test_poisoned_memory_is_nan() -> None:
-    done = python("-c", DRAINED.format(work="""
+    drained("""
 for dtype in ("float32", "float64"):
     with poisoned_memory(cupy): x = cupy.empty(1000, dtype)
     assert np.isnan(x.get()).all()
     assert not np.isnan(cupy.zeros(1000, dtype).get()).any()
-"""))  # fmt: skip
-    assert done.returncode == 0, done.stderr
+""")
 
 
 def test_each_device_is_told_of_the_most_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,19 +195,12 @@ def test_each_device_is_told_of_the_most_shared_memory(monkeypatch: pytest.Monke
 
 
 CONTROL = """
-import numpy as np
-from benchmarks.gpu.driverless import without_driver
-cupy, driver = without_driver()
-from hcnn_core.backend import record
 x = cupy.zeros(3)
 try:
     record(lambda: {work})
 except Exception as error:
     print(type(error).__name__, error)
 print(*driver.refused)
-import os, sys
-sys.stdout.flush()
-os._exit(0)
 """
 
 
@@ -238,15 +216,12 @@ os._exit(0)
     ],
 )
 def test_what_cannot_be_recorded_is_noticed(work: str, expected: str) -> None:
-    done = python("-c", CONTROL.format(work=work))
+    done = scripted(CONTROL.format(work=work))
     assert expected in done.stdout, done.stdout + done.stderr
     assert done.stdout == "\n" or expected != "\n"
 
 
 COVARIANCE = """
-import os, sys
-from benchmarks.gpu.driverless import without_driver
-cupy, driver = without_driver(device="RTX 3090")
 from hcnn_core._engines.cuda import patches
 from hcnn_core.moments import patch_covariance
 if {forgetful}:
@@ -254,26 +229,22 @@ if {forgetful}:
 x = cupy.zeros((50, 16, 16, 128))
 patch_covariance(x, x + 1, (1, 2), (3, 3), boundary="zero")
 print(*driver.refused)
-sys.stdout.flush()
-os._exit(0)
 """
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
 def test_shared_memory_that_a_kernel_declares_counts(forgetful: bool) -> None:
     """Of 99 KiB, `gram` in float64 asks for sums, and declares a number for each thread."""
-    done = python("-c", COVARIANCE.format(forgetful=forgetful))
+    done = scripted(COVARIANCE.format(forgetful=forgetful), "RTX 3090")
     assert done.returncode == 0, done.stderr
     assert ("kernel gram" in done.stdout) == forgetful, done.stdout
 
 
 KEPT = """
-import gc, os, sys, weakref
-from benchmarks.gpu.driverless import without_driver
-cupy, driver = without_driver()
+import gc, weakref
 from hcnn_core import convolve
 from hcnn_core._engines import planner
-from hcnn_core.backend import _device, record
+from hcnn_core.backend import _device
 made, constant = [], _device.constant
 def watched(*given):
     array = constant(*given)
@@ -290,12 +261,10 @@ del launch, y
 gc.collect()
 alive.append(sum(array() is not None for array in made))
 print(len(made), *alive)
-sys.stdout.flush()
-os._exit(0)
 """
 
 
 def test_a_graph_keeps_the_tables_of_plans_that_are_dropped() -> None:
-    done = python("-c", KEPT)
+    done = scripted(KEPT)
     made, kept, left = map(int, done.stdout.split())
     assert made == kept > left, done.stdout + done.stderr

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.gpu import values
 from benchmarks.gpu.asked import rows
 from hcnn_core._engines.cuda.tensor_plan import TensorPlan
+from tests.gpu.host import python
 
 ROOT = Path(__file__).parents[2]
 PRINTED = """
@@ -68,7 +69,6 @@ esac
         "values",
         "networks",
         "asked",
-        "passes",
     ):
         assert f"benchmarks.gpu.{part}" in called, part
     assert called.splitlines()[-1].startswith("benchmarks.gpu.choices")
@@ -107,13 +107,10 @@ def test_values_are_compared(
     assert exactly or {"implicit", "implicit_taps", "summed", "summed_taps", "single"} <= set(kernels_on_host)
 
 
-@pytest.mark.parametrize(
-    "part", ["values", "values card", "peers steps hcnn:tf32:1:32", "peers convolutions", "passes ."]
-)
+@pytest.mark.parametrize("part", ["values", "values card", "peers steps hcnn:tf32:1:32", "peers convolutions"])
 def test_without_a_card_one_line_says_so(part: str) -> None:
     module, *arguments = part.split()
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.gpu.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = python("-m", f"benchmarks.gpu.{module}", *arguments)
     if done.returncode == 0:
         pytest.skip("there is a card")
     assert done.returncode == 1 and not done.stdout

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hcnn_core._engines.cuda import launch as _cuda
+from tests.gpu.host import python, scripted
 from tests.gpu.requirements import required
 from tests.gpu.test_compilation import resources
 
 required("cupy")
 occupancy = pytest.importorskip("benchmarks.gpu.occupancy")
 trace = pytest.importorskip("benchmarks.gpu.trace")
-
-ROOT = Path(__file__).parents[2]
 
 LAUNCHES, MEGABYTES, SECTORS = 106, 681.413, 682.012
 """Of a step of preset hcnn of depth 5, batch of 8. Who takes more gives the reason; who takes fewer, the figures."""
@@ -27,8 +23,7 @@ LAUNCHES, MEGABYTES, SECTORS = 106, 681.413, 682.012
 @pytest.fixture(scope="module")
 def small_step(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("trace") / "step.json"
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.trace", "--batch-size", "8", "--depth", "5"]
-    done = subprocess.run([*command, "--json", str(path)], cwd=ROOT, capture_output=True, text=True)
+    done = python("-m", "benchmarks.gpu.trace", "--batch-size", "8", "--depth", "5", "--json", str(path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("| total | ")
     return json.loads(path.read_text())  # type: ignore[no-any-return]
@@ -91,17 +86,12 @@ def test_sectors(shape: Any, strides: Any, lanes: Any, factor: float) -> None:
 
 
 COUNTED = """
-import json, os, sys
-from benchmarks.gpu.driverless import without_driver
-cupy, driver = without_driver()
 from benchmarks.gpu.trace import summary
 from hcnn_core import convolve
 x = cupy.zeros((64, 1000), cupy.float32)
 driver.listening = True
 {work}
 print(json.dumps(summary(driver.heard)["total"]))
-sys.stdout.flush()
-os._exit(0)
 """
 
 
@@ -116,9 +106,7 @@ os._exit(0)
     ],
 )
 def test_known_passes(work: str, launches: int, megabytes: float, sectors: float) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COUNTED.format(work=work)], cwd=ROOT, capture_output=True, text=True
-    )
+    done = scripted(COUNTED.format(work=work))
     assert done.returncode == 0, done.stderr
     total = json.loads(done.stdout)
     assert total["launches"] == launches
