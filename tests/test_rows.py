@@ -16,7 +16,9 @@ TABLES = {
     "hue/arms.md": lambda file: planted.table(hue.task(1), file),
     "sound/arms.md": lambda file: planted.table(sound.task(1), file),
     "attention/arms.md": lambda file: attention.text(file, attention.COMPARED),
-    "connections/arms.md": lambda file: attention.text(file, connections.COMPARED),
+    **dict.fromkeys(
+        ("connections/arms.md", "connections/long/arms.md"), lambda file: attention.text(file, connections.COMPARED)
+    ),
     "signals.md": lambda file: signals.table(),
     "volumes.md": lambda file: volumes.table(),
     "speed.md": lambda file: report.text(),
