@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from autodiff import tree_map
 from hcnn_core.backend import refuse_notes
 from train.classifier import Classifier
 from train.config import IN_STEPS, Config, make_config, meant, resolved, with_steps
@@ -26,11 +25,11 @@ from train.data.dataset import MOST_AXES, MOST_COLOURS
 from train.data.labels import is_one_hot
 from train.data.progress import no_bars
 from train.extras import require_installed
-from train.networks.presets import BY_AXES, HIERARCHICAL, UNITS
-from train.networks.registry import build
-from train.runs.checkpoint import Checkpoint, State
+from train.networks.presets import BY_AXES
+from train.runs.checkpoint import Checkpoint
 from train.runs.fit import Memory, namespace, prepared, require_suitable, trainer_on
-from train.runs.training import duration, summary
+from train.runs.shipped import bare
+from train.runs.training import duration, restore, summary
 from train.runs.transfer import begin_from
 
 try:
@@ -114,18 +113,13 @@ class _Estimator(BaseEstimator):
     def _config(self, x: NDArray[Any], names: Sequence[str], kind: str) -> Config:
         if not isinstance(self.settings, dict | None):
             raise ValueError(f"settings is {self.settings!r}; give a dict of settings by name, as {{'factors': 8}}")
-        axes, settings = x.ndim - 2, dict(self.settings or {})
-        preset = BY_AXES[axes] if self.preset is None else self.preset
+        settings = dict(self.settings or {})
+        preset = BY_AXES[x.ndim - 2] if self.preset is None else self.preset
         if refused := [name for name in REFUSED_SETTINGS if name in settings]:
             raise ValueError(f"settings has {', '.join(refused)}, of no use to fit: leave it out")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         named = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
         config = make_config(preset, {"seed": seed, "validation_size": 0, "flip": False, **named, **settings})
-        made_for = {**dict.fromkeys(HIERARCHICAL, 2), "signal": 1, "volume": 3}.get(preset, axes)
-        if made_for != axes:
-            raise ValueError(
-                f"preset is {preset!r}, for {UNITS[made_for]}; X holds {UNITS[axes]}: take {BY_AXES[axes]!r}, or None"
-            )
         config = resolved(config, x.shape[1:-1], kind, "y")
         require_suitable(config, DatasetInfo(x.shape[1:], len(names), x.nbytes, kind, str(x.dtype)))
         return config
@@ -201,8 +195,7 @@ class _Estimator(BaseEstimator):
         if all(getattr(self, name) is None and name not in (self.settings or {}) for name in IN_STEPS):
             config = with_steps(config, len(index))
         data, keep = prepared(X, index, held_out, None if whole else counts[index]), Memory()
-        targets = data.targets
-        if targets.std is not None and not np.isfinite(targets.std).all():
+        if data.targets.std is not None and not np.isfinite(data.targets.std).all():
             raise ValueError("y has numbers so large that their squares overflow; make its unit larger")
         trainer = trainer_on(namespace(config.backend, config.precision), config, data, keep, {})
         trainer.by_class |= task == "classes" and getattr(self, "class_weight", None) == "balanced"
@@ -233,20 +226,13 @@ class _Estimator(BaseEstimator):
             trainer.fit(completed=completed, timed=timed)
         checkpoint = keep.best if self.early_stopping else keep.last
         assert checkpoint is not None
-        if targets.std is not None:  # of numbers that are all the same nothing is learned
-            same = (y[index] == y[index[0]]).all(axis=0)
-            targets = replace(
-                targets, mean=np.where(same, y[index[0]], targets.mean), std=np.where(same, 0, targets.std)
-            )
         # in double precision, so that what is predicted does not depend on what stands beside it
-        wide = replace(config, dtype="float64", precision="float32")
-        arrays = checkpoint.state.evaluated, checkpoint.state.moments
-        parameters, moments = tree_map(lambda a: np.asarray(a, np.float64), arrays)
-        state = State(parameters, {}, moments, {})
-        self.checkpoint_: Checkpoint = replace(checkpoint, state=state, config=wide, targets=targets)
-        self.config_, self.shape_, self.n_iter_ = wide, x.shape[1:], trainer.state.epoch
-        network = build(wide, x.shape[1:-1], self.checkpoint_.outputs, x.shape[-1])
-        self._classifier = Classifier(self.checkpoint_, network, parameters, moments)
+        alone = bare(checkpoint, {}, "float64")
+        self.config_ = replace(alone.config, precision="float32")
+        self.checkpoint_: Checkpoint = replace(alone, config=self.config_)
+        self.shape_, self.n_iter_ = x.shape[1:], trainer.state.epoch
+        opened = restore(Path("the last fit"), self.checkpoint_, self.config_, np)
+        self._classifier = Classifier(self.checkpoint_, *opened)
 
     def _space(self, x: NDArray[Any]) -> tuple[int, ...]:
         """Return the axes of space of X; a UserWarning where its shape leaves a doubt."""

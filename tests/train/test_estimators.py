@@ -346,9 +346,8 @@ def test_images_and_signals_of_many_channels() -> None:
 @pytest.mark.parametrize(
     ("preset", "shape", "settings", "message"),
     [
-        ("volume", (9, 3), {}, "preset is 'volume', for volumes; X holds signals: take 'signal', or None"),
-        ("signal", (6, 7, 2), {}, "preset is 'signal', for signals; X holds images: take 'hcnn-fast', or None"),
-        ("hcnn-fast", (4, 4, 4, 1), {}, "preset is 'hcnn-fast', for images; X holds volumes: take 'volume', or None"),
+        ("volume", (9, 3), {}, "preset is 'volume', for volumes; these data are signals: take 'signal'"),
+        ("signal", (6, 7, 2), {}, "preset is 'signal', for signals; these data are images: take 'hcnn-fast'"),
         ("lenet", (9,), {}, "LeNet-5 takes images, and these are signals of 9; take a hierarchical network, such as "),
         ("wavelet", (9,), {}, "preset is 'wavelet'; choose hcnn, "),
         (None, (6, 7, 2), {"shift": 6}, "shift is 6; images of 6x7 allow 0 to 5"),

@@ -198,14 +198,15 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
         )
 
 
-def require_varying_numbers(dataset: Dataset, index: NDArray[np.int64]) -> None:
-    """Raise DataError if a number to predict is the same for all training samples that are kept, or too large."""
-    labels = dataset.train_labels[index]
-    if dataset.task == "numbers" and not (finite := np.isfinite(Targets.of(dataset.task, labels).std)).all():
+def require_varying_numbers(dataset: Dataset, targets: Targets) -> None:
+    """Raise DataError if a number to predict is the same for all training samples, or too large."""
+    if targets.std is None:
+        return
+    if not (finite := np.isfinite(targets.std)).all():
         name = dataset.class_names[int(finite.argmin())]
         raise DataError(f"{name} has values so large that their squares overflow; make its unit larger")
-    if dataset.task == "numbers" and (same := (labels == labels[:1]).all(axis=0)).any():
-        name, value = dataset.class_names[int(same.argmax())], labels[0, int(same.argmax())]
+    if not targets.std.all():
+        name, value = dataset.class_names[int(targets.std.argmin())], targets.mean[targets.std.argmin()]
         raise DataError(f"{name} is {value:g} for all training samples of {dataset.name}; leave it out")
 
 

@@ -25,17 +25,20 @@ class Targets:
 
     @classmethod
     def of(cls, kind: str, labels: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Targets:
-        """Return the targets of a training part; a constant number gets deviation 1, one too large no finite one."""
+        """Return the targets of a training part; a constant number has deviation 0, one too large no finite one."""
         if kind != "numbers":
             return cls(kind)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = np.average(labels, axis=0, weights=weights)
             std = np.sqrt(np.average((labels - mean) ** 2, axis=0, weights=weights))
-        return cls(kind, mean, np.where(std > 0, std, 1.0))
+        same = (labels == labels[:1]).all(axis=0)  # whose mean may be off by rounding
+        return cls(kind, np.where(same, labels[0], mean), np.where(same, 0, np.where(std > 0, std, 1.0)))
 
     def taught(self, labels: NDArray[Any], dtype: str) -> NDArray[Any]:
         """Return labels for the loss: numbers are standardised."""
-        return labels if self.mean is None else ((labels - self.mean) / self.std).astype(dtype)
+        if self.mean is None:
+            return labels
+        return ((labels - self.mean) / np.where(self.std > 0, self.std, 1.0)).astype(dtype)
 
     def in_units(self, outputs: Any, xp: Any = np) -> Any:
         """Return outputs (N, T) in units of the data, where they are numbers."""

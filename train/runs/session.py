@@ -246,8 +246,8 @@ class Session:
         """Split the data, print notes about the parts, and return the trainer."""
         total, (index, held_out) = len(dataset.train_labels), split(dataset, config)
         count, left = len(held_out), len(index)
-        require_varying_numbers(dataset, index)
         data = prepared(dataset, index, held_out)
+        require_varying_numbers(dataset, data.targets)
         if count and config.validation_size < 0 and (dataset.samples is None or dataset.samples.held_out is None):
             measure = TASKS[config.task].title
             self.tell(

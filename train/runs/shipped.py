@@ -74,17 +74,17 @@ def card(path: Path) -> str:
     return text.read_text(encoding="utf-8") if path.parent == FOLDER and text.is_file() else ""
 
 
-def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
+def bare(checkpoint: Checkpoint, figures: dict[str, Any], dtype: str = "float32") -> Checkpoint:
     """Return a checkpoint for evaluation alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
-    parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
+    parameters, moments = tree_map(lambda a: np.asarray(a, dtype), (state.evaluated, state.moments))
     of_teachers = (f.name for f in TeacherSettings.added())
     here = ("init_from", "teacher", *of_teachers, "backend", "data_dir")  # no other machine has these
     unset = {name: getattr(Config, name) for name in here}
     return replace(
         checkpoint,
         state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
-        config=replace(checkpoint.config, dtype="float32", **unset),
+        config=replace(checkpoint.config, dtype=dtype, **unset),
         figures=figures,
         labels=None,
     )
