@@ -38,22 +38,33 @@ convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
 convolve_vjp_w = primitive(hcnn_core.convolve_vjp_w)
 
 
-def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, w, *axes = args
+def _convolve_pullback(
+    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, rectified: bool = False
+) -> Any:
+    """Return the way back from a convolution, or with `rectified` from `convolve_elu`, which takes a bias third."""
+    ans, count = (ans, 3) if rectified else (None, 2)  # a convolution's answer is not kept
+    (x, w, *bias), axes = map(_operand, args[:count]), args[count:]
+    once = {0, 1} & set(argnums) if rectified else argnums == (0, 1)
 
     def separately(g: Array) -> list[Array]:
+        g = elu_vjp(g, ans) if rectified else g
         pullbacks = (
             lambda: convolve_vjp_x(g, x.shape, w, *axes, **kwargs),
             lambda: convolve_vjp_w(g, x, w.shape, *axes, **kwargs),
+            lambda: g,
         )
         return [pullbacks[argnum]() for argnum in argnums]
 
     def together(g: Array) -> Any:
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
-        return convolve_cotangents(g, x, w, *axes, **kwargs)[:2]
+        wanted = 0 in argnums, 1 in argnums
+        cotangents: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
+        if 2 in argnums and np.broadcast_shapes(bias[0].shape, cotangents[2].shape) != cotangents[2].shape:
+            cotangents[2] = elu_vjp(g, ans)  # the bias varies where it was summed
+        return [cotangents[argnum] for argnum in argnums]
 
-    return together if argnums == (0, 1) and _alike(x, w) else separately
+    return together if once and _alike(x, w, *([ans] if rectified else [])) else separately
 
 
 def _alike(*arrays: Any) -> bool:
@@ -134,30 +145,7 @@ defvjp(relu_vjp, lambda ans, g, y: lambda h: relu_vjp(h, y), None)
 convolve_elu = primitive(hcnn_core.convolve_elu)
 
 
-def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, w, bias, *axes = (*map(_operand, args[:3]), *args[3:])
-
-    def separately(g: Array) -> list[Array]:
-        g = elu_vjp(g, ans)
-        pullbacks = (
-            lambda: convolve_vjp_x(g, x.shape, w, *axes, **kwargs),
-            lambda: convolve_vjp_w(g, x, w.shape, *axes, **kwargs),
-            lambda: g,
-        )
-        return [pullbacks[argnum]() for argnum in argnums]
-
-    def together(g: Array) -> Any:
-        if isinstance(g, Traced) or g.dtype != x.dtype:
-            return separately(g)
-        wanted = 0 in argnums, 1 in argnums
-        cotangents: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
-        if 2 in argnums and np.broadcast_shapes(bias.shape, cotangents[2].shape) != cotangents[2].shape:
-            cotangents[2] = elu_vjp(g, ans)  # the bias varies where it was summed
-        return [cotangents[argnum] for argnum in argnums]
-
-    return together if _alike(x, w, ans) and {0, 1} & set(argnums) else separately
-
-
+_convolve_elu_pullback = functools.partial(_convolve_pullback, rectified=True)
 defvjp_argnums(convolve_elu, _convolve_elu_pullback)
 
 factored_layer = primitive(hcnn_core.factored_layer)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import Shape, along, as_array, axes_of, blank, composite, constant, rule
+from autodiff._rules.table import Shape, along, as_array, axes_of, composite, constant, rule
 from autodiff.tape import WIDE, defvjp, getval, primitive
-from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
+from hcnn_core.backend import Array, array_namespace, moveaxis
 
 
 @primitive
@@ -53,11 +53,6 @@ def take(a: Array, indices: Any, axis: int | None = None, out: None = None) -> A
     return a[(*(slice(None),) * axis, indices)]
 
 
-@composite(np.compress)
-def compress(condition: Any, a: Array, axis: int | None = None, out: None = None) -> Array:
-    return take(a, np.flatnonzero(getval(condition)).tolist(), axis)
-
-
 @composite(np.take_along_axis)
 def take_along_axis(arr: Array, indices: Array, axis: int | None = -1) -> Array:
     if axis is None:
@@ -85,13 +80,6 @@ def sort(a: Array, axis: int | None = -1, kind: Any = None, order: None = None, 
 def partition(a: Array, kth: Any, axis: int | None = -1, kind: str = "introselect", order: None = None) -> Array:
     a, axis = (np.ravel(a), 0) if axis is None else (a, axis)
     return take_along_axis(a, np.argpartition(getval(a), kth, axis=axis), axis)
-
-
-@composite(np.bincount)
-def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Array:
-    numbers = to_numpy(x)
-    shape = np.bincount(numbers, blank(weights), minlength).shape
-    return scatter(np.asarray(weights, np.float64, like=weights), numbers.tolist(), shape)
 
 
 # Diagonals and differences

@@ -147,17 +147,6 @@ def broadcast_arrays(*args: Array, subok: bool = False) -> tuple[Array, ...]:
     return tuple(np.broadcast_to(array, shape) for array in args)
 
 
-@composite(np.meshgrid)
-def meshgrid(*xi: Array, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Array, ...]:
-    if indexing not in ("xy", "ij"):
-        raise ValueError(f"numpy.meshgrid takes the indexing 'xy' or 'ij', not {indexing!r}")
-    count = len(xi)
-    grids = [np.reshape(x, [-1 if i == axis else 1 for i in range(count)]) for axis, x in enumerate(_arrays(xi))]
-    if indexing == "xy" and count > 1:
-        grids = [np.swapaxes(grid, 0, 1) for grid in grids]
-    return tuple(grids) if sparse else broadcast_arrays(*grids)
-
-
 _DIVIDING = np.array_split, np.split, np.hsplit, np.vsplit, np.dsplit
 for _function in (np.vstack, np.hstack, np.dstack, np.rollaxis, *_DIVIDING):
     composite(_function)(inspect.unwrap(_function))  # NumPy's own, of functions that have derivatives

@@ -3,7 +3,7 @@
 A cotangent here is the conjugate of the gradient of the books (see autodiff.tape), so the rules of decompositions,
 which are published for the gradient, stand between two conjugations. Sources: Giles, "Collected matrix derivative
 results for forward and reverse mode algorithmic differentiation" (2008); Murray, arXiv:1602.07527 (Cholesky); Wan and
-Zhang, arXiv:1909.02659 (complex SVD); Golub and Pereyra (1973) (pseudoinverse); Seeger et al., arXiv:1710.08717 (QR).
+Zhang, arXiv:1909.02659 (complex SVD); Golub and Pereyra (1973) (pseudoinverse).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from autodiff._rules.products import swap
 from autodiff._rules.table import (
     Shape,
     as_array,
-    as_floats,
     axes_of,
     composite,
     constant,
@@ -32,7 +31,7 @@ from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, moveaxis
 
 RESULTS: dict[str, Any] = {
-    name: type(getattr(np.linalg, name)(np.eye(1))) for name in ("eigh", "eig", "svd", "qr", "slogdet")
+    name: type(getattr(np.linalg, name)(np.eye(1))) for name in ("eigh", "eig", "svd", "slogdet")
 }
 """The named tuples that decompositions return."""
 
@@ -308,49 +307,6 @@ def svd(a: Array, full_matrices: bool = True, compute_uv: bool = True, hermitian
             "the vectors that fill up the larger basis have no derivative"
         )
     return RESULTS["svd"](*_svd(a))
-
-
-def qr_vjp(argnums: Shape, ans: Any, args: Any, kwargs: Any) -> Any:
-    q, r = ans
-
-    def pullback(g: dict[int, Array]) -> Iterable[Array]:
-        gq, gr = (np.conj(g[i]) if i in g else 0 * x for i, x in ((0, q), (1, r)))
-        middle = r @ adjoint(gr) - adjoint(gq) @ q
-        lower = np.tril(middle, -1)
-        symmetric = lower + adjoint(lower) + diagonals(np.real(np.diagonal(middle, 0, -2, -1)))
-        return [np.conj(adjoint(np.linalg.solve(r, adjoint(gq + q @ symmetric))))]
-
-    return pullback
-
-
-_qr = primitive(lambda a: tuple(np.linalg.qr(a)))
-defvjp_argnums(_qr, qr_vjp)
-
-
-@composite(np.linalg.qr)
-def qr(a: Array, mode: str = "reduced") -> Any:
-    rows, columns = np.shape(a)[-2:]
-    if mode not in ("reduced", "r") or rows < columns:
-        raise TypeError(
-            f"numpy.linalg.qr of traced matrices of {rows} by {columns} with mode {mode!r}: it has a derivative for "
-            "mode 'reduced' or 'r' and matrices with as many rows as columns, or more"
-        )
-    q, r = _qr(a)
-    return r if mode == "r" else RESULTS["qr"](q, r)
-
-
-@composite(np.linalg.lstsq)
-def lstsq(a: Array, b: Array, rcond: Any = None) -> Any:
-    a, b = as_floats(as_array(a, b)), as_floats(as_array(b, a))
-    rank, values = np.linalg.lstsq(getval(a), getval(b), rcond)[2:]
-    a = a.astype(np.result_type(a, b))
-    cut = np.finfo(a.dtype).eps * max(np.shape(a)) if rcond is None else rcond
-    x = pinv(a, cut) @ b
-    rows, columns = np.shape(a)
-    overdetermined = rows > columns and int(rank) == columns
-    left = np.square(np.abs(b - a @ x))
-    residuals = np.sum(np.reshape(left, (rows, -1)), axis=0) if overdetermined else np.ravel(getval(left))[:0]
-    return x, residuals, rank, values
 
 
 # Norms

@@ -173,20 +173,8 @@ def _extremum(name: str, reduction: Primitive, of_two: Any) -> Callable[..., Arr
     return extremum
 
 
-def _present(extremum: Callable[..., Array], fill: float) -> Callable[..., Array]:
-    """Return an extremum that passes over NaN, but where there is nothing else."""
-
-    def of_present(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
-        missing = np.isnan(a) & ~np.all(np.isnan(a), axis=axis, keepdims=True)
-        return extremum(np.where(missing, fill, a), axis, keepdims=keepdims)
-
-    return of_present
-
-
 max = composite(np.max, np.amax)(_extremum("max", _max, np.maximum))
 min = composite(np.min, np.amin)(_extremum("min", _min, np.minimum))
-composite(np.nanmax)(_present(max, -np.inf))
-composite(np.nanmin)(_present(min, np.inf))
 
 
 def _of_dtype(initial: Any, like: Array) -> Any:
@@ -279,30 +267,6 @@ def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = Fa
     return (result, scale.astype(dtype)) if returned else result
 
 
-@composite(np.cov)
-def cov(m: Array, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None) -> Array:
-    def variables(x: Array, one: bool) -> Array:
-        x = np.atleast_2d(x)
-        x = x.astype(np.result_type(x, np.float64))  # as NumPy's
-        return x if rowvar or one else np.transpose(x)
-
-    rows = variables(m, np.ndim(m) < 2)
-    if y is not None:
-        rows = np.concatenate([rows, variables(y, np.ndim(y) < 2 or np.shape(y)[0] == 1)])
-    rows = rows - mean(rows, 1, keepdims=True)
-    count = np.shape(rows)[1] - ((0 if bias else 1) if ddof is None else ddof)
-    return np.squeeze(rows @ np.conj(np.transpose(rows)) / (count if count > 0 else 0))
-
-
-@composite(np.corrcoef)
-def corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Array:
-    covariance = cov(x, y, rowvar)
-    if np.ndim(covariance) == 0:
-        return covariance / covariance
-    scale = np.sqrt(np.real(np.diagonal(covariance)))
-    return covariance / np.expand_dims(scale, 1) / scale
-
-
 # Order statistics
 
 
@@ -369,15 +333,3 @@ def _sorted(a: Array, axis: Any) -> Array:
     if count == 0:
         raise ValueError("the quantiles of no elements are not defined")
     return np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
-
-
-@composite(np.nansum)
-def nansum(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return sum(np.where(np.isnan(a), 0, a), axis, dtype, keepdims=keepdims)
-
-
-@composite(np.nanmean)
-@_in_single
-def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    missing = np.isnan(a)
-    return mean(np.where(missing, 0, a), axis, dtype, keepdims=keepdims, where=np.logical_not(missing))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -88,46 +87,18 @@ def repeat(a: Array, repeats: Any, axis: int | None = None) -> Array:
     return np.reshape(a, (*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
 
 
-STATISTICS: dict[str, Any] = {"maximum": np.max, "mean": np.mean, "median": np.median, "minimum": np.min}
-
-
 @composite(np.pad)
-def pad(
-    array: Array, pad_width: Any, mode: str = "constant", constant_values: Any = 0, stat_length: Any = None
-) -> Array:
+def pad(array: Array, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Array:
     widths = np.broadcast_to(pad_width, (np.ndim(array), 2)).tolist()
-    if mode in STATISTICS:
-        return _pad_statistic(array, widths, STATISTICS[mode], stat_length)
-    if stat_length is not None:
-        raise ValueError(f"numpy.pad with mode {mode!r} takes no stat_length; {', '.join(STATISTICS)} do")
     if mode == "constant":
         return _pad_constant(array, widths, constant_values)
     if mode not in ("edge", "reflect", "symmetric", "wrap"):
         raise TypeError(
-            f"numpy.pad on traced values has no mode {mode!r}: use constant, edge, reflect, symmetric, wrap, "
-            f"{', '.join(STATISTICS)}"
+            f"numpy.pad on traced values has no mode {mode!r}: use constant, edge, reflect, symmetric, wrap"
         )
     for axis, width in enumerate(widths):
         if width != [0, 0]:
             array = np.take(array, np.pad(np.arange(np.shape(array)[axis]), width, mode=mode).tolist(), axis=axis)  # type: ignore[call-overload]
-    return array
-
-
-def _pad_statistic(array: Array, widths: Any, statistic: Any, lengths: Any) -> Array:
-    """Return the array between statistics of its first and last elements along each axis, which later axes see."""
-    if empty := [axis for axis, width in enumerate(widths) if width != [0, 0] and not np.shape(array)[axis]]:
-        raise ValueError(f"numpy.pad cannot extend axis {empty[0]}, which is empty, by a statistic: use mode constant")
-    lengths = np.broadcast_to(math.inf if lengths is None else lengths, (np.ndim(array), 2)).tolist()
-    for axis, (width, most) in enumerate(zip(widths, lengths, strict=True)):
-        shape = np.shape(array)
-        first, last = (int(min(length, shape[axis])) for length in most)
-        index = (slice(None),) * axis
-        ends = array[(*index, slice(None, first))], array[(*index, slice(shape[axis] - last, None))]
-        before, after = (
-            np.broadcast_to(statistic(end, axis=axis, keepdims=True), (*shape[:axis], n, *shape[axis + 1 :]))
-            for end, n in zip(ends, width, strict=True)
-        )
-        array = np.concatenate([before, array, after], axis)
     return array
 
 

@@ -113,12 +113,6 @@ CASES = [
     *(Case(f, f, (a,)) for f in (np.sum, np.mean, np.prod, np.cumsum) for a in (T3, cplx(2, 3))),
     *(Case(f, lambda a, f=f: f(a, axis=1), (T3,)) for f in (np.sum, np.mean, np.prod, np.max, np.min, np.cumsum)),
     *(Case(np.cumprod, lambda a, axis=axis: np.cumprod(a, axis), (X * MASK,)) for axis in (None, -1)),
-    *(
-        Case(f, lambda a, f=f, axis=axis: f(np.where(chosen(a), a, np.nan), axis=axis, keepdims=True), (spaced(3, 4),))
-        for f in (np.nansum, np.nanmax, np.nanmin)
-        for axis in (None, 1)
-    ),
-    *(Case(np.compress, lambda a, axis=axis: np.compress([1, 0, 1], a, axis), (X,)) for axis in (None, 0)),
     *(Case(np.add.accumulate, f, (T3,)) for f in (np.add.accumulate, lambda a: np.add.accumulate(a, -1))),
     Case(np.cumulative_sum, lambda a: np.cumulative_sum(a, axis=1), (cplx(2, 3),)),
     *(
@@ -170,11 +164,6 @@ CASES = [
     Case(np.pad, lambda a: np.pad(a, 1, constant_values=2.5), (X,)),
     *(Case(np.pad, lambda a, mode=mode: np.pad(a, (2, 1), mode), (X,)) for mode in ("edge", "reflect", "symmetric")),
     Case(np.pad, lambda a: np.pad(a, ((7, 2), (0, 0)), mode="wrap"), (Z,)),
-    *(
-        Case(np.pad, lambda a, mode=mode, k=k: np.pad(a, ((2, 1), (0, 3)), mode, **k), (spaced(3, 4),))
-        for mode in ("maximum", "mean", "median", "minimum")
-        for k in ({}, {"stat_length": ((2, 9), (1, 3))})
-    ),
     Case(np.full_like, lambda a, v: np.full_like(a, v), (X, np.asarray(1.5))),
     # indexing and joining
     Case(operator.getitem, lambda x: x[..., ::-2, None], (T3,)),
@@ -293,12 +282,6 @@ CASES = [
     Case(np.average, lambda a, w: np.average(a, weights=w, returned=True), (X, POSITIVE)),
     Case(np.average, lambda a, w: np.average(a, (2, 0), weights=w, keepdims=True), (T3, between(1, 2, 4, 2))),
     Case(np.average, lambda w: np.average(X.tolist(), 0, w), (POSITIVE,)),
-    Case(np.cov, np.cov, (X,)),
-    Case(np.cov, lambda x, y: np.cov(x, y, rowvar=False, bias=True), (X, Z)),
-    Case(np.cov, np.cov, (normal(5),)),
-    Case(np.corrcoef, np.corrcoef, (normal(3, 7),)),
-    Case(np.nanmean, lambda a: np.nanmean(np.where(chosen(a), a, np.nan), axis=1), (spaced(3, 4),)),
-    Case(np.nanmean, lambda a: np.nanmean(np.where(chosen(a), a, np.nan), keepdims=True), (spaced(3, 4),)),
     # shapes
     *(Case(f, f, (X,)) for f in (np.fliplr, np.flipud, np.matrix_transpose)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, 2), (T3,)),
@@ -318,7 +301,6 @@ CASES = [
     Case(np.diag, lambda a: np.diag(a, -1), (X,)),
     Case(np.diag, lambda a: np.diag(a, 2), (normal(3),)),
     Case(np.diag, lambda a: np.diag(a, -1), (cplx(3),)),
-    Case(np.bincount, lambda w: np.bincount([0, 3, 1, 3], w, minlength=6), (normal(4),)),
     Case(np.diff, np.diff, (X,)),
     Case(np.diff, lambda a: np.diff(a, 2, axis=0, prepend=0), (T3,)),
     Case(np.diff, lambda a, b: np.diff(a, append=b), (X, normal(3, 2))),
@@ -343,10 +325,6 @@ CASES = [
     ),
     Case(np.atleast_2d, lambda a, b: np.atleast_2d(a, b), (normal(3), X)),
     Case(np.broadcast_arrays, lambda a, b: np.broadcast_arrays(a, b), (X, normal(4))),
-    *(
-        Case(np.meshgrid, lambda *x, k=k: np.meshgrid(*x, **k), (normal(2), normal(3), normal(4)))
-        for k in ({}, {"indexing": "ij"}, {"sparse": True})
-    ),
     Case(np.array_split, lambda a: np.array_split(a, 3, axis=1), (X,)),
     Case(np.array_split, lambda a: np.array_split(a, [1, 2]), (X,)),
     Case(np.hsplit, lambda a: np.hsplit(a, 2), (X,)),
@@ -403,10 +381,6 @@ CASES = [
         Case(np.linalg.svd, lambda a: rescaled(*np.linalg.svd(a, full_matrices=False)), (a,))
         for a in (cplx(4, 3), cplx(3, 4))
     ),
-    *(Case(np.linalg.qr, np.linalg.qr, (normal(*shape),)) for shape in ((4, 3), (3, 3), (2, 4, 3))),
-    Case(np.linalg.qr, lambda a: np.linalg.qr(a, mode="r"), (cplx(4, 3),)),
-    Case(np.linalg.lstsq, lambda a, b: np.linalg.lstsq(a, b)[:2], (normal(5, 3), normal(5, 2))),
-    Case(np.linalg.lstsq, lambda a, b: np.linalg.lstsq(a, b)[0], (normal(3, 3), normal(3))),
     *(Case(np.linalg.norm, lambda x, p=p: np.linalg.norm(x, p, axis=1), (spaced(3, 4),)) for p in (1, 3, 2.5, -1.5)),
     *(Case(np.linalg.norm, lambda x, p=p: np.linalg.norm(x, p, 0, keepdims=True), (Z,)) for p in (np.inf, -np.inf, 3)),
     *(Case(np.linalg.norm, lambda x, p=p: np.linalg.norm(x, p), (X,)) for p in ("nuc", 2, -2, 1, -1, np.inf, -np.inf)),

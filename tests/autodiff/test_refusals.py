@@ -126,7 +126,6 @@ WITHOUT_A_RULE: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: np.polyfit(x[0], x[1], 1), r"numpy\.polyfit has no derivative here.*autodiff\.primitive.*defvjp"),
     (np.linalg.tensorinv, r"numpy\.linalg\.tensorinv has no derivative here"),
     (np.linalg.svd, r"3 by 4 takes full_matrices=False"),
-    (lambda x: np.linalg.qr(x.T, "complete"), r"4 by 3 with mode 'complete'"),
     (lambda x: np.quantile(x, 0.5, method="higher"), r"the method 'linear', not 'higher'"),
     (lambda x: np.gradient(x, [1.0, 2.0, 4.0], axis=0), r"numpy\.gradient on traced values takes one number"),
     (np.arctan2.reduce, r"numpy\.arctan2\.reduce has no derivative here"),
@@ -163,13 +162,10 @@ OF_OTHER_SHAPES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: np.array([[x[0], x[1]], [x[0]]], like=x), r"parts of shapes \[\(1, 4\), \(2, 4\)\]"),
     (lambda x: np.cross(x, x), r"vectors of length 3, not 4 and 4"),
     (lambda x: np.diag(x[None]), r"1 or 2 axes, not 3"),
-    (lambda x: np.pad(x[:0], 1, "mean"), "cannot extend axis 0, which is empty, by a statistic"),
     (lambda x: np.take(np.sum(x), [0], axis=1), r"axis 1 is out of bounds"),
-    (lambda x: np.pad(x, 1, "edge", stat_length=2), r"mode 'edge' takes no stat_length; maximum, mean"),
     (lambda x: np.gradient(x[:1]), r"of order 1 needs 2 elements along axis 0"),
     (lambda x: np.fft.fft(x, 0), r"a transform of 0 points"),
     (lambda x: np.array_split(x, 0), r"number sections must be larger than 0"),
-    (lambda x: np.meshgrid(x[0], x[0], indexing="ji"), r"takes the indexing 'xy' or 'ij', not 'ji'"),
     (lambda x: np.repeat(x, 2, axis=-3), r"axis -3 is out of bounds"),
 ]
 

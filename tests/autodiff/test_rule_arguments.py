@@ -19,7 +19,6 @@ EXACT = np.arange(1, 13, dtype=np.float32).reshape(4, 3) / 4  # sums and product
 
 CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "full_like, dtype": (lambda x: np.full_like(x, 2, dtype=np.float32) * x.astype(np.float32), X),
-    "bincount": (lambda x: np.bincount(np.array([0, 2, 2, 5]), weights=x), X[:, 0].copy()),
     "array, dtype": (lambda x: anp.array([x, 2 * x], dtype=np.float32), X),
     "pinv, rtol": (lambda x: np.linalg.pinv(x, rtol=0.5), X),
     "pinv, rcond": (lambda x: np.linalg.pinv(x, 0.5), X),
@@ -91,9 +90,6 @@ def test_derivatives(name: str) -> None:
     [
         lambda x: np.einsum("ii", x),
         lambda x: np.einsum("...i->i", x),
-        lambda x: np.bincount([-1, 0, 1, 1], weights=x[:, 0]),
-        lambda x: np.bincount([0, 1, 1], weights=x[:1, 0]),
-        lambda x: np.bincount([0, 1, 1, 1], weights=1j * x[:, 0]),
         lambda x: np.diff(x, -1),
         lambda x: np.concatenate([x, x], dtype=int),
         lambda x: np.stack([x, x], dtype=int),
@@ -106,7 +102,6 @@ def test_derivatives(name: str) -> None:
         lambda x: np.linspace(x, 1.0, 2.0),
         lambda x: np.convolve(x[0], x[0], "half"),
         lambda x: np.quantile(1j * x, 0.5),
-        lambda x: np.pad(x, 1, "edge", stat_length=1),
         lambda x: np.vstack([x, x], dtype=np.float32, casting="safe"),
         lambda x: np.add.accumulate(x, None),
         lambda x: np.cumulative_sum(x),
@@ -119,19 +114,14 @@ def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
         vjp(call, X)
 
 
-def test_covariances_of_one_observation() -> None:
-    assert vjp(lambda x: np.cov(x, rowvar=False, ddof=0), X[:1])[0].shape == (3, 3)
-
-
 def test_reductions_of_a_number_along_its_axis() -> None:
     x = np.float64(2.0)
     running = np.cumsum, np.cumulative_sum, np.cumprod
-    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.nansum, np.nanmax, np.nanmin, *running):
+    for function in (np.sum, np.prod, np.max, np.min, np.ptp, *running):
         for axis in (0, -1):
             value, pull = vjp(lambda x, f=function, axis=axis: f(x, axis=axis), x)
             assert np.array_equal(value, function(x, axis=axis))
             assert pull(np.ones_like(value))[0] == (function is not np.ptp)
-    assert np.isnan(vjp(np.nanmax, np.full(2, np.nan))[0]) and vjp(np.nanmin, np.array([np.nan, 3.0]))[0] == 3
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -152,7 +142,6 @@ def test_determinants_of_nan_and_of_nothing() -> None:
             )
         ),
         (lambda x: np.linalg.norm(x, -1), ([], [np.inf, np.inf], [0, 1])),
-        (lambda x: np.cov(x, ddof=9), ([[1, 2, 3, 4], [4, 3, 2, 1]], [1, 2])),
     ],
 )
 def test_infinite_values_are_those_of_numpy(call: Any, arrays: Any) -> None:
