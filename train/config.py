@@ -168,7 +168,6 @@ class Config(
                 f"{self.task}: leave it out"
             )
         OPTIMIZERS[self.optimizer].check(self)
-        SCHEDULES[self.schedule].check(self)
         ARCHITECTURES[self.architecture].check(self)
         if self.image_sizes and self.image_shares:
             raise ConfigError(

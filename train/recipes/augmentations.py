@@ -54,7 +54,9 @@ class Augmentation(Generic[S]):
     switches: ClassVar[tuple[str, ...]] = ()
     """Settings of which one must be on for it, and its other settings, to do anything; none: always."""
     pixels: ClassVar[tuple[str, ...]] = ()
-    """Settings in pixels, which are scaled with the size of the images."""
+    """Settings in pixels, which are scaled with the size of the images, and are smaller than these."""
+    of_images: ClassVar[bool] = False
+    """Whether it is for images alone, and not for signals or volumes."""
 
     def is_on(self, settings: RunSettings) -> bool:
         """Whether these settings switch it on."""
@@ -62,6 +64,14 @@ class Augmentation(Generic[S]):
 
     def check(self, settings: S, info: DatasetInfo) -> None:
         """Raise ConfigError where its settings do not suit images, signals or volumes of such sizes and values."""
+        *size, _ = info.image_shape
+        for name in self.pixels:
+            if (value := getattr(settings, name)) >= min(size):
+                raise ConfigError(f"{name} is {value}; images of {'x'.join(map(str, size))} allow 0 to {min(size) - 1}")
+        if self.of_images and len(size) != 2 and any(map(vars(settings).get, self.switches)):
+            *names, last = self.switches
+            what = f"{', '.join(names)} and {last} are for images"
+            raise ConfigError(f"{what}, which have two axes of space; these data have {len(size)}")
 
     def draw(self, settings: S, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw its random numbers for the images of a batch."""
@@ -164,23 +174,10 @@ SPACE_NAMES = "rows", "columns", "slices"
 """Names of the axes of space; signals have the first, volumes all."""
 
 
-def _require_below(name: str, value: int, size: tuple[int, ...]) -> None:
-    if value >= min(size):
-        raise ConfigError(f"{name} is {value}; images of {'x'.join(map(str, size))} allow 0 to {min(size) - 1}")
-
-
-def _require_images(what: str, info: DatasetInfo) -> None:
-    if (axes := len(info.image_shape) - 1) != 2:
-        raise ConfigError(f"{what} are for images, which have two axes of space; these data have {axes}")
-
-
 class Move(Augmentation[AlternationSettings]):
     """Translations with zeros, and reflections."""
 
     sections, pixels = (MoveSettings, AlternationSettings), ("shift",)
-
-    def check(self, settings: AlternationSettings, info: DatasetInfo) -> None:
-        _require_below("shift", settings.shift, info.image_shape[:-1])
 
     def draw(self, settings: AlternationSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw where the positions of each image come from, along each axis."""
@@ -203,11 +200,7 @@ def first_mirrored(seed: int, count: int) -> NDArray[np.bool_]:
 class Affine(Augmentation[AffineSettings]):
     """One affine map of each image about its centre, bilinear, with zeros outside."""
 
-    sections, switches = (AffineSettings,), ("rotate", "shear", "zoom")
-
-    def check(self, settings: AffineSettings, info: DatasetInfo) -> None:
-        if self.is_on(settings):
-            _require_images("rotate, shear and zoom", info)
+    sections, switches, of_images = (AffineSettings,), ("rotate", "shear", "zoom"), True
 
     def draw(self, settings: AffineSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw the matrix of each image, (N, 2, 2): from a place in it to the place it comes from."""
@@ -228,11 +221,7 @@ class Affine(Augmentation[AffineSettings]):
 class Colour(Augmentation[ColourSettings]):
     """Brightness, contrast and saturation of each image."""
 
-    sections, switches = (ColourSettings,), ("brightness", "contrast", "saturation")
-
-    def check(self, settings: ColourSettings, info: DatasetInfo) -> None:
-        if self.is_on(settings):
-            _require_images("brightness, contrast and saturation", info)
+    sections, switches, of_images = (ColourSettings,), ("brightness", "contrast", "saturation"), True
 
     def draw(self, settings: ColourSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw each image's brightness, and the differences of its two factors from 1, (N, 3)."""
@@ -247,9 +236,6 @@ class Cutout(Augmentation[CutoutSettings]):
     """A hidden square."""
 
     sections, switches, pixels = (CutoutSettings,), ("cutout",), ("cutout",)
-
-    def check(self, settings: CutoutSettings, info: DatasetInfo) -> None:
-        _require_below("cutout", settings.cutout, info.image_shape[:-1])
 
     def draw(self, settings: CutoutSettings, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw which positions along each axis are hidden where they meet."""

@@ -35,8 +35,6 @@ class Schedule(NamedTuple):
     """Whether the rates of the first epochs do not depend on the number of epochs, so that a run can be extended."""
     sections: tuple[type[Section], ...] = ()
     """Its settings beside those of every run."""
-    check: Callable[[Any], None] = lambda settings: None
-    """Raises ConfigError where its settings contradict each other."""
 
 
 def _step(settings: StepSettings, step: int, steps_per_epoch: int) -> float:
