@@ -175,14 +175,15 @@ def _subject(
     config = dataclasses.replace(recipe, boundary=boundary, dtype=dtype)
     rng = np.random.default_rng([options.seed, number])
     chosen = np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
+    *size, channels = dataset.image_shape
+    outputs = trained.network.classes if trained else len(dataset.class_names)
+    network = build(config, tuple(size), outputs, channels)
     if trained:
         checkpoint = trained.checkpoint
-        network = build(config, checkpoint.image_size, trained.network.classes, checkpoint.channels)
         arrays = trained.parameters, trained.moments
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), arrays)
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
-        network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(dataset.train_images)
         require_varying(dataset.name, mean, std)

@@ -9,7 +9,6 @@ measured.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -139,16 +138,11 @@ class Subject:
     def trace(
         self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None
     ) -> Iterator[tuple[Layer, Array, Weights]]:
-        """Return the walk from x_j to x_J, see `Network.trace`."""
-        moments = self.moments if mode == "evaluation" else None
-        return self.network.trace(self.parameters, self.state(j, x, moved), moments)
-
-    def state(self, j: int, x: Array, moved: tuple[Axis, int] | None = None) -> State:
-        """Return x_j with its skip, which may be translated as in `tail`."""
-        state = {self.name(j): x}
+        """Return the walk from x_j to x_J, see `Network.trace`; a skip over x_j is translated as in `tail`."""
+        state: State = {self.name(j): x}
         if (skipping := self.beside(j)) is not None:
             state[self.name(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
-        return state
+        return self.network.trace(self.parameters, state, self.moments if mode == "evaluation" else None)
 
     def _moved(self, before: Array, j: int, axis: Axis, shift: int) -> Array:
         """x_{j-1} translated so that its samples in x_j move by a shift along an axis; without that axis, as it is."""
@@ -213,9 +207,7 @@ class Row:
         """Verdict: holds, FAILS or undecided where something must hold, else measured."""
         if not self.must_hold:
             return "measured"
-        if self.holds:
-            return "holds"
-        return "undecided" if self.within else "FAILS"
+        return "holds" if self.holds else "undecided" if self.within else "FAILS"
 
     @property
     def largest(self) -> float:
@@ -242,56 +234,48 @@ def measure(subject: Subject) -> Iterator[Example]:
     for j, x in enumerate(subject.activations):
         for mode in MODES:
             if j < len(subject.table):
-                yield from _covariance(subject, mode, j, x)
-                yield from _covariance_inside(subject, mode, j, x)
-                yield from _definition(subject, mode, j, x)
+                yield from _layer_inside(subject, mode, j, x)
+                yield from _layer(subject, mode, j, x)
             yield from invariance(subject, mode, j, x)
 
 
-def _axes(subject: Subject, j: int, boundary: Boundary) -> list[Axis]:
-    """Return the axes of x_j with such a boundary."""
-    return [axis for axis in axes(subject.table, j) if axis.boundary == boundary]
+def _layer(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """Check layer j + 1 along each axis: a stride of x_j is one sample of x_{j+1}, or it is what the equations say.
 
-
-def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Check that translating x_j by a stride along a periodic axis translates x_{j+1} by one sample."""
+    Eq. (3), (4) or (8) are written out, with one bias per v_{j+1} and one deviation per factor, along axes of zero
+    boundary, where hardly a translation along an attribute is exact. There this alone notices results that depend on
+    the position, and arrays that are extended otherwise.
+    """
     reference = None
-    for axis in _axes(subject, j, "periodic"):
-        if axis.whole and axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
-            row = Row("covariance", "periodic", mode, j, axis.name, axis.strides[0], axis.strides[:1], "exact")
-            reference = reference or _reference(subject, row, x)
-            yield examine(subject, row, x, reference)
+    for axis in axes(subject.table, j):
+        if not axis.strides:
+            continue
+        stride, *_ = strides = axis.strides[:1]
+        if axis.boundary == "zero":
+            row = Row("definition", "zero", mode, j, axis.name, 0, strides, "written out")
+        elif axis.whole and axis.length % stride == 0 and axis.length > stride:
+            row = Row("covariance", "periodic", mode, j, axis.name, stride, strides, "exact")
+        else:
+            continue
+        reference = reference or _reference(subject, row, x)
+        yield examine(subject, row, x, reference)
 
 
-def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Check the same at zero boundaries, on arrays that are zero where a layer reads beyond the ends or values leave.
+def _layer_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """Check translations at zero boundaries too, on arrays that are 0 where a layer reads beyond ends or values leave.
 
     Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
     """
     if subject.beside(j) is not None:  # which would have to be zero there too
         return
     layer = subject.table[j]
-    for index, axis in enumerate(_axes(subject, j, "zero")[: len(layer.space)]):
+    for index, axis in enumerate(axes(subject.table, j)[: len(layer.space)]):
         reach, stride = layer.kernel_size[index] // 2 + layer.blurs, layer.stride[index]
-        if axis.length > 2 * reach + stride:
+        if axis.boundary == "zero" and axis.length > 2 * reach + stride:
             inside, before = x.copy(), (slice(None),) * axis.position
             inside[(*before, slice(0, reach))] = 0
             inside[(*before, slice(axis.length - reach - stride, None))] = 0
             yield examine(subject, Row("covariance", "zero", mode, j, axis.name, stride, (stride,), "inside"), inside)
-
-
-def _definition(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """x_{j+1} is what Eq. (3), (4) or (8) say, with one bias per v_{j+1} and one deviation per factor.
-
-    It is compared along axes of zero boundary, where hardly a translation along an attribute is exact. There it alone
-    notices results that depend on the position, and arrays that are extended otherwise.
-    """
-    reference = None
-    for axis in _axes(subject, j, "zero"):
-        if axis.strides:
-            row = Row("definition", "zero", mode, j, axis.name, 0, axis.strides[:1], "written out")
-            reference = reference or _reference(subject, row, x)
-            yield examine(subject, row, x, reference)
 
 
 def _windows(layer: HierarchicalLayer, index: int) -> np.ndarray[Any, Any]:
@@ -387,7 +371,7 @@ def _patches(
     """
     inside, mesh, exists = [], [], np.ones((), bool)
     for axis, (size, stride, positions) in enumerate(zip(kernel, strides, windows, strict=False)):
-        n, shape = x.shape[1 + axis], (WINDOWS, *(size if a == axis else 1 for a in range(len(kernel))))
+        n, shape = x.shape[1 + axis], (len(positions), *(size if a == axis else 1 for a in range(len(kernel))))
         place = stride * positions[:, None] - (np.arange(size) - size // 2)
         inside.append((place >= 0) & (place < n) | (boundary[axis] == "periodic"))
         mesh.append((place % n).reshape(shape))
@@ -402,14 +386,10 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
     if row.mode == "evaluation":
         running = subject.moments[layer.name]
         return to_numpy(running["mean"]), to_numpy(running["covariance"])
-    size = layer.kernel_size[0]
-    before, after = size - 1 - size // 2, size // 2
     count = len(layer.space)
-    padded = np.pad(x, ((0, 0), *((before, after),) * count, *((0, 0),) * (x.ndim - 1 - count)))
-    taps = itertools.product(range(size - 1, -1, -1), repeat=count)
-    lengths = x.shape[1 : 1 + count]
-    places = (tuple(slice(a, a + n) for a, n in zip(tap, lengths, strict=True)) for tap in taps)
-    patches = np.stack([padded[(slice(None), *place)].ravel() for place in places])
+    everywhere = np.indices(x.shape[1 : 1 + count]).reshape(count, -1)
+    patches, _ = _patches(x, layer.kernel_size[:count], (1,) * count, ("zero",) * count, everywhere)
+    patches = np.moveaxis(patches, range(2, 2 + count), range(count)).reshape(math.prod(layer.kernel_size[:count]), -1)
     mean = patches.mean(axis=1)
     centred = patches - mean[:, None]
     return mean, centred @ centred.T / centred.shape[1]
@@ -441,29 +421,25 @@ def examine(
     """Measure one translation."""
     (axis,) = (a for a in axes(subject.table, row.j) if a.name == row.axis)
     expected, bound = reference or _reference(subject, row, x)
+    position = axis.position - (axis.name[0] == "v" and row.j > 2)  # in x_{j+1}: Eq. (6) sums one of three attributes
+    changed: tuple[float, ...] = ()
     if row.statement == "definition":
-        windows = _windows(subject.table[row.j], axis.position - 1 - (axis.name[0] == "v" and row.j > 2))
-        return _example(row, bound, expected[:, *windows], _written_out(subject, row, x, windows))
-    moved = translate(x, row.shift, axis.position, boundary=row.boundary)
-    result = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
+        windows = _windows(subject.table[row.j], position - 1)
+        result, expected = expected[:, *windows], _written_out(subject, row, x, windows)
+    else:
+        moved = translate(x, row.shift, axis.position, boundary=row.boundary)
+        result = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
     if row.statement == "covariance":
-        position = axis.position - (axis.name[0] == "v" and row.j > 2)  # Eq. (6) sums the first of three attributes
         steps = row.shift // row.strides[0]
         expected = translate(expected, steps, position, boundary=row.boundary)
         if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias
             entered = (slice(None),) * position + (slice(0, steps),)
             expected[entered] = result[entered]
-    return _example(row, bound, result, expected)
-
-
-def _example(row: Row, bound: float, result: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
-    """Return the row with one error and one bound, relative to the largest value."""
-    scale = float(np.max(np.abs(expected))) or 1.0
-    error = float(np.max(np.abs(result - expected)))
-    changed: tuple[float, ...] = ()
-    if row.statement == "invariance":
+    elif row.statement == "invariance":
         changed = (float(np.mean(result.argmax(axis=1) != expected.argmax(axis=1))),)
-    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), result, expected)
+    scale, error = float(np.max(np.abs(expected))) or 1.0, float(np.max(np.abs(result - expected)))
+    measured = replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed)
+    return Example(measured, result, expected)
 
 
 def _operator(subject: Subject, row: Row, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -230,15 +231,15 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 def _invariance_table(case: Sequence[Row]) -> Table:
     """Make a table of a line for each depth, axis and kind."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in case:
-        if row.statement == "invariance":
-            key = (row.j, AXIS_NAMES.index(row.axis), ROW_KINDS.index(row.kind), row.strides)
-            groups.setdefault(key, []).append(row)
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return row.j, AXIS_NAMES.index(row.axis), ROW_KINDS.index(row.kind), row.strides
+
     cells = []
-    for _, group in sorted(groups.items()):
-        shifts = _compact(sorted({row.shift for row in group}))
-        cells.append((str(group[0].j), group[0].axis, shifts, *_measurements(group[0].merged(group[1:]))))
+    for _, group in groupby(sorted((row for row in case if row.statement == "invariance"), key=key), key):
+        first, *others = group
+        shifts = _compact(sorted({row.shift for row in (first, *others)}))
+        cells.append((str(first.j), first.axis, shifts, *_measurements(first.merged(others))))
     return Table(LINE_HEADER, cells)
 
 
