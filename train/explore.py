@@ -3,10 +3,8 @@
 import argparse
 import dataclasses
 import hashlib
-import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +26,7 @@ from train.networks.registry import ATTRIBUTES, architecture_of
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import RunError, versions, writing
 from train.runs.trained import Trained
-from train.storage.files import flush_entries, make_folder, remove_partial_files
+from train.storage.files import flush_entries, made_whole, make_folder, remove_partial_files
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""
@@ -63,19 +61,10 @@ def _arguments(parser: Parser) -> None:
     )
     parser.add_argument("--depths", type=natural, nargs="+", metavar="J", help="depths [3 to J-1]")
     parser.add_argument("--axis", choices=V_AXES, default=V_AXES[0], help=f"attribute to translate [{V_AXES[0]}]")
-    parser.add_argument(
-        "--position",
-        type=float,
-        nargs=2,
-        default=[0.5, 0.5],
-        metavar=("ROW", "COLUMN"),
-        help="in parts of the image [0.5 0.5]",
-    )
     parser.add_argument("--smooth", type=count, default=2, metavar="N", help="samples averaged along the axis [2]")
     parser.add_argument(
         "--threshold", type=float, default=0.05, metavar="PART", help="random pairs as close as a small distance [0.05]"
     )
-    parser.add_argument("--nearest", type=count, default=3, metavar="K", help="images found for a translation [3]")
     parser.add_argument(
         "--agreement", type=count, default=2000, metavar="N", help="images class agreement is measured on [2000]"
     )
@@ -158,7 +147,12 @@ def main(options: argparse.Namespace) -> None:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "versions": versions(xp.__name__),
     }
-    _write(out, lambda folder: report.write(folder, study, description, WARNING))
+    remove_partial_files(out.parent, re.escape(out.name), r"explore-\d{8}-\d{6}")  # of processes that were killed
+    with writing(f"to {out}"):
+        with made_whole(out) as folder:
+            make_folder(folder)
+            report.write(folder, study, description, WARNING)
+        flush_entries(out.parent)
     say("\n".join(report.summary(study)))
     say(f"\n{out / report.PAGE}")
 
@@ -196,13 +190,10 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
     for index in images:
         if not 0 <= index < len(labels):
             raise ConfigError(f"--images has {index}; the {options.queries} images are 0 to {len(labels) - 1}")
-    if not all(0 <= p < 1 for p in options.position):
-        raise ConfigError(f"--position is {options.position}; give row and column from 0 up to, not including, 1")
     if not 0 < options.threshold < 1:
         raise ConfigError(f"--threshold is {options.threshold}; give a part of the random pairs between 0 and 1")
-    measures = options.smooth, options.threshold, options.nearest, options.agreement
-    where = depths, options.axis, tuple(options.position)
-    return Settings(images, options.queries, *where, *measures, seed=options.seed)
+    measures = {"width": options.smooth, "quantile": options.threshold, "agreement": options.agreement}
+    return Settings(images, options.queries, depths, options.axis, **measures, seed=options.seed)
 
 
 def _features(
@@ -215,18 +206,3 @@ def _features(
             yield features(
                 model, dataset, folder, axis=settings.axis, position=settings.position, xp=xp, progress=bar.update
             )
-
-
-def _write(out: Path, write: Callable[[Path], None]) -> None:
-    """Make a folder whole, or not at all; folders of this kind that a killed process left are removed first."""
-    remove_partial_files(out.parent, re.escape(out.name), r"explore-\d{8}-\d{6}")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    with writing(f"to {out}"):
-        try:
-            make_folder(partial)
-            write(partial)
-            os.rename(partial, out)
-            flush_entries(out.parent)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise

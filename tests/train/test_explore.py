@@ -87,10 +87,10 @@ def test_strips_show_the_image_and_the_images_found(explored: tuple[Path, Outcom
         assert np.array_equal(cell, few_images.train_images[index])
 
 
-def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
+def test_other_axes_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     outcome = explore_here(
         few_images,
-        *(first_run[0] / "best.h5", "--cache", tmp_path, "--axis", "v_j", "--position", "0.2", "0.8"),
+        *(first_run[0] / "best.h5", "--cache", tmp_path, "--axis", "v_j"),
         *("--queries", "test", "--agreement", "9", "--images", "3", "--depths", "4", "--smooth", "1"),
         *("--skip", "meaning", "contraction", "organisation", "--out", tmp_path / "page"),
     )
@@ -107,7 +107,6 @@ def test_other_axes_positions_and_test_images(first_run: Any, few_images: Datase
         (("--depths", "2"), 2, ("--depths has 2", "3 to 4")),
         (("--depths", "5"), 2, ("--depths has 5",)),
         (("--images", "40"), 2, ("--images has 40", "0 to 39")),
-        (("--position", "0", "1"), 2, ("--position",)),
         (("--threshold", "1"), 2, ("--threshold is 1",)),
         (("--axis", "u1"), 2, ("v_{j-1}",)),
         (("--axis", "v_{j-2}"), 2, ("v_{j-2} has 1 sample at depth 3", "--axis")),

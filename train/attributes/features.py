@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -24,7 +23,7 @@ from train.networks.layer import IMAGES, Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
 from train.runs.run import RunError, writing
-from train.storage.files import remove_partial_files
+from train.storage.files import made_whole, remove_partial_files
 from train.storage.hdf5 import open_hdf5, unreadable
 from train.verification.covariance import Subject
 
@@ -188,13 +187,8 @@ def features(
     with writing(f"the features {path}"):
         folder.mkdir(parents=True, exist_ok=True)
         remove_partial_files(folder)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with made_whole(path) as partial:
             _write(partial, key, model, dataset, xp, progress)
-            os.replace(partial, path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
     return Features(path)
 
 

@@ -30,6 +30,24 @@ class Search:
         """Return smoothed arrays."""
         return np.asarray(smooth(arrays, self.width, self.boundary))
 
+    def nearest(
+        self,
+        smoothed: np.ndarray[Any, Any],
+        database: np.ndarray[Any, Any],
+        count: int = 1,
+        places: np.ndarray[Any, Any] | None = None,
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return distances and indices (queries, translations, count) of what is nearest to each translated array.
+
+        Arrays of the database are smoothed already; a query is not compared with its own, at `places`.
+        """
+        moved = translated(smoothed, self.boundary)
+        many, steps = moved.shape[:2]
+        exclude = None if places is None else np.repeat(places, steps)
+        queries, flat = (self.xp.asarray(a) for a in (moved.reshape(many * steps, -1), database))
+        distances, indices = nearest(queries, flat, min(count, len(flat)), exclude=exclude)
+        return distances.reshape(many, steps, -1), indices.reshape(many, steps, -1)
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -63,21 +81,11 @@ def match(
 ) -> Matches:
     """Find the nearest images of translated arrays: the x^tau of section 5.3."""
     searched, smoothed = search.smoothed(database), search.smoothed(arrays)
-    moved = translated(smoothed, search.boundary)
-    many, steps = moved.shape[:2]
-    flat, asarray = searched.reshape(len(searched), -1), search.xp.asarray
-    distances, indices = nearest(asarray(moved.reshape(many * steps, -1)), asarray(flat), min(count, len(flat)))
+    flat = searched.reshape(len(searched), -1)
+    distances, indices = search.nearest(smoothed, flat, count)
     random = distances_of_random_pairs(flat, rng)
-    return Matches(
-        j,
-        queries,
-        smoothed,
-        searched[indices[:, 0]].reshape(moved.shape),
-        indices.reshape(many, steps, -1),
-        distances.reshape(many, steps, -1),
-        random,
-        float(np.quantile(random, search.quantile)),
-    )
+    threshold = float(np.quantile(random, search.quantile))
+    return Matches(j, queries, smoothed, searched[indices[..., 0]], indices, distances, random, threshold)
 
 
 def sharing_no_sample(steps: int, width: int, boundary: Boundary) -> list[int]:
@@ -196,15 +204,10 @@ def agreement(
 ) -> Agreement:
     """Measure how often translations keep the class, as section 5.3 claims for deep layers."""
     searched, smoothed = search.smoothed(database), search.smoothed(arrays)
-    moved = translated(smoothed, search.boundary)
-    many, steps = moved.shape[:2]
     flat = searched.reshape(len(searched), -1)
-    exclude = None if places is None else np.repeat(places, steps)
-    asarray = search.xp.asarray
-    distances, indices = nearest(asarray(moved.reshape(many * steps, -1)), asarray(flat), exclude=exclude)
+    distances, images = (a[..., 0] for a in search.nearest(smoothed, flat, places=places))
     threshold = np.quantile(distances_of_random_pairs(flat, rng), search.quantile)
-    images = indices.reshape(many, steps)
-    return Agreement(j, database_labels[images] == labels[:, None], distances.reshape(many, steps) <= threshold, images)
+    return Agreement(j, database_labels[images] == labels[:, None], distances <= threshold, images)
 
 
 def agreement_in_shuffled_order(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from hcnn_core.files import AS_IT_IS as AS_IT_IS
@@ -47,6 +48,19 @@ def make_folder(path: Path, *, exist_ok: bool = False) -> None:
     path.mkdir(parents=True, exist_ok=exist_ok)
     for folder in new:
         flush_entries(folder.parent)
+
+
+@contextlib.contextmanager
+def made_whole(path: Path) -> Iterator[Path]:
+    """Yield where to write a file or a folder, which then takes the name of the path; nothing is left if that fails."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        raise
 
 
 def remove_partial_files(folder: Path, *names: str) -> None:
