@@ -175,22 +175,19 @@ def _subject(
     config = dataclasses.replace(recipe, boundary=boundary, dtype=dtype)
     rng = np.random.default_rng([options.seed, number])
     chosen = np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
-    *size, channels = dataset.image_shape
-    outputs = trained.network.classes if trained else len(dataset.class_names)
-    network = build(config, tuple(size), outputs, channels)
     if trained:
-        checkpoint = trained.checkpoint
-        arrays = trained.parameters, trained.moments
-        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), arrays)
-        mean, std = checkpoint.channel_mean, checkpoint.channel_std
+        mean, std = trained.checkpoint.channel_mean, trained.checkpoint.channel_std
     else:
-        parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(dataset.train_images)
         require_varying(dataset.name, mean, std)
     images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, dtype, config.standardize)
-    if not trained:
-        moments = network(parameters, images)[1]
-    return Subject(network, parameters, moments, images)
+    if trained:
+        of = trained.network, trained.parameters, trained.moments, images
+        return Subject.of(*of, boundary=boundary, dtype=dtype)
+    *size, channels = dataset.image_shape
+    network = build(config, tuple(size), len(dataset.class_names), channels)
+    parameters = tree_map(xp.asarray, _random_weights(network, rng))
+    return Subject(network, parameters, network(parameters, images)[1], images)
 
 
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:

@@ -21,7 +21,6 @@ from train.data import Dataset, standardise
 from train.networks.hierarchical import HierarchicalLayer, hierarchy
 from train.networks.layer import IMAGES, Moments, Parameters
 from train.networks.network import Network
-from train.networks.registry import build
 from train.runs.run import RunError, writing
 from train.storage.files import made_whole, remove_partial_files
 from train.storage.hdf5 import open_hdf5, unreadable
@@ -79,16 +78,8 @@ class Model:
 
     def subject(self, images: Array) -> Subject:
         """Return what `train.verification.covariance` measures."""
-        xp, dtype = array_namespace(images), "float64"
-        network = build(
-            replace(self.network.config, dtype=dtype, precision="float32"),
-            self.network.image_shape[:2],
-            self.network.classes,
-            self.network.image_shape[2],
-        )
-        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (self.parameters, self.moments))
-        x = standardise(images, self.mean, self.std, dtype, network.config.standardize)
-        return Subject(network, parameters, moments, x)
+        x = standardise(images, self.mean, self.std, "float64", self.network.config.standardize)
+        return Subject.of(self.network, self.parameters, self.moments, x, dtype="float64", precision="float32")
 
     def untrained(self, images: Array, seed: int) -> Model:
         """Return the same layers with initial weights, and moments of some images."""

@@ -59,7 +59,7 @@ def made_whole(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+            shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
         raise
 
 

@@ -13,17 +13,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from autodiff import tree_map
 from hcnn_core import translate
-from hcnn_core.backend import Array, to_numpy
+from hcnn_core.backend import Array, array_namespace, to_numpy
 from hcnn_core.testing import rounding_bound
 from hcnn_core.typing import Boundary
 from train.networks.hierarchical import HierarchicalLayer, hierarchy
-from train.networks.layer import IMAGES, Layer, Moments, Parameters, State, Weights
+from train.networks.layer import IMAGES, Layer, Moments, Parameters, Weights
 from train.networks.network import Network
+from train.networks.registry import build
 
 MODES = ("evaluation", "training")
 ROW_KINDS = ("exact", "inside", "written out", "aliased", "boundary")
@@ -107,6 +109,15 @@ class Subject:
     moments: Moments  # running moments, for evaluation mode
     images: Array  # standardised
 
+    @classmethod
+    def of(cls, network: Network, weights: Parameters, moments: Moments, images: Array, **changes: Any) -> Self:
+        """Return a network, with some settings changed, and standardised images, both in the dtype of its settings."""
+        *size, channels = network.image_shape
+        changed = build(replace(network.config, **changes), tuple(size), network.classes, channels)
+        xp, dtype = array_namespace(images), changed.config.dtype
+        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (weights, moments))
+        return cls(changed, parameters, moments, images)
+
     def tail(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
         """Return x_j -> x_J, the logits. `moved`, an axis and samples of x_j, translates a skip over x_j too."""
         return lambda x: deque((y for _, y, _ in self.trace(x, j, mode, moved)), maxlen=1).pop()
@@ -139,7 +150,7 @@ class Subject:
         self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None
     ) -> Iterator[tuple[Layer, Array, Weights]]:
         """Return the walk from x_j to x_J, see `Network.trace`; a skip over x_j is translated as in `tail`."""
-        state: State = {self.name(j): x}
+        state = {self.name(j): x}
         if (skipping := self.beside(j)) is not None:
             state[self.name(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
         return self.network.trace(self.parameters, state, self.moments if mode == "evaluation" else None)
@@ -388,7 +399,8 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
         return to_numpy(running["mean"]), to_numpy(running["covariance"])
     count = len(layer.space)
     everywhere = np.indices(x.shape[1 : 1 + count]).reshape(count, -1)
-    patches, _ = _patches(x, layer.kernel_size[:count], (1,) * count, ("zero",) * count, everywhere)
+    zero: list[Boundary] = ["zero"] * count
+    patches, _ = _patches(x, layer.kernel_size[:count], (1,) * count, zero, everywhere)
     patches = np.moveaxis(patches, range(2, 2 + count), range(count)).reshape(math.prod(layer.kernel_size[:count]), -1)
     mean = patches.mean(axis=1)
     centred = patches - mean[:, None]
