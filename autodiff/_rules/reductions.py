@@ -237,36 +237,6 @@ def _root(variance: Array) -> Array:
     return np.where(variance == 0, 0, np.sqrt(nonzero(variance)))
 
 
-@composite(np.ptp)
-def ptp(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
-    return max(a, axis, keepdims=keepdims) - min(a, axis, keepdims=keepdims)
-
-
-@composite(np.average)
-def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
-    if weights is None:
-        result = mean(a, axis, keepdims=keepdims)
-        return (result, np.full_like(getval(result), _count(a, axis))) if returned else result
-    a, weights = as_array(a, weights), as_array(weights, a)
-    shape = np.shape(a)
-    if np.shape(weights) != shape:
-        axes = axes_of(axis, len(shape))
-        if axis is None or np.shape(weights) != tuple(shape[i] for i in axes):
-            raise ValueError(
-                f"numpy.average takes weights of the shape of a, {shape}, or of its shape along axis, "
-                f"not {np.shape(weights)}"
-            )
-        weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
-        weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(shape)])
-    dtype = np.result_type(a.dtype, weights.dtype, *[float] * (a.dtype.kind in "biu"))
-    wide = np.promote_types(dtype, np.float32)  # half precision counts to 65,504
-    scale = sum(np.broadcast_to(weights, shape), axis, wide, keepdims=keepdims)
-    if np.any(scale == 0):
-        raise ZeroDivisionError("numpy.average takes weights whose sum is not zero")
-    result = (sum(a.astype(wide) * weights, axis, keepdims=keepdims) / scale).astype(dtype)
-    return (result, scale.astype(dtype)) if returned else result
-
-
 # Order statistics
 
 
