@@ -53,6 +53,11 @@ def take(a: Array, indices: Any, axis: int | None = None, out: None = None) -> A
     return a[(*(slice(None),) * axis, indices)]
 
 
+@composite(np.compress)
+def compress(condition: Any, a: Array, axis: int | None = None, out: None = None) -> Array:
+    return take(a, np.flatnonzero(getval(condition)).tolist(), axis)
+
+
 @composite(np.take_along_axis)
 def take_along_axis(arr: Array, indices: Array, axis: int | None = -1) -> Array:
     if axis is None:

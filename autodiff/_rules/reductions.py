@@ -173,8 +173,20 @@ def _extremum(name: str, reduction: Primitive, of_two: Any) -> Callable[..., Arr
     return extremum
 
 
+def _present(extremum: Callable[..., Array], fill: float) -> Callable[..., Array]:
+    """Return an extremum that passes over NaN, but where there is nothing else."""
+
+    def of_present(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
+        missing = np.isnan(a) & ~np.all(np.isnan(a), axis=axis, keepdims=True)
+        return extremum(np.where(missing, fill, a), axis, keepdims=keepdims)
+
+    return of_present
+
+
 max = composite(np.max, np.amax)(_extremum("max", _max, np.maximum))
 min = composite(np.min, np.amin)(_extremum("min", _min, np.minimum))
+composite(np.nanmax)(_present(max, -np.inf))
+composite(np.nanmin)(_present(min, np.inf))
 
 
 def _of_dtype(initial: Any, like: Array) -> Any:
@@ -235,6 +247,36 @@ def std(*args: Any, **kwargs: Any) -> Array:
 def _root(variance: Array) -> Array:
     """Return the square root, where equal elements have the subgradient 0."""
     return np.where(variance == 0, 0, np.sqrt(nonzero(variance)))
+
+
+@composite(np.ptp)
+def ptp(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return max(a, axis, keepdims=keepdims) - min(a, axis, keepdims=keepdims)
+
+
+@composite(np.average)
+def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
+    if weights is None:
+        result = mean(a, axis, keepdims=keepdims)
+        return (result, np.full_like(getval(result), _count(a, axis))) if returned else result
+    a, weights = as_array(a, weights), as_array(weights, a)
+    shape = np.shape(a)
+    if np.shape(weights) != shape:
+        axes = axes_of(axis, len(shape))
+        if axis is None or np.shape(weights) != tuple(shape[i] for i in axes):
+            raise ValueError(
+                f"numpy.average takes weights of the shape of a, {shape}, or of its shape along axis, "
+                f"not {np.shape(weights)}"
+            )
+        weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
+        weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(shape)])
+    dtype = np.result_type(a.dtype, weights.dtype, *[float] * (a.dtype.kind in "biu"))
+    wide = np.promote_types(dtype, np.float32)  # half precision counts to 65,504
+    scale = sum(np.broadcast_to(weights, shape), axis, wide, keepdims=keepdims)
+    if np.any(scale == 0):
+        raise ZeroDivisionError("numpy.average takes weights whose sum is not zero")
+    result = (sum(a.astype(wide) * weights, axis, keepdims=keepdims) / scale).astype(dtype)
+    return (result, scale.astype(dtype)) if returned else result
 
 
 # Order statistics
@@ -303,3 +345,15 @@ def _sorted(a: Array, axis: Any) -> Array:
     if count == 0:
         raise ValueError("the quantiles of no elements are not defined")
     return np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
+
+
+@composite(np.nansum)
+def nansum(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return sum(np.where(np.isnan(a), 0, a), axis, dtype, keepdims=keepdims)
+
+
+@composite(np.nanmean)
+@_in_single
+def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    missing = np.isnan(a)
+    return mean(np.where(missing, 0, a), axis, dtype, keepdims=keepdims, where=np.logical_not(missing))

@@ -113,6 +113,12 @@ CASES = [
     *(Case(f, f, (a,)) for f in (np.sum, np.mean, np.prod, np.cumsum) for a in (T3, cplx(2, 3))),
     *(Case(f, lambda a, f=f: f(a, axis=1), (T3,)) for f in (np.sum, np.mean, np.prod, np.max, np.min, np.cumsum)),
     *(Case(np.cumprod, lambda a, axis=axis: np.cumprod(a, axis), (X * MASK,)) for axis in (None, -1)),
+    *(
+        Case(f, lambda a, f=f, axis=axis: f(np.where(chosen(a), a, np.nan), axis=axis, keepdims=True), (spaced(3, 4),))
+        for f in (np.nansum, np.nanmean, np.nanmax, np.nanmin)
+        for axis in (None, 1)
+    ),
+    *(Case(np.compress, lambda a, axis=axis: np.compress([1, 0, 1], a, axis), (X,)) for axis in (None, 0)),
     *(Case(np.add.accumulate, f, (T3,)) for f in (np.add.accumulate, lambda a: np.add.accumulate(a, -1))),
     Case(np.cumulative_sum, lambda a: np.cumulative_sum(a, axis=1), (cplx(2, 3),)),
     *(
@@ -267,8 +273,9 @@ CASES = [
         for f in (np.sum, np.mean, np.var, np.prod)
     ),
     *(Case(f, lambda a, f=f: f(a, where=chosen(a)), (cplx(3, 4),)) for f in (np.sum, np.mean, np.var, np.std)),
-    Case(np.median, np.median, (spaced(3, 4),)),
-    Case(np.median, lambda a: np.median(a, axis=0), (spaced(2, 3, 4),)),
+    *(Case(f, f, (spaced(3, 4),)) for f in (np.ptp, np.median)),
+    *(Case(f, lambda a, f=f: f(a, axis=0), (spaced(2, 3, 4),)) for f in (np.ptp, np.median)),
+    Case(np.ptp, lambda a: np.ptp(a, -1, keepdims=True), (spaced(3, 4),)),
     Case(np.median, lambda a: np.median(a, (0, 2), keepdims=True), (spaced(2, 3, 4),)),
     Case(np.median, lambda a: np.median(a, -1), (spaced(3, 5),)),
     Case(np.quantile, lambda a: np.quantile(a, 0.3, axis=1), (spaced(3, 4),)),
@@ -276,6 +283,11 @@ CASES = [
         np.quantile, lambda a: np.quantile(a, [[0.0, 1.0], [0.5, 0.9]], axis=(0, 2), keepdims=True), (spaced(2, 3, 4),)
     ),
     Case(np.quantile, lambda a: np.quantile(a, 0.5), (normal(1),)),
+    Case(np.average, np.average, (X,)),
+    Case(np.average, lambda a: np.average(a, 1, weights=[1, 2, 3, 4]), (X,)),
+    Case(np.average, lambda a, w: np.average(a, weights=w, returned=True), (X, POSITIVE)),
+    Case(np.average, lambda a, w: np.average(a, (2, 0), weights=w, keepdims=True), (T3, between(1, 2, 4, 2))),
+    Case(np.average, lambda w: np.average(X.tolist(), 0, w), (POSITIVE,)),
     # shapes
     *(Case(f, f, (X,)) for f in (np.fliplr, np.flipud, np.matrix_transpose)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, 2), (T3,)),

@@ -220,7 +220,7 @@ def test_transposed_by_an_integer_of_numpys() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@pytest.mark.parametrize("statistic", [np.mean, np.var, np.std])
+@pytest.mark.parametrize("statistic", [np.mean, np.var, np.std, np.average, np.nanmean])
 def test_statistics_of_more_elements_than_half_precision_counts(statistic: Any) -> None:
     """70,000 is infinite in half precision."""
     for x in (noise(0, (70_000,), "float64").astype(np.float16), np.ones(70_000, np.float16)):

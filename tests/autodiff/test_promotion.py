@@ -245,3 +245,11 @@ def test_the_derivative_of_an_order_of_few_bits_has_the_next_order() -> None:
     assert grad(lambda x: polygamma(np.int8(127), x))(3.0) == pytest.approx(
         scipy.special.polygamma(128, 3.0), rel=1e-12
     )
+
+
+def test_averages_of_many_numbers_of_half_precision() -> None:
+    """Sums of halves end at 65,504, where NumPy's average is NaN."""
+    x = np.full(70_000, 3, np.float16)
+    value, pull = vjp(lambda x: np.average(x, weights=np.ones_like(x)), x)
+    assert value == 3 and value.dtype == np.float16
+    np.testing.assert_allclose(pull(np.float16(1))[0], 1 / 70_000, rtol=0.01)

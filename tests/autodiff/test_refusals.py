@@ -153,6 +153,7 @@ OF_OTHER_SHAPES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda x: np.linalg.norm(x, 5), r"the order 'fro', 'nuc', 1, 2, inf or their negatives, not 5"),
     (lambda x: np.linalg.norm(x[None], "fro"), r"order 'fro' is that of vectors or matrices, not of 3 axes"),
     (lambda x: np.linalg.eigh(x, "X"), r"UPLO is 'X'; it is 'L' or 'U'"),
+    (lambda x: np.average(x, 1, weights=[1.0, 2.0]), r"weights of the shape of a, \(3, 4\)"),
     (lambda x: np.max(x, where=X > 0), r"numpy\.max with where= needs initial="),
     (lambda x: np.sum(x[0], where=X > 0), r"input operand has more dimensions than allowed"),
     (lambda x: np.mean(x[:1], where=X > 0), r"could not be broadcast"),

@@ -56,6 +56,7 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "max, initial of float64": (lambda x: np.max(x, 0, initial=np.float64(0.1)), SMALL),
     "min, where": (lambda x: np.min(x, 0, initial=np.float64(0.1), where=X > 0), SMALL),
     "quantile of float32, list": (lambda x: np.quantile(x, [0.3, 0.6], axis=0), SMALL),
+    "average, complex": (lambda x: np.average(1j * x, 0, X**2, returned=True)[1] * x[0], X),
     "gradient of float32": (lambda x: np.gradient(x, np.float64(0.5), axis=0), SMALL),
     "linspace of integers": (lambda x: np.linspace(x, 1, 4, dtype=int) * x, X),
     "prod of complex dtype": (lambda x: np.prod(x, 0, dtype=complex), X),
@@ -116,11 +117,12 @@ def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
 def test_reductions_of_a_number_along_its_axis() -> None:
     x = np.float64(2.0)
     running = np.cumsum, np.cumulative_sum, np.cumprod
-    for function in (np.sum, np.prod, np.max, np.min, *running):
+    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.nansum, np.nanmax, np.nanmin, *running):
         for axis in (0, -1):
             value, pull = vjp(lambda x, f=function, axis=axis: f(x, axis=axis), x)
             assert np.array_equal(value, function(x, axis=axis))
-            assert pull(np.ones_like(value))[0] == 1
+            assert pull(np.ones_like(value))[0] == (function is not np.ptp)
+    assert np.isnan(vjp(np.nanmax, np.full(2, np.nan))[0]) and vjp(np.nanmin, np.array([np.nan, 3.0]))[0] == 3
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -150,6 +152,12 @@ def test_infinite_values_are_those_of_numpy(call: Any, arrays: Any) -> None:
 
 def test_the_median_beside_infinity_has_a_gradient() -> None:
     assert grad(np.median)(np.array([np.inf, 2.0, 1.0])).tolist() == [0, 1, 0]
+
+
+def test_weights_without_a_sum_are_refused_as_in_numpy() -> None:
+    for call in (np.average, lambda *a, **k: vjp(lambda x: np.average(x, **k), *a)):
+        with pytest.raises(ZeroDivisionError):
+            call(X, axis=0, weights=np.array([1.0, -1.0, 2.0, -2.0]))
 
 
 def test_determinants_of_matrices_of_moderate_condition_need_no_svd(monkeypatch: pytest.MonkeyPatch) -> None:

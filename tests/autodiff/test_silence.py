@@ -43,7 +43,7 @@ def test_a_loss_that_is_no_float_is_refused(call: Any, dtype: str) -> None:
     assert np.array_equal(grad(lambda x: 3.0)(X), np.zeros(3))
 
 
-@pytest.mark.parametrize("function", [np.max, np.min, np.median, lambda x: np.quantile(x, 0.2)])
+@pytest.mark.parametrize("function", [np.max, np.min, np.ptp, np.median, lambda x: np.quantile(x, 0.2)])
 def test_extrema_of_nan_have_the_gradient_nan(function: Any) -> None:
     assert np.isnan(function(NAN))
     assert np.isnan(grad(function)(NAN)).any()
