@@ -74,6 +74,11 @@ def wide(array: NDArray) -> NDArray:
     return np.asarray(array, np.result_type(array.dtype, np.float64))
 
 
+def dot(a: NDArray, b: NDArray) -> complex:
+    """The sum of the products, without conjugation, in double precision."""
+    return complex(np.sum(wide(a) * wide(b)))
+
+
 def assert_close(actual: NDArray, expected: NDArray, *operands: NDArray) -> None:
     """Equal shapes, and no element further off than C eps times the product of the operands' norms."""
     assert actual.shape == expected.shape
@@ -290,6 +295,14 @@ def problems(
         for i, s in enumerate((shape, [*channels, *kernel_size, *out]))
     )
     return Problem(x, w, axes[0] if m == 1 and draw(st.booleans()) else tuple(axes), options)
+
+
+@st.composite
+def with_cotangents(draw: st.DrawFn, drawn: st.SearchStrategy[Problem]) -> tuple[Problem, NDArray]:
+    """A problem, and a cotangent of its result in any layout."""
+    problem = draw(drawn)
+    g = noise(draw(SEEDS), problem.y_shape, str(problem.x.dtype))
+    return problem, lay_out(g, draw(st.sampled_from(LAYOUTS)))
 
 
 DEFAULT = Tuning()

@@ -35,20 +35,20 @@ from tests.core.oracle import (
     DTYPES,
     ENGINES,
     EXTENSIONS,
-    LAYOUTS,
     METHODS,
     SEEDS,
     C,
     NDArray,
     Problem,
     assert_close,
+    dot,
     eps,
-    lay_out,
     noise,
     norm,
     poisoned_memory,
     problems,
     wide,
+    with_cotangents,
 )
 
 NEW = EXTENSIONS[2:]
@@ -57,21 +57,15 @@ CONVOLUTIONS = convolve, convolve_vjp_x, convolve_vjp_w
 CORRELATIONS = correlate, correlate_vjp_x, correlate_vjp_w
 
 
-def dot(a: NDArray, b: NDArray) -> complex:
-    """The sum of the products, without conjugation, in double precision."""
-    return complex(np.sum(wide(a) * wide(b)))
-
-
 @st.composite
-def with_cotangents(draw: st.DrawFn) -> tuple[Problem, NDArray]:
+def extending(draw: st.DrawFn) -> Problem:
     """Convolutions and correlations, with at least one of the new boundaries."""
     problem = replace(draw(problems(boundaries=EXTENSIONS)), sign=draw(st.sampled_from([-1, 1])))
     assume(set(problem.per_axis("boundary")) & set(NEW))
-    g = noise(draw(SEEDS), problem.y_shape, str(problem.x.dtype))
-    return problem, lay_out(g, draw(st.sampled_from(LAYOUTS)))
+    return problem
 
 
-@given(with_cotangents(), ENGINES)
+@given(with_cotangents(extending()), ENGINES)
 def test_results_and_adjoints_are_their_definitions(case: tuple[Problem, NDArray], constants: dict[str, Any]) -> None:
     problem, g = case
     x, w = problem.x, problem.w
@@ -89,10 +83,6 @@ def test_results_and_adjoints_are_their_definitions(case: tuple[Problem, NDArray
         assert not any(np.shares_memory(array, a) for a in (x, w, g))
         assert_close(array, expected, *operands)
     assert all(map(np.array_equal, (x, w, g), kept))
-    y, g_x, g_w = found
-    bound = 2 * C * eps(x.dtype) * norm(g) * norm(x) * norm(w)
-    assert abs(dot(g, y) - dot(g_x, x)) <= bound
-    assert abs(dot(g, y) - dot(g_w, w)) <= bound
 
 
 @st.composite

@@ -23,35 +23,23 @@ from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,
     ENGINES,
-    LAYOUTS,
     SEEDS,
     C,
     NDArray,
     Problem,
     assert_close,
+    dot,
     eps,
-    lay_out,
     noise,
     norm,
     poisoned_memory,
     problems,
     wide,
+    with_cotangents,
 )
 
 
-def dot(a: NDArray, b: NDArray) -> complex:
-    """The sum of the products, without conjugation, in double precision."""
-    return complex(np.sum(wide(a) * wide(b)))
-
-
-@st.composite
-def with_cotangents(draw: st.DrawFn, **options: Any) -> tuple[Problem, NDArray]:
-    problem = draw(problems(**options))
-    g = noise(draw(SEEDS), problem.y_shape, str(problem.x.dtype))
-    return problem, lay_out(g, draw(st.sampled_from(LAYOUTS)))
-
-
-@given(with_cotangents(), ENGINES)
+@given(with_cotangents(problems()), ENGINES)
 def test_adjoints_are_their_definitions(case: tuple[Problem, NDArray], constants: dict[str, int]) -> None:
     problem, g = case
     x, w = problem.x, problem.w
@@ -67,7 +55,7 @@ def test_adjoints_are_their_definitions(case: tuple[Problem, NDArray], constants
     assert all(np.array_equal(a, before) for a, before in zip((g, x, w), kept, strict=True))
 
 
-@given(with_cotangents(max_axes=3))
+@given(with_cotangents(problems(max_axes=3)))
 def test_both_adjoints_at_once_are_the_two(case: tuple[Problem, NDArray]) -> None:
     problem, g = case
     asked = make_problem(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
