@@ -48,9 +48,6 @@ ROUNDS = 7
 NAN_BYTE = 0xFF
 """The byte of poisoned memory: floating-point numbers made of it are NaN."""
 
-AHEAD = 1 << 29
-"""Elements whose filling takes a card longer than a launch takes the host."""
-
 SANITIZER_SECONDS = 200
 """For compute-sanitizer's tools, within those of its stage."""
 

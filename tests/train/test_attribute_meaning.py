@@ -63,9 +63,9 @@ def test_a_planted_difference_of_found_images_comes_out() -> None:
     assert all(f.p > 0.05 for f in findings if (f.tau, f.name) != (2, "planted"))
 
 
-def found_by_hubs(rng: np.random.Generator, many: int, among: Any, queries: int = 200) -> Any:
+def found_by_hubs(rng: np.random.Generator, many: int, among: Any) -> Any:
     """Found images, if only a few images are found at all (without a translation, and with it)."""
-    return np.stack([rng.choice(rng.choice(a, many, replace=False), queries) for a in among], axis=1)
+    return np.stack([rng.choice(rng.choice(a, many, replace=False), 200) for a in among], axis=1)
 
 
 def p_of_query_signs(found: Any, values: Any, rng: np.random.Generator) -> float:
