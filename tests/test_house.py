@@ -19,11 +19,11 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_CODE_OF_PACKAGES = 30_991
+MOST_CODE_OF_PACKAGES = 30_829
 """Lines of code of the five packages, by scripts/count_code.py. What adds a line deletes one elsewhere."""
-MOST_CODE = 73_883
+MOST_CODE = 72_718
 """Lines of code of the whole tree, tests and benchmarks among them."""
-MOST_WORDS = 43_400
+MOST_WORDS = 43_300
 """Words of the documents: the Markdown files of the top folder and of docs/."""
 
 ENGINES = "hcnn_core._engines"
