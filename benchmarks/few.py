@@ -29,7 +29,6 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -196,9 +195,9 @@ def _lead(values: dict[str, list[float]]) -> str:
     """Return the largest mean difference of a rival, with its standard error over seeds; nothing before all ran."""
     if any(len(v) < len(SEEDS) for v in values.values()):
         return ""
-    differences: Callable[[str], Array] = lambda m: np.subtract(values[m], values["hcnn"])  # noqa: E731
-    best = max(METHODS[1:], key=lambda m: float(differences(m).mean()))
-    apart = 100 * differences(best)
+    leads = {m: 100 * np.subtract(values[m], values["hcnn"]) for m in METHODS[1:]}
+    best = max(leads, key=lambda m: float(leads[m].mean()))
+    apart = leads[best]
     return f"{apart.mean():+.1f} +- {apart.std(ddof=1) / len(apart) ** 0.5:.1f} ({best})"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-from benchmarks import attention, circles, connections, hue, planted, report, rows, runner, signals, sound, volumes
+from benchmarks import attention, circles, connections, few, hue, planted, report, rows, runner, signals, sound, volumes
 from benchmarks.symmetries import table as table_of_symmetries
 
 RESULTS, RECORD = rows.RECORD.parent, json.loads(rows.RECORD.read_text("utf-8"))
@@ -19,6 +19,7 @@ TABLES = {
     **dict.fromkeys(
         ("connections/arms.md", "connections/long/arms.md"), lambda file: attention.text(file, connections.COMPARED)
     ),
+    "few.md": lambda file: few.table(),
     "signals.md": lambda file: signals.table(),
     "volumes.md": lambda file: volumes.table(),
     "speed.md": lambda file: report.text(),
