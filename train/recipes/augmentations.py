@@ -54,11 +54,11 @@ class Augmentation(Generic[S]):
     switches: ClassVar[tuple[str, ...]] = ()
     """Settings of which one must be on for it, and its other settings, to do anything; none: always."""
     pixels: ClassVar[tuple[str, ...]] = ()
-    """Settings in pixels, which are scaled with the size of the images, and are smaller than these."""
+    """Settings in pixels: they are scaled with the size of the images, and must be below their shortest side."""
     of_images: ClassVar[bool] = False
     """Whether it is for images alone, and not for signals or volumes."""
 
-    def is_on(self, settings: RunSettings) -> bool:
+    def is_on(self, settings: Section) -> bool:
         """Whether these settings switch it on."""
         return not self.switches or any(map(vars(settings).get, self.switches))
 
@@ -68,7 +68,7 @@ class Augmentation(Generic[S]):
         for name in self.pixels:
             if (value := getattr(settings, name)) >= min(size):
                 raise ConfigError(f"{name} is {value}; images of {'x'.join(map(str, size))} allow 0 to {min(size) - 1}")
-        if self.of_images and len(size) != 2 and any(map(vars(settings).get, self.switches)):
+        if self.of_images and len(size) != 2 and self.is_on(settings):
             *names, last = self.switches
             what = f"{', '.join(names)} and {last} are for images"
             raise ConfigError(f"{what}, which have two axes of space; these data have {len(size)}")
