@@ -504,9 +504,9 @@ def summary(record: dict[str, Any], epochs: int, seconds_left: float, units: str
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words."""
+    """Return the time that is left, in words, at least a second."""
     if seconds < 100:
-        return f"{max(1, seconds):.0f} s"  # no work that is left takes none
+        return f"{max(1, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
