@@ -111,7 +111,7 @@ class Subject:
 
     @classmethod
     def of(cls, network: Network, weights: Parameters, moments: Moments, images: Array, **changes: Any) -> Self:
-        """Return a network, with some settings changed, and standardised images, both in the dtype of its settings."""
+        """Return a subject with some settings of a network changed, and its weights in their dtype; images stay."""
         *size, channels = network.image_shape
         changed = build(replace(network.config, **changes), tuple(size), network.classes, channels)
         xp, dtype = array_namespace(images), changed.config.dtype
@@ -251,17 +251,18 @@ def measure(subject: Subject) -> Iterator[Example]:
 
 
 def _layer(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Check layer j + 1 along each axis: a stride of x_j is one sample of x_{j+1}, or it is what the equations say.
+    """Check layer j + 1 along each axis, by translations where the boundary is periodic, else by the equations.
 
-    Eq. (3), (4) or (8) are written out, with one bias per v_{j+1} and one deviation per factor, along axes of zero
-    boundary, where hardly a translation along an attribute is exact. There this alone notices results that depend on
-    the position, and arrays that are extended otherwise.
+    Where it is periodic, translating x_j by a stride translates x_{j+1} by one sample. Where it is zero, hardly a
+    translation along an attribute is exact: x_{j+1} is compared with Eq. (3), (4) or (8), written out with one bias
+    per v_{j+1} and one deviation per factor. There this alone notices results that depend on the position, and arrays
+    that are extended otherwise.
     """
     reference = None
     for axis in axes(subject.table, j):
         if not axis.strides:
             continue
-        stride, *_ = strides = axis.strides[:1]
+        strides, stride = axis.strides[:1], axis.strides[0]
         if axis.boundary == "zero":
             row = Row("definition", "zero", mode, j, axis.name, 0, strides, "written out")
         elif axis.whole and axis.length % stride == 0 and axis.length > stride:
@@ -273,7 +274,7 @@ def _layer(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
 
 
 def _layer_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Check translations at zero boundaries too, on arrays that are 0 where a layer reads beyond ends or values leave.
+    """Check translations at zero boundaries, on arrays that are 0 where the layer reads beyond an end or values leave.
 
     Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
     """
