@@ -228,8 +228,7 @@ def checkpoint(fun: Callable[P, Out]) -> Callable[P, Out]:
         step = primitive(flat)
         defvjp_argnums(step, maker)
         leaves = step(*tree_leaves(args), **kwargs)
-        out: Out = tree_unflatten(returned, leaves)
-        return out
+        return tree_unflatten(returned, leaves)
 
     return recomputed
 

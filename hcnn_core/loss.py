@@ -91,8 +91,7 @@ def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: fl
 def count_right(logits: Array, labels: Array) -> EngineArray:
     """Count the images whose largest logit, of (N, classes), is that of their label (N,); an integer array."""
     xp, logits, labels = _checked(logits, labels, 0.0)
-    right: EngineArray = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int32))  # in the library's integers
-    return right
+    return xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int32))  # in the library's integers
 
 
 def _mean_loss(xp: Any, logs: Array, target: Array) -> Array:

@@ -49,8 +49,7 @@ def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     axes = normalize_axes("axes", axes, x.ndim)
     require_choice("reduction", reduction, REDUCTIONS)
     if sums := native("sums", x, axes):
-        total: Array = sums.summed(xp, x, axes, mean=reduction == "mean")
-        return total
+        return sums.summed(xp, x, axes, mean=reduction == "mean")
     return engine("elementwise", x).marginal(xp, x, axes, reduction)
 
 

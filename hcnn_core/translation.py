@@ -237,8 +237,7 @@ def beginning_with(xp: Any, make: Callable[..., Any], shape: Sequence[int], x: A
 
 def cropped(xp: Any, y: Array, shape: Sequence[int]) -> Array:
     """Transpose of `beginning_with` with zeros: the beginning of all axes, in new memory, so that y is freed."""
-    result: Array = xp.asarray(y[tuple(slice(0, n) for n in shape)], copy=True)
-    return result
+    return xp.asarray(y[tuple(slice(0, n) for n in shape)], copy=True)
 
 
 def _with(region: list[slice], circle: Circle, part: slice) -> tuple[slice, ...]:
@@ -282,5 +281,4 @@ def map_affinely(images: Array, matrices: Array, /) -> Array:
         raise ValueError(
             f"images have shape {images.shape}, matrices {matrices.shape}; give (N, H, W, C) and (N, 2, 2)"
         )
-    mapped: Array = engine("affine", images).map_affinely(xp, images, matrices)
-    return mapped
+    return engine("affine", images).map_affinely(xp, images, matrices)

@@ -189,8 +189,7 @@ def _semi_orthogonal(array: AnyArray, rows: int) -> AnyArray:
     for _ in range(5):
         gram = matmul(u.T, u)
         u = 3.4445 * u + matmul(u, 2.0315 * matmul(gram, gram) - 4.7750 * gram)
-    result: AnyArray = xp.reshape(u.T if wide else u, array.shape)
-    return result
+    return xp.reshape(u.T if wide else u, array.shape)
 
 
 def adamw_update(

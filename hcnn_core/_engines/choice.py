@@ -76,8 +76,7 @@ class Subsampled(ByAxis):
     def make(self) -> Plan[Any]:
         """Return the plan."""
         engine: Any = self.engine
-        plan: Plan[Any] = engine(self.arrangement, self.transform, self.products, self.tuning, self.whole.make())
-        return plan
+        return engine(self.arrangement, self.transform, self.products, self.tuning, self.whole.make())
 
 
 @dataclass(frozen=True)

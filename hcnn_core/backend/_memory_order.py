@@ -59,8 +59,7 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
         return np.concatenate(arrays, axis)
     xp = array_namespace(*arrays)
     if library_of(arrays[0]) != "cupy":
-        whole: Array = xp.concat(arrays, axis=axis)
-        return whole
+        return xp.concat(arrays, axis=axis)
     lengths = [array.shape[axis] for array in arrays]
     shape = list(arrays[0].shape)
     for array, length in zip(arrays, lengths, strict=True):

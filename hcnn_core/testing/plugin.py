@@ -48,5 +48,4 @@ def _check(name: str) -> Callable[..., None]:
         from hcnn_core.testing import strategies
     except ImportError as error:
         pytest.fail(str(error), pytrace=False)
-    function: Callable[..., None] = getattr(strategies, name)
-    return function
+    return getattr(strategies, name)

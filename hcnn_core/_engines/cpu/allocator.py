@@ -43,8 +43,7 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray:
 def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
     size, tuning = math.prod(shape) * dtype.itemsize, current()
     if size < tuning.aligned_bytes:
-        array: NDArray = make(shape, dtype)
-        return array
+        return make(shape, dtype)
     if size >= tuning.kept_bytes and size <= (store := _store()).limit:
         return store.lend(make, size, shape, dtype)
     memory = make(size + CACHE_LINE, np.uint8)

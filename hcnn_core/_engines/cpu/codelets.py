@@ -170,5 +170,4 @@ def codelet(dtype: Any, length: int, count: int, *kind: int, how: int = PLAIN, o
     lanes = 1 if one_by_one else VECTOR_BYTES // size
     with _compiling:  # else two threads may compile one codelet; the one not kept is freed though its address is used
         function = _compiled(SOURCE_CHECKSUM, size, lanes, length, count, *map(int, kind), how)
-    address: int = function.address
-    return address
+    return function.address

@@ -123,8 +123,7 @@ class DirectProducts:
         """Apply the transpose in x: each polyphase component of x is a product with the taps that reach it."""
         t, (count, rows) = self.taps, g.shape[:2]
         if t.uneven:
-            uneven: NDArray = Im2col(t, self.tuning).apply_transpose(xp, g, filters)
-            return uneven
+            return Im2col(t, self.tuning).apply_transpose(xp, g, filters)
         # of each phase: (entries, columns, rows * taps) @ (entries, rows * taps, positions)
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
         columns, phases = filters.shape[3], phases_met(t)
@@ -157,8 +156,7 @@ class DirectProducts:
         """
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         if is_merged(t) and not np.isfinite(x).all():  # which zeros between lines of g would make NaN
-            from_copies: NDArray = Im2col(t, self.tuning).correlate(xp, g, x)
-            return from_copies
+            return Im2col(t, self.tuning).correlate(xp, g, x)
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
         bounds = self._bounds(x, self._elements(x, rows), t.leading)
         totals = zeros((len(bounds), count, columns * t.count, rows), x.dtype)

@@ -32,8 +32,7 @@ def elu(xp: Any, x: NDArray, bias: NDArray | None = None) -> NDArray:
         per_row = [b[(..., *(0,) * (out.ndim - varies))].reshape(-1) for b in bias] or [np.zeros(1, x.dtype)]
         kernels.elu(out.reshape(rows), x.reshape(rows), *per_row)
 
-    result: NDArray = generic.by_blocks(compute, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
-    return result
+    return generic.by_blocks(compute, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
 
 
 def _cotangents(kernel: Callable[..., None]) -> Callable[..., Any]:

@@ -93,8 +93,7 @@ class FactoredPlan:
             )  # fmt: skip
 
         self._share(work)
-        result: NDArray = plan.from_plan(np, y, plan.y_order, plan.problem.y_shape)
-        return result
+        return plan.from_plan(np, y, plan.y_order, plan.problem.y_shape)
 
     def adjoints(
         self, cotangent: NDArray, ans: NDArray | None, x: NDArray, h: NDArray, shift: NDArray, g: NDArray

@@ -45,8 +45,7 @@ class CpuPatches(Patches[NDArray]):
             kernels.position_sums(x[part], guess, sums[part.start])
 
         self._each_thread(work)
-        total: NDArray = in_order(sums)
-        return total
+        return in_order(sums)
 
     def gram(self, xp: Any, x: NDArray, y: NDArray, x_centre: NDArray, y_centre: NDArray) -> NDArray:
         """Return sums of products (T, T) of the patches of two arranged arrays minus their centres, in float64."""
@@ -60,8 +59,7 @@ class CpuPatches(Patches[NDArray]):
             sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
         self._each_thread(work)
-        total: NDArray = in_order(sums)
-        return total
+        return in_order(sums)
 
     def spread(
         self, xp: Any, x: NDArray, centre: NDArray, matrix: NDArray, offset: NDArray, addend: NDArray | None = None

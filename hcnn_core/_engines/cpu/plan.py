@@ -243,5 +243,4 @@ class CpuPlan(Plan[NDArray]):
         """Spectra of filters, (frequencies, rows, taps * columns); without transformed axes the filters themselves."""
         if isinstance(self.transform, Identity):
             return w.transpose(self._rows_first).reshape(1, self.out, -1)
-        spectra: NDArray = self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
-        return spectra
+        return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))

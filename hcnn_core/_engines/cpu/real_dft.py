@@ -230,8 +230,7 @@ class RealDFT(ByTable[NDArray]):
 
     def _filter_table(self, like: NDArray) -> NDArray:
         dtype = dtype_name(like.dtype)
-        table: NDArray = self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
-        return table
+        return self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
 
     @cached_property
     def contiguous(self) -> Callable[[NDArray], NDArray]:

@@ -190,8 +190,7 @@ class Implicit:
         cuda.launch("implicit", "float32", sizes, grid, THREADS, arguments, shared)
 
     def _table(self, like: Array, name: Any, values: Callable[[], Integers]) -> Array:
-        placed: Array = self._placed.beside(like, name, lambda: np.ascontiguousarray(values(), np.int32))
-        return placed
+        return self._placed.beside(like, name, lambda: np.ascontiguousarray(values(), np.int32))
 
 
 def in_one(phases: list[Gather]) -> Integers:

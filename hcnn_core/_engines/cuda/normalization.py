@@ -151,8 +151,7 @@ def _blocks(positions: int, each: int) -> int:
 
 def _arranged(xp: Any, y: Array, rows: _Rows) -> Array:
     """Return the array in its order in memory, in one piece."""
-    result: Array = xp.ascontiguousarray(xp.permute_dims(y, rows.order))
-    return result
+    return xp.ascontiguousarray(xp.permute_dims(y, rows.order))
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -167,8 +166,7 @@ def _shift_of_rows(xp: Any, shift: Array | None, y: Array, rows: _Rows) -> Array
     every = xp.reshape(shift, (*(1,) * (y.ndim - shift.ndim), *shift.shape))
     every = xp.permute_dims(every, rows.order)
     shape = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
-    result: Array = xp.ascontiguousarray(xp.broadcast_to(every, shape))
-    return result
+    return xp.ascontiguousarray(xp.broadcast_to(every, shape))
 
 
 _placed = DeviceTables()

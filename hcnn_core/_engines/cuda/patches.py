@@ -127,10 +127,7 @@ _placed = DeviceTables()
 
 def _tables(like: Array, *problem: Any) -> tuple[Array, ...]:
     """Places of taps, and the tables of `spread`, on the device of `like`."""
-    tables: tuple[Array, ...] = _placed.beside(
-        like, problem, lambda: tuple(np.ascontiguousarray(a, np.int32) for a in _spreading(*problem))
-    )
-    return tables
+    return _placed.beside(like, problem, lambda: tuple(np.ascontiguousarray(a, np.int32) for a in _spreading(*problem)))
 
 
 def _spreading(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> tuple[Integers, ...]:

@@ -66,8 +66,7 @@ class RowsPlan(Plan[Array]):
     def _sample_rows(self, xp: Any, x: Array) -> Array:
         """Return samples as (rows, positions), in one piece."""
         shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
-        rows: Array = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
-        return rows
+        return xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
 
     def _extend(
         self, xp: Any, x: Array, extension: str | None, answers: Array | None = None

@@ -150,8 +150,7 @@ def _places(sources: Sequence[Integers], lengths: tuple[int, ...]) -> Integers:
         source = np.expand_dims(source, tuple(a for a in range(2 * m) if a not in (k, m + k)))
         zero, copy = zero | (source == -1), copy | (source < -1)
         flat = flat * n + np.where(source < -1, -2 - source, source)
-    places: Integers = np.where(zero, -1, np.where(copy, -2 - flat, flat)).reshape(-1)
-    return places
+    return np.where(zero, -1, np.where(copy, -2 - flat, flat)).reshape(-1)
 
 
 def _reading(

@@ -149,8 +149,7 @@ def read(xp: Any, x: Array, axis: int, low: int, high: int, periodic: bool) -> A
     if low >= 0 and high <= n:
         return part_of(x, axis, low, high)
     if periodic:
-        around: Array = xp.take(x, xp.asarray(np.arange(low, high) % n, **placement(xp, x)), axis=axis)
-        return around
+        return xp.take(x, xp.asarray(np.arange(low, high) % n, **placement(xp, x)), axis=axis)
     whole = xp.zeros((*x.shape[:axis], high - low, *x.shape[axis + 1 :]), dtype=x.dtype, **placement(xp, x))
     part_of(whole, axis, max(-low, 0), min(high, n) - low)[...] = part_of(x, axis, max(low, 0), min(high, n))
     return whole

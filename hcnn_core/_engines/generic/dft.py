@@ -145,10 +145,7 @@ class MatrixDFT(ByTable[Array]):
     def matrices(self, like: Array) -> tuple[Array, ...]:
         """Return the tables in the dtype and on the device of `like`."""
         dtype = dtype_name(like.dtype)
-        tables: tuple[Array, ...] = self._placed.beside(
-            like, dtype, lambda: tuple(np.ascontiguousarray(m, dtype) for m in self._tables())
-        )
-        return tables
+        return self._placed.beside(like, dtype, lambda: tuple(np.ascontiguousarray(m, dtype) for m in self._tables()))
 
     def analyze(self, xp: Any, x: Array) -> Array:
         across, along = self.matrices(x)[:2]

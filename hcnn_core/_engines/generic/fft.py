@@ -110,8 +110,7 @@ class LibraryFFT:
         f = np.arange(self.spectrum_shape[-1])
         alone = (f == 0) | (2 * f == self.padded[-1])
         dtype = dtype_name(like.dtype)
-        weights: Array = self._placed.beside(like, dtype, lambda: np.where(alone, 1.0, 2.0).astype(dtype)[:, None])
-        return weights
+        return self._placed.beside(like, dtype, lambda: np.where(alone, 1.0, 2.0).astype(dtype)[:, None])
 
     def _flat(self, xp: Any, spectrum: Array) -> Array:
         return xp.reshape(spectrum, (self.frequencies, 1, -1))

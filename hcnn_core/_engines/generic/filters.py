@@ -74,8 +74,7 @@ def reach(problem: Problem, like: Array) -> Array:
     Along periodic axes every tap reads a sample.
     """
     dtype = dtype_name(like.dtype)
-    table: Array = _placed.beside(like, (problem, dtype), lambda: _reach_on_host(problem).astype(dtype))
-    return table
+    return _placed.beside(like, (problem, dtype), lambda: _reach_on_host(problem).astype(dtype))
 
 
 @lru_cache(maxsize=256)

@@ -110,8 +110,7 @@ def _in_memory_order(xp: Any, axis: int, *arrays: Array) -> tuple[list[Array], i
 def _filled(xp: Any, like: Array, axis: int, length: int, dtype: Any, value: float) -> Array:
     """Return a constant array of the shape of another, but for the length of one axis."""
     shape = (*like.shape[:axis], length, *like.shape[axis + 1 :])
-    array: Array = xp.full(shape, value, dtype=dtype, **placement(xp, like))
-    return array
+    return xp.full(shape, value, dtype=dtype, **placement(xp, like))
 
 
 def _by_parts(xp: Any, compute: Callable[..., None], axis: int, *arrays: Array) -> None:
