@@ -38,16 +38,13 @@ convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
 convolve_vjp_w = primitive(hcnn_core.convolve_vjp_w)
 
 
-def _convolve_pullback(
-    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, rectified: bool = False
-) -> Any:
-    """Return the way back from a convolution, or with `rectified` from `convolve_elu`, which takes a bias third."""
-    ans, count = (ans, 3) if rectified else (None, 2)  # a convolution's answer is not kept
+def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the way back from `convolve_elu` of x, w and a bias; without an answer, from `convolve` of x and w."""
+    count = 2 if ans is None else 3
     (x, w, *bias), axes = map(_operand, args[:count]), args[count:]
-    once = {0, 1} & set(argnums) if rectified else argnums == (0, 1)
 
     def separately(g: Array) -> list[Array]:
-        g = elu_vjp(g, ans) if rectified else g
+        g = g if ans is None else elu_vjp(g, ans)
         pullbacks = (
             lambda: convolve_vjp_x(g, x.shape, w, *axes, **kwargs),
             lambda: convolve_vjp_w(g, x, w.shape, *axes, **kwargs),
@@ -64,7 +61,8 @@ def _convolve_pullback(
             cotangents[2] = elu_vjp(g, ans)  # the bias varies where it was summed
         return [cotangents[argnum] for argnum in argnums]
 
-    return together if once and _alike(x, w, *([ans] if rectified else [])) else separately
+    arrays = (x, w) if ans is None else (x, w, ans)
+    return together if {0, 1} & set(argnums) and _alike(*arrays) else separately
 
 
 def _alike(*arrays: Any) -> bool:
@@ -96,11 +94,12 @@ def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -
     )
 
 
-defvjp_argnums(convolve, _convolve_pullback)
+# the answer of a convolution is not kept
+defvjp_argnums(convolve, lambda argnums, ans, args, kwargs: _convolve_pullback(argnums, None, args, kwargs))
 convolve_and_parts = primitive(_convolve_and_parts)  # parts are for `normalize_elu`, by keyword and untraced
 defvjp_argnums(
     convolve_and_parts,
-    lambda argnums, ans, args, kwargs: lambda g: _convolve_pullback(argnums, ans[0], args, kwargs)(g[0]),
+    lambda argnums, ans, args, kwargs: lambda g: _convolve_pullback(argnums, None, args, kwargs)(g[0]),
 )
 _define_transposes(convolve, convolve_vjp_x, convolve_vjp_w)
 
@@ -143,10 +142,7 @@ defvjp(elu_vjp, lambda ans, g, y: lambda h: elu_vjp(h, y), lambda ans, g, y: lam
 defvjp(relu_vjp, lambda ans, g, y: lambda h: relu_vjp(h, y), None)
 
 convolve_elu = primitive(hcnn_core.convolve_elu)
-
-
-_convolve_elu_pullback = functools.partial(_convolve_pullback, rectified=True)
-defvjp_argnums(convolve_elu, _convolve_elu_pullback)
+defvjp_argnums(convolve_elu, _convolve_pullback)
 
 factored_layer = primitive(hcnn_core.factored_layer)
 
@@ -205,7 +201,7 @@ def _convolve_elu_marginal_pullback(
     argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     axis, of_layer, options = _without_axis(*args, **kwargs)
-    shape, layer = ans[0].shape, _convolve_elu_pullback(argnums, ans[0], of_layer, options)
+    shape, layer = ans[0].shape, _convolve_pullback(argnums, ans[0], of_layer, options)
 
     def pullback(g: dict[int, Array]) -> Any:
         if 1 not in g:
@@ -254,7 +250,7 @@ def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
         if any(isinstance(a, Traced) for a in (mean, covariance, x)):
             return (patch_filter(mean, covariance + covariance.T, x, *rest, **kwargs),)
         options = {**kwargs, "mean": exact, "symmetric": True}
-        return (FusedSum(lambda g: _patch_filter(mean, covariance, x, *rest, **options, addend=g)),)
+        return (FusedSum(lambda addend: _patch_filter(mean, covariance, x, *rest, **options, addend=addend)),)
 
     return pullback
 
