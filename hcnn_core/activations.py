@@ -11,7 +11,7 @@ import numpy as np
 
 from hcnn_core._engines.dispatch import engine
 from hcnn_core._tuning import current
-from hcnn_core.backend import array_namespace, require_real
+from hcnn_core.backend import array_namespace, require_broadcast, require_real
 from hcnn_core.typing import AnyArray, Array
 
 __all__ = ["elu", "elu_vjp", "relu", "relu_vjp"]
@@ -96,7 +96,4 @@ def _with_cotangent(g: Array, ans: Array) -> Any:
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
     """Return an argument converted to the dtype of x and broadcast to its shape."""
     array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)
-    try:
-        return xp.broadcast_to(array, x.shape)
-    except ValueError:
-        raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to {x.shape}") from None
+    return require_broadcast(xp, name, array, x.shape)

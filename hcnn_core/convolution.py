@@ -19,6 +19,7 @@ from hcnn_core.backend import (
     on_host,
     placement,
     plain_namespace,
+    require_broadcast,
     require_floating,
     require_real,
 )
@@ -209,10 +210,7 @@ def _with_bias(
         require_real(xp, "x", x)
     bias = xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False)
     problem = make_problem(x.shape, w.shape, axes, **options)
-    try:
-        xp.broadcast_to(bias, problem.y_shape)
-    except ValueError:
-        raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {problem.y_shape}") from None
+    require_broadcast(xp, "bias", bias, problem.y_shape)
     return xp, problem, x, w, bias
 
 
@@ -261,10 +259,7 @@ def convolve_vjp_x(g: Array, x: Array | Shape, w: Array, /, axes: Axes, **option
     ``convolve_vjp_x(g, x, w.conj())``. All else as in `convolve`.
     """
     xp, g, w = operands("g", g, "w", w)
-    problem = make_problem(shape_of("x", x), w.shape, axes, **options)
-    g_x, _, _ = adjoints(xp, problem, g, None, w)
-    assert g_x is not None
-    return g_x
+    return derivative(xp, "x", make_problem(shape_of("x", x), w.shape, axes, **options), g, w)
 
 
 @overload
@@ -282,10 +277,7 @@ def convolve_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **option
     As `convolve_vjp_x`, with the signal x, and the filters w or their shape, which is that of the result.
     """
     xp, g, x = operands("g", g, "x", x)
-    problem = make_problem(x.shape, shape_of("w", w), axes, **options)
-    _, g_w, _ = adjoints(xp, problem, g, x, None)
-    assert g_w is not None
-    return g_w
+    return derivative(xp, "w", make_problem(x.shape, shape_of("w", w), axes, **options), g, x)
 
 
 def convolve_cotangents(
@@ -407,9 +399,8 @@ OPERANDS: dict[Role, tuple[Role, Role]] = {"y": ("x", "w"), "x": ("y", "w"), "w"
 NAMES: dict[Role, str] = {"y": "convolve", "x": "convolve_vjp_x", "w": "convolve_vjp_w"}
 
 
-def derivative(role: Role, problem: Problem, a: EngineArray, b: EngineArray) -> EngineArray:
+def derivative(xp: Any, role: Role, problem: Problem, a: EngineArray, b: EngineArray) -> EngineArray:
     """Return the form's derivative by one of its arrays, from the other two."""
-    xp = array_namespace(a, b)
     if role == "y":
         return forward(xp, problem, a, b)
     x, w = (None, b) if role == "x" else (b, None)

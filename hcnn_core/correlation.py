@@ -9,7 +9,7 @@ from typing import Any, Unpack, overload
 from hcnn_core._problem import OPTIONS, Problem, make_problem, shape_of, takes
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import placement
-from hcnn_core.convolution import adjoints, forward, operands
+from hcnn_core.convolution import derivative, forward, operands
 from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Scalar, Shape
 
 __all__ = ["correlate", "correlate_vjp_w", "correlate_vjp_x"]
@@ -64,9 +64,7 @@ def correlate_vjp_x(g: Array, x: Array | Shape, w: Array, /, axes: Axes, **optio
     """Return the cotangent of x in ``correlate(x, w, axes, ...)``: as `convolve_vjp_x` of `convolve`."""
     xp, g, w = operands("g", g, "w", w)
     problem = make_problem(shape_of("x", x), w.shape, axes, **options)
-    g_x, _, _ = adjoints(xp, _as_convolution(problem), g, None, _flip(xp, w, problem))
-    assert g_x is not None
-    return g_x
+    return derivative(xp, "x", _as_convolution(problem), g, _flip(xp, w, problem))
 
 
 @overload
@@ -82,8 +80,7 @@ def correlate_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **optio
     """Return the cotangent of w in ``correlate(x, w, axes, ...)``: as `convolve_vjp_w` of `convolve`."""
     xp, g, x = operands("g", g, "x", x)
     problem = make_problem(x.shape, shape_of("w", w), axes, **options)
-    _, flipped, _ = adjoints(xp, _as_convolution(problem), g, x, None)
-    assert flipped is not None
+    flipped = derivative(xp, "w", _as_convolution(problem), g, x)
     backwards = xp.flip(flipped, axis=tuple(problem.kernel_axes))
     return backwards[tuple(slice(0, n) for n in problem.w_shape)]  # without what the appended zero got
 

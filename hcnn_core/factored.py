@@ -13,7 +13,7 @@ from hcnn_core._problem import BOUNDARIES, Problem, make_problem, normalize_axes
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
 from hcnn_core.backend import Array as EngineArray
-from hcnn_core.backend import array_namespace, joined, require_real
+from hcnn_core.backend import array_namespace, joined, require_broadcast, require_real
 from hcnn_core.convolution import adjoints, convolve, convolve_elu
 from hcnn_core.marginals import marginal
 from hcnn_core.typing import Array, Axes, Boundaries
@@ -169,12 +169,7 @@ def _arguments(
     contraction = make_problem(expansion.y_shape, g.shape, method="auto", **of_g)
     if bias is None:
         return xp, (*operands, None), expansion, contraction
-    try:
-        xp.broadcast_to(operands[4], contraction.y_shape)
-    except ValueError:
-        raise ValueError(
-            f"bias has shape {operands[4].shape}, which does not broadcast to {contraction.y_shape}"
-        ) from None
+    require_broadcast(xp, "bias", operands[4], contraction.y_shape)
     return xp, tuple(operands), expansion, contraction
 
 

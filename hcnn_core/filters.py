@@ -7,7 +7,7 @@ from typing import Any
 
 from hcnn_core._engines.dispatch import engine
 from hcnn_core._problem import BOUNDARIES, Problem, make_problem, normalize_choice, normalize_integers
-from hcnn_core.backend import Array, array_namespace, require_real
+from hcnn_core.backend import Array, array_namespace, require_real, require_shapes
 from hcnn_core.normalization import require_epsilon
 from hcnn_core.typing import Axes, Boundaries
 
@@ -60,11 +60,8 @@ def normalize_filters_vjp(
     xp = array_namespace(g_filters, g_means, h, mean, covariance)
     h, mean, covariance, epsilon = fitting(xp, h, mean, covariance, epsilon)
     g_filters, g_means = require_real(xp, "g_filters", g_filters), require_real(xp, "g_means", g_means)
-    if (g_filters.shape, g_means.shape) != ((*h.shape[1:], h.shape[0]), h.shape[:1]):
-        raise ValueError(
-            f"g_filters and g_means have shapes {g_filters.shape} and {g_means.shape}; "
-            f"the results have {(*h.shape[1:], h.shape[0])} and {h.shape[:1]}"
-        )
+    shapes = (*h.shape[1:], h.shape[0]), h.shape[:1]
+    require_shapes({"g_filters": g_filters, "g_means": g_means}, shapes, "the results have")
     return engine("filters", h).normalize_vjp(xp, g_filters, g_means, h, mean, covariance, epsilon)
 
 
@@ -143,11 +140,7 @@ def merge_factors_vjp(
     )
     g_w, g_offset = require_real(xp, "g_w", g_w), require_real(xp, "g_offset", g_offset)
     shapes = (*h.shape[1:], *g.shape[1:]), problem.y_shape
-    if (g_w.shape, g_offset.shape) != shapes:
-        raise ValueError(
-            f"g_w and g_offset have shapes {g_w.shape} and {g_offset.shape}; "
-            f"the results have {shapes[0]} and {shapes[1]}"
-        )
+    require_shapes({"g_w": g_w, "g_offset": g_offset}, shapes, "the results have")
     g_offset = xp.reshape(g_offset, (math.prod(problem.y_shape[:-1]), g.shape[-1]))
     return engine("filters", h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
 
@@ -182,9 +175,6 @@ def fitting(
     if not h.ndim or not h.shape[0]:
         raise ValueError(f"h has shape {h.shape}; it is (Q, *kernel_size), with a filter at least")
     taps = math.prod(h.shape[1:])
-    if (mean.shape, covariance.shape) != ((taps,), (taps, taps)):
-        raise ValueError(
-            f"mean and covariance have shapes {mean.shape} and {covariance.shape}; "
-            f"filters of shape {h.shape} want {(taps,)} and {(taps, taps)}"
-        )
+    shapes, wanted = ((taps,), (taps, taps)), f"filters of shape {h.shape} want"
+    require_shapes({"mean": mean, "covariance": covariance}, shapes, wanted)
     return h, mean, covariance, epsilon

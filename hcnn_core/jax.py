@@ -137,13 +137,13 @@ batching.primitive_batchers[derivative_p] = _over_batch
 
 def on_host(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> None:
     """Write the derivative into a buffer of JAX's on the CPU; none is copied."""
-    np.asarray(out)[...] = derivative(role, problem, np.asarray(a), np.asarray(b))
+    np.asarray(out)[...] = derivative(np, role, problem, np.asarray(a), np.asarray(b))
 
 
 def on_gpu(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> None:
     """Write the derivative on a GPU, by CuPy on XLA's stream."""
     with cuda_stream(out.__dlpack_device__()[1], Stream(context.stream)) as cupy:
-        cupy.asarray(out)[...] = derivative(role, problem, cupy.asarray(a), cupy.asarray(b))
+        cupy.asarray(out)[...] = derivative(cupy, role, problem, cupy.asarray(a), cupy.asarray(b))
 
 
 class Stream:

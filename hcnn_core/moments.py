@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from hcnn_core._engines.dispatch import engine
 from hcnn_core.backend import Array as EngineArray
-from hcnn_core.backend import array_namespace, placement, require_real
+from hcnn_core.backend import array_namespace, placement, require_real, require_shapes
 from hcnn_core.shards import Shard
 from hcnn_core.typing import AnyArray, Array, Axes, Boundaries, NumpyArray, Scalar
 
@@ -88,11 +88,7 @@ def patch_moments_vjp(
     g_mean, g_covariance = require_real(xp, "g_mean", g_mean), require_real(xp, "g_covariance", g_covariance)
     patches = _patches(signal, axes, kernel_size, boundary)
     shapes = (patches.taps,), (patches.taps, patches.taps)
-    if (g_mean.shape, g_covariance.shape) != shapes:
-        raise ValueError(
-            f"g_mean and g_covariance have shapes {g_mean.shape} and {g_covariance.shape}; "
-            f"mean and covariance have {shapes[0]} and {shapes[1]}"
-        )
+    require_shapes({"g_mean": g_mean, "g_covariance": g_covariance}, shapes, "mean and covariance have")
     mean = None
     if shard is not None:
         mean = moments_and_mean(signal, axes, kernel_size, boundary=boundary, shard=shard)[2]

@@ -188,19 +188,10 @@ def _adjoint(
         raise ValueError(f"g has shape {g.shape}; the result has {y.shape}")
     epsilon = require_epsilon(epsilon)
     g_mean, g_variance = (
-        xp.astype(require_real(xp, name, array), y.dtype, copy=False)
+        xp.astype(_per_value(xp, name, array, y), y.dtype, copy=False)
         for name, array in (("g_mean", g_mean), ("g_variance", g_variance))
     )
-    moments = require_real(xp, "moments", moments)
-    per_value = y.shape[-1:]
-    wanted = {
-        "g_mean": (g_mean, per_value),
-        "g_variance": (g_variance, per_value),
-        "moments": (moments, (2, *per_value)),
-    }
-    for name, (array, shape) in wanted.items():
-        if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
+    moments = _per_value(xp, "moments", moments, y, 2)
     return engine("normalization", y, shift).vjp(
         xp, g, g_mean, g_variance, y, shift, scale, bias, (moments, ans), epsilon, shard, rho
     )
@@ -213,6 +204,14 @@ def require_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
+def _per_value(xp: Any, name: str, array: Array, y: Array, *rows: int) -> Array:
+    """Return a real array; ValueError unless it holds a number, or `rows` of them, for each value of y's last axis."""
+    array, shape = require_real(xp, name, array), (*rows, y.shape[-1])
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
+    return array
+
+
 def _arguments(
     y: Array, shift: Array | None, scale: Array, bias: Array
 ) -> tuple[Any, Array, Array | None, Array, Array]:
@@ -221,12 +220,9 @@ def _arguments(
     if y.ndim == 0 or not math.prod(y.shape):
         raise ValueError(f"y has shape {y.shape}; mean and variance need an element, and a last axis")
     scale, bias = (
-        xp.astype(require_real(xp, name, array), y.dtype, copy=False)
+        xp.astype(_per_value(xp, name, array, y), y.dtype, copy=False)
         for name, array in (("scale", scale), ("bias", bias))
     )
-    for name, array in (("scale", scale), ("bias", bias)):
-        if array.shape != y.shape[-1:]:
-            raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {y.shape[-1:]}")
     if shift is None:
         return xp, y, shift, scale, bias
     shift = xp.astype(require_real(xp, "shift", shift), y.dtype, copy=False)

@@ -83,7 +83,8 @@ def mean_pool_vjp(
     shape = shape_of("x", x)
     pooled = make_windows(shape, axes, kernel_size, stride, padding)
     counts = {axis: window.out_length for axis, window in pooled}
-    _require_shape(cotangent, tuple(counts.get(axis, n) for axis, n in enumerate(shape)))
+    if cotangent.shape != (pooled_shape := tuple(counts.get(axis, n) for axis, n in enumerate(shape))):
+        raise ValueError(f"g has shape {cotangent.shape}; the result has {pooled_shape}")
     for axis, window in reversed(pooled):
         cotangent = engine("pooling", cotangent).means_vjp(xp, cotangent, axis, window)
     return cotangent
@@ -103,8 +104,3 @@ def picked_samples(x: Any, taps: Any, axis: int, window: Window, /) -> Any:
 def picked_samples_vjp(g: Any, taps: Any, axis: int, window: Window, /) -> Any:
     """Cotangent of x in ``picked_samples(x, taps, axis, window)``."""
     return engine("pooling", g).spread(array_namespace(g, taps), g, taps, axis, window)
-
-
-def _require_shape(g: Array, shape: tuple[int, ...]) -> None:
-    if g.shape != shape:
-        raise ValueError(f"g has shape {g.shape}; the result has {shape}")

@@ -120,10 +120,9 @@ def priced(request: Request) -> tuple[list[Choice], list[float]]:
     from hcnn_core._engines import cost_model
 
     choices, costs = request.device.choices(request), request.device.estimate(request.tuning)
-    prices = (
-        [cost_model.seconds(choice, costs, request.tensor_cores) for choice in choices] if len(choices) > 1 else [0.0]
-    )
-    return choices, prices
+    if len(choices) == 1:
+        return choices, [0.0]
+    return choices, [cost_model.seconds(choice, costs, request.tensor_cores) for choice in choices]
 
 
 def without_transform(choices: list[Choice], tensor_cores: DeviceLimits | None) -> list[str]:

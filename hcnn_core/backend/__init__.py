@@ -42,8 +42,10 @@ from hcnn_core.backend._namespaces import on_host as on_host
 from hcnn_core.backend._namespaces import permute_dims as permute_dims
 from hcnn_core.backend._namespaces import plain_namespace as plain_namespace
 from hcnn_core.backend._namespaces import refuse_notes as refuse_notes
+from hcnn_core.backend._namespaces import require_broadcast as require_broadcast
 from hcnn_core.backend._namespaces import require_floating as require_floating
 from hcnn_core.backend._namespaces import require_real as require_real
+from hcnn_core.backend._namespaces import require_shapes as require_shapes
 from hcnn_core.backend._namespaces import reshape as reshape
 from hcnn_core.backend._namespaces import to_numpy as to_numpy
 from hcnn_core.backend._namespaces import wide_dtype as wide_dtype

@@ -193,6 +193,22 @@ def require_real(xp: Any, name: str, array: PublicArray) -> Array:
     return floats
 
 
+def require_broadcast(xp: Any, name: str, array: Any, shape: tuple[int, ...]) -> Any:
+    """Return the array broadcast to a shape; ValueError where that cannot be."""
+    try:
+        return xp.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to {shape}") from None
+
+
+def require_shapes(named: dict[str, Array], shapes: tuple[tuple[int, ...], ...], wanted: str) -> None:
+    """Raise ValueError unless arrays, given by name, have these shapes; `wanted` begins the words on the latter."""
+    found = tuple(array.shape for array in named.values())
+    if found != shapes:
+        given, right = (" and ".join(map(str, some)) for some in (found, shapes))
+        raise ValueError(f"{' and '.join(named)} have shapes {given}; {wanted} {right}")
+
+
 def get_namespace(backend: str) -> ModuleType:
     """Return the array namespace of a backend's name, ready for use.
 

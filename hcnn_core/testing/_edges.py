@@ -41,9 +41,8 @@ def call(name: str, op: Any, x: Array) -> NDArray:
     except Exception as error:
         kind = f"of shape {tuple(getattr(x, 'shape', ()))}, {getattr(x, 'dtype', '')}"
         raise ValueError(f"{name} raised {type(error).__name__} on an array {kind}: {_line(error)}") from error
-    return np.array(
-        to_host(f"the result of {name}", result)
-    )  # a copy, because op may write its next result to the same memory
+    # a copy, because op may write its next result to the same memory
+    return np.array(to_host(f"the result of {name}", result))
 
 
 def _export(array: Array) -> NDArray:

@@ -56,7 +56,7 @@ def on_host(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
     problem = problem_of(role, a, b, [tuple(option) for option in options])
     arrays = (t.detach().resolve_conj().resolve_neg().numpy() for t in (a, b))
     order = memory_order(role, problem)
-    result = np.ascontiguousarray(derivative(role, problem, *arrays).transpose(order))
+    result = np.ascontiguousarray(derivative(np, role, problem, *arrays).transpose(order))
     return torch.from_numpy(result.transpose(np.argsort(order)))
 
 
@@ -66,7 +66,7 @@ def on_gpu(role: Role, a: Tensor, b: Tensor, *options: Any) -> Tensor:
     order = memory_order(role, problem)
     with cuda_stream(a.device.index, torch.cuda.current_stream(a.device)) as cupy:
         arrays = (cupy.from_dlpack(t.detach().resolve_conj().resolve_neg()) for t in (a, b))
-        result = cupy.ascontiguousarray(derivative(role, problem, *arrays).transpose(order))
+        result = cupy.ascontiguousarray(derivative(cupy, role, problem, *arrays).transpose(order))
         return torch.from_dlpack(result.transpose(np.argsort(order).tolist()))
 
 

@@ -226,9 +226,8 @@ class DirectProducts:
     def _each_block(self, work: Callable[[slice, int, int], None], source: NDArray, rows: int, leading: int) -> None:
         """Call work(entries, begin, end) for all entries and blocks, which threads share."""
         elements = self._elements(source, rows)
-        if (
-            threads_for(elements) == 1 and source.size <= self.tuning.extended_elements
-        ):  # Python takes most of the time: avoid closures
+        # Python takes most of the time of a small product: avoid closures
+        if threads_for(elements) == 1 and source.size <= self.tuning.extended_elements:
             work(slice(0, source.shape[0]), 0, leading)
             return
         bounds = self._bounds(source, elements, leading)

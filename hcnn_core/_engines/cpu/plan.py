@@ -73,9 +73,8 @@ class CpuPlan(Plan[NDArray]):
         y = empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
         spectrum, per_index = self._spectrum(x), count * rows * t.positions
         elements = t.leading * per_index * (t.count + 4)  # products and synthesis
-        blocks = self.products.blocks(
-            max(threads_for(elements), -(-t.leading * per_index // self.tuning.spectrum_elements))
-        )
+        most = self.tuning.spectrum_elements
+        blocks = self.products.blocks(max(threads_for(elements), -(-t.leading * per_index // most)))
 
         def work(first: int, last: int) -> None:
             workspace = empty((max(b.n * b.lines for b in blocks[first:last]) * count * rows,), x.dtype)

@@ -93,12 +93,8 @@ class SpectralPlan(CpuPlan):
     @property
     def group(self) -> int:
         """Channels that are analyzed at once; it divides the number of channels."""
-        most = max(
-            1,
-            self.tuning.spectral_elements
-            // (self.transform.frequencies * self.transform.planes * self.tuning.spectral_positions),
-        )
-        wanted = self.tuning.spectral_channels
+        of_channel = self.transform.frequencies * self.transform.planes * self.tuning.spectral_positions
+        most, wanted = max(1, self.tuning.spectral_elements // of_channel), self.tuning.spectral_channels
         divisors = [n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0]
         return min(divisors, key=lambda n: max(n / wanted, wanted / n))
 

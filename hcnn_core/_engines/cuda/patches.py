@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.geometry import flat
 from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._engines.taps import Integers, extended
+from hcnn_core._engines.transform import tap_positions
 from hcnn_core._tuning import current
 from hcnn_core.backend import Array, DeviceTables, address_of, dtype_name, empty, placement
 
@@ -114,12 +116,9 @@ def _steps(sizes: tuple[int, ...]) -> int:
 
 def _neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> Integers:
     """Return what tap t of the patch around each position reads, (T, positions): a flat index, or -1 for a zero."""
-    places: Any = np.zeros((1, 1), np.int64)
-    for n, size, wrap in zip(lengths, sizes, periodic, strict=True):
-        index = np.arange(n) - (np.arange(size)[:, None] - size // 2)
-        place, index = places[:, None, :, None], extended(index, n, wrap)[None, :, None, :]
-        places = np.where((place < 0) | (index < 0), -1, place * n + index).reshape(-1, places.shape[1] * n)
-    return places
+    along = zip(lengths, sizes, periodic, strict=True)
+    reads = [extended(np.arange(n) - tap_positions(size)[:, None], n, wrap) for n, size, wrap in along]
+    return flat(reads, lengths)
 
 
 _placed = DeviceTables()

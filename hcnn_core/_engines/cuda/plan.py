@@ -173,12 +173,10 @@ class CudaPlan(RowsPlan):
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         if not self._fits(g):
             return self._by_taps.adjoints(xp, g, x, w, ans)
-        sums = None
+        answers = None if ans is None else self._result_rows(xp, ans)
         if self.maps:
-            answers = None if ans is None else self._result_rows(xp, ans)
             rows, sums = self._map(xp, "back", self._result_rows(xp, g, spread=True), self.out, "g", answers)
         else:
-            answers = None if ans is None else self._result_rows(xp, ans)
             rows, sums = self._extend(xp, self._result_rows(xp, g), "g", answers)
         sums = None if sums is None else self.like_result(xp, sums)
         cotangent = xp.reshape(rows, (self._count, -1, self.tables.g.positions))
@@ -188,7 +186,7 @@ class CudaPlan(RowsPlan):
             x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape)
         if x is not None:
             w_cotangent = self._filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
-        return x_cotangent, w_cotangent, None if ans is None else sums
+        return x_cotangent, w_cotangent, sums
 
     def _spectrum(self, xp: Any, x: Array) -> Array:
         """Spectrum of x, extended (entries, columns, positions)."""
