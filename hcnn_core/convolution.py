@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 import numpy as np
 
 from hcnn_core._engines.planner import make_plan
-from hcnn_core._problem import OPTIONS, Problem, make_problem, normalize_axes, shape_of, takes
+from hcnn_core._problem import MISSING, OPTIONS, Problem, make_problem, normalize_axes, shape_of, takes
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import (
     FLOATING_DTYPES,
@@ -284,7 +284,7 @@ def convolve_cotangents(
     g: EngineArray,
     x: EngineArray,
     w: EngineArray,
-    axes: Axes,
+    axes: Axes = MISSING,
     *,
     wanted: tuple[bool, bool] = (True, True),
     ans: EngineArray | None = None,

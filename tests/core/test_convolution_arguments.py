@@ -182,6 +182,9 @@ def test_axes_left_out_are_all(function: Any) -> None:
     np.testing.assert_allclose(function(x, w, boundary="zero"), ndimage.convolve(x, w, mode="constant"), atol=1e-13)
     g = noise(2, x.shape, "float64")
     assert np.array_equal(convolve_vjp_x(g, x, w, boundary="zero"), convolve_vjp_x(g, x, w, (0, 1, 2), boundary="zero"))
+    energy = lambda x, w, *axes: np.sum(autodiff.convolve(x, w, *axes, boundary="zero") ** 2)  # noqa: E731
+    gradients = autodiff.grad(energy, (0, 1))
+    assert all(map(np.array_equal, gradients(x, w), gradients(x, w, (0, 1, 2))))
     with pytest.raises(TypeError, match="none is summed"):
         function(x, noise(1, (4, 3, 3), "float64"), boundary="zero", sum_axes=2)
 
