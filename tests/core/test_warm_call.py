@@ -16,8 +16,8 @@ pytest.importorskip("numba")
 from hcnn_core import convolve, convolve_elu
 from hcnn_core._tuning import tuned
 
-LEFT_OUT = "_tuning.py", "allocator.py", "_threads.py", "_problem.py", "backend"
-"""Files that many calls enter for a moment."""
+LEFT_OUT = "_tuning.py", "allocator.py", "_threads.py", "_problem.py", "backend", "kernels"
+"""Files that many calls enter for a moment, and compiled functions, which profilers see on Python 3.11."""
 
 
 def profiled(call: Callable[[], object], note: Callable[[FrameType, str, Any], None]) -> None:
