@@ -111,17 +111,15 @@ def main(options: argparse.Namespace) -> None:
         raise RunError(f"--out {out} is there already; name a new directory")
     dataset = _dataset(options, trained)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    model = Model(
-        trained.network, trained.parameters, trained.moments, checkpoint.channel_mean, checkpoint.channel_std, digest
-    )
+    weights = trained.parameters, trained.moments
+    model = Model(trained.network, *weights, checkpoint.channel_mean, checkpoint.channel_std, digest)
     settings = _settings(options, model, dataset)
     images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
     cache = options.cache or user_cache()
-    untrained = model.untrained(
-        xp.asarray(dataset.train_images[spread(len(dataset.train_images), OF_MOMENTS)]), options.seed
-    )
+    of_moments = spread(len(dataset.train_images), OF_MOMENTS)
+    untrained = model.untrained(xp.asarray(dataset.train_images[of_moments]), options.seed)
     arrays, untrained_arrays = _features([model, untrained], dataset, cache, settings, xp)
     study = Study(model, untrained, arrays, untrained_arrays, dataset, settings, xp)
     seconds: dict[str, float] = {"features": time.monotonic() - begin}

@@ -94,9 +94,8 @@ def _natural_and_random_order(study: Study) -> tuple[list[int], list[Contrast], 
     depths = [j for j in trained if apart(study, j)]
     if not depths:
         return None
-    return depths, *contrast(
-        [((trained[j], apart(study, j)), (shuffled[j], apart(study, j))) for j in depths], _rng(study)
-    )
+    pairs = [((trained[j], apart(study, j)), (shuffled[j], apart(study, j))) for j in depths]
+    return depths, *contrast(pairs, _rng(study))
 
 
 def mean_interval(study: Study, kind: str, j: int, taus: Sequence[int]) -> tuple[float, float]:
@@ -167,11 +166,8 @@ def _class(study: Study) -> list[Claim]:
     ]
     rise = _Rise.of(study)
     result = f"Kendall's tau {rise.statistic:.2f}, p = {rise.p:.2g}"
-    rows.append(
-        Claim(
-            "The deeper the translation, the more often the class stays", "depth", rise.smallest_p, result, rise.verdict
-        )
-    )
+    claim = "The deeper the translation, the more often the class stays"
+    rows.append(Claim(claim, "depth", rise.smallest_p, result, rise.verdict))
     beside = _natural_and_random_order(study)
     claim = "Translations keep the class more often than the same along the axis in random order"
     rows.append(_compared(f"{claim}, in the mean of depths", beside))
@@ -198,15 +194,10 @@ def _meaning(study: Study) -> list[Claim]:
     for axis in dict.fromkeys(f.axis for f in study.findings):
         findings = [f for f in study.findings if f.axis == axis]
         decided, significant = sum(f.decided for f in findings), sum(f.significant for f in findings)
-        rows.append(
-            Claim(
-                f"Images found by some translation along {axis} differ in a known property",
-                "image found",
-                min(f.smallest_p for f in findings),
-                f"{significant} of {decided} tests after correction" if decided else "-",
-                UNDECIDED if not decided else YES if significant else NOT_SHOWN,
-            )
-        )
+        claim = f"Images found by some translation along {axis} differ in a known property"
+        result = f"{significant} of {decided} tests after correction" if decided else "-"
+        verdict = UNDECIDED if not decided else YES if significant else NOT_SHOWN
+        rows.append(Claim(claim, "image found", min(f.smallest_p for f in findings), result, verdict))
     return rows
 
 
@@ -258,7 +249,5 @@ def _distances(study: Study) -> list[Claim]:
         f"{len(separation) - 1}, {separation[-1] - separation[0]:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}]"
     )
     verdict = YES if ends[0] > 0 else f"{NO}, less" if ends[1] < 0 else NOT_SHOWN
-    rows.append(
-        Claim("Classes are further apart at the last depth than as images", "pair of images", math.nan, result, verdict)
-    )
-    return rows
+    claim = "Classes are further apart at the last depth than as images"
+    return [*rows, Claim(claim, "pair of images", math.nan, result, verdict)]

@@ -92,5 +92,4 @@ def seriation(samples: np.ndarray[Any, Any], circular: bool, rng: np.random.Gene
     order = spectral_order((1 + correlations) / 2, circular)
     random = np.stack([rng.permutation(length) for _ in range(ORDERS)])
     alike = similarity_of_orders(np.concatenate([order[None], random]), circular)
-    turns = _turns(length, circular)
-    return Comparison.of(float(alike[0]), alike[1:], alike=turns, length=length)
+    return Comparison.of(float(alike[0]), alike[1:], alike=_turns(length, circular), length=length)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.attributes.translations import Agreement, Matches
-from train.pages import as_png, new_figure, own_style, prepare_matplotlib
+from train.pages import as_png, new_figure, own_style
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
@@ -34,7 +34,6 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     are the class, which is red where it is not that of x, and the distance, with the part of random pairs that are as
     close. A distance above the threshold is grey.
     """
-    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     names, train, labels = study.dataset.class_names, study.dataset, study.labels()

@@ -159,7 +159,6 @@ def own_style() -> Iterator[None]:
 
 def new_figure(width: float, height: float, title: str = "") -> Any:
     """Return a figure of matplotlib of a size in inches, whose parts keep clear of each other."""
-    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -172,7 +171,6 @@ def new_figure(width: float, height: float, title: str = "") -> Any:
 @own_style()
 def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.0, high: float = 1.0) -> bytes:
     """Return an array as a PNG file, one pixel per entry."""
-    prepare_matplotlib()
     from matplotlib.image import imsave
 
     if pixels.ndim == 3 and pixels.dtype != np.uint8:
@@ -192,7 +190,6 @@ def as_png(figure: Any, dpi: int) -> bytes:
 
 def svg(figure: Any) -> bytes:
     """Return a figure of matplotlib as an SVG file whose black parts follow the reader's light or dark colours."""
-    prepare_matplotlib()
     from matplotlib import rc_context
 
     stream = io.StringIO()

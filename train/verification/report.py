@@ -92,9 +92,8 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     bar = figure.colorbar(cells, ax=list(plots), ticks=(0, 0.5, 1))
     bar.set_ticklabels([f"{value:.0e}" for value in scale], fontsize=8)
     bar.set_label("change of $x_J$, relative", fontsize=9)
-    figure.suptitle(
-        f"$x_j$ translated, change of $x_J$: {boundary} boundary, {mode} mode, {_examples(drawn)}", fontsize=10
-    )
+    title = f"$x_j$ translated, change of $x_J$: {boundary} boundary, {mode} mode, {_examples(drawn)}"
+    figure.suptitle(title, fontsize=10)
     return as_png(figure, 150)
 
 
@@ -137,10 +136,8 @@ def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
         alt = f"Change of the logits over layer and translation, a map per axis: {_in_words(case)}."
         picture = Picture(error_maps(rows, boundary, mode), alt, CAPTION)
     held = any(row.must_hold for row in _mapped(case))
-    return {
-        **{"boundary": boundary, "mode": mode, "said": _in_words(case)},
-        **{"picture": picture, "tables": _tables(case), "held": held},
-    }
+    named = {"boundary": boundary, "mode": mode, "said": _in_words(case)}
+    return {**named, "picture": picture, "tables": _tables(case), "held": held}
 
 
 def _tables(case: Sequence[Row]) -> dict[str, Table]:
