@@ -61,15 +61,9 @@ def _say(text: str) -> int:
 
 def _help(called: str) -> str:
     width = max(map(len, COMMANDS))
-    return "\n".join(
-        [
-            f"usage: {called} COMMAND ...",
-            "",
-            *(f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()),
-            "",
-            f"{called} COMMAND --help lists a command's flags, {called} --version the version.",
-        ]
-    )
+    commands = "\n".join(f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items())
+    flags = f"{called} COMMAND --help lists a command's flags, {called} --version the version."
+    return f"usage: {called} COMMAND ...\n\n{commands}\n\n{flags}"
 
 
 if __name__ == "__main__":

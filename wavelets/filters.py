@@ -223,9 +223,7 @@ def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -
         raise ValueError(f"shape is {lengths} and scales {scales}: 2^{scales} = {unit} must divide each length")
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise TypeError(f"dtype is {np.dtype(dtype)}; choose float32 or float64")
-    if len(lengths) == 1:
-        angles = 1
-    return lengths, angles
+    return lengths, angles if len(lengths) > 1 else 1
 
 
 def _angle(k: int, angles: int) -> float:

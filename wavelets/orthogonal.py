@@ -7,7 +7,6 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -133,9 +132,7 @@ def _filters(x: Array, moments: int, count: int) -> Array:
     """Products of low-pass and high-pass filters along `count` axes, (taps, ..., 2^count), the low-pass one first."""
     low = daubechies_filter(moments)
     pair = (low, low[::-1] * (-1) ** np.arange(len(low)))
-    products: list[Any] = []
-    for choice in itertools.product(pair, repeat=count):
-        products.append(functools.reduce(np.multiply.outer, choice))
+    products = [functools.reduce(np.multiply.outer, choice) for choice in itertools.product(pair, repeat=count)]
     like = getval(x)
     xp = array_namespace(like)
     real = "float32" if str(like.dtype) in ("float32", "complex64") else "float64"

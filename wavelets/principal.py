@@ -65,6 +65,4 @@ def principal_components(x: NumpyArray[Any], components: int) -> Principal:
         raise ValueError(f"components is {components}; the covariance of x has rank {rank}: give 1 to {rank}")
     deviations, vectors = size * np.sqrt(values[-components:]), vectors[:, -components:]
     mean = x.mean(0, dtype=np.float64)  # NumPy adds rows up one by one, which takes digits in single precision
-    return Principal(
-        mean.astype(x.dtype), (vectors / deviations).astype(x.dtype), (vectors * deviations).T.astype(x.dtype)
-    )
+    return Principal(*(a.astype(x.dtype) for a in (mean, vectors / deviations, (vectors * deviations).T)))

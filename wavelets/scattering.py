@@ -186,13 +186,12 @@ class _Cascade:
 
     def _at(self, filters: Array, resolution: int) -> Array:
         """Return the spectra of filters at a resolution: their low frequencies, as Kymatio has them."""
-        for axis in self.axes:
+        for axis in self.axes if resolution else ():
             n = filters.shape[axis]
             half = n >> (resolution + 1)
-            if resolution:
-                low = (..., *(slice(0, half) if a == axis else slice(None) for a in self.axes))
-                high = (..., *(slice(n - half, n) if a == axis else slice(None) for a in self.axes))
-                filters = np.concatenate([filters[low], filters[high]], axis=axis)
+            low = (..., *(slice(0, half) if a == axis else slice(None) for a in self.axes))
+            high = (..., *(slice(n - half, n) if a == axis else slice(None) for a in self.axes))
+            filters = np.concatenate([filters[low], filters[high]], axis=axis)
         return filters
 
     def _folded(self, spectrum: Array, octaves: int) -> Array:
