@@ -146,7 +146,7 @@ def run_command(
     alone ends all.
     """
     ranks = ranks or Ranks()
-    report = _Report(parser, ranks, memory_hint)
+    debug = False
     _unwritten.clear()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text in the terminal's encoding
@@ -156,10 +156,10 @@ def run_command(
         except SystemExit:
             _flush()
             raise
-        report.debug = options.debug
+        debug = options.debug
         speaker = parser.module if ranks.writes else None
         with warnings.catch_warnings(), compiling.said(speaker), never_silent(speaker):
-            if not options.debug:  # a value that is not finite ends the run with a line; few users have a GPU
+            if not debug:  # a value that is not finite ends the run with a line; few users have a GPU
                 warnings.simplefilter("ignore")
             require_valid()
             status = action(options) or 0
@@ -168,33 +168,24 @@ def run_command(
     except BrokenPipeError:  # who closed the pipe has read enough
         return 1
     except (KeyboardInterrupt, Exception) as error:
-        return report.status(error)
+        return _reported(error, parser, ranks, memory_hint, debug)
     finally:
         with contextlib.suppress(OSError, RunError):
             _flush()
         ranks.leave()
 
 
-@dataclass
-class _Report:
-    """Says in one line why a command failed."""
-
-    parser: Parser
-    ranks: Ranks
-    memory_hint: str
-    debug: bool = False
-
-    def status(self, error: BaseException) -> int:
-        """Print the line of an error, and return the exit status."""
-        status, text = _explained(error, self.memory_hint)
-        with contextlib.suppress(OSError):  # of a terminal that has gone
-            if self.debug:
-                traceback.print_exception(error)
-            if self.ranks.size > 1 and not getattr(error, "agreed", False):
-                self.ranks.fail(one_line(text), status)
-            if self.ranks.writes:
-                print(f"{self.parser.module}: {harmless(one_line(text))}", file=sys.stderr)
-        return status
+def _reported(error: BaseException, parser: Parser, ranks: Ranks, memory_hint: str, debug: bool) -> int:
+    """Say in one line why a command failed, and return the exit status."""
+    status, text = _explained(error, memory_hint)
+    with contextlib.suppress(OSError):  # of a terminal that has gone
+        if debug:
+            traceback.print_exception(error)
+        if ranks.size > 1 and not getattr(error, "agreed", False):
+            ranks.fail(one_line(text), status)
+        if ranks.writes:
+            print(f"{parser.module}: {harmless(one_line(text))}", file=sys.stderr)
+    return status
 
 
 def _explained(error: BaseException, memory_hint: str) -> tuple[int, str]:
