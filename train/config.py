@@ -414,17 +414,13 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_toml(config: Config, versions: Mapping[str, str]) -> str:
     """Return a TOML text with every setting, its meaning beside it, and the versions in a table."""
-    lines = []
-    for f in dataclasses.fields(config):
-        lines.append(f"{f.name} = {_toml_value(getattr(config, f.name))}  # {f.metadata['help']}")
-    lines.append("\n[versions]")
-    lines += [f"{name} = {_toml_value(version)}" for name, version in versions.items()]
+    values = ((f, _toml_value(getattr(config, f.name))) for f in dataclasses.fields(config))
+    lines = [f"{f.name} = {value}  # {f.metadata['help']}" for f, value in values]
+    lines += ["\n[versions]", *(f"{name} = {_toml_value(version)}" for name, version in versions.items())]
     return "\n".join(lines) + "\n"
 
 
-@functools.cache
-def _type_hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
+_type_hints = functools.cache(get_type_hints)
 
 
 def field_type(f: dataclasses.Field[Any]) -> tuple[type, int | None]:

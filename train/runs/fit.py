@@ -122,8 +122,7 @@ def trainer_on(
 
 def require_suitable(config: Config, info: DatasetInfo) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
-    *lengths, channels = info.image_shape
-    extent = tuple(lengths)
+    extent, channels = info.image_shape[:-1], info.image_shape[-1]
     if (axes := MADE_FOR.get(config.preset, len(extent))) != len(extent):
         raise ConfigError(
             f"preset is {config.preset!r}, for {UNITS[axes]}; these data are {UNITS[len(extent)]}: take "
@@ -145,8 +144,7 @@ def require_suitable(config: Config, info: DatasetInfo) -> None:
 
 def size_notes(preset: Config, config: Config, dataset: Dataset) -> Iterator[str]:
     """Yield lines about the sizes of training images, and about settings of a preset in pixels."""
-    *lengths, _ = dataset.image_shape
-    extent = tuple(lengths)
+    extent = dataset.image_shape[:-1]
     if scaled := [name for name in in_pixels() if getattr(config, name) != getattr(preset, name)]:
         values = ", ".join(f"{name} {getattr(config, name)} ({getattr(preset, name)} in the preset)" for name in scaled)
         flags = " or ".join(f"--{name}" for name in scaled)

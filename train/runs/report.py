@@ -261,9 +261,8 @@ def write_report(
     run: Run, network: Network, names: Names, weights: Any, shown: Classified | None, seen: Images | None, task: Task
 ) -> str:
     """Write report.html, and return its path; some of the images that it was trained on are shown augmented."""
-    of_channels = [
-        w["w"] for w in weights.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] <= MOST_COLOURS
-    ]
+    arrays = (of_layer["w"] for of_layer in weights.values() if "w" in of_layer)
+    of_channels = [w for w in arrays if w.ndim == 4 and w.shape[0] <= MOST_COLOURS]
     filters = to_numpy(of_channels[0]) if of_channels else None
     name, again = run.path.resolve().name, f"python -m hcnn report {run.path} writes it"
     try:

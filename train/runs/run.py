@@ -90,15 +90,12 @@ def take_name(wanted: Path, what: object) -> Path:
 
 def versions(backend: str) -> dict[str, str]:
     """Return the versions of the packages and Python, the architecture, processor and system."""
-    names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
-        ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
-    )
+    names = ["hcnn", "numpy", "scipy", "numba", "h5py"]
+    names += ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
     installed = {}
     for name in names:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         **installed,
         "python": platform.python_version(),
@@ -237,8 +234,7 @@ class Run:
 
     def machine(self) -> dict[str, Any]:
         """Return the versions and machine that config.toml records."""
-        versions: dict[str, Any] = self.recorded("versions") or {}
-        return versions
+        return dict(self.recorded("versions") or {})
 
     def recorded(self, name: str) -> Any:
         """Return the value that config.toml records under a name, or None."""

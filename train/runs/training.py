@@ -256,9 +256,8 @@ class Trainer:
         """Seconds by which a process's first step was longer than the others of its epoch: no later epoch has them."""
         if not (first := self.record.get("first_step_seconds")):
             return 0.0
-        return max(
-            0.0, first - min(self.config.batch_size, self.count) / self.record.get("images_per_second", math.inf)
-        )
+        usual = min(self.config.batch_size, self.count) / self.record.get("images_per_second", math.inf)
+        return max(0.0, first - usual)
 
     def _title(self) -> str:
         left = self.seconds_left()
@@ -475,8 +474,7 @@ class Trainer:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
         x = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size()).images
-        first = first_not_finite(self.network, state.parameters, x)
-        first = self.ranks.first_to_fail(first, "the loss")
+        first = self.ranks.first_to_fail(first_not_finite(self.network, state.parameters, x), "the loss")
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
             f"{self._advice()}"

@@ -98,10 +98,8 @@ def _acquire(path: Path) -> tuple[int, bool]:
             os.close(descriptor)  # the owner before has just removed this file: another one counts now
         except OSError as error:
             if error.errno not in HELD:
-                print(
-                    f"{path.parent} is not locked ({error.strerror}): let no second process write there",
-                    file=sys.stderr,
-                )
+                text = f"{path.parent} is not locked ({error.strerror}): let no second process write there"
+                print(text, file=sys.stderr)
                 return descriptor, False
             time.sleep(0.1)  # until an owner that has locked the file this moment has written its name
             owner = os.read(descriptor, 1000).decode(errors="replace")
