@@ -159,15 +159,13 @@ def interpolate(images: Array, axis: int, first: Array, later: Array) -> Array:
     """Return images interpolated along an axis, between samples `first` (N, n) and the next, whose part is `later`."""
     xp = array_namespace(images)
     count, length = images.shape[0], images.shape[axis]
-    order = [0, axis, *(k for k in range(1, images.ndim) if k != axis)]
-    lines = xp.permute_dims(images, tuple(order))
+    lines = xp.moveaxis(images, axis, 1)
     rows = xp.reshape(lines, (count * length, -1))
     place = xp.arange(count, **placement(xp, images))[:, None] * length + xp.asarray(first)
     last = min(1, length - 1)
     one, other = (xp.take(rows, xp.reshape(place + step, (-1,)), axis=0) for step in (0, last))
     result = one + (other - one) * xp.reshape(xp.asarray(later), (-1, 1))
-    back = tuple(order.index(k) for k in range(images.ndim))
-    return xp.permute_dims(xp.reshape(result, lines.shape), back)
+    return xp.moveaxis(xp.reshape(result, lines.shape), 1, axis)
 
 
 def draw_holes(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[NDArray[np.bool_], ...]:

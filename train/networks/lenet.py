@@ -79,13 +79,10 @@ class SquashedConvolution(plain.Convolution):
         if self.name == "C1":
             _require_size(*inputs[0].shape[1:3])
         if self.name == "C3":
-            weights = {**weights, "w": weights["w"] * self._mask(getval(inputs[0]))}
+            # factors 0 and 1 of filters for the maps that they see
+            mask = _masks.beside(getval(inputs[0]), self.dtype, lambda: self.seen[:, None, None].astype(self.dtype))
+            weights = {**weights, "w": weights["w"] * mask}
         return squash(super().apply(weights, *inputs))
-
-    def _mask(self, like: Array) -> Array:
-        """Factors 0 and 1 of filters for the maps that they see, on the device of an array."""
-        mask: Array = _masks.beside(like, self.dtype, lambda: self.seen[:, None, None].astype(self.dtype))
-        return mask
 
 
 class Average(plain.Plain):

@@ -142,9 +142,7 @@ class Network:
 
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the weights that the layers fold into at evaluation, see `Layer.merged`."""
-        filters = {
-            layer.name: layer.merged(layer.weights_in(parameters), moments.get(layer.name, {})) for layer in self.table
-        }
+        filters = {la.name: la.merged(la.weights_in(parameters), moments.get(la.name, {})) for la in self.table}
         return {name: weights for name, weights in filters.items() if weights}
 
     def folded(self) -> Network:

@@ -160,12 +160,8 @@ def dense_filters(layer: HierarchicalLayer, merged: Weights) -> Convolve:
     impulses = np.zeros((count, *(2 * size - 1,) * axes, count), np.float32)
     centre: Any = (slice(None), *(size - 1,) * axes)
     impulses[centre] = np.eye(count)
-    options: dict[str, Any] = {
-        "boundary": ("zero",) * axes + layer.boundary[axes:],
-        "stride": (1,) * axes + layer.stride[axes:],
-    }
-    if not layer.attributes:
-        options["sum_axes"] = 1 + axes
+    options: dict[str, Any] = {} if layer.attributes else {"sum_axes": 1 + axes}
+    options |= {"boundary": ("zero",) * axes + layer.boundary[axes:], "stride": (1,) * axes + layer.stride[axes:]}
     x = np.reshape(impulses, (*impulses.shape[:-1], *channels))
     y = convolve(x, merged["w"], layer.space + layer.along, **options)
     # the impulse at c meets tap k of the correlation at u = c - k

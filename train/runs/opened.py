@@ -98,9 +98,7 @@ class Opened:
         xp, device = array_namespace(x), getattr(x, "device", None)
 
         def make() -> tuple[Network, Parameters, Moments]:
-            parameters, moments = (
-                tree_map(lambda a: constant(xp, a, device), tree) for tree in (self.parameters, self.moments)
-            )
+            parameters, moments = tree_map(lambda a: constant(xp, a, device), (self.parameters, self.moments))
             return self.network.opened(parameters, moments), parameters, moments
 
         return self._keep((xp.__name__, str(device)), make)

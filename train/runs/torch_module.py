@@ -17,19 +17,11 @@ from train.networks.network import Network
 from train.runs.checkpoint import Checkpoint
 from train.runs.dense import Activation, Convolve, Flatten, Linear, Operation, Pool, Reduce, Scale, Whole, dense_steps
 
-
-class _Squash(nn.Module):
-    """The sigmoid of LeNet."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 1.7159 * torch.tanh(x * (2 / 3))
-
-
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "gelu": lambda: nn.GELU("tanh"),
     "relu": nn.ReLU,
-    "squash": _Squash,
+    "squash": lambda: _Function(lambda x: 1.7159 * torch.tanh(x * (2 / 3))),
     "maxout": lambda: _Function(lambda x: torch.maximum(*x.chunk(2, 1))),
 }
 """Modules, by the names of activations."""
