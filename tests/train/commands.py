@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,6 @@ Arrays = dict[str, Any]
 KINDS = ("images", "labels")
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc")
-
-
-def part_of(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run after its second epoch."""
-    path = tmp_path / "part"
-    path.mkdir()
-    for name in ("config.toml", "metrics.jsonl", "epoch0002-step000000.h5"):
-        shutil.copy(trained / name, path)
-    return path
 
 
 def small_images(few_images: Dataset, dtype: str) -> Images:

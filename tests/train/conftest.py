@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,28 @@ def trained(first_run: tuple[Path, Outcome]) -> Iterator[Path]:
     before = contents(path)
     yield path
     assert contents(path) == before
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a run of the test's own is to be."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def copied(trained: Path, path: Path) -> Path:
+    """A copy of that run, to be changed."""
+    return Path(shutil.copytree(trained, path))
+
+
+@pytest.fixture
+def part(trained: Path, tmp_path: Path) -> Path:
+    """A copy of what that run had written after its second epoch."""
+    path = tmp_path / "part"
+    path.mkdir()
+    for name in ("config.toml", "metrics.jsonl", "epoch0002-step000000.h5"):
+        shutil.copy(trained / name, path)
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -184,30 +184,33 @@ def killed(command: Callable[..., Outcome], *arguments: object) -> None:
         command(*arguments)
 
 
-def in_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], Any]) -> None:
-    """Do something inside one step of training, counted from 1."""
+def in_steps(patch: pytest.MonkeyPatch, action: Callable[[Trainer], Any]) -> None:
+    """Do something at the end of each step of training."""
     take = Trainer._step
 
     def patched(self: Trainer, index: Any) -> Any:
         result = take(self, index)
-        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
-            action()
+        action(self)
         return result
 
     patch.setattr(Trainer, "_step", patched)
 
 
+def is_at(trainer: Trainer, epoch: int, step: int) -> bool:
+    """Return whether it takes a step, counted from 1."""
+    return (trainer.state.epoch + 1, trainer.state.step + 1) == (epoch, step)
+
+
+def in_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], Any]) -> None:
+    """Do something at the end of one step of training, counted from 1."""
+    in_steps(patch, lambda trainer: is_at(trainer, epoch, step) and action())
+
+
 @contextlib.contextmanager
 def interrupted_at_a_step() -> Iterator[None]:
     """Ctrl-C while a step is taken, which is the last one of each run here."""
-    step = Trainer._step
-
-    def asking(self: Trainer, index: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
-        return step(self, index)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", asking)
+        in_steps(patch, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
         yield
 
 

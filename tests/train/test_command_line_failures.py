@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from hcnn_core.backend import _namespaces
-from tests.train.commands import Command, needs_proc, part_of
+from tests.train.commands import Command, needs_proc
 from tests.train.runs import (
     SMALL,
     Outcome,
@@ -25,6 +25,9 @@ from tests.train.runs import (
     contents,
     edited,
     finish,
+    in_step,
+    in_steps,
+    is_at,
     metrics,
     saved_state,
     start,
@@ -96,13 +99,11 @@ def test_memory_that_runs_out_in_training(
 ) -> None:
     """The estimate was wrong: half the batch then; the epochs that are complete stay."""
 
-    def step(self: Trainer, index: Any) -> Any:
-        if self.state.epoch == 1:
+    def fail(trainer: Trainer) -> None:
+        if trainer.state.epoch == 1:
             raise MemoryError("Unable to allocate 3 GiB")
-        return take(self, index)
 
-    take = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", step)
+    in_steps(monkeypatch, fail)
     arguments = (*SMALL, "--train-size", 16, "--batch-size", size, "--out", tmp_path / "run")
     command(*arguments).one_line(1, f"not enough memory for a batch of {size}", advice)
     assert "epoch0001-step000000.h5" in checkpoints(tmp_path / "run")
@@ -191,15 +192,13 @@ def test_address_space_that_is_limited(tmp_path: Path) -> None:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, layer: str, name: str) -> None:
     """Make a weight NaN at the end of one step, counted from 1."""
-    take = Trainer._step
 
-    def patched(self: Trainer, index: Any) -> Any:
-        result = take(self, index)
-        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
-            self.state.parameters[layer][name] = self.state.parameters[layer][name] * np.float32("nan")
-        return result
+    def act(trainer: Trainer) -> None:
+        if is_at(trainer, epoch, step):
+            weights = trainer.state.parameters[layer]
+            weights[name] = weights[name] * np.float32("nan")
 
-    monkeypatch.setattr(Trainer, "_step", patched)
+    in_steps(monkeypatch, act)
 
 
 @pytest.mark.parametrize(
@@ -213,15 +212,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, layer: str, na
     ],
 )
 def test_loss_that_is_not_finite(
-    command: Command,
-    trained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    layer: str,
-    name: str,
-    first: str,
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch, layer: str, name: str, first: str
 ) -> None:
-    path = tmp_path / "run"
     spoil(monkeypatch, 2, 3, layer, name)
     command(*SMALL, "--out", path).one_line(
         1, "the loss is nan at epoch 2, step 4", f"first not finite: {first};", str(path / "epoch0001-step000000.h5")
@@ -236,9 +228,8 @@ def test_loss_that_is_not_finite(
 
 
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     spoil(monkeypatch, 2, 4, "layer03", "h")
     command(*SMALL, "--out", path).one_line(
         1, "layer03/h is not finite at epoch 2, step 4", str(path / "epoch0001-step000000.h5")
@@ -247,18 +238,10 @@ def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(
 
 
 def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     spoil(monkeypatch, 2, 2, "layer04", "bias")
-    take = Trainer._step
-
-    def interrupted(self: Trainer, index: Any) -> Any:
-        if (self.state.epoch, self.state.step) == (1, 1):
-            signal.raise_signal(signal.SIGTERM)
-        return take(self, index)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    in_step(monkeypatch, 2, 2, lambda: signal.raise_signal(signal.SIGTERM))
     command(*SMALL, "--out", path).one_line(1, "layer04/bias is not finite at epoch 2, step 2")
     assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
 
@@ -320,17 +303,12 @@ BROKEN: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]]] 
 
 @pytest.mark.parametrize("missing", BROKEN)
 def test_cupy_without_a_usable_gpu_says_what_is_missing(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+    command: Command, trained: Path, part: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     prepare, fragments = BROKEN[missing]
     prepare(monkeypatch)
-    part = part_of(trained, tmp_path)
     before = contents(tmp_path)
-    for arguments in (
-        (*SMALL, "--out", tmp_path / "run"),
-        ("--resume", part),
-        ("--evaluate", trained / "best.h5"),
-    ):
+    for arguments in ((*SMALL, "--out", tmp_path / "run"), ("--resume", part), ("--evaluate", trained / "best.h5")):
         command(*arguments, "--backend", "cupy").one_line(1, "--backend cupy", *fragments)
     assert contents(tmp_path) == before
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.train.commands import Command, needs_proc, part_of
+from tests.train.commands import Command, needs_proc
 from tests.train.runs import (
     SMALL,
     Outcome,
@@ -202,69 +201,63 @@ def test_resume_with_other_flags(command: Command, trained: Path, flags: tuple[s
     command("--resume", trained, *flags).one_line(2, "--resume takes its settings from the run", f"remove {flags[0]}")
 
 
-def test_resume_with_every_checkpoint_damaged(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = part_of(trained, tmp_path)
-    (path / "epoch0001-step000000.h5").write_bytes(b"")
-    (path / "epoch0002-step000000.h5").write_bytes(b"not HDF5")
-    before = contents(path)
-    command("--resume", path).one_line(1, "epoch0002-step000000.h5", "not a whole checkpoint")
-    assert contents(path) == before
+def test_resume_with_every_checkpoint_damaged(command: Command, part: Path) -> None:
+    (part / "epoch0001-step000000.h5").write_bytes(b"")
+    (part / "epoch0002-step000000.h5").write_bytes(b"not HDF5")
+    before = contents(part)
+    command("--resume", part).one_line(1, "epoch0002-step000000.h5", "not a whole checkpoint")
+    assert contents(part) == before
 
 
-def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
-    for group in ("parameters", "optimizer/velocity", "moments"):
-        path = part_of(trained, tmp_path)
-        with edited(path / "epoch0002-step000000.h5") as file:
-            name = "covariance" if group == "moments" else "g"
-            del file[group]["layer03"][name]
-            file[group]["layer03"][name] = np.zeros((4, 7, 11, 5), "f4")
-        before = contents(path)
-        command("--resume", path).one_line(1, str(path), "another network", *group.split("/"), f"layer03/{name}")
-        assert contents(path) == before
-        shutil.rmtree(path)
+@pytest.mark.parametrize("group", ["parameters", "optimizer/velocity", "moments"])
+def test_resume_with_another_network_in_the_checkpoint(command: Command, part: Path, group: str) -> None:
+    with edited(part / "epoch0002-step000000.h5") as file:
+        name = "covariance" if group == "moments" else "g"
+        del file[group]["layer03"][name]
+        file[group]["layer03"][name] = np.zeros((4, 7, 11, 5), "f4")
+    before = contents(part)
+    command("--resume", part).one_line(1, str(part), "another network", *group.split("/"), f"layer03/{name}")
+    assert contents(part) == before
 
 
-@pytest.mark.parametrize("part", ["images", "labels", "checksum", "names"])
+@pytest.mark.parametrize("change", ["images", "labels", "checksum", "names"])
 def test_resume_on_other_images(
-    command: Command, trained: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch, part: str
+    command: Command, part: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """Or the same with another label, which the checksum of labels alone may tell, or other names of the classes."""
-    path = part_of(trained, tmp_path)
-    changed = few_images.train_images[0, 0, 0] if part == "images" else few_images.train_labels
-    if part in ("checksum", "names"):
-        newest = path / "epoch0002-step000000.h5"
+    changed = few_images.train_images[0, 0, 0] if change == "images" else few_images.train_labels
+    if change in ("checksum", "names"):
+        newest = part / "epoch0002-step000000.h5"
         checkpoint = load(newest)
         assert checkpoint.labels is not None
         other: dict[str, Any] = {"labels": checkpoint.labels ^ 1}
-        if part == "names":
+        if change == "names":
             other = {"class_names": checkpoint.class_names[::-1]}
         save(newest, replace(checkpoint, **other), {})
         changed = changed.copy()
-    before = contents(path)
+    before = contents(part)
     changed[0] ^= 1
     try:
-        command("--resume", path, "--data-dir", "elsewhere").one_line(1, "other images than elsewhere", "--data-dir")
+        command("--resume", part, "--data-dir", "elsewhere").one_line(1, "other images than elsewhere", "--data-dir")
     finally:
         changed[0] ^= 1
-    assert contents(path) == before
+    assert contents(part) == before
 
 
-def test_a_run_older_than_the_checksum_of_labels_goes_on(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = part_of(trained, tmp_path)
-    newest = path / "epoch0002-step000000.h5"
+def test_a_run_older_than_the_checksum_of_labels_goes_on(command: Command, trained: Path, part: Path) -> None:
+    newest = part / "epoch0002-step000000.h5"
     checkpoint = load(newest)
     assert checkpoint.labels is not None
     save(newest, replace(checkpoint, labels=None), {})
-    command("--resume", path).success()
-    assert load(path / "epoch0003-step000000.h5").labels == checkpoint.labels
-    assert metrics(path) == metrics(trained)
+    command("--resume", part).success()
+    assert load(part / "epoch0003-step000000.h5").labels == checkpoint.labels
+    assert metrics(part) == metrics(trained)
 
 
-def test_resume_from_another_data_dir_and_backend(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = part_of(trained, tmp_path)
-    command("--resume", path, "--data-dir", "elsewhere", "--backend", "numpy").success()
-    assert metrics(path) == metrics(trained)
-    with h5py.File(path / "epoch0004-step000000.h5") as file:
+def test_resume_from_another_data_dir_and_backend(command: Command, trained: Path, part: Path) -> None:
+    command("--resume", part, "--data-dir", "elsewhere", "--backend", "numpy").success()
+    assert metrics(part) == metrics(trained)
+    with h5py.File(part / "epoch0004-step000000.h5") as file:
         assert json.loads(file.attrs["config"])["data_dir"] == "elsewhere"
 
 
@@ -272,32 +265,28 @@ def test_resume_from_another_data_dir_and_backend(command: Command, trained: Pat
 @pytest.mark.parametrize(
     "bad", ["[" * 10**5, "9" * 5000, "{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"]
 )
-def test_damaged_metrics(command: Command, trained: Path, tmp_path: Path, action: str, bad: str) -> None:
-    path = part_of(trained, tmp_path)
-    with open(path / "metrics.jsonl", "a", encoding="utf-8", errors="surrogateescape") as file:
+def test_damaged_metrics(command: Command, part: Path, action: str, bad: str) -> None:
+    with open(part / "metrics.jsonl", "a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(bad + "\n" + '{"epoch": 5}\n')
-    before = contents(path)
-    command(action, path).one_line(1, str(path / "metrics.jsonl"), "line 6")
-    assert contents(path) == before
+    before = contents(part)
+    command(action, part).one_line(1, str(part / "metrics.jsonl"), "line 6")
+    assert contents(part) == before
 
 
 @pytest.mark.parametrize("kept", [None, 0, 1, 2])
-def test_epochs_whose_record_is_lost_are_named(
-    command: Command, trained: Path, tmp_path: Path, kept: int | None
-) -> None:
-    path = part_of(trained, tmp_path)
-    lines = (path / "metrics.jsonl").read_text().splitlines(True)
+def test_epochs_whose_record_is_lost_are_named(command: Command, trained: Path, part: Path, kept: int | None) -> None:
+    lines = (part / "metrics.jsonl").read_text().splitlines(True)
     if kept is None:
-        (path / "metrics.jsonl").unlink()
+        (part / "metrics.jsonl").unlink()
     else:
-        (path / "metrics.jsonl").write_text("".join(lines[2 - kept : 2]))
+        (part / "metrics.jsonl").write_text("".join(lines[2 - kept : 2]))
     lost = {2: "", 1: "epoch 1"}.get(kept or 0, "2 epochs from 1 to 2")
-    out = command("--resume", path).success()
-    line = f"{path / 'metrics.jsonl'} has lost the record of {lost}; curve and report go on without"
+    out = command("--resume", part).success()
+    line = f"{part / 'metrics.jsonl'} has lost the record of {lost}; curve and report go on without"
     assert [said for said in out.splitlines() if "has lost" in said] == ([line] if lost else [])
-    assert metrics(path) == metrics(trained)[2 - (kept or 0) :]
+    assert metrics(part) == metrics(trained)[2 - (kept or 0) :]
     if lost:
-        assert line in command("--resume", path).success()  # which is finished now
+        assert line in command("--resume", part).success()  # which is finished now
 
 
 def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:

@@ -52,9 +52,8 @@ def interrupt(*arguments: Any, **options: Any) -> Any:
 # One process in a run
 
 
-def test_a_second_process_is_told_which_one_has_the_run(command: Command, tmp_path: Path) -> None:
+def test_a_second_process_is_told_which_one_has_the_run(command: Command, path: Path) -> None:
     """While it lives; its death by SIGKILL releases the run, and a run that has ended leaves no lock behind."""
-    path = tmp_path / "run"
     first = start("-c", WAITING, *SMALL, "--train-size", 40, "--no-test", "--out", path)
     until_step(first, 2, 2)
     before = contents(path)
@@ -86,12 +85,10 @@ def test_a_lock_is_held_once_and_again_when_it_is_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "hard link", "directory", "pipe"])
 def test_a_lock_that_is_no_file_of_its_own_is_refused_and_left_as_it_is(
-    command: Command, trained: Path, tmp_path: Path, kind: str
+    command: Command, copied: Path, tmp_path: Path, kind: str
 ) -> None:
     """What a link led to was written over by the name of the process."""
-    path, mine = tmp_path / "run", tmp_path / "thesis.tex"
-    shutil.copytree(trained, path)
-    lock = path / ".lock"
+    lock, mine = copied / ".lock", tmp_path / "thesis.tex"
     if kind != "dangling link":
         mine.write_text("chapter 1")
     match kind:
@@ -104,7 +101,8 @@ def test_a_lock_that_is_no_file_of_its_own_is_refused_and_left_as_it_is(
         case _:
             os.mkfifo(lock)
     before = contents(tmp_path)
-    command("--resume", path).one_line(1, f"cannot write the run to {path}: its .lock is a link, or no file; remove it")
+    told = f"cannot write the run to {copied}: its .lock is a link, or no file; remove it"
+    command("--resume", copied).one_line(1, told)
     assert contents(tmp_path) == before and os.path.lexists(lock)
 
 
@@ -129,10 +127,9 @@ def test_a_lock_on_a_file_that_its_owner_has_just_removed_does_not_count(
 
 
 def test_a_lock_that_was_removed_by_hand_is_taken_again_unless_another_was_quicker(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever takes `.lock` for a stale file and removes it has two processes in one run."""
-    path = tmp_path / "run"
     with monkeypatch.context() as patch:
         in_step(patch, 2, 2, (path / ".lock").unlink)
         command(*SMALL, "--out", path).success()
@@ -203,9 +200,8 @@ def test_a_picture_that_fails_does_not_hide_why_training_stopped(
 
 
 def test_an_interruption_while_the_last_picture_is_drawn_says_that_all_else_is_saved(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr("train.runs.plot.plot_learning_curve", interrupt)
         command(*SMALL, "--out", path).one_line(
@@ -230,9 +226,8 @@ def test_an_interruption_before_the_first_state_is_saved(
 
 
 def test_a_run_killed_at_its_last_picture_is_completed(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr("train.runs.plot.plot_learning_curve", kill)
         killed(command, *SMALL, "--out", path)
@@ -250,17 +245,13 @@ def dead() -> int:
     return int(subprocess.run(command, capture_output=True, text=True).stdout)
 
 
-def test_what_a_killed_process_left_half_written_goes_at_the_next_start(
-    command: Command, trained: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
+def test_what_a_killed_process_left_half_written_goes_at_the_next_start(command: Command, copied: Path) -> None:
     left = [f".best.h5.{dead()}.partial", f".metrics.jsonl.{os.getpid()}.partial", ".config.toml.partial"]
     kept = [f".learning-curve.png.{os.getppid()}.partial", ".notes.partial.txt"]
     for name in (*left, *kept):
-        (path / name).touch()
-    command("--resume", path).success()
-    assert sorted(p.name for p in path.glob(".*")) == sorted(kept)
+        (copied / name).touch()
+    command("--resume", copied).success()
+    assert sorted(p.name for p in copied.glob(".*")) == sorted(kept)
 
 
 @pytest.mark.parametrize("suffix", ["h5", "safetensors"])
@@ -302,9 +293,8 @@ def test_a_run_killed_while_it_is_created_can_be_begun_again_or_resumed(
 
 @pytest.mark.parametrize("others", [True, False], ids=["the newest", "the only one"])
 def test_the_best_checkpoint_is_gone_on_from_where_it_is(
-    command: Command, trained: Path, tmp_path: Path, others: bool
+    command: Command, trained: Path, path: Path, others: bool
 ) -> None:
-    path = tmp_path / "run"
     path.mkdir()
     for name in ("config.toml", "metrics.jsonl"):
         shutil.copy(trained / name, path)
@@ -318,9 +308,8 @@ def test_the_best_checkpoint_is_gone_on_from_where_it_is(
 
 
 def test_a_kill_before_old_checkpoints_are_dropped_leaves_none_too_many(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", kill)
         killed(command, *SMALL, "--out", path)
@@ -332,9 +321,8 @@ def test_a_kill_before_old_checkpoints_are_dropped_leaves_none_too_many(
 
 
 def test_an_extension_killed_before_its_configuration_is_written_writes_it_later(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     command(*SMALL, "--schedule", "constant", "--epochs", 1, "--out", path).success()
     before = (path / "config.toml").read_bytes()
     with monkeypatch.context() as patch:
@@ -351,50 +339,45 @@ def test_an_extension_killed_before_its_configuration_is_written_writes_it_later
 # A best checkpoint that is damaged
 
 
-def test_a_damaged_best_checkpoint_is_that_of_its_epoch_again(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_a_damaged_best_checkpoint_is_that_of_its_epoch_again(command: Command, trained: Path, copied: Path) -> None:
     """Of three that are kept, the third epoch's is made the one that had the best score."""
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
     for record in records[:4]:
         record["best"] = record["epoch"] == 3
-    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    best = path / "best.h5"
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    best = copied / "best.h5"
     best.write_bytes(best.read_bytes()[:-1])
-    out = command("--resume", path).success()
-    copied = f"{best} is a copy of epoch0003-step000000.h5 again; the damaged one is now {best}.damaged"
-    assert copied in out.splitlines() and f"{best}: epoch 3; epoch0004-step000000.h5: epoch 4" in out.splitlines()
+    out = command("--resume", copied).success()
+    line = f"{best} is a copy of epoch0003-step000000.h5 again; the damaged one is now {best}.damaged"
+    assert line in out.splitlines() and f"{best}: epoch 3; epoch0004-step000000.h5: epoch 4" in out.splitlines()
     assert best.read_bytes() == (trained / "epoch0003-step000000.h5").read_bytes()
-    assert (path / "best.h5.damaged").read_bytes() == (trained / "best.h5").read_bytes()[:-1]
-    assert "is a copy of" not in command("--resume", path).success()
+    assert (copied / "best.h5.damaged").read_bytes() == (trained / "best.h5").read_bytes()[:-1]
+    assert "is a copy of" not in command("--resume", copied).success()
 
 
-def test_without_held_out_images_the_best_epoch_has_the_least_loss(trained: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copytree(trained, tmp_path / "run"))
+def test_without_held_out_images_the_best_epoch_has_the_least_loss(trained: Path, copied: Path) -> None:
     losses = {1: 0.75, 2: 0.25, 3: 0.5}
     lines = (json.dumps({"epoch": epoch, "train_loss": loss}) + "\n" for epoch, loss in losses.items())
-    (path / "metrics.jsonl").write_text("".join(lines))
+    (copied / "metrics.jsonl").write_text("".join(lines))
     for epoch in (2, 3):  # the score of an epoch is its loss, negated
-        (path / "best.h5").write_bytes(b"damaged")
-        said, lost = Run(path).mend_best(-losses[epoch])
+        (copied / "best.h5").write_bytes(b"damaged")
+        said, lost = Run(copied).mend_best(-losses[epoch])
         assert f"is a copy of epoch000{epoch}-step000000.h5 again" in said and not lost
-        assert (path / "best.h5").read_bytes() == (trained / f"epoch000{epoch}-step000000.h5").read_bytes()
+        assert (copied / "best.h5").read_bytes() == (trained / f"epoch000{epoch}-step000000.h5").read_bytes()
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_best_checkpoint_that_is_lost_is_not_advertised(
-    command: Command, trained: Path, tmp_path: Path, finished: bool
-) -> None:
+def test_a_best_checkpoint_that_is_lost_is_not_advertised(command: Command, copied: Path, finished: bool) -> None:
     """Nor does its score keep later epochs from taking its place."""
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    best = path / "best.h5"
+    best = copied / "best.h5"
     best.write_bytes(b"damaged")
-    records = (path / "metrics.jsonl").read_text().replace("best", "other")
-    (path / "metrics.jsonl").write_text(records.replace("validation_accuracy", "unknown"))  # nobody knows whose it was
-    for checkpoint in path.glob("epoch000[34]*.h5") if not finished else ():
+    records = (copied / "metrics.jsonl").read_text().replace("best", "other")
+    (copied / "metrics.jsonl").write_text(
+        records.replace("validation_accuracy", "unknown")
+    )  # nobody knows whose it was
+    for checkpoint in copied.glob("epoch000[34]*.h5") if not finished else ():
         checkpoint.unlink()
-    out = command("--resume", path).success()
+    out = command("--resume", copied).success()
     hope = "; the best epoch from here on takes its place"
     assert f"{best} is damaged, and is now {best}.damaged{'' if finished else hope}" in out.splitlines()
     assert best.exists() != finished and (f"\n{best}: epoch" in out) != finished
@@ -403,25 +386,23 @@ def test_a_best_checkpoint_that_is_lost_is_not_advertised(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_best_checkpoint_that_has_gone_is_missed(command: Command, trained: Path, tmp_path: Path, kept: bool) -> None:
+def test_a_best_checkpoint_that_has_gone_is_missed(command: Command, trained: Path, copied: Path, kept: bool) -> None:
     """As where the disk was full when a copy was to take a damaged one's place."""
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
     for record in records[:4]:
         record |= {"best": kept and record["epoch"] == 3, "validation_accuracy": -1.0}
-    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    best = path / "best.h5"
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    best = copied / "best.h5"
     best.unlink()
-    out = command("--resume", path).success()
+    out = command("--resume", copied).success()
     if kept:
         assert f"{best} is a copy of epoch0003-step000000.h5 again; it was gone" in out.splitlines()
         assert best.read_bytes() == (trained / "epoch0003-step000000.h5").read_bytes()
         return
     assert f"{best} is gone" in out.splitlines() and not best.exists()
-    (path / "epoch0004-step000000.h5").unlink()
+    (copied / "epoch0004-step000000.h5").unlink()
     line = f"{best} is gone; the best epoch from here on takes its place"
-    assert line in command("--resume", path).success().splitlines()
+    assert line in command("--resume", copied).success().splitlines()
     assert checkpoint_files.load(best).state.epoch == 4
 
 
@@ -430,12 +411,10 @@ def test_a_best_checkpoint_that_has_gone_is_missed(command: Command, trained: Pa
 
 @pytest.mark.parametrize("name", ["epoch0004-step000000.h5", "best.h5"])
 def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    command: Command, copied: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The run went on from an older one, and renamed it."""
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    before, opened = contents(path), open
+    before, opened = contents(copied), open
 
     def failing(file: Any, *arguments: Any, **options: Any) -> Any:
         if Path(str(file)).name == name:
@@ -444,24 +423,22 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
 
     monkeypatch.setattr(checkpoint_files, "open", failing, raising=False)
     for action in ("--resume", "--evaluate"):
-        command(action, path).one_line(1, f"cannot read the checkpoint {path / name}: Input/output error")
-    assert contents(path) == before
+        command(action, copied).one_line(1, f"cannot read the checkpoint {copied / name}: Input/output error")
+    assert contents(copied) == before
 
 
 def test_a_checkpoint_with_the_name_of_another_is_not_gone_on_from(
-    command: Command, trained: Path, tmp_path: Path
+    command: Command, trained: Path, copied: Path
 ) -> None:
     """Whole checkpoints between its state and its name were called damaged."""
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    shutil.copy(path / "epoch0002-step000000.h5", path / "epoch0003-step000002.h5")
-    (path / "epoch0004-step000000.h5").unlink()
-    shutil.copy(path / "epoch0003-step000000.h5", path / "best.h5")  # as it was then
-    out = command("--resume", path).success()
-    assert f"{path / 'epoch0003-step000002.h5'} holds the state after epoch 2, step 0: its name is another's" in out
+    shutil.copy(copied / "epoch0002-step000000.h5", copied / "epoch0003-step000002.h5")
+    (copied / "epoch0004-step000000.h5").unlink()
+    shutil.copy(copied / "epoch0003-step000000.h5", copied / "best.h5")  # as it was then
+    out = command("--resume", copied).success()
+    assert f"{copied / 'epoch0003-step000002.h5'} holds the state after epoch 2, step 0: its name is another's" in out
     assert "going on after epoch 3, step 0" in out
     for name in ("epoch0003-step000000.h5", "epoch0004-step000000.h5"):
-        assert_same_state(path / name, trained / name)
+        assert_same_state(copied / name, trained / name)
 
 
 # Terminals and outputs

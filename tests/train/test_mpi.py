@@ -178,9 +178,8 @@ def test_a_signal_to_any_rank_saves_and_the_run_goes_on_bit_for_bit(whole: Path,
     assert_near(tmp_path / "other" / "epoch0004-step000000.h5", whole / "epoch0004-step000000.h5", 16)
 
 
-def test_a_launcher_forwards_sigusr1(tmp_path: Path) -> None:
+def test_a_launcher_forwards_sigusr1(path: Path) -> None:
     """Which saves as SIGTERM does; mpirun of Open MPI answers SIGTERM by ending its ranks at once."""
-    path = tmp_path / "run"
     process = begin(2, *acting("print('step', flush=True)", (0, 2, 1)), *FEW, "--out", path, "--epochs", 400)
     assert process.stdout
     while process.stdout.readline().strip() != "step":
@@ -247,8 +246,7 @@ DIFFERENT = {
 }
 
 
-def test_ranks_save_and_stop_when_the_watching_process_is_killed(whole: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
+def test_ranks_save_and_stop_when_the_watching_process_is_killed(whole: Path, path: Path) -> None:
     outcome = train(2, path, act=acting("self.ranks.watch.process.kill(); time.sleep(3)", (0, 2, 2)))
     first, second = outcome.err.splitlines()
     assert "the process that watches the ranks has died" in first and outcome.status != 0

@@ -328,17 +328,16 @@ def test_a_metric_reads_gradients_of_all_ranks_and_where_the_optimizer_heads(
 
 
 def test_a_metric_of_gradients_is_a_mean_over_steps_and_may_have_gone(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that stopped within an epoch is resumed by a program that lacks the metric."""
-    run = tmp_path / "run"
     monkeypatch.setitem(METRICS, "ones", Metric(of_gradients=lambda gradients, direction: np.ones(())))
     with monkeypatch.context() as patch:
         in_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
-        command(*RUN, "--out", run).one_line(143, "epoch 2, step 3")
+        command(*RUN, "--out", path).one_line(143, "epoch 2, step 3")
     monkeypatch.delitem(METRICS, "ones")
-    command("--resume", run).success()
-    found = [record.get("train_ones") for record in metrics(run) if "train_loss" in record]
+    command("--resume", path).success()
+    found = [record.get("train_ones") for record in metrics(path) if "train_loss" in record]
     assert found[:2] == [1.0, None]
 
 
@@ -430,18 +429,17 @@ def _hinge(settings: Any, outputs: Any, batch: Any) -> Any:
 
 
 def test_outputs_of_a_hinge_have_no_probabilities(
-    command: Command, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, few_images: Dataset, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are evaluated by the hinge with its setting, and neither calibrated nor a teacher's."""
     monkeypatch.setitem(LOSSES, "hinge", Loss(_hinge, ("classes",), (MarginSettings,), logits=False))
-    run = tmp_path / "run"
-    said = command(*RUN, "--epochs", 1, "--loss", "hinge", "--margin", "0.5", "--out", run).success()
-    network, x, y = load(run), few_images.test_images, few_images.test_labels
+    said = command(*RUN, "--epochs", 1, "--loss", "hinge", "--margin", "0.5", "--out", path).success()
+    network, x, y = load(path), few_images.test_images, few_images.test_labels
     outputs = network.logits(x)
     loss = _hinge(SimpleNamespace(margin=0.5), outputs, Batch(outputs, y))
-    assert metrics(run)[-1]["test_loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert metrics(path)[-1]["test_loss"] == pytest.approx(float(loss), rel=1e-5)
     assert f"loss {loss:.4f} (hinge)" in said and "calibration" not in said and "nats" not in said
-    assert "validation_tempered_loss" not in metrics(run)[0]
+    assert "validation_tempered_loss" not in metrics(path)[0]
     with pytest.raises(TypeError, match="have no probabilities: the loss 'hinge' learns no logits"):
         network.probabilities(x)
     names = [network.class_names[k] for k in outputs.argmax(axis=1)]
@@ -450,8 +448,8 @@ def test_outputs_of_a_hinge_have_no_probabilities(
         ["class"],
         [[name] for name in names],
     )
-    assert task_of(metrics(run)).panels(metrics(run))["loss"] == ("hinge", 1)
-    command(*RUN, "--teacher", run, "--out", tmp_path / "pupil").one_line(1, "predicts classes by the loss 'hinge'")
+    assert task_of(metrics(path)).panels(metrics(path))["loss"] == ("hinge", 1)
+    command(*RUN, "--teacher", path, "--out", tmp_path / "pupil").one_line(1, "predicts classes by the loss 'hinge'")
 
 
 class Ordinal(Task):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.commands import Command, part_of, small_images
+from tests.train.commands import Command, small_images
 from tests.train.runs import (
     SMALL,
     Killed,
@@ -27,6 +27,7 @@ from tests.train.runs import (
     contents,
     edited,
     in_step,
+    in_steps,
     kill,
     killed,
     metrics,
@@ -66,18 +67,17 @@ def resume_to_the_end(command: Command, run: Path, trained: Path) -> None:
 
 @pytest.mark.parametrize(("epoch", "step"), [(1, 2), (3, 1), (4, 4)])
 def test_resume_after_a_kill_repeats_the_uninterrupted_run(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, step: int
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, step: int
 ) -> None:
     """Four epochs equal two, a kill, and two more."""
-    run = tmp_path / "run"
     with monkeypatch.context() as patch:
         in_step(patch, epoch, step, kill)
-        killed(command, *SMALL, "--out", run)
-    assert (run / "metrics.jsonl").exists() == (epoch > 1)
-    assert epoch == 1 or [line["epoch"] for line in metrics(run)] == list(range(1, epoch))
-    out = command("--resume", run).success()
+        killed(command, *SMALL, "--out", path)
+    assert (path / "metrics.jsonl").exists() == (epoch > 1)
+    assert epoch == 1 or [line["epoch"] for line in metrics(path)] == list(range(1, epoch))
+    out = command("--resume", path).success()
     assert f"going on after epoch {epoch - 1}, step 0 of 4 epochs" in out
-    assert_same_run(run, trained)
+    assert_same_run(path, trained)
 
 
 @pytest.mark.parametrize(
@@ -87,56 +87,53 @@ def test_resume_after_a_kill_repeats_the_uninterrupted_run(
 def test_resume_after_a_signal_repeats_the_uninterrupted_run(
     command: Command,
     trained: Path,
-    tmp_path: Path,
+    path: Path,
     monkeypatch: pytest.MonkeyPatch,
     signum: signal.Signals,
     epoch: int,
     step: int,
 ) -> None:
-    run = tmp_path / "run"
     handlers = [signal.getsignal(s) for s in SIGNALS]
     with monkeypatch.context() as patch, listening_to_hangups():
         in_step(patch, epoch, step, lambda: signal.raise_signal(signum))
         where = f"epoch {epoch}, step {step}" if step < 4 else f"the end of epoch {epoch}"
-        command(*SMALL, "--out", run).one_line(
-            128 + signum, signum.name, f"{where} of 4 epochs", "saved", f"--resume {run}"
+        command(*SMALL, "--out", path).one_line(
+            128 + signum, signum.name, f"{where} of 4 epochs", "saved", f"--resume {path}"
         )
     assert [signal.getsignal(s) for s in SIGNALS] == handlers
     name = f"epoch{epoch - 1:04d}-step{step:06d}.h5" if step < 4 else f"epoch{epoch:04d}-step000000.h5"
-    assert name in checkpoints(run)
-    assert "test_accuracy" not in metrics(run)[-1] if epoch > 1 else not (run / "metrics.jsonl").exists()
-    resume_to_the_end(command, run, trained)
+    assert name in checkpoints(path)
+    assert "test_accuracy" not in metrics(path)[-1] if epoch > 1 else not (path / "metrics.jsonl").exists()
+    resume_to_the_end(command, path, trained)
 
 
 def test_stopped_twice_and_killed_in_between(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
     for n, (epoch, step) in enumerate([(1, 3), (2, 2), (2, 3)]):
         with monkeypatch.context() as patch:
             in_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
-            (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(
+            (command("--resume", path) if n else command(*SMALL, "--out", path)).one_line(
                 130, f"epoch {epoch}, step {step}"
             )
     with monkeypatch.context() as patch:
         in_step(patch, 3, 2, kill)
-        killed(command, "--resume", run)
-    resume_to_the_end(command, run, trained)
+        killed(command, "--resume", path)
+    resume_to_the_end(command, path, trained)
 
 
 def test_a_second_signal_acts_at_once(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    run = tmp_path / "run"
     with monkeypatch.context() as patch:
         in_step(patch, 2, 2, twice)
-        command(*SMALL, "--out", run).one_line(130, "stopped at once", str(run / "epoch0001-step000000.h5"))
+        command(*SMALL, "--out", path).one_line(130, "stopped at once", str(path / "epoch0001-step000000.h5"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resume_to_the_end(command, run, trained)
+    resume_to_the_end(command, path, trained)
 
 
 @pytest.mark.parametrize("function", ["save", "best", "after"])
@@ -204,17 +201,15 @@ def test_a_stop_while_the_test_set_is_read_can_be_made_good(
     resume_to_the_end(command, run, trained)
 
 
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command, trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    last = run / "epoch0004-step000000.h5"
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command, trained: Path, copied: Path) -> None:
+    last = copied / "epoch0004-step000000.h5"
     last.write_bytes(last.read_bytes()[:-1])
-    before = run / "epoch0003-step000000.h5"
-    shutil.copy(before, run / "best.h5")  # as it was then
-    out = command("--resume", run).success()
+    before = copied / "epoch0003-step000000.h5"
+    shutil.copy(before, copied / "best.h5")  # as it was then
+    out = command("--resume", copied).success()
     assert "after epoch 3, step 0" in out
     assert f"{last} is not a whole checkpoint: truncated, damaged or of another program; going on from {before}" in out
-    assert_same_run(run, trained)
+    assert_same_run(copied, trained)
 
 
 def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
@@ -243,16 +238,14 @@ def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
         assert_same_state(run / name, whole / name)
 
 
-def test_a_line_of_metrics_cut_short_is_written_again(command: Command, trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    (run / "epoch0004-step000000.h5").unlink()
-    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
+def test_a_line_of_metrics_cut_short_is_written_again(command: Command, trained: Path, copied: Path) -> None:
+    (copied / "epoch0004-step000000.h5").unlink()
+    lines = (copied / "metrics.jsonl").read_text("utf-8").splitlines()
     for cut in (lines[3][:40], lines[3]):  # also one that lacks nothing but the end of the line
-        (run / "metrics.jsonl").write_text("\n".join([*lines[:3], cut]), encoding="utf-8")
-        shutil.copy(run / "epoch0003-step000000.h5", run / "best.h5")  # as it was then
-        resume_to_the_end(command, run, trained)
-        (run / "epoch0004-step000000.h5").unlink()
+        (copied / "metrics.jsonl").write_text("\n".join([*lines[:3], cut]), encoding="utf-8")
+        shutil.copy(copied / "epoch0003-step000000.h5", copied / "best.h5")  # as it was then
+        resume_to_the_end(command, copied, trained)
+        (copied / "epoch0004-step000000.h5").unlink()
 
 
 VARIANTS = (
@@ -298,20 +291,13 @@ def test_averaged_weights_are_those_evaluated(command: Command, tmp_path: Path, 
     """The average follows its recursion, and the recorded accuracy is its own, not that of the last weights."""
     seen: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        before = Trainer._step
-
-        def step(self: Trainer, index: Any) -> Any:
-            outcome = before(self, index)
-            seen.append({la: {n: a.copy() for n, a in arrays.items()} for la, arrays in self.state.parameters.items()})
-            return outcome
-
-        patch.setattr(Trainer, "_step", step)
+        in_steps(patch, lambda trainer: seen.append(trainer.state.parameters["layer03"]["g"].copy()))
         command(*SMALL, "--average-decay", 0.7, "--dtype", "float64", "--out", tmp_path / "run").success()
     state = checkpoint_files.load(tmp_path / "run" / "epoch0004-step000000.h5").state
-    average = seen[0]["layer03"]["g"]  # the first step keeps nothing of the initial weights
+    average = seen[0]  # the first step keeps nothing of the initial weights
     for taken, weights in enumerate(seen[1:], start=1):
         keep = min(0.7, taken / (taken + 10))
-        average = keep * average + (1 - keep) * weights["layer03"]["g"]
+        average = keep * average + (1 - keep) * weights
     np.testing.assert_allclose(state.average["layer03"]["g"], average, rtol=0, atol=1e-14)
     assert np.abs(state.parameters["layer03"]["g"] - average).max() > 1e-3
     assert state.evaluated is state.average
@@ -345,9 +331,8 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
 
 
 def test_a_rank_that_does_not_write_leaves_the_run_as_it_is(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = part_of(trained, tmp_path)
     before = contents(part)
     monkeypatch.setattr(session.Session, "run", lambda self, path: Run(path, writes=False))
     command("--resume", part).success()
@@ -364,21 +349,19 @@ def test_a_rank_that_does_not_write_leaves_the_run_as_it_is(
     ],
 )
 def test_a_setting_edited_in_a_run_is_refused_and_stays(
-    command: Command, trained: Path, tmp_path: Path, old: str, new: str
+    command: Command, trained: Path, copied: Path, old: str, new: str
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    text, count = re.subn(f"(?m)^{old}", new, (run / "config.toml").read_text("utf-8"))
+    text, count = re.subn(f"(?m)^{old}", new, (copied / "config.toml").read_text("utf-8"))
     assert count == 1
-    (run / "config.toml").write_text(text, "utf-8")
-    before, name = contents(run), new.partition(" ")[0]
+    (copied / "config.toml").write_text(text, "utf-8")
+    before, name = contents(copied), new.partition(" ")[0]
     for options in ((), ("--epochs", 5)):
-        command("--resume", run, *options).one_line(1, f"config.toml has {name} = ", "another run with --config")
-    assert contents(run) == before
-    (run / "config.toml").write_text(
+        command("--resume", copied, *options).one_line(1, f"config.toml has {name} = ", "another run with --config")
+    assert contents(copied) == before
+    (copied / "config.toml").write_text(
         re.sub(r"(?m)^(dataset|data_dir) = .*$", "", (trained / "config.toml").read_text())
     )
-    command("--resume", run).success()  # of what may change nothing is asked
+    command("--resume", copied).success()  # of what may change nothing is asked
 
 
 def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Path) -> None:

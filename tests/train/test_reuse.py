@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -42,17 +41,15 @@ def test_a_folder_stands_for_its_latest_checkpoint(command: Command, trained: Pa
     )
 
 
-def test_a_folder_whose_latest_checkpoint_is_damaged(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    (path / LAST).write_bytes(b"damaged")
-    before = {name: data for name, data in contents(path).items()}
-    lines = command("--evaluate", path).success().splitlines()
+def test_a_folder_whose_latest_checkpoint_is_damaged(command: Command, copied: Path) -> None:
+    (copied / LAST).write_bytes(b"damaged")
+    before = {name: data for name, data in contents(copied).items()}
+    lines = command("--evaluate", copied).success().splitlines()
     assert LAST in lines[0] and "not a whole checkpoint" in lines[0] and "; taking " in lines[0]
     assert lines[1].endswith(" of 4") and LAST not in lines[1]
     with pytest.warns(UserWarning, match="not a whole checkpoint"):
-        load(path)
-    assert contents(path) == before
+        load(copied)
+    assert contents(copied) == before
 
 
 # Extended
@@ -78,22 +75,21 @@ def test_an_extended_run_is_what_a_longer_one_would_have_been(
 
 
 def test_an_extension_that_is_cut_off_goes_on_without_the_flag(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also before its first step; and the test set is read when it is complete, though it was read before."""
-    run = tmp_path / "run"
-    command(*CONSTANT, "--epochs", 2, "--out", run).success()
-    command("--resume", run, "--epochs", 4, "--hours", 1e-9).success()
-    assert Run(run).latest()[1].config.epochs == 4
-    command("--resume", run, "--epochs", 4).success()
-    records = metrics(run)
+    command(*CONSTANT, "--epochs", 2, "--out", path).success()
+    command("--resume", path, "--epochs", 4, "--hours", 1e-9).success()
+    assert Run(path).latest()[1].config.epochs == 4
+    command("--resume", path, "--epochs", 4).success()
+    records = metrics(path)
     assert [record["epoch"] for record in records] == [1, 2, 2, 3, 4, 4]
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "_train_and_test", lambda self, trainer, *rest: trainer.fit() and None)
-        command("--resume", run, "--epochs", 5).success()  # stopped between its last epoch and the test
-    assert "test_accuracy" not in metrics(run)[-1]
-    assert "is finished" not in command("--resume", run).success()
-    assert metrics(run)[-1]["epoch"] == 5 and "test_accuracy" in metrics(run)[-1]
+        command("--resume", path, "--epochs", 5).success()  # stopped between its last epoch and the test
+    assert "test_accuracy" not in metrics(path)[-1]
+    assert "is finished" not in command("--resume", path).success()
+    assert metrics(path)[-1]["epoch"] == 5 and "test_accuracy" in metrics(path)[-1]
 
 
 def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
@@ -124,14 +120,13 @@ def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
     ],
 )
 def test_what_cannot_be_extended(
-    command: Command, tmp_path: Path, flags: tuple[str, ...], epochs: int, fragments: list[str]
+    command: Command, path: Path, flags: tuple[str, ...], epochs: int, fragments: list[str]
 ) -> None:
-    run = tmp_path / "run"
-    command(*SMALL, *flags, "--epochs", 2, "--out", run).success()
-    before = contents(run)
-    command("--resume", run, "--epochs", epochs).one_line(2, str(run), *fragments)
-    assert contents(run) == before
-    assert "is finished" in command("--resume", run, "--epochs", 2).success()  # what it has
+    command(*SMALL, *flags, "--epochs", 2, "--out", path).success()
+    before = contents(path)
+    command("--resume", path, "--epochs", epochs).one_line(2, str(path), *fragments)
+    assert contents(path) == before
+    assert "is finished" in command("--resume", path, "--epochs", 2).success()  # what it has
 
 
 def test_an_end_at_what_is_trained_is_recorded(

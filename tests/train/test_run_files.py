@@ -73,24 +73,23 @@ def test_configurations_as_editors_save_them(tmp_path: Path, monkeypatch: pytest
 
 
 def test_checkpoints_may_be_links_and_what_they_lead_to_stays_as_it_is(
-    trained: Path, few_images: Dataset, tmp_path: Path
+    trained: Path, copied: Path, few_images: Dataset, tmp_path: Path
 ) -> None:
-    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
-    shutil.copytree(trained, run)
+    elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for path in run.glob("*.h5"):
+    for path in copied.glob("*.h5"):
         path.rename(elsewhere / path.name)
         path.symlink_to(elsewhere / path.name)
-    newest = checkpoints(run)[-1]
+    newest = checkpoints(copied)[-1]
     (elsewhere / newest).write_bytes(b"damaged")
     shutil.copy(elsewhere / "epoch0003-step000000.h5", elsewhere / "best.h5")  # as it was then
     before = contents(elsewhere)
-    outcome = run_here(("--resume", run), few_images)
+    outcome = run_here(("--resume", copied), few_images)
     outcome.success()
-    aside = run / f"{newest}.damaged"
-    assert aside.is_symlink() and not (run / newest).is_symlink() and contents(elsewhere) == before
+    aside = copied / f"{newest}.damaged"
+    assert aside.is_symlink() and not (copied / newest).is_symlink() and contents(elsewhere) == before
     aside.unlink()
-    assert_same_run(run, trained)
+    assert_same_run(copied, trained)
 
 
 def test_the_entries_of_new_folders_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

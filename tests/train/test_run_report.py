@@ -6,7 +6,6 @@ import base64
 import io
 import itertools
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +179,14 @@ def test_without_the_test_set_it_shows_held_out_images(drawing_command: Command,
     assert "no confusion is shown" in (tmp_path / "none" / "report.html").read_text("utf-8")
 
 
-def test_it_is_written_anew(drawing_command: Command, first_run: tuple[Path, Outcome], tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(first_run[0], path)
-    (path / "report.html").unlink()
-    again = f"there is no {path / 'report.html'}; python -m hcnn report {path} writes it"
-    assert again in drawing_command("--resume", path).out
-    drawing_command("report", path).success()
-    before, after = (re.sub("Run run", "", (p / "report.html").read_text("utf-8")) for p in (first_run[0], path))
+def test_it_is_written_anew(drawing_command: Command, trained: Path, copied: Path, tmp_path: Path) -> None:
+    (copied / "report.html").unlink()
+    again = f"there is no {copied / 'report.html'}; python -m hcnn report {copied} writes it"
+    assert again in drawing_command("--resume", copied).out
+    drawing_command("report", copied).success()
+    before, after = (re.sub("Run run", "", (p / "report.html").read_text("utf-8")) for p in (trained, copied))
     assert after == before
-    drawing_command("report", path, "--epochs", 3).one_line(2, "unrecognized arguments: --epochs 3")
+    drawing_command("report", copied, "--epochs", 3).one_line(2, "unrecognized arguments: --epochs 3")
     drawing_command("report", tmp_path).one_line(1, "holds no run")
 
 

@@ -267,13 +267,12 @@ def test_names_are_found_unless_a_path_is_there_and_others_refused(
 
 
 def test_what_ships_is_the_average_and_evaluates_as_recorded(
-    command: Command, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch
+    command: Command, path: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    command(*FEW, "--epochs", 2, "--average-decay", 0.9, "--normalization", "both", "--out", run).success()
+    command(*FEW, "--epochs", 2, "--average-decay", 0.9, "--normalization", "both", "--out", path).success()
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
-    last = run / "epoch0002-step000000.h5"
+    last = path / "epoch0002-step000000.h5"
     assert "tiny.h5" in command("export", last, tmp_path / "tiny.h5").success()
     assert list_networks() == ["tiny"]
     before, after = checkpoints.load(last), checkpoints.load(tmp_path / "tiny.h5")
@@ -341,17 +340,17 @@ def test_what_ships_needs_no_gpu(name: str) -> None:
     assert load(name).network.config.backend == "auto"
 
 
-def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(command: Command, trained: Path, tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(trained, path)
-    last = path / "epoch0004-step000000.h5"
+def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(
+    command: Command, trained: Path, copied: Path, tmp_path: Path
+) -> None:
+    last = copied / "epoch0004-step000000.h5"
     checkpoint = checkpoints.load(last)
     config = replace(checkpoint.config, backend="cupy", precision="tf32")
     checkpoints.save(last, replace(checkpoint, config=config), {})
     expected = [line for line in command("--evaluate", trained).success().splitlines() if "accuracy" in line]
-    assert [line for line in command("--evaluate", path).success().splitlines() if "accuracy" in line] == expected
-    command("report", path).success()
-    command("export", path, tmp_path / "network.h5").success()
+    assert [line for line in command("--evaluate", copied).success().splitlines() if "accuracy" in line] == expected
+    command("report", copied).success()
+    command("export", copied, tmp_path / "network.h5").success()
     assert checkpoints.load(tmp_path / "network.h5").config.backend == "auto"
 
 

@@ -169,9 +169,8 @@ def test_trials_on_numbers_and_on_labels_are_tabled_by_their_scores(tmp_path: Pa
         assert row[shown[3]] == of[kind][shown[3]]
 
 
-def test_the_epoch_that_a_trial_was_stopped_in_counts(first_run: Any, tmp_path: Path) -> None:
-    shutil.copytree(first_run[0], tmp_path / "run")
-    run = Run(tmp_path / "run")
+def test_the_epoch_that_a_trial_was_stopped_in_counts(copied: Path, tmp_path: Path) -> None:
+    run = Run(copied)
     whole = sum(record["seconds"] for record in _trial.records_of(run))
     assert _trial._seconds_of_training(run, _trial._latest(run)) == whole > 0
     _, latest, _ = run.latest()

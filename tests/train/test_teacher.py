@@ -252,9 +252,8 @@ def test_a_run_goes_on_without_the_files_of_its_teacher(command: Command, traine
 
 
 def test_a_start_that_is_killed_before_its_first_state_leaves_a_teacher_to_remove(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "run"
     flags = (*SMALL, "--epochs", 1, "--teacher", trained, "--no-test", "--out", path)
     save = checkpoints.save
 

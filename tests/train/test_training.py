@@ -32,6 +32,7 @@ from tests.train.runs import (
     assert_same_run,
     checkpoints,
     edited,
+    in_steps,
     metrics,
     saved_state,
 )
@@ -426,26 +427,23 @@ def test_training_learns(command: Command, tmp_path: Path) -> None:
 
 
 def test_hours_end_a_run_after_an_epoch_and_it_goes_on_exactly(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that the steps advance: 100 s an epoch; two fit into 250 s, then one more, then all."""
     now = 0.0
-    before = Trainer._step
 
-    def step(self: Trainer, index: Any) -> Any:
+    def advance(trainer: Trainer) -> None:
         nonlocal now
         now += 25
-        return before(self, index)
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    in_steps(monkeypatch, advance)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(time, "perf_counter", lambda: now)  # a real first step that compiles would shorten epochs
-    run = tmp_path / "run"
-    out = command(*SMALL, "--out", run, "--hours", 250 / 3600).success()
-    assert "stopped after epoch 2 of 4" in out and "about 3 min are left: " in out and f"--resume {run}" in out
-    assert "stopped after epoch 3 of 4" in command("--resume", run, "--hours", 199 / 3600).success()
-    assert "test: accuracy" in command("--resume", run, "--hours", 1).success()
-    assert_same_run(run, trained)
+    out = command(*SMALL, "--out", path, "--hours", 250 / 3600).success()
+    assert "stopped after epoch 2 of 4" in out and "about 3 min are left: " in out and f"--resume {path}" in out
+    assert "stopped after epoch 3 of 4" in command("--resume", path, "--hours", 199 / 3600).success()
+    assert "test: accuracy" in command("--resume", path, "--hours", 1).success()
+    assert_same_run(path, trained)
 
 
 def test_the_first_step_of_a_process_tells_nothing_of_later_epochs(
@@ -453,14 +451,12 @@ def test_the_first_step_of_a_process_tells_nothing_of_later_epochs(
 ) -> None:
     """It compiles for an hour; every other step takes a second."""
     now = 0.0
-    before = Trainer._step
 
-    def step(self: Trainer, index: Any) -> Any:
+    def advance(trainer: Trainer) -> None:
         nonlocal now
         now += 1 if now else 3600
-        return before(self, index)
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    in_steps(monkeypatch, advance)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     out = command(*SMALL, "--out", tmp_path / "run").success().splitlines()
@@ -537,7 +533,7 @@ def test_steps_are_counted_over_all_epochs(command: Command, tmp_path: Path, mon
 
 @pytest.mark.parametrize(("before", "best"), [(False, [1, 2, 2, 4, 4]), (True, [1, 2, 2, 2, 2])])
 def test_of_equal_scores_the_latest_is_the_best(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool, best: list[int]
+    command: Command, path: Path, monkeypatch: pytest.MonkeyPatch, before: bool, best: list[int]
 ) -> None:
     """Of 8 images, 5 right have the standard error 1.37 images; a run of 46b3e9a1 keeps the first of the highest."""
     scores, epochs = iter(np.array([4, 5, 3.62, 4, 2]) / 8), list[int]()
@@ -546,21 +542,20 @@ def test_of_equal_scores_the_latest_is_the_best(
         return dataclasses.replace(evaluate(*arguments, **options), accuracy=next(scores))
 
     monkeypatch.setattr(training, "evaluate", scored)
-    run = tmp_path / "run"
-    command(*SMALL, "--epochs", 1, "--schedule", "constant", "--no-test", "--out", run).success()
+    command(*SMALL, "--epochs", 1, "--schedule", "constant", "--no-test", "--out", path).success()
     if before:  # as its checkpoints were
-        for path in run.glob("*.h5"):
-            with edited(path) as file:
+        for checkpoint in path.glob("*.h5"):
+            with edited(checkpoint) as file:
                 del file.attrs["best_error"]
-        (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text().replace(', "best": true', ""))
+        (path / "metrics.jsonl").write_text((path / "metrics.jsonl").read_text().replace(', "best": true', ""))
     for count in range(1, 6):
-        said = command("--resume", run, "--epochs", count).success().splitlines()
-        epochs.append(checkpoint_files.load(run / "best.h5").state.epoch)
+        said = command("--resume", path, "--epochs", count).success().splitlines()
+        epochs.append(checkpoint_files.load(path / "best.h5").state.epoch)
         judge = ", by 8 images" * (count > 1)  # the first time nothing is left to train
-        assert f"{run / 'best.h5'}: epoch {epochs[-1]}{judge}; epoch000{count}-step000000.h5: epoch {count}" in said
-    assert epochs == best and best_epoch(metrics(run)) == best[-1]
-    assert checkpoint_files.load(run / "best.h5").state.best == 5 / 8
-    assert [record.get("best") for record in metrics(run)] == [None if before else e in best for e in range(1, 6)]
+        assert f"{path / 'best.h5'}: epoch {epochs[-1]}{judge}; epoch000{count}-step000000.h5: epoch {count}" in said
+    assert epochs == best and best_epoch(metrics(path)) == best[-1]
+    assert checkpoint_files.load(path / "best.h5").state.best == 5 / 8
+    assert [record.get("best") for record in metrics(path)] == [None if before else e in best for e in range(1, 6)]
 
 
 def test_standard_errors_are_those_of_means_over_images() -> None:
