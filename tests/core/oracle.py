@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _threads
+from hcnn_core import _threads, convolve, convolve_vjp_w, convolve_vjp_x
 from hcnn_core._engines.cpu import allocator
 from hcnn_core._problem import EXTENSIONS as EXTENSIONS
 from hcnn_core._tuning import Tuning, tuned
@@ -88,6 +88,14 @@ def assert_close(actual: NDArray, expected: NDArray, *operands: NDArray) -> None
         assert error <= C * eps(actual.dtype) * scale, (
             f"off by {error:.2g}, {error / (eps(actual.dtype) * scale):.1f} eps"
         )
+
+
+def assert_maps(problem: Problem, g: NDArray) -> None:
+    """A convolution by the package, and both of its cotangents, are those of the definition."""
+    x, w = problem.x, problem.w
+    assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+    assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
+    assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
 
 
 def reached(index: NDArray, n: int, boundary: str) -> tuple[NDArray, NDArray]:

@@ -122,6 +122,14 @@ def assert_parity(
         assert np.array_equal(library.take(array), before)
 
 
+def assert_maps_parity(library: Library, problem: Problem) -> None:
+    """A convolution and both of its cotangents."""
+    x, w, g = problem.x, problem.w, noise(2, problem.y_shape, str(problem.x.dtype))
+    assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
+    assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
+    assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
+
+
 METHODS = ("direct", "fft", ("direct", "fft"), "auto")
 
 
@@ -132,12 +140,8 @@ METHODS = ("direct", "fft", ("direct", "fft"), "auto")
 def test_convolution(library: Library, dtype: str, boundary: str, method: Any, limit: int) -> None:
     x, w = noise(0, (3, 5, 6, 2), dtype), noise(1, (2, 3, 8, 3), dtype)
     options = {"boundary": boundary, "stride": (1, 2), "sum_axes": 3, "method": method}
-    problem = Problem(x, w, (1, 2), options)
-    g = noise(2, problem.y_shape, dtype)
     with tuned(matrix_macs=limit):
-        assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
-        assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
-        assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
+        assert_maps_parity(library, Problem(x, w, (1, 2), options))
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
@@ -145,11 +149,8 @@ def test_convolution(library: Library, dtype: str, boundary: str, method: Any, l
 @pytest.mark.parametrize("stride", [1, 2])
 def test_direct_convolution_of_long_rows(library: Library, boundary: str, axes: tuple[int, ...], stride: int) -> None:
     x, w = noise(0, (20, 9, 8, 7), "float32"), noise(1, (*(3, 4, 2)[: len(axes)], 2), "float32")
-    problem = Problem(x, w, axes, {"boundary": boundary, "stride": stride, "method": "direct"})
-    g = noise(2, problem.y_shape, "float32")
-    assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
-    assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
-    assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
+    options = {"boundary": boundary, "stride": stride, "method": "direct"}
+    assert_maps_parity(library, Problem(x, w, axes, options))
 
 
 @pytest.mark.parametrize("method", ["direct", "fft"])
@@ -160,9 +161,7 @@ def test_boundaries_that_no_engine_knows(library: Library, dtype: str, boundary:
     options = {"boundary": boundary, "stride": (1, 2), "sum_axes": 3, "method": method}
     problem = Problem(x, w, (1, 2), options)
     g = noise(2, problem.y_shape, dtype)
-    assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
-    assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
-    assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
+    assert_maps_parity(library, problem)
     assert_parity(library, lambda x, w: problem.run(correlate, x, w), x, w)
     assert_parity(library, lambda g, w: problem.run(correlate_vjp_x, g, x.shape, w), g, w)
     if dtype.startswith("float"):

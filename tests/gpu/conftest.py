@@ -25,7 +25,7 @@ def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 
 
 @pytest.fixture(scope="module")
-def kernels_on_host(compiled_kernels: Callable[..., Any]) -> Iterator[list[str]]:
+def kernels_in_module(compiled_kernels: Callable[..., Any]) -> Iterator[list[str]]:
     """NumPy arrays go the way of CuPy's, through the same kernels compiled for the processor; the names launched."""
     launched: list[str] = []
 
@@ -35,3 +35,18 @@ def kernels_on_host(compiled_kernels: Callable[..., Any]) -> Iterator[list[str]]
 
     with in_place_of_cupy(kernel):
         yield launched
+
+
+@pytest.fixture
+def kernels_on_host(kernels_in_module: list[str]) -> list[str]:
+    """The names of the kernels that a test has launched in this way."""
+    kernels_in_module.clear()
+    return kernels_in_module
+
+
+@pytest.fixture(params=["the library", "kernels"])
+def by(request: pytest.FixtureRequest) -> str:
+    """What computes: NumPy, or kernels compiled for the processor."""
+    if request.param == "kernels":
+        request.getfixturevalue("kernels_on_host")
+    return str(request.param)

@@ -97,7 +97,6 @@ def test_values_are_compared(
     monkeypatch.setattr(values, "card", lambda: None)
     monkeypatch.setattr(values, "usable_cupy", lambda: np)
     monkeypatch.setattr(sys, "argv", ["values"])
-    kernels_on_host.clear()
     with pytest.raises(SystemExit) as ended:
         values.main()
     *lines, last = capsys.readouterr().out.splitlines()

@@ -50,7 +50,6 @@ def of(name: str) -> tuple[Problem, dict[str, Any]]:
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_results(kernels_on_host: list[str], name: str) -> None:
     problem, _ = of(name)
-    kernels_on_host.clear()
     with precision("tf32"), poisoned_memory():
         y = problem.run(convolve, problem.x, problem.w)
     assert kernels_on_host == ["implicit"]
@@ -82,7 +81,6 @@ def test_moments_of_results(kernels_on_host: list[str], name: str) -> None:
     problem, options = of(name)
     x, epsilon = problem.x + np.float32(100), 0.1
     shift, scale, bias = (noise(i, problem.w.shape[-1:], "float32") for i in (2, 3, 4))
-    kernels_on_host.clear()
     with precision("tf32"), poisoned_memory():
         y, parts = convolve_and_parts(x, problem.w, problem.axes, **options)
         found = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon, parts=parts)
@@ -181,7 +179,6 @@ def test_the_choice_for_a_layer_of_the_paper(boundary: str, device: str, product
 
 def test_float64_and_several_channels_go_by_spectra(kernels_on_host: list[str]) -> None:
     problem, options = of("of few attributes")
-    kernels_on_host.clear()
     with precision("tf32"):
         convolve(wide(problem.x), wide(problem.w), problem.axes, **options)
         x, w = noise(0, (9, 3, 2, 5), "float32"), noise(1, (9, 3, 1, 3, 2), "float32")

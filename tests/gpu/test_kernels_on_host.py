@@ -28,7 +28,7 @@ from hcnn_core._engines.generic import elementwise
 from hcnn_core._tuning import tuned
 from hcnn_core.backend import _memory_order, joined
 from hcnn_core.updates import Term, weighted_sums
-from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
+from tests.core.oracle import C, Problem, assert_close, assert_maps, eps, noise, norm, poisoned_memory, problems, wide
 from tests.gpu.host import compiled_part
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
@@ -45,12 +45,7 @@ few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, Hea
 def test_maps_are_their_definitions(problem: Problem, seed: int) -> None:
     g = noise(seed, problem.y_shape, problem.x.dtype.name)
     with poisoned_memory():
-        y = problem.run(convolve, problem.x, problem.w)
-        x_cotangent = problem.run(convolve_vjp_x, g, problem.x, problem.w)
-        w_cotangent = problem.run(convolve_vjp_w, g, problem.x, problem.w)
-    assert_close(y, problem.convolution(), problem.x, problem.w)
-    assert_close(x_cotangent, problem.transpose_x(g), g, problem.w)
-    assert_close(w_cotangent, problem.transpose_w(g), g, problem.x)
+        assert_maps(problem, g)
 
 
 def test_measured_plans_of_a_gpu(kernels_on_host: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +177,6 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     problem = Problem(x, w, axes, options)
     bias = noise(2, problem.y_shape[-3:] if varying else problem.y_shape[-1:], dtype)
     g = noise(3, problem.y_shape, dtype)
-    kernels_on_host.clear()
     with pytest.MonkeyPatch.context() as patch, tuned(device_spectrum_elements=20_000), poisoned_memory():
         if not varying:
             patch.setattr(elementwise, "elu", None)  # it comes on the way
@@ -203,7 +197,6 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
 def test_a_tuning_cuts_spectra_into_pieces(kernels_on_host: list[str]) -> None:
     x_shape, w_shape, axes, options = next(iter(LAYERS.values()))
     x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
-    kernels_on_host.clear()
     whole = convolve(x, w, axes, **options)
     assert kernels_on_host.count("apply") == 1
     kernels_on_host.clear()

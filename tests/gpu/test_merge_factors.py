@@ -25,13 +25,6 @@ CASES: list[tuple[int, tuple[int, ...], tuple[int, ...], int, dict[str, Any]]] =
 """Q, kernel sizes of h and g, K, and options; more factors, taps and places than a block has threads among them."""
 
 
-@pytest.fixture(params=["the library", "kernels"])
-def by(request: pytest.FixtureRequest) -> str:
-    if request.param == "kernels":
-        request.getfixturevalue("kernels_on_host")
-    return str(request.param)
-
-
 def operands(count: int, space: tuple[int, ...], taps: tuple[int, ...], filters: int, dtype: str) -> list[Any]:
     size = int(np.prod(space))
     rows = noise(0, (size, 50), dtype)

@@ -70,7 +70,6 @@ def test_results_and_cotangents(kernels_on_host: list[str], layout: str, dtype: 
     args = case(layout, dtype)
     y = args[0]
     exact, pullback = vjp(lambda *a: _normalize_elu_written_out(*a, epsilon=EPSILON), *map(wide, args))
-    kernels_on_host.clear()
     with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
         found = normalize_elu(*args, epsilon=EPSILON)
         moments = normalized_and_moments(*args, epsilon=EPSILON)[3]
@@ -96,7 +95,6 @@ def test_results_and_cotangents(kernels_on_host: list[str], layout: str, dtype: 
 def test_without_elu_and_shift(kernels_on_host: list[str], dtype: str) -> None:
     y, _, scale, bias = case("of a layer", dtype)
     exact, pullback = vjp(lambda *a: _batch_normalize_written_out(*a, epsilon=EPSILON), *map(wide, (y, scale, bias)))
-    kernels_on_host.clear()
     with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
         *found, moments = batch_normalized_and_moments(y, scale, bias, epsilon=EPSILON)
         given = laid_out(4, y.shape, LAYOUTS["of a layer"][1], dtype), noise(5, (5,), dtype), noise(6, (5,), dtype)
@@ -115,7 +113,6 @@ def test_relu_of_results_and_what_skips_them(kernels_on_host: list[str], dtype: 
     args = y, scale, bias, *((np.ascontiguousarray(laid_out(8, y.shape, LAYOUTS["of a layer"][1], dtype)),) * skips)
     given = noise(4, y.shape, dtype), noise(5, (5,), dtype), noise(6, (5,), dtype)
     exact, expected = vjp(lambda *a: _rectified_written_out(*a, epsilon=EPSILON), *map(wide, args))
-    kernels_on_host.clear()
     with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
         found, pullback = vjp(lambda *a: rectified_and_moments(*a, epsilon=EPSILON)[:3], *args)
         cotangents = pullback(given)
@@ -199,7 +196,6 @@ def test_not_a_number_is_not_hidden() -> None:
 def test_what_no_kernel_takes(kernels_on_host: list[str]) -> None:
     """A shift that differs along a row, and more rows than a grid has blocks."""
     y, _, scale, bias = case("of a layer", "float64")
-    kernels_on_host.clear()
     shift = noise(1, (7, 1, 1, 1, 1), "float64")
     found = normalize_elu(y, shift, scale, bias, epsilon=EPSILON)
     exact = _normalize_elu_written_out(y, shift, scale, bias, epsilon=EPSILON)

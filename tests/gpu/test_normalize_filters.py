@@ -18,13 +18,6 @@ from tests.gpu.host import without_kernels
 EPSILON = 1e-3
 
 
-@pytest.fixture(params=["the library", "kernels"])
-def by(request: pytest.FixtureRequest) -> str:
-    if request.param == "kernels":
-        request.getfixturevalue("kernels_on_host")
-    return str(request.param)
-
-
 def operands(count: int, sizes: tuple[int, ...], dtype: str, *, negative: bool = False) -> list[Any]:
     """Filters, and the moments of some patches; a covariance that is not quite symmetric, or not positive."""
     taps = int(np.prod(sizes))

@@ -744,11 +744,6 @@ DEFECTS = [
 ]
 
 
-@pytest.fixture
-def on_host(kernels_on_host: list[str]) -> list[str]:
-    return kernels_on_host
-
-
 def pairs_of_functions(ours: Any, planted: Any, module: str) -> Iterator[tuple[Any, Any]]:
     """Functions of a module and of its classes, each with that of the same name in another version of it."""
     for name, value in dict(ours).items():
@@ -768,7 +763,7 @@ ON_HOST = [defect for defect in DEFECTS if defect.check not in LAUNCHING]
 
 @pytest.mark.parametrize("check", [limits, *dict.fromkeys(d.check for d in ON_HOST)], ids=lambda c: c.__name__)
 def test_checks_pass_on_what_there_is(
-    on_host: list[str], check: Callable[..., None], compiled_kernels: Callable[..., Any]
+    kernels_on_host: list[str], check: Callable[..., None], compiled_kernels: Callable[..., Any]
 ) -> None:
     run(check, compiled_kernels)
 
@@ -777,7 +772,7 @@ def test_checks_pass_on_what_there_is(
 @pytest.mark.lot
 @pytest.mark.parametrize("defect", ON_HOST, ids=str)
 def test_defects_of_kernels_are_noticed(
-    on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    kernels_on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = _cuda._text
     name = Path(defect.file).name
@@ -812,7 +807,7 @@ def test_the_stand_in_refuses_nothing_of_what_there_is(check: Callable[..., None
 
 @pytest.mark.parametrize("kernels", [_implicit, _summed])
 def test_offsets_of_more_than_31_bits_are_noticed(
-    on_host: list[str], kernels: Any, monkeypatch: pytest.MonkeyPatch
+    kernels_on_host: list[str], kernels: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "MOST_OFFSETS", 1 << 32)
     with pytest.raises(AssertionError):
@@ -820,7 +815,7 @@ def test_offsets_of_more_than_31_bits_are_noticed(
 
 
 @pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches])
-def test_suits_always_true_is_noticed(on_host: list[str], engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suits_always_true_is_noticed(kernels_on_host: list[str], engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "supports", lambda *_: True)
     with pytest.raises(Exception):  # noqa: B017 - another plan, or none that can be made
         limits()

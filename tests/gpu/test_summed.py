@@ -41,7 +41,6 @@ def test_results_and_cotangents(kernels_on_host: list[str], name: str, large: bo
     x, w, g = problem.x, problem.w, exact_noise(2, problem.y_shape)
     bias = noise(3, w.shape[-1:], "float32") if w.ndim == len(problem.axes) + 2 else np.zeros((), np.float32)
     c = problem.convolution() + wide(bias)
-    kernels_on_host.clear()
     with pytest.MonkeyPatch.context() as patch, precision("tf32"), poisoned_memory(), tuned(device_blocks=4):
         patch.setattr(_tensor_plan, "SLOWER", 0)  # as if it paid for arrays so small
         if large or "stride" in options:

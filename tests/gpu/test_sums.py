@@ -73,7 +73,6 @@ def test_repeated_elements_are_read_once(kernels_on_host: list[str], monkeypatch
 
 
 def test_other_arrays_go_another_way(kernels_on_host: list[str]) -> None:
-    kernels_on_host.clear()
     assert np.array_equal(marginal(np.ones((2, 3), np.complex64), 1), [3, 3])
     assert marginal(np.ones((2, 0), np.float32), 1).shape == (2,)
     assert not kernels_on_host
@@ -81,16 +80,14 @@ def test_other_arrays_go_another_way(kernels_on_host: list[str]) -> None:
 
 def test_a_marginal_that_no_map_makes_is_one_kernel(kernels_on_host: list[str]) -> None:
     x, w, b = (noise(i, s, "float32") for i, s in enumerate([(4, 6, 5, 3), (3, 3, 2), (2,)]))
-    kernels_on_host.clear()
     y, total = convolve_elu_marginal(x, w, b, (1, 2), 2, boundary="zero", method="direct")
     assert kernels_on_host[-1] == "add_terms" and np.abs(total - wide(y).sum(axis=2)).max() <= 8 * eps("float32")
 
 
 @pytest.mark.parametrize("images", [1, 700])
-def test_how_many_are_right(kernels_on_host: list[str], images: int) -> None:
+def test_how_many_are_right(images: int) -> None:
     logits = noise(0, (images, 4), "float32").round()  # with ties, of which the first counts
     logits[::5, 2] = np.nan
     labels = np.arange(images, dtype=np.int32) % 4
-    kernels_on_host.clear()
     with poisoned_memory():
         assert int(count_right(logits, labels)) == (logits.argmax(axis=1) == labels).sum()

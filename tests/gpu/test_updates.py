@@ -40,10 +40,8 @@ def check(found: Any, expected: Any, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("by", ["the library", "a kernel"])
-def test_values(dtype: str, by: str, request: pytest.FixtureRequest) -> None:
-    if by == "a kernel":
-        request.getfixturevalue("kernels_on_host")
+@pytest.mark.usefixtures("by")
+def test_values(dtype: str) -> None:
     sums, expected = terms_of(dtype)
     check(weighted_sums(sums), expected, dtype)
     for where in (True, np.asarray(True), np.asarray(False)):
@@ -135,7 +133,6 @@ def test_muon_of_many_weights(kernels_on_host: list[str], dtype: str, nesterov: 
     gradients[1] = np.asfortranarray(gradients[1])
     decays, rows = [0.1 * i for i in range(len(MATRICES))], [row_axes for _, row_axes in MATRICES]
     options: dict[str, Any] = {"rate": 0.1, "momentum": 0.9, "nesterov": nesterov}
-    kernels_on_host.clear()
     with tuned(device_update_blocks=3, device_threads=64), poisoned_memory():
         found = muon_update_all(weights, gradients, velocities, **options, weight_decays=decays, row_axes=rows)
     own = [name for name in kernels_on_host if name != "multiply"]
@@ -155,7 +152,6 @@ def test_more_matrices_than_a_launch_holds(kernels_on_host: list[str]) -> None:
     count = _cuda_muon.MOST_MATRICES + 1
     given = [[noise(count * k + i, (4, 3), "float64") for i in range(count)] for k in range(3)]
     weights = [_cuda_muon.Weight(w, g, v, 0.5, 1) for w, g, v in zip(*given, strict=True)]
-    kernels_on_host.clear()
     with poisoned_memory():
         found = _cuda_muon.muon(weights, np.asarray(0.1), 0.9, False, TINY)
     assert len(kernels_on_host) == 6
