@@ -121,6 +121,8 @@ def of_onnx(name: str, count: int) -> Way:
 
 def work() -> None:
     """Answer on standard output each line of standard input: seconds of a call, and the first logits."""
+    from benchmarks.machine import seconds
+
     made: dict[tuple[str, ...], Way] = {}
     for line in sys.stdin:
         way, *row = json.loads(line)
@@ -138,11 +140,7 @@ def work() -> None:
         found = call()
         took = time.perf_counter() - began
         if took < LONG:
-            repeats = max(1, round(SAMPLE / took))
-            began = time.perf_counter()
-            for _ in range(repeats):
-                found = call()
-            took = (time.perf_counter() - began) / repeats
+            took = seconds(call, max(1, round(SAMPLE / took)))
         print(json.dumps([took, None if found is None else np.asarray(found)[0].tolist()]), flush=True)
 
 

@@ -46,7 +46,7 @@ import scipy.signal
 
 import autodiff
 from benchmarks.layer import load_torch
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, seconds
 from hcnn_core import convolve
 from hcnn_core._engines import planner
 from hcnn_core._problem import make_problem
@@ -425,14 +425,6 @@ PEERS: dict[str, Callable[[Problem], dict[str, Way]]] = {
     "torch": torch_ways,
     "jax": jax_ways,
 }
-
-
-def seconds(run: Callable[[], Any], repetitions: int = 1) -> float:
-    """Time of a call, the mean of some."""
-    began = time.perf_counter()
-    for _ in range(repetitions):
-        run()
-    return (time.perf_counter() - began) / repetitions
 
 
 @dataclass

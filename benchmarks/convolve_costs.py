@@ -22,7 +22,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import lsq_linear
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, seconds
 from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.choice import AtOnce, Choice
 from hcnn_core._engines.devices import NUMPY, Request
@@ -199,9 +198,7 @@ def timed(case: Case, arrays: Sequence[Any]) -> tuple[dict[str, list[float]], di
         function()
     measured = replace(problem, method=("measure",) * len(problem.axes))
     runs[MEASURED] = run(planner.measured(described(measured)))
-    began = time.perf_counter()
-    runs[MEASURED]()
-    planning = time.perf_counter() - began
+    planning = seconds(runs[MEASURED])
     first = in_turn(runs, rounds)
     least = medians({name: first[name] for name in names})
     best = min(least, key=least.__getitem__)
@@ -218,14 +215,9 @@ def in_turn(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, lis
             repeats = 1 if not round_ else max(1, int(1e-3 / max(1e-6, times[name][0])))
             if repeats > 1:
                 function()  # so that its arrays are in cache
-            began = time.perf_counter()
-            for _ in range(repeats):
-                function()
-            times[name].append((time.perf_counter() - began) / repeats)
+            times[name].append(seconds(function, repeats))
             if not round_:  # the first call compiles; its time is not kept, but that of a second is
-                began = time.perf_counter()
-                function()
-                times[name][0] = time.perf_counter() - began
+                times[name][0] = seconds(function)
     return times
 
 

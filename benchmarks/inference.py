@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, seconds
 from hcnn_core.backend import worker_count
 from train.classifier import Classifier, load
 from train.config import make_config
@@ -64,21 +64,19 @@ def peer(one: Classifier, threads: int) -> Callable[[Any], Any]:
     return lambda x: session.run(None, {"images": x})[0]
 
 
-def timed(ways: Sequence[Callable[[], Any]], seconds: float) -> list[list[float]]:
-    """Return the times of each in seconds, taken in turn."""
+def timed(ways: Sequence[Callable[[], Any]], duration: float) -> list[list[float]]:
+    """Return the times of each, taken in turn for as many seconds."""
     for way in [*ways, *ways]:
         way()  # compiles, plans, and fills caches
     times: list[list[float]] = [[] for _ in ways]
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + duration
     while time.perf_counter() < end or len(times[0]) < 3:
         for way, taken in zip(ways, times, strict=True):
-            began = time.perf_counter()
-            way()
-            taken.append(time.perf_counter() - began)
+            taken.append(seconds(way))
     return times
 
 
-def measure(names: Sequence[str], batches: Sequence[int], seconds: float, also: bool) -> list[dict[str, Any]]:
+def measure(names: Sequence[str], batches: Sequence[int], duration: float, also: bool) -> list[dict[str, Any]]:
     """Print and return milliseconds an image of each network and batch."""
     rows, threads = [], worker_count()
     print(
@@ -99,7 +97,7 @@ def measure(names: Sequence[str], batches: Sequence[int], seconds: float, also: 
 
             ways = [lambda x=x, one=one: one.logits(x), lambda x=floats, of=runtime: of(x)]  # type: ignore[misc]
             difference = float(np.abs(ways[0]() - ways[1]()).max())
-            times = timed([*ways, *([unopened] if also else [])], seconds)
+            times = timed([*ways, *([unopened] if also else [])], duration)
             ours, other, *rest = (1e3 * min(taken) / n for taken in times)
             medians = statistics.median(times[0]) / statistics.median(times[1])
             row = {"network": name, "batch": n, "ms": ours, "onnxruntime_ms": other, "ratio_of_medians": medians}

@@ -1,4 +1,4 @@
-"""The description of a machine in records, and the memory that some work takes there."""
+"""The description of a machine in records, and the time and memory that some work takes there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,14 @@ def blas() -> str:
         if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
             return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
     return "unknown"
+
+
+def seconds(run: Callable[[], Any], repetitions: int = 1) -> float:
+    """Time of a call, the mean of some in a row."""
+    began = time.perf_counter()
+    for _ in range(repetitions):
+        run()
+    return (time.perf_counter() - began) / repetitions
 
 
 def added_by(work: Callable[[], Any]) -> float:

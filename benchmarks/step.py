@@ -17,7 +17,6 @@ import pstats
 import resource
 import statistics
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from types import FrameType
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import tree_map
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, seconds
 from hcnn_core import planning
 from train.config import make_config
 from train.data import Images
@@ -96,9 +95,7 @@ class Step:
 def profile(step: Step) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of one step by stage, and of parts of these."""
     profiler = cProfile.Profile()
-    began = time.perf_counter()
-    profiler.runcall(step)
-    whole = time.perf_counter() - began
+    whole = seconds(lambda: profiler.runcall(step))
     tables = []
     for stages in (STAGES, PARTS):
         table: dict[str, float] = dict.fromkeys(stages, 0.0)
@@ -152,18 +149,16 @@ def main() -> None:
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     choices = itertools.product(options.preset, options.batch_size, options.planning)
     steps = [Step(p, b, n, plans=how) for p, n, how in choices for b in options.boundary or boundaries(p)]
-    seconds: dict[str, list[float]] = {step.name: [] for step in steps}
+    times: dict[str, list[float]] = {step.name: [] for step in steps}
     for step in steps:
         step()  # compiles, and fills caches
     for _ in range(options.rounds):
         for step in steps:
-            began = time.perf_counter()
-            step()
-            seconds[step.name].append(time.perf_counter() - began)
+            times[step.name].append(seconds(step))
     record: dict[str, Any] = {**machine, "batch_size": options.batch_size, "networks": {}}
     print(f"{options.rounds} rounds\n")
     for step in steps:
-        rounds = seconds[step.name]
+        rounds = times[step.name]
         median = statistics.median(rounds)
         rate = step.config.batch_size / median
         (stages, parts), calls = profile(step), calls_of(step)
