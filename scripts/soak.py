@@ -134,18 +134,30 @@ class Command:
         with open(self.said, errors="replace") as said:  # a slow machine makes commands say that they are at work
             return os.waitstatus_to_exitcode(status), "".join(line for line in said if ": still at work, " not in line)
 
+    def require_line(self, status: int, text: str) -> None:
+        """A command that fails says one line for users."""
+        one = text.count("\n") == 1 and text.startswith(f"{self.program.__name__}: ") and "--debug" not in text
+        if status > 0 and not one:
+            raise BrokenPromiseError(f"{self.arguments} ended with {status} and said:\n{text}")
+        if status < 0 or status == 99:
+            raise BrokenPromiseError(f"{self.arguments} died: status {status}\n{text}")
+
+    def answer(self) -> tuple[int, str]:
+        """Exit status and standard error of a command that says one line if it fails."""
+        status, text = self.finish()
+        self.require_line(status, text)
+        return status, text
+
+    def succeed(self) -> None:
+        """Wait for a command that neither fails nor says anything on standard error."""
+        status, text = self.finish()
+        if status or text:
+            raise BrokenPromiseError(f"{self.arguments} ended with {status}: {text}")
+
 
 def figures(said: str) -> str:
     """Return the figures of an evaluation and what follows, without what it says of the samples before."""
     return said[max(said.find("test: "), 0) :]
-
-
-def require_line(arguments: Sequence[str], status: int, text: str, program: ModuleType = cifar) -> None:
-    """A command that fails says one line for users."""
-    if status > 0 and (text.count("\n") != 1 or not text.startswith(f"{program.__name__}: ") or "--debug" in text):
-        raise BrokenPromiseError(f"{arguments} ended with {status} and said:\n{text}")
-    if status < 0 or status == 99:
-        raise BrokenPromiseError(f"{arguments} died: status {status}\n{text}")
 
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.booleans()
@@ -227,10 +239,7 @@ class Soak:
 
     def complete(self, run: Path) -> None:
         """Resume to the end; nothing may be lost, left over or different."""
-        command = self.begin_or_resume(run)
-        status, text = command.finish()
-        if status or text:
-            raise BrokenPromiseError(f"{command.arguments} ended with {status}: {text}")
+        self.begin_or_resume(run).succeed()
         assert_same_run(run, self.reference)
         if left := [p.name for p in run.glob(".*")]:
             raise BrokenPromiseError(f"left over: {left}")
@@ -290,7 +299,7 @@ class Soak:
         if status not in (0, 128 + signum, -signum if signum != signal.SIGINT else 0):
             raise BrokenPromiseError(f"{signum.name}: status {status}: {text}")
         if status > 0:
-            require_line(command.arguments, status, text)
+            command.require_line(status, text)
             if "saved" not in text and "last good checkpoint" not in text and "whole" not in text:
                 raise BrokenPromiseError(f"{signum.name}: {text}")
         self.complete(run)
@@ -312,9 +321,7 @@ class Soak:
         return "one refused" if ends[1][0] else "one after the other"
 
     def disk(self, run: Path) -> str:
-        command = self.begin_or_resume(run, file_size=int(10 ** self.rng.uniform(0, 5.5)))
-        status, text = command.finish()
-        require_line(command.arguments, status, text)
+        status, text = self.begin_or_resume(run, file_size=int(10 ** self.rng.uniform(0, 5.5))).answer()
         if status not in (0, 1):
             raise BrokenPromiseError(f"full disk: {status}: {text}")
         self.complete(run)
@@ -323,8 +330,7 @@ class Soak:
     def output(self, run: Path) -> str:
         """A full disk loses the printed lines, with a buffer and without one, and nothing else."""
         command = Command((*SMALL, "--out", run), output="/dev/full", buffered=self.rng.random() < 0.5)
-        status, text = command.finish()
-        require_line(command.arguments, status, text)
+        status, text = command.answer()
         if status != 1 or "cannot write to standard output" not in text:
             raise BrokenPromiseError(f"full standard output: {status}: {text}")
         assert_same_run(run, self.reference)
@@ -332,16 +338,12 @@ class Soak:
 
     def extension(self, run: Path) -> str:
         """A finished run is extended, and killed meanwhile."""
-        status, text = Command((*SMALL, "--schedule", "constant", "--out", run)).finish()
-        if status or text:
-            raise BrokenPromiseError(f"a run of constant rate: {status}: {text}")
+        Command((*SMALL, "--schedule", "constant", "--out", run)).succeed()
         command = Command(("--resume", run, "--epochs", 5))
         self.moment(0.5)
         command.send(signal.SIGKILL)
         command.finish()
-        status, text = Command(("--resume", run)).finish()
-        if status or text:
-            raise BrokenPromiseError(f"extended, then resumed: {status}: {text}")
+        Command(("--resume", run)).succeed()
         epochs = Run(run).recorded("epochs")
         if epochs not in (4, 5) or [line["epoch"] for line in metrics(run) if "train_loss" in line] != [
             *range(1, epochs + 1)
@@ -356,9 +358,7 @@ class Soak:
         best.write_bytes(self.mutated(best.read_bytes()))
         for path in sorted(run.glob("epoch*.h5"))[self.rng.randint(1, 3) :]:
             path.unlink()
-        status, text = Command(("--resume", run)).finish()
-        if status or text:
-            raise BrokenPromiseError(f"best.h5 is damaged: {status}: {text}")
+        Command(("--resume", run)).succeed()
         if best.exists():
             checkpoint.load(best)
         if checkpoint.load(sorted(run.glob("epoch*.h5"))[-1]).state.epoch != 4:
@@ -371,8 +371,7 @@ class Soak:
         for path in self.rng.sample(sorted(run.iterdir()), self.rng.randint(1, 4)):
             path.unlink() if path.is_file() else shutil.rmtree(path)
         kept = bool(checkpoints(run))
-        status, text = Command(("--resume", run)).finish()
-        require_line(["--resume", str(run)], status, text)
+        status, _ = Command(("--resume", run)).answer()
         if kept:
             self.require_last_state(run)
         elif not status:
@@ -426,8 +425,7 @@ class Soak:
         command.finish()
         killed = not target.exists()
         if killed:
-            status, text = Command(arguments, program=export).finish()
-            require_line(command.arguments, status, text, export)
+            Command(arguments, program=export).answer()
         if [path.name for path in run.iterdir()] != [target.name]:
             raise BrokenPromiseError(f"after an export: {list(run.iterdir())}")
         if target.suffix == ".h5":
@@ -437,16 +435,8 @@ class Soak:
     def exploration(self, run: Path) -> str:
         """Killed while a network is explored: the folder is whole or absent, and nothing else stays."""
         run.mkdir()
-        arguments = (
-            self.reference / "best.h5",
-            "--agreement",
-            20,
-            "--images",
-            0,
-            "--out",
-            run / "page",
-        )
-        arguments += ("--cache", run / "cache")
+        places = ("--cache", run / "cache", "--out", run / "page")
+        arguments = (self.reference / "best.h5", "--agreement", 20, "--images", 0, *places)
         command = Command(arguments, program=explore)
         self.moment(4)
         command.send(signal.SIGKILL)
@@ -500,9 +490,7 @@ class Soak:
         else:
             (run / archives.LAYOUTS["cifar10"].archive).write_bytes(self.mutated(self.archive))
             arguments = (*SMALL, "--dataset", "cifar10", "--data-dir", run, "--out", run / "run", "--epochs", 1)
-        command = Command(arguments)
-        status, text = command.finish()
-        require_line(command.arguments, status, text)
+        status, _ = Command(arguments).answer()
         if not status and kind == "checkpoint":
             assert_same_state(run / "a.h5", self.reference / "best.h5")
         if not status and kind in ("run", "metrics"):
@@ -553,7 +541,7 @@ class Soak:
         command = Command(arguments, program=program)
         status, text = command.finish()
         if not (program is verify and status == 1 and not text):  # a network for which not all statements hold
-            require_line(command.arguments, status, text, program)
+            command.require_line(status, text)
         return f"{kind} {'refused' if status else 'read'}"
 
     def damaged(self, path: Path) -> None:
@@ -628,9 +616,7 @@ class Soak:
         program, *arguments = self.rng.choice([(cifar, "--resume", run), (plot, run), (report, run), (evaluate, run)])
         if program is cifar and self.rng.random() < 0.5:
             arguments += ["--epochs", 4]
-        command = Command(arguments, program=program)
-        status, text = command.finish()
-        require_line(command.arguments, status, text, program)
+        status, text = Command(arguments, program=program).answer()
         if mine.read_text() != "mine" or absent.exists():
             raise BrokenPromiseError(
                 f"{program.__name__} with {path.name} as a {kind} writes outside: {status}: {text}"
@@ -656,8 +642,7 @@ class Soak:
             shutil.copytree(self.reference, run / name)
             arguments = (run / name, self.reference, "--out", run / "page")
             command = Command(arguments, program=compare, output=str(said))
-        status, text = command.finish()
-        require_line(command.arguments, status, text, compare if kind == "run" else cifar)
+        status, text = command.answer()
         shown = said.read_text("utf-8", "replace") + text
         if COMMANDS_OF_TERMINALS.search(shown):
             raise BrokenPromiseError(f"names of {kind} come out as they are: {shown!r}")
