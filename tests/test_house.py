@@ -19,9 +19,9 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
-MOST_CODE_OF_PACKAGES = 30_829
+MOST_CODE_OF_PACKAGES = 30_677
 """Lines of code of the five packages, by scripts/count_code.py. What adds a line deletes one elsewhere."""
-MOST_CODE = 72_726
+MOST_CODE = 72_417
 """Lines of code of the whole tree, tests and benchmarks among them."""
 MOST_WORDS = 43_360
 """Words of the documents: the Markdown files of the top folder and of docs/."""
