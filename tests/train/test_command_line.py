@@ -96,6 +96,7 @@ def test_a_signal_while_kernels_are_compiled_is_answered_at_once(capfd: pytest.C
             logger.debug("compiling a")
             logger.debug("compiling b, which a calls")
             logger.debug("compiled b in 1.0 s")
+            logger.debug("compiling c, whose code becomes part of a")
             signal.raise_signal(signal.SIGTERM)
             logger.info("compiled a in 1.0 s")
             signal.raise_signal(signal.SIGINT)

@@ -26,11 +26,12 @@ class _Notice(logging.Handler):
 
     def __init__(self, module: str) -> None:
         super().__init__()
-        self.module, self.said, self.under_way, self.pending = module, False, 0, 0
+        self.module, self.said, self.under_way, self.pending = module, False, False, 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count what is being compiled; say so the first time."""
-        self.under_way = max(0, self.under_way + (1 if record.getMessage().startswith("compiling ") else -1))
+        """Note whether something is being compiled; say so the first time."""
+        # what it calls, or takes in, is logged below INFO, and not always at its end
+        self.under_way = record.levelno < logging.INFO
         if not self.said:
             self.said = True
             if is_on("HCNN_QUIET"):
