@@ -384,6 +384,8 @@ def test_a_network_that_never_saw_images_of_the_size_of_the_test_says_so(tmp_pat
     assert "last epochs" not in whole and "mirrored;" not in whole and "scaled from" not in whole
     longer = run("--resume", tmp_path / "whole", "--epochs", 3)
     longer.one_line(2, "--image-shares are spread over all 2 epochs")
+    run(*given, "--image-sizes", 8, *shares[-2:], "--out", tmp_path / "one").success()
+    run("--resume", tmp_path / "one", "--epochs", 3).success()  # one size is that of any number of epochs
 
 
 def test_sizes_keep_the_proportion_of_oblong_images() -> None:

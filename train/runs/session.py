@@ -416,7 +416,7 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
     spread = None
     if not (extensible(config, begun) and extensible(dataclasses.replace(config, epochs=epochs), begun)):
         spread = f"--schedule {config.schedule} spreads its learning rates"
-    elif config.image_sizes or config.image_shares:
+    elif len(config.image_sizes or config.image_shares) > 1:
         spread = f"--image-{'sizes' if config.image_sizes else 'shares'} are spread"
     if spread:
         raise ConfigError(
