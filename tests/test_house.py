@@ -21,7 +21,7 @@ OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numb
 LONGEST_KERNEL_FILE = 460
 MOST_CODE_OF_PACKAGES = 30_677
 """Lines of code of the five packages, by scripts/count_code.py. What adds a line deletes one elsewhere."""
-MOST_CODE = 72_417
+MOST_CODE = 72_415
 """Lines of code of the whole tree, tests and benchmarks among them."""
 MOST_WORDS = 43_360
 """Words of the documents: the Markdown files of the top folder and of docs/."""

@@ -372,9 +372,8 @@ def test_a_best_checkpoint_that_is_lost_is_not_advertised(command: Command, copi
     best = copied / "best.h5"
     best.write_bytes(b"damaged")
     records = (copied / "metrics.jsonl").read_text().replace("best", "other")
-    (copied / "metrics.jsonl").write_text(
-        records.replace("validation_accuracy", "unknown")
-    )  # nobody knows whose it was
+    # nobody knows whose it was
+    (copied / "metrics.jsonl").write_text(records.replace("validation_accuracy", "unknown"))
     for checkpoint in copied.glob("epoch000[34]*.h5") if not finished else ():
         checkpoint.unlink()
     out = command("--resume", copied).success()

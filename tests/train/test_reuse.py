@@ -43,7 +43,7 @@ def test_a_folder_stands_for_its_latest_checkpoint(command: Command, trained: Pa
 
 def test_a_folder_whose_latest_checkpoint_is_damaged(command: Command, copied: Path) -> None:
     (copied / LAST).write_bytes(b"damaged")
-    before = {name: data for name, data in contents(copied).items()}
+    before = contents(copied)
     lines = command("--evaluate", copied).success().splitlines()
     assert LAST in lines[0] and "not a whole checkpoint" in lines[0] and "; taking " in lines[0]
     assert lines[1].endswith(" of 4") and LAST not in lines[1]
