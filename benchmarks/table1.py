@@ -25,6 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 RECORD = (
     "hcnn",
     "hcnn-best",
+    "hcnn-best-third-part",
     "hcnn-best-second-part",
     "hcnn-paper-strides",
     "hcnn-medium",

@@ -77,7 +77,7 @@ def test_the_table_of_a_card() -> None:
 
 def test_a_network_says_what_it_is_in_one_line(command: Command, trained: Path, tmp_path: Path) -> None:
     assert repr(load("hcnn-best")) == (
-        "<Classifier hcnn-best: 10 classes, 97,650 coefficients, accuracy 89.40 % on the test images>"
+        "<Classifier hcnn-best: 10 classes, 97,650 coefficients, accuracy 89.80 % on the test images>"
     )
     assert repr(load("hcnn-periodic")).startswith("<Classifier hcnn-periodic: ")  # whose file names another preset
     network = load(trained)
