@@ -198,7 +198,8 @@ def test_networks_without_normalisation_fit_64_images(name: str, size: int, epoc
         "validation_size": 0,
         "test": False,
     }
-    changes |= {} if name == "fitnet" else {"dropout": 0.0}
+    # At its own rate, which does not fall, fitnet's loss has spikes, whose steps depend on the processor.
+    changes |= {"schedule": "cosine"} if name == "fitnet" else {"dropout": 0.0}
     network = fit(make_config(name, changes), data)
     assert np.mean(np.argmax(network(small), axis=1) == labels) >= 0.99
 
